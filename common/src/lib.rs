@@ -1,0 +1,2 @@
+//! What both sides of the kernel border must agree on.
+#![no_std]

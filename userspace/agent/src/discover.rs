@@ -1,0 +1,127 @@
+//! Runs all sources at once and merges what they saw into a [`Snapshot`]. Flow: discover.
+//!
+//! The policy for failure is the same for every source: it degrades. What a source cannot read becomes a [`Gap`] in its
+//! report; a source that hangs is cut off after [`Options::timeout`] and becomes one gap; none can fail the whole.
+
+use std::{
+    future::Future,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use netdiag_model::{
+    fact::{Facts, Gap, SourceKind, SourceReport},
+    snapshot::Snapshot,
+};
+
+use crate::netns::Namespace;
+
+/// TC, TCX and XDP programs.
+mod bpf;
+/// Docker by its API.
+mod docker;
+/// iptables and nft rules.
+mod netfilter;
+/// Links, addresses, neighbours, routes, rules, FDB and VLANs.
+mod netlink;
+/// Namespaces.
+mod netns;
+/// Open vSwitch by OVSDB.
+mod ovsdb;
+/// Containers and virtual machines by `/proc`.
+mod process;
+/// Sysctls that decide forwarding.
+mod sysctl;
+
+/// Where to look, and for how long.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The most any one source may take.
+    pub timeout: Duration,
+    /// Docker's socket.
+    pub docker_socket: PathBuf,
+    /// OVSDB server: a path of a unix socket.
+    pub ovsdb_socket: PathBuf,
+    /// Directories with named namespaces.
+    pub netns_dirs: Vec<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            // Long enough for 200 namespaces on a busy host, short enough for an operator who waits.
+            timeout: Duration::from_secs(10),
+            docker_socket: "/run/docker.sock".into(),
+            ovsdb_socket: "/run/openvswitch/db.sock".into(),
+            netns_dirs: vec!["/run/netns".into(), "/run/docker/netns".into()],
+        }
+    }
+}
+
+/// What a source is given: the options, and the namespaces held open for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Scope {
+    /// Where to look.
+    pub(crate) options: Options,
+    /// Every namespace found, the host's first.
+    pub(crate) namespaces: Arc<[Namespace]>,
+}
+
+/// Looks at the host once.
+pub async fn look(options: Options) -> Snapshot {
+    let timeout = options.timeout;
+    let (namespaces, mut facts) = netns::read(&options).await;
+    let scope = Scope { options, namespaces: namespaces.into() };
+    let (netlink, sysctl, bpf, netfilter, ovsdb, docker, process) = tokio::join!(
+        bounded(SourceKind::Netlink, timeout, netlink::read(&scope)),
+        bounded(SourceKind::Sysctl, timeout, sysctl::read(&scope)),
+        bounded(SourceKind::Bpf, timeout, bpf::read(&scope)),
+        bounded(SourceKind::Netfilter, timeout, netfilter::read(&scope)),
+        bounded(SourceKind::Ovsdb, timeout, ovsdb::read(&scope)),
+        bounded(SourceKind::Docker, timeout, docker::read(&scope)),
+        bounded(SourceKind::Process, timeout, process::read(&scope)),
+    );
+    for read in [netlink, sysctl, bpf, netfilter, ovsdb, docker, process] {
+        facts.merge(read);
+    }
+    snapshot(facts)
+}
+
+fn snapshot(facts: Facts) -> Snapshot {
+    let uname = rustix::system::uname();
+    Snapshot {
+        schema_version: Snapshot::VERSION,
+        // A clock before 1970 is worth no error: the time is for the reader's orientation only.
+        taken_at: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        hostname: uname.nodename().to_string_lossy().into_owned(),
+        kernel: uname.release().to_string_lossy().into_owned(),
+        netdiag: env!("CARGO_PKG_VERSION").to_owned(),
+        facts,
+    }
+}
+
+/// Runs one source with a bound on its time, and adds how long it took to its report.
+async fn bounded(source: SourceKind, timeout: Duration, read: impl Future<Output = Facts>) -> Facts {
+    let started = Instant::now();
+    let mut facts = tokio::time::timeout(timeout, read).await.unwrap_or_else(|_| {
+        let gap = Gap {
+            source,
+            netns: None,
+            object: source.name().to_owned(),
+            why: format!("no answer within {} s", timeout.as_secs()),
+            fix: "see whether its daemon hangs, or give it longer with --timeout".to_owned(),
+            absent: false,
+        };
+        report(source, source.name().to_owned(), vec![gap])
+    });
+    for report in &mut facts.reports {
+        report.took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    }
+    facts
+}
+
+/// Facts that hold one report and nothing else yet.
+pub(crate) fn report(source: SourceKind, how: String, gaps: Vec<Gap>) -> Facts {
+    Facts { reports: vec![SourceReport { source, how, took_ms: 0, gaps }], ..Facts::default() }
+}

@@ -1,0 +1,161 @@
+//! Enters network namespaces; the only `setns` in the project.
+//!
+//! A thread that has entered a namespace never goes back: it ends with the work it was made for, so no other work can
+//! find itself in the wrong namespace. A handle keeps its namespace alive, so one that is removed while it is read can
+//! still be read to the end.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, AsRawFd},
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
+
+use netdiag_model::id::NetnsId;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::sync::oneshot;
+
+/// A network namespace held open.
+#[derive(Clone, Debug)]
+pub struct Namespace {
+    /// Identity.
+    pub id: NetnsId,
+    /// True for the namespace of process 1.
+    pub host: bool,
+    file: Arc<File>,
+}
+
+/// Why work in a namespace was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum NetnsError {
+    /// The file could not be opened.
+    #[error("open {path}")]
+    Open {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not a network namespace, or has ceased to be one.
+    #[error("enter network namespace {path}")]
+    Enter {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The thread could not be started or did not finish.
+    #[error("run in {id}")]
+    Thread {
+        /// Which namespace.
+        id: NetnsId,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Namespace {
+    /// Opens the namespace at a path (`/proc/<pid>/ns/net`, `/run/netns/<name>`) and reads its identity.
+    ///
+    /// # Errors
+    /// The path cannot be opened, or no namespace is mounted there.
+    pub fn open(path: &Path) -> Result<Self, NetnsError> {
+        let file = File::open(path).map_err(|source| NetnsError::Open { path: path.into(), source })?;
+        let entered = |source| NetnsError::Enter { path: path.into(), source };
+        let inode = rustix::fs::fstat(&file).map_err(|errno| entered(errno.into()))?.st_ino;
+        let file = Arc::new(file);
+        let inside = Arc::clone(&file);
+        // The cookie is an attribute of a socket, and a socket belongs to the namespace its thread was in.
+        let cookie = thread::scope(|scope| {
+            scope.spawn(move || enter(&inside).and_then(|()| cookie())).join().map_err(|_| io::Error::other("panicked"))
+        })
+        .and_then(|result| result)
+        .map_err(entered)?;
+        Ok(Self { id: NetnsId { inode, cookie }, host: false, file })
+    }
+
+    /// The open file, for netlink requests that name a namespace by descriptor.
+    pub fn as_file(&self) -> &File {
+        &self.file
+    }
+
+    /// Runs blocking work on a thread that has entered this namespace; a child process it starts is in it as well.
+    ///
+    /// # Errors
+    /// The thread could not be started, could not enter the namespace, or panicked.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, NetnsError> {
+        let failed = |source| NetnsError::Thread { id: self.id, source };
+        let (send, receive) = oneshot::channel();
+        let file = Arc::clone(&self.file);
+        thread::Builder::new()
+            .name(format!("netns-{}", self.id.inode))
+            .spawn(move || {
+                let result = enter(&file).map(|()| work());
+                // The receiver is gone when the caller ran out of time; nobody wants the result then.
+                drop(send.send(result));
+            })
+            .map_err(failed)?;
+        receive.await.map_err(|_| failed(io::Error::other("the thread panicked")))?.map_err(failed)
+    }
+}
+
+fn enter(file: &File) -> io::Result<()> {
+    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).map_err(Into::into)
+}
+
+/// The cookie of the calling thread's namespace; 0 before Linux 5.14, which has none.
+fn cookie() -> io::Result<u64> {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None)?;
+    match netns_cookie(&socket) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(0),
+        result => result,
+    }
+}
+
+/// `SO_NETNS_COOKIE`, which rustix does not wrap.
+#[expect(unsafe_code, reason = "getsockopt with an option rustix does not know")]
+fn netns_cookie(socket: &impl AsRawFd) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length = libc::socklen_t::try_from(size_of::<u64>()).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open for the whole call, `cookie` has room for the `length` bytes the kernel may write,
+    // and both pointers are to live, exclusively borrowed locals.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Namespace, NetnsError};
+    use std::path::Path;
+
+    #[tokio::test]
+    async fn one_namespace_has_one_identity_whatever_path_leads_to_it() {
+        let one = Namespace::open(Path::new("/proc/self/ns/net"));
+        let Ok(one) = one else {
+            // setns into the own namespace needs CAP_SYS_ADMIN; without it `open` must say so and not panic.
+            assert!(matches!(one, Err(NetnsError::Enter { .. })));
+            return;
+        };
+        let other = Namespace::open(Path::new(&format!("/proc/{}/ns/net", std::process::id()))).unwrap();
+        assert_eq!(one.id, other.id);
+    }
+
+    #[test]
+    fn a_file_that_is_no_namespace_is_an_error_with_its_path() {
+        let error = Namespace::open(Path::new("/proc/self/status")).unwrap_err();
+        assert_eq!(error.to_string(), "enter network namespace /proc/self/status");
+    }
+}

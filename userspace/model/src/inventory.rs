@@ -1,0 +1,1 @@
+//! Facts joined into one picture of the host. Flow: discover.

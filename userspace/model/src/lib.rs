@@ -1,0 +1,20 @@
+//! The compute host as data. Sources turn what they read into [`fact`]s, [`inventory`] joins facts into one picture of
+//! the host, [`resolve`] finds the instance an operator means, and [`trace`] explains its paths.
+//!
+//! Nothing in this crate reads a file, opens a socket or prints: every answer is a function of a [`snapshot::Snapshot`].
+#![forbid(unsafe_code)]
+
+/// What one source saw, with where it saw it. Flow: discover.
+pub mod fact;
+/// Newtypes for the numbers and names that must not be mixed up.
+pub mod id;
+/// Facts joined into one picture of the host. Flow: discover.
+pub mod inventory;
+/// iptables and nftables rules: parsed, recognised and walked. Flow: explain.
+pub mod netfilter;
+/// What an operator typed, turned into one instance or a list of candidates. Flow: explain.
+pub mod resolve;
+/// Everything one look at a host captured; what every view receives.
+pub mod snapshot;
+/// The paths of one instance, hop by hop. Flow: explain.
+pub mod trace;

@@ -1,0 +1,1 @@
+//! What an operator typed, turned into one instance or a list of candidates. Flow: explain.

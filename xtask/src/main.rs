@@ -1,0 +1,2 @@
+//! Everything that is not plain cargo.
+fn main() {}
