@@ -1,0 +1,48 @@
+//! Who made a chain, what a rule is for, and the NAT facts the tables hold. Flow: explain.
+//!
+//! Neutron's agents put the start of their process name before every chain (`neutron-l3-agent-PREROUTING`, cut to 16
+//! characters); that [`prefix`](neutron::prefixes) is found from the jumps of the built-in chains and never assumed.
+//! Everything found carries the place of its rule, so that an answer can name it with its counters.
+
+use super::{Rule, Table};
+
+/// Routers: floating IPs, source NAT, metadata, address scopes, port forwardings.
+pub mod neutron;
+
+pub use neutron::{FloatingIpRules, floating_ips};
+
+/// The place of a rule in the tables of one rule set.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RuleAt {
+    /// Table.
+    pub table: String,
+    /// Chain.
+    pub chain: String,
+    /// Number in the chain, from 1.
+    pub number: u32,
+}
+
+impl RuleAt {
+    fn new(table: &Table, chain: &str, rule: &Rule) -> Self {
+        Self { table: table.name.clone(), chain: chain.to_owned(), number: rule.number }
+    }
+
+    /// The rule, in the tables it was found in.
+    pub fn rule<'a>(&self, tables: &'a [Table]) -> Option<&'a Rule> {
+        let place = usize::try_from(self.number).ok()?.checked_sub(1)?;
+        tables
+            .iter()
+            .filter(|table| table.name == self.table)
+            .find_map(|table| table.chain(&self.chain)?.rules.get(place))
+    }
+}
+
+/// The rules of a chain, none where there is no such chain.
+fn rules<'a>(table: &'a Table, chain: &str) -> &'a [Rule] {
+    table.chain(chain).map_or(&[], |chain| &chain.rules)
+}
+
+/// The tables of a name.
+fn named<'a>(tables: &'a [Table], name: &str) -> impl Iterator<Item = &'a Table> {
+    tables.iter().filter(move |table| table.name == name)
+}
