@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 /// What this host can and cannot do.
+/// What this host can and cannot do. Flow: discover.
 pub mod doctor;
 /// What one source saw, with where it saw it. Flow: discover.
 pub mod fact;
@@ -13,6 +14,7 @@ pub mod id;
 /// Facts joined into one picture of the host. Flow: discover.
 pub mod inventory;
 /// Every instance of a host on one page.
+/// Every instance of a host on one page. Flow: discover.
 pub mod list;
 /// iptables and nftables rules: parsed, recognised and walked. Flow: explain.
 pub mod netfilter;
