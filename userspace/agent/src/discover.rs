@@ -4,6 +4,7 @@
 //! report; a source that hangs is cut off after [`Options::timeout`] and becomes one gap; none can fail the whole.
 
 use std::{
+    error::Error,
     future::Future,
     path::PathBuf,
     sync::Arc,
@@ -45,6 +46,8 @@ pub struct Options {
     pub ovsdb_socket: PathBuf,
     /// Directories with named namespaces.
     pub netns_dirs: Vec<PathBuf>,
+    /// Where the host's processes are seen.
+    pub proc_dir: PathBuf,
 }
 
 impl Default for Options {
@@ -55,6 +58,7 @@ impl Default for Options {
             docker_socket: "/run/docker.sock".into(),
             ovsdb_socket: "/run/openvswitch/db.sock".into(),
             netns_dirs: vec!["/run/netns".into(), "/run/docker/netns".into()],
+            proc_dir: "/proc".into(),
         }
     }
 }
@@ -119,6 +123,17 @@ async fn bounded(source: SourceKind, timeout: Duration, read: impl Future<Output
         report.took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     }
     facts
+}
+
+/// An error with all its causes, as the `why` of a gap.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
+    }
+    text
 }
 
 /// Facts that hold one report and nothing else yet.

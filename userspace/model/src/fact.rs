@@ -988,6 +988,32 @@ pub struct ProgramFact {
     /// Priority (`pref`) of a TC filter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<u16>,
+    /// How an XDP program is attached; none at the other hooks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xdp_mode: Option<XdpMode>,
+}
+
+/// Where in the receive path an XDP program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum XdpMode {
+    /// In the driver (`xdpdrv`).
+    Native,
+    /// In the stack, after the driver made an skb (`xdpgeneric`).
+    Generic,
+    /// In the card (`xdpoffload`).
+    Offloaded,
+}
+
+impl XdpMode {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Offloaded => "offloaded",
+        }
+    }
 }
 
 /// Neutron's metadata address.

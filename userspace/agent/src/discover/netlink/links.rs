@@ -1,0 +1,260 @@
+//! Links (`RTM_GETLINK`): what `ip -d -s link` shows. Flow: discover.
+
+use std::net::IpAddr;
+
+use netdiag_model::{
+    fact::{BridgePortFact, BridgePortState, LinkDetail, LinkFact, LinkStats, OperState, XdpMode},
+    id::{IfIndex, Mac},
+};
+use netlink_packet_core::{Emitable as _, Nla as _, NlaBuffer, ParseableParametrized as _};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{
+        self, BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoMacVtap,
+        InfoPortData, InfoTun, InfoVlan, InfoVrf, InfoVxlan, LinkAttribute, LinkFlags, LinkHeader, LinkInfo,
+        LinkLayerType, LinkMessage, LinkXdp, Prop, State, Stats64,
+    },
+};
+
+use super::connection::{Answer, attributes};
+
+/// Bridge times are in `USER_HZ`, which is 100 for every architecture's user space.
+const USER_HZ: u32 = 100;
+
+/// `IFLA_INFO_KIND` of `linux/if_link.h`.
+const IFLA_INFO_KIND: u16 = 1;
+/// `IFLA_TUN_TYPE` of `linux/if_link.h`.
+const IFLA_TUN_TYPE: u16 = 3;
+/// `IFF_TAP` of `linux/if_tun.h`, as [`IFLA_TUN_TYPE`] holds it.
+const IFF_TAP: u8 = 2;
+
+/// An XDP program on a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::discover) struct Xdp {
+    /// The link.
+    pub(in crate::discover) ifindex: IfIndex,
+    /// Id of the program.
+    pub(in crate::discover) id: u32,
+    /// Where in the receive path it runs.
+    pub(in crate::discover) mode: XdpMode,
+}
+
+/// Asks for all links.
+pub(super) fn request() -> RouteNetlinkMessage {
+    RouteNetlinkMessage::GetLink(LinkMessage::default())
+}
+
+/// One link, without its addresses.
+pub(super) fn link(answer: &Answer) -> Option<LinkFact> {
+    let header = LinkHeader::parse(&answer.0).ok()?;
+    let mut fact = LinkFact {
+        ifindex: IfIndex(header.index),
+        loopback: header.link_layer_type == LinkLayerType::Loopback,
+        admin_up: header.flags.contains(LinkFlags::Up),
+        carrier: header.flags.contains(LinkFlags::LowerUp),
+        promiscuous: header.flags.contains(LinkFlags::Promisc),
+        ..LinkFact::default()
+    };
+    for nla in answer.attributes(header.buffer_len()).filter(is_wanted) {
+        if let Some(attribute) = attribute(&nla, &header) {
+            apply(&mut fact, attribute);
+        }
+    }
+    Some(fact)
+}
+
+/// The XDP programs of one link: one, or one for each mode.
+pub(super) fn xdp(answer: &Answer) -> Vec<Xdp> {
+    let Ok(header) = LinkHeader::parse(&answer.0) else { return Vec::new() };
+    let mut programs = Vec::new();
+    for nla in answer.attributes(header.buffer_len()) {
+        let Some(LinkAttribute::Xdp(xdp)) = attribute(&nla, &header) else { continue };
+        programs.extend(xdp.into_iter().filter_map(|xdp| {
+            let (id, mode) = match xdp {
+                LinkXdp::DrvProgId(id) => (id, XdpMode::Native),
+                LinkXdp::SkbProgId(id) => (id, XdpMode::Generic),
+                LinkXdp::HwProgId(id) => (id, XdpMode::Offloaded),
+                _ => return None,
+            };
+            Some(Xdp { ifindex: IfIndex(header.index), id, mode })
+        }));
+    }
+    programs
+}
+
+/// Leaves out the bulky attributes nothing is read from: they are most of what the kernel sends.
+fn is_wanted(nla: &NlaBuffer<&[u8]>) -> bool {
+    !matches!(nla.kind(), libc::IFLA_AF_SPEC | libc::IFLA_STATS | libc::IFLA_MAP | libc::IFLA_VFINFO_LIST)
+}
+
+fn attribute(nla: &NlaBuffer<&[u8]>, header: &LinkHeader) -> Option<LinkAttribute> {
+    LinkAttribute::parse_with_param(nla, header.interface_family).ok().or_else(|| salvage(nla))
+}
+
+/// What can be had of an attribute the library refuses: a name that is no UTF-8, the kind of a link whose detail it
+/// cannot read.
+fn salvage(nla: &NlaBuffer<&[u8]>) -> Option<LinkAttribute> {
+    match nla.kind() {
+        libc::IFLA_IFNAME => Some(LinkAttribute::IfName(text(nla.value()))),
+        libc::IFLA_IFALIAS => Some(LinkAttribute::IfAlias(text(nla.value()))),
+        libc::IFLA_LINKINFO => {
+            let kind = attributes(nla.value()).find(|nla| nla.kind() == IFLA_INFO_KIND)?;
+            Some(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Other(text(kind.value())))]))
+        }
+        _ => None,
+    }
+}
+
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
+}
+
+fn apply(fact: &mut LinkFact, attribute: LinkAttribute) {
+    match attribute {
+        LinkAttribute::IfName(name) => fact.name = name,
+        LinkAttribute::PropList(props) => fact.alt_names.extend(props.into_iter().filter_map(|prop| match prop {
+            Prop::AltIfName(name) => Some(name),
+            _ => None,
+        })),
+        LinkAttribute::LinkInfo(infos) => infos.into_iter().for_each(|info| apply_info(fact, info)),
+        LinkAttribute::Address(octets) => fact.mac = octets.try_into().ok().map(Mac),
+        LinkAttribute::Mtu(mtu) => fact.mtu = mtu,
+        LinkAttribute::OperState(state) => fact.state = oper_state(state),
+        LinkAttribute::Controller(index) => fact.master = Some(IfIndex(index)),
+        // 0 is a tunnel bound to no link.
+        LinkAttribute::Link(index) => fact.link = Some(IfIndex(index)).filter(|index| index.0 != 0),
+        LinkAttribute::LinkNetNsId(id) => fact.link_netnsid = Some(id),
+        LinkAttribute::Qdisc(qdisc) => fact.qdisc = Some(qdisc),
+        LinkAttribute::IfAlias(alias) => fact.alias = Some(alias),
+        LinkAttribute::Stats64(counters) => fact.stats = stats(&counters),
+        _ => {}
+    }
+}
+
+fn apply_info(fact: &mut LinkFact, info: LinkInfo) {
+    match info {
+        LinkInfo::Kind(kind) => fact.kind = Some(kind.to_string()),
+        LinkInfo::Data(data) => fact.detail = detail(&data),
+        LinkInfo::PortData(InfoPortData::BridgePort(port)) => fact.bridge_port = Some(bridge_port(&port)),
+        _ => {}
+    }
+}
+
+fn stats(counters: &Stats64) -> LinkStats {
+    LinkStats {
+        rx_packets: counters.rx_packets,
+        rx_bytes: counters.rx_bytes,
+        rx_dropped: counters.rx_dropped,
+        rx_errors: counters.rx_errors,
+        tx_packets: counters.tx_packets,
+        tx_bytes: counters.tx_bytes,
+        tx_dropped: counters.tx_dropped,
+        tx_errors: counters.tx_errors,
+    }
+}
+
+fn oper_state(state: State) -> OperState {
+    match state {
+        State::NotPresent => OperState::NotPresent,
+        State::Down => OperState::Down,
+        State::LowerLayerDown => OperState::LowerLayerDown,
+        State::Testing => OperState::Testing,
+        State::Dormant => OperState::Dormant,
+        State::Up => OperState::Up,
+        _ => OperState::Unknown,
+    }
+}
+
+fn detail(data: &InfoData) -> LinkDetail {
+    match data {
+        InfoData::Vlan(vlan) => find(vlan, |info| match info {
+            InfoVlan::Id(id) => Some(LinkDetail::Vlan { id: *id }),
+            _ => None,
+        }),
+        InfoData::Vxlan(vxlan) => self::vxlan(vxlan),
+        InfoData::Bridge(bridge) => self::bridge(bridge),
+        InfoData::Tun(tun) => find(tun, tun_type),
+        InfoData::MacVlan(infos) => find(infos, |info| match info {
+            InfoMacVlan::Mode(mode) => Some(LinkDetail::Macvlan { mode: mode.to_string() }),
+            _ => None,
+        }),
+        InfoData::MacVtap(infos) => find(infos, |info| match info {
+            InfoMacVtap::Mode(mode) => Some(LinkDetail::Macvlan { mode: mode.to_string() }),
+            _ => None,
+        }),
+        InfoData::IpVlan(infos) => find(infos, |info| match info {
+            InfoIpVlan::Mode(mode) => Some(LinkDetail::Macvlan { mode: mode.to_string() }),
+            _ => None,
+        }),
+        InfoData::Vrf(vrf) => find(vrf, |info| match info {
+            InfoVrf::TableId(table) => Some(LinkDetail::Vrf { table: *table }),
+            _ => None,
+        }),
+        _ => LinkDetail::None,
+    }
+}
+
+fn find<T>(infos: &[T], detail: impl FnMut(&T) -> Option<LinkDetail>) -> LinkDetail {
+    infos.iter().find_map(detail).unwrap_or_default()
+}
+
+/// The library leaves the attributes of a TUN device as bytes.
+fn tun_type(info: &InfoTun) -> Option<LinkDetail> {
+    let mut kind = [0];
+    (info.kind() == IFLA_TUN_TYPE && info.value_len() == kind.len()).then(|| info.emit_value(&mut kind))?;
+    Some(LinkDetail::Tun { tap: kind == [IFF_TAP] })
+}
+
+fn vxlan(infos: &[InfoVxlan]) -> LinkDetail {
+    let (mut vni, mut local, mut remote, mut port) = (0, None, None, 0);
+    for info in infos {
+        match info {
+            InfoVxlan::Id(id) => vni = *id,
+            InfoVxlan::Local(address) => local = Some(IpAddr::V4(*address)),
+            InfoVxlan::Local6(address) => local = Some(IpAddr::V6(*address)),
+            InfoVxlan::Group(address) => remote = Some(IpAddr::V4(*address)),
+            InfoVxlan::Group6(address) => remote = Some(IpAddr::V6(*address)),
+            InfoVxlan::Port(number) => port = *number,
+            _ => {}
+        }
+    }
+    LinkDetail::Vxlan { vni, local, remote, port }
+}
+
+fn bridge(infos: &[InfoBridge]) -> LinkDetail {
+    let (mut stp, mut vlan_filtering, mut ageing, mut nf_call_iptables) = (false, false, 0, false);
+    for info in infos {
+        match info {
+            InfoBridge::StpState(state) => stp = *state != BridgeStpState::Disabled,
+            InfoBridge::VlanFiltering(on) => vlan_filtering = *on,
+            InfoBridge::AgeingTime(time) => ageing = time / USER_HZ,
+            InfoBridge::NfCallIpTables(on) => nf_call_iptables = *on,
+            _ => {}
+        }
+    }
+    LinkDetail::Bridge { stp, vlan_filtering, ageing, nf_call_iptables }
+}
+
+fn bridge_port(infos: &[InfoBridgePort]) -> BridgePortFact {
+    let mut port = BridgePortFact { state: BridgePortState::Disabled, hairpin: false, isolated: false };
+    for info in infos {
+        match info {
+            InfoBridgePort::State(state) => port.state = port_state(*state),
+            InfoBridgePort::HairpinMode(on) => port.hairpin = *on,
+            InfoBridgePort::Isolated(on) => port.isolated = *on,
+            _ => {}
+        }
+    }
+    port
+}
+
+fn port_state(state: link::BridgePortState) -> BridgePortState {
+    match state {
+        link::BridgePortState::Listening => BridgePortState::Listening,
+        link::BridgePortState::Learning => BridgePortState::Learning,
+        link::BridgePortState::Forwarding => BridgePortState::Forwarding,
+        link::BridgePortState::Blocking => BridgePortState::Blocking,
+        // What a bridge does with a port in a state nobody knows is to pass nothing.
+        _ => BridgePortState::Disabled,
+    }
+}
