@@ -19,6 +19,8 @@ use crate::netns::Namespace;
 
 /// TC, TCX and XDP programs.
 mod bpf;
+/// An error in one line.
+mod cause;
 /// Docker by its API.
 mod docker;
 /// iptables and nft rules.
