@@ -33,6 +33,8 @@ mod netns;
 mod ovsdb;
 /// Containers and virtual machines by `/proc`.
 mod process;
+/// Bounded reads of `/proc`.
+mod procfs;
 /// Sysctls that decide forwarding.
 mod sysctl;
 

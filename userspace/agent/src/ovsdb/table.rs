@@ -2,11 +2,12 @@
 //!
 //! A cell that does not hold what it should is skipped and noted in [`Oddities`]; the rest of its row is kept.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
 use super::value::{Atom, Datum};
+use crate::oddities::Oddities;
 
 /// Rows by UUID.
 type Rows = BTreeMap<String, Map<String, Value>>;
@@ -153,46 +154,10 @@ impl Row {
 /// What a cell should hold, in words, and how an atom of it is read.
 type Kind<T> = (&'static str, fn(Atom) -> Option<T>);
 
-/// What did not fit: how much, and the first few of it in words.
-#[derive(Debug, Default)]
-pub(crate) struct Oddities {
-    first: Vec<String>,
-    count: usize,
-}
-
-impl Oddities {
-    /// How many are kept in words.
-    const KEPT: usize = 3;
-    /// How many characters are kept of one: it may quote the server.
-    const LENGTH: usize = 200;
-
-    /// Adds one.
-    pub(crate) fn note(&mut self, what: impl fmt::Display) {
-        self.count += 1;
-        if self.first.len() < Self::KEPT {
-            self.first.push(what.to_string().chars().take(Self::LENGTH).collect());
-        }
-    }
-
-    /// True where all fitted.
-    pub(crate) const fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-}
-
-impl fmt::Display for Oddities {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.first.join("; "))?;
-        match self.count - self.first.len() {
-            0 => Ok(()),
-            more => write!(f, "; and {more} more"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Oddities, Tables};
+    use super::Tables;
+    use crate::oddities::Oddities;
     use serde_json::json;
     use std::collections::BTreeMap;
 
@@ -263,12 +228,5 @@ mod tests {
     #[test]
     fn an_answer_that_is_no_object_is_refused() {
         assert!(Tables::parse(json!([])).is_none());
-    }
-
-    #[test]
-    fn a_note_that_quotes_the_server_is_cut() {
-        let mut odd = Oddities::default();
-        odd.note("ä".repeat(1_000_000));
-        assert_eq!(odd.to_string().chars().count(), Oddities::LENGTH);
     }
 }

@@ -10,7 +10,10 @@ use netdiag_model::{
     id::IfIndex,
 };
 
-use crate::ovsdb::table::{Oddities, Row, Tables};
+use crate::{
+    oddities::Oddities,
+    ovsdb::table::{Row, Tables},
+};
 
 /// The rows not used yet, and what was odd about the others.
 pub(super) struct Builder {
@@ -141,7 +144,7 @@ impl Builder {
             match self.tables.take(table, &uuid) {
                 Some(row) => rows.push(row),
                 None => {
-                    self.odd.note(format_args!("{by} refers to {table} {uuid}, which is not there or in use twice"))
+                    self.odd.note(format_args!("{by} refers to {table} {uuid}, which is not there or in use twice"));
                 }
             }
         }
