@@ -4,6 +4,7 @@
 //! may fail with [`io::ErrorKind::NotFound`], which means the process has ended.
 
 use std::{
+    fmt,
     fs::File,
     io::{self, Read as _},
     os::unix::ffi::OsStringExt as _,
@@ -24,6 +25,12 @@ pub(super) struct Procfs {
 impl Default for Procfs {
     fn default() -> Self {
         Self { root: "/proc".into() }
+    }
+}
+
+impl fmt::Display for Procfs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.root.display().fmt(f)
     }
 }
 
