@@ -20,6 +20,8 @@ use crate::netns::Namespace;
 
 /// TC, TCX and XDP programs.
 mod bpf;
+/// An error in one line.
+mod cause;
 /// Docker by its API.
 mod docker;
 /// iptables and nft rules.
@@ -32,6 +34,8 @@ mod netns;
 mod ovsdb;
 /// Containers and virtual machines by `/proc`.
 mod process;
+/// Bounded reads of `/proc`.
+mod procfs;
 /// Sysctls that decide forwarding.
 mod sysctl;
 
