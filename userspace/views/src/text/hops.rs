@@ -42,6 +42,7 @@ pub(super) fn draw(page: &mut Page<'_>, layout: &Layout<'_>, hops: &[Hop], direc
     let title = match direction {
         Direction::Outward => "OUTWARD  from the instance",
         Direction::Inward => "INWARD  to the instance",
+        Direction::Lateral => "ASIDE  to this network on other hosts",
     };
     page.line(vec![Span::new(Paint::Heading, title)]);
     layout.titles(page);
