@@ -4,7 +4,7 @@
 //! Nothing in this crate reads a file, opens a socket or prints: every answer is a function of a [`snapshot::Snapshot`].
 #![forbid(unsafe_code)]
 
-/// What this host can and cannot do. Flow: discover.
+/// What this host can and cannot do, as a table of checks. Flow: discover.
 pub mod doctor;
 /// What one source saw, with where it saw it. Flow: discover.
 pub mod fact;

@@ -292,9 +292,10 @@ fn is_of_another_kind(error: &NetnsError) -> bool {
 /// The cause without the path, by which like causes are counted together.
 fn cause(error: NetnsError) -> io::Error {
     match error {
-        NetnsError::Open { source, .. } | NetnsError::Enter { source, .. } | NetnsError::Thread { source, .. } => {
-            source
-        }
+        NetnsError::Open { source, .. }
+        | NetnsError::Enter { source, .. }
+        | NetnsError::Thread { source, .. }
+        | NetnsError::New(source) => source,
     }
 }
 
