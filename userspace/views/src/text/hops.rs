@@ -101,7 +101,9 @@ fn below(page: &mut Page<'_>, layout: &Layout<'_>, cells: &[Cell]) {
     if !facts.is_empty() {
         page.list(lead(), &facts, Paint::Plain);
     }
-    lines.iter().for_each(|line| page.hang(lead(), line));
+    for line in &lines {
+        page.hang(lead(), line);
+    }
 }
 
 /// A rule: what it does to this path, what it has counted, and the rule as its own tool prints it.
