@@ -48,6 +48,7 @@ fn write_path(path: (usize, Direction), places: &[Place], out: &mut impl Write) 
     let (name, title, colour) = match direction {
         Direction::Outward => ("o", "outward: from the instance", picture::OUTWARD),
         Direction::Inward => ("i", "inward: to the instance", picture::INWARD),
+        Direction::Lateral => ("l", "aside: to this network on other hosts", picture::OUTWARD),
     };
     writeln!(out, "    subgraph cluster_{panel}{name} {{")?;
     writeln!(out, "      label=\"{title}\"; color=\"{colour}\"; fontcolor=\"{colour}\"; style=rounded;")?;
@@ -63,7 +64,7 @@ fn write_path(path: (usize, Direction), places: &[Place], out: &mut impl Write) 
     for (from, to, dead) in picture::steps(places) {
         let (from, to) = (format!("{name}{panel}_{from}"), format!("{name}{panel}_{to}"));
         let (upper, lower, way) = match direction {
-            Direction::Outward => (from, to, "forward"),
+            Direction::Outward | Direction::Lateral => (from, to, "forward"),
             Direction::Inward => (to, from, "back"),
         };
         let (colour, style) = if dead { ("#57606a", "dotted") } else { (colour, "solid") };

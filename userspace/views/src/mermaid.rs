@@ -37,6 +37,7 @@ fn write_path(
     let (name, title, colour) = match direction {
         Direction::Outward => ("o", "outward: from the instance", picture::OUTWARD),
         Direction::Inward => ("i", "inward: to the instance", picture::INWARD),
+        Direction::Lateral => ("l", "aside: to this network on other hosts", picture::OUTWARD),
     };
     if places.is_empty() {
         return Ok(links);

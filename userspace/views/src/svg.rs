@@ -119,7 +119,7 @@ fn write_arrow(arrow: &Arrow, direction: Direction, out: &mut impl Write) -> io:
     let points: Vec<String> = arrow.points.iter().map(|(x, y)| format!("{x},{y}")).collect();
     let (name, colour, dash) = match (arrow.dead, direction) {
         (true, _) => ("dead", FAINT, " stroke-dasharray=\"2 4\""),
-        (false, Direction::Outward) => ("outward", picture::OUTWARD, ""),
+        (false, Direction::Outward | Direction::Lateral) => ("outward", picture::OUTWARD, ""),
         (false, Direction::Inward) => ("inward", picture::INWARD, ""),
     };
     writeln!(

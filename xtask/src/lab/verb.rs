@@ -26,7 +26,7 @@ const UP_WITHIN: Duration = Duration::from_secs(180);
 const UP_WITHIN_PER_INSTANCE: Duration = Duration::from_secs(3);
 
 /// `lab up`.
-#[derive(clap::Args)]
+#[derive(Debug, clap::Args)]
 pub(crate) struct Up {
     #[command(flatten)]
     spec: Spec,
@@ -129,7 +129,7 @@ fn describe(instance: &Instance) -> String {
 }
 
 /// `lab exec`.
-#[derive(clap::Args)]
+#[derive(Debug, clap::Args)]
 pub(crate) struct Exec {
     /// The lab; not needed while only one is up
     name: Option<String>,
@@ -180,7 +180,7 @@ fn choose(name: Option<&str>) -> Result<Inventory> {
 }
 
 /// `lab check`.
-#[derive(clap::Args)]
+#[derive(Debug, clap::Args)]
 pub(crate) struct Check {
     /// The lab; not needed while only one is up
     name: Option<String>,
@@ -214,7 +214,7 @@ impl Check {
 }
 
 /// `lab status`.
-#[derive(clap::Args)]
+#[derive(Debug, clap::Args)]
 pub(crate) struct Status {
     /// Only this lab
     name: Option<String>,
@@ -223,7 +223,7 @@ pub(crate) struct Status {
     output: Format,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
     /// For people
     Text,
@@ -259,7 +259,7 @@ impl Status {
 }
 
 /// `lab down`.
-#[derive(clap::Args)]
+#[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Down {
     /// The lab

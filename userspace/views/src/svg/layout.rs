@@ -177,6 +177,7 @@ impl<'a> Band<'a> {
         let (title, colour) = match direction {
             Direction::Outward => ("outward: from the instance →", picture::OUTWARD),
             Direction::Inward => ("inward: to the instance ←", picture::INWARD),
+            Direction::Lateral => ("aside: to this network on other hosts →", picture::OUTWARD),
         };
         let title = if dead { format!("{title} · dotted: past a broken hop") } else { title.to_owned() };
         *y += 6;
@@ -272,7 +273,7 @@ fn arrows(direction: Direction, columns: &[Column<'_>]) -> Vec<Arrow> {
 /// The corners of an arrow through the gutter to the next column.
 fn across(direction: Direction, (column, from): (&Column<'_>, &HopBox<'_>), to: &HopBox<'_>) -> Vec<(usize, usize)> {
     let (start, gutter, end) = match direction {
-        Direction::Outward => {
+        Direction::Outward | Direction::Lateral => {
             (from.frame.x + from.frame.width, column.frame.x + column.frame.width + GUTTER / 2, to.frame.x)
         }
         Direction::Inward => (from.frame.x, column.frame.x - GUTTER / 2, to.frame.x + to.frame.width),
