@@ -38,9 +38,9 @@ pub(crate) async fn trace(instance: &str, source: &Source, look: &Look, output: 
         TraceOutput::Wide => wide::trace(&trace, &style, out),
         TraceOutput::Json => json::render(&trace, out),
         TraceOutput::Yaml => yaml::render(&trace, out),
-        TraceOutput::Dot => dot::render(&trace, &style, out),
-        TraceOutput::Mermaid => mermaid::render(&trace, &style, out),
-        TraceOutput::Svg => svg::render(&trace, &style, out),
+        TraceOutput::Dot => dot::render(&trace, out),
+        TraceOutput::Mermaid => mermaid::render(&trace, out),
+        TraceOutput::Svg => svg::render(&trace, out),
     })?;
     Ok(trace.verdict.into())
 }
