@@ -36,7 +36,8 @@ fn heading(picture: &Picture) -> String {
 fn write_panel(number: usize, panel: &Panel, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "  subgraph cluster_{number} {{")?;
     writeln!(out, "    label=\"{}\"; color=\"#8c959f\"; style=rounded;", left(&panel.caption, 90))?;
-    for (direction, places) in [(Direction::Outward, &panel.outward), (Direction::Inward, &panel.inward)] {
+    // Graphviz puts what comes later further left.
+    for (direction, places) in [(Direction::Inward, &panel.inward), (Direction::Outward, &panel.outward)] {
         write_path((number, direction), places, out)?;
     }
     writeln!(out, "  }}")

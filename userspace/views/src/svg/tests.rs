@@ -87,7 +87,7 @@ fn every_hop_but_the_last_of_a_direction_has_an_arrow() {
 
 /// The room a text takes.
 fn room(text: &Text) -> Frame {
-    Frame { x: text.x, y: text.y - 10, width: advance(&text.text), height: 13 }
+    Frame { x: text.x, y: text.y - 10, width: advance(&text.line), height: 13 }
 }
 
 fn inside(inner: &Frame, outer: &Frame) -> bool {
