@@ -55,7 +55,10 @@ fn write_path(path: (usize, Direction), places: &[Place], out: &mut impl Write) 
     for (place, group) in places.iter().enumerate() {
         let label = left(&group.label, COLUMNS);
         writeln!(out, "      subgraph cluster_{panel}{name}_{place} {{")?;
-        writeln!(out, "        label=\"{label}\"; color=\"#d0d7de\"; fontcolor=\"#57606a\"; fontsize=10; bgcolor=\"#f6f8fa\";")?;
+        writeln!(
+            out,
+            "        label=\"{label}\"; color=\"#d0d7de\"; fontcolor=\"#57606a\"; fontsize=10; bgcolor=\"#f6f8fa\";"
+        )?;
         for stop in &group.stops {
             write_stop(&format!("{name}{panel}_{}", stop.number), stop, out)?;
         }

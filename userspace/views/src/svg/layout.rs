@@ -291,7 +291,7 @@ fn stack(text: &str, columns: usize, y: &mut usize, (colour, bold): (&'static st
 }
 
 /// Pixels a text takes.
-pub(super) fn advance(text: &str) -> usize {
+fn advance(text: &str) -> usize {
     (text.width() * ADVANCE_TWICE).div_ceil(2)
 }
 
