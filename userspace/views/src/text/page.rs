@@ -1,7 +1,7 @@
 //! Lines of painted text, wrapped to the width.
 //!
-//! A view builds a page line by line out of [`Span`]s and writes it at the end. Widths are display widths. Words of the
-//! model come in through [`Page::say`] or [`Page::exact`], which make them harmless; the writer does it once more, so
+//! A view builds a page line by line out of painted spans and writes it at the end. Widths are display widths. Words of the
+//! model come in through `say` or `exact`, which make them harmless; the writer does it once more, so
 //! that a view that forgets shows an ugly line and never a dangerous one.
 
 use std::io::{self, Write};
