@@ -35,10 +35,7 @@ mod scan;
 
 /// Reads all processes.
 pub(super) async fn read(scope: &Scope) -> Facts {
-    read_at(scope, Procfs::default()).await
-}
-
-async fn read_at(scope: &Scope, procfs: Procfs) -> Facts {
+    let procfs = Procfs::new(&scope.options.proc_dir);
     let how = format!("{procfs}/*/cgroup and command lines of hypervisors");
     let end = Instant::now() + scope.options.timeout * 9 / 10;
     let namespaces = &scope.namespaces;

@@ -1,6 +1,6 @@
 //! The source on made-up process filesystems.
 
-use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
+use std::{fs, os::unix::fs::symlink, path::Path, sync::Arc, time::Duration};
 
 use netdiag_model::{
     fact::{Facts, MachineNic, Runtime},
@@ -8,7 +8,7 @@ use netdiag_model::{
 };
 use tempfile::TempDir;
 
-use super::{Found, Procfs, Seen, read_at};
+use super::{Found, Procfs, Scan, Seen};
 use crate::discover::{Options, Scope};
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -32,8 +32,8 @@ fn hypervisor(root: &TempDir, pid: u32, command_line: &str, descriptors: &[(u32,
 }
 
 async fn read(root: &Path) -> Facts {
-    let options = Options { timeout: Duration::from_secs(1), ..Options::default() };
-    read_at(&Scope { options, namespaces: Vec::new().into() }, Procfs::at(root)).await
+    let options = Options { timeout: Duration::from_secs(1), proc_dir: root.into(), ..Options::default() };
+    super::read(&Scope { options, namespaces: Vec::new().into() }).await
 }
 
 #[tokio::test]
@@ -50,6 +50,19 @@ async fn a_container_is_seen_once_with_its_lowest_pid_and_its_hostname() {
     assert_eq!(container.hostname.as_deref(), Some("instance-0000002a"));
     // No namespaces were listed before, so this one cannot be among them.
     assert!(facts.gaps().any(|gap| gap.why == format!("{ID}: net:[2] was not there when namespaces were listed")));
+}
+
+#[test]
+fn a_container_that_shares_the_host_s_namespace_is_left_out() {
+    let root = tempfile::tempdir().unwrap();
+    process(&root, 1, "0::/init.scope\n", 1);
+    process(&root, 5, &format!("0::/docker/{ID}\n"), 1);
+    process(&root, 6, "0::/lxc/web\n", 2);
+    let (send, mut receive) = tokio::sync::mpsc::unbounded_channel();
+    Scan::new(Procfs::new(root.path()), Some(1), Arc::default()).run(&send);
+    let Some(Seen::Container(web, Some(2))) = receive.blocking_recv() else { panic!("expected a container") };
+    assert_eq!((web.id.as_str(), web.name.as_deref(), web.runtime), ("web", Some("web"), Runtime::Lxc));
+    assert!(receive.try_recv().is_err());
 }
 
 #[test]
