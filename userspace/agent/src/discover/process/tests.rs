@@ -60,19 +60,22 @@ fn a_container_that_shares_the_host_s_namespace_is_left_out() {
     process(&root, 6, "0::/lxc/web\n", 2);
     let (send, mut receive) = tokio::sync::mpsc::unbounded_channel();
     Scan::new(Procfs::new(root.path()), Some(1), Arc::default()).run(&send);
-    let Some(Seen::Container(web, Some(2))) = receive.blocking_recv() else { panic!("expected a container") };
+    let Some(Seen::Container(web, Ok(2))) = receive.blocking_recv() else { panic!("expected a container") };
     assert_eq!((web.id.as_str(), web.name.as_deref(), web.runtime), ("web", Some("web"), Runtime::Lxc));
     assert!(receive.try_recv().is_err());
 }
 
 #[test]
-fn a_namespace_listed_before_is_found_by_its_inode() {
+fn a_namespace_is_found_by_its_inode_or_is_a_gap() {
     let mut found = Found::default();
     let id = NetnsId { inode: 2, cookie: 7 };
     let machine = netdiag_model::fact::MachineFact { pid: 5, name: None, uuid: None, netns: None, nics: Vec::new() };
-    found.take(Seen::Machine(machine, Some(2)), &[(2, id)].into());
+    found.take(Seen::Machine(machine.clone(), Ok(2)), &[(2, id)].into());
     assert_eq!(found.machines[0].netns, Some(id));
     assert!(found.gaps().is_empty());
+    found.take(Seen::Machine(machine, Err(std::io::ErrorKind::PermissionDenied.into())), &[(2, id)].into());
+    assert_eq!(found.machines[1].netns, None);
+    assert_eq!(found.gaps()[0].why, "machine 5: permission denied");
 }
 
 #[tokio::test]
