@@ -1,18 +1,17 @@
 //! Harness for tests on a real kernel.
+//!
+//! Such a test starts by saying what it needs. Where that is not there the test is skipped, loudly, so that a plain
+//! `cargo test` works on any laptop; with `NETDIAG_CI=1` in the environment it fails instead, so that green means ran.
+//!
+//! ```no_run
+//! # fn test() {
+//! if !netdiag_tests::require_root() {
+//!     return;
+//! }
+//! # }
+//! ```
 
-use std::env;
+/// What a test needs of the machine it runs on.
+mod needs;
 
-/// True where a test that needs root can run. Otherwise it is skipped loudly, or fails where `NETDIAG_CI=1` says that it
-/// has to run: a skip is never a pass.
-///
-/// # Panics
-/// Not root, and `NETDIAG_CI=1`.
-#[expect(clippy::print_stderr, reason = "a skipped test must be seen")]
-pub fn require_root() -> bool {
-    if rustix::process::geteuid().is_root() {
-        return true;
-    }
-    assert!(env::var_os("NETDIAG_CI").is_none_or(|value| value != "1"), "this test needs root and NETDIAG_CI=1 is set");
-    eprintln!("SKIPPED: this test needs root");
-    false
-}
+pub use needs::{require, require_ebpf, require_programs, require_root};

@@ -24,7 +24,7 @@ const TARGET: &str = if cfg!(target_endian = "little") { "bpfel-unknown-none" } 
 pub(crate) const OBJECT_VARIABLE: &str = "NETDIAG_BPF_OBJECT";
 
 /// Options of `build`.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Args {
     /// Optimise the user-space binary; the eBPF programs always are
     #[arg(long)]

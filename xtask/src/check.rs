@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Options of `check`.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     setup: setup::Args,

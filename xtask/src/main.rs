@@ -5,6 +5,7 @@
 //! | [`setup`] | installs what the other verbs use, after saying what | root or sudo, if something is missing |
 //! | [`build`] | the eBPF programs, then the binary that carries them | nothing |
 //! | [`check`] | what CI runs without privileges | nothing |
+//! | [`lab`] | throw-away compute hosts | root, the lab's packages |
 //! | [`arch`] | which crate may depend on which | nothing |
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a build tool talks to the terminal it was started in")]
 
@@ -20,6 +21,8 @@ mod build;
 mod check;
 /// Starts other programs, and finds them.
 mod command;
+/// Throw-away compute hosts.
+mod lab;
 /// Installs what the other verbs use, after saying what.
 mod setup;
 /// Where things are in this workspace.
@@ -35,6 +38,8 @@ enum Verb {
     Build(build::Args),
     /// Run every check that needs no privilege: what CI runs
     Check(check::Args),
+    /// A throw-away compute host: bring one up, work in it, throw it away
+    Lab(lab::Args),
     /// Check which crate depends on which
     Arch,
 }
@@ -44,6 +49,7 @@ fn main() -> ExitCode {
         Verb::Setup(args) => setup::run(args),
         Verb::Build(args) => build::run(args),
         Verb::Check(args) => check::run(args),
+        Verb::Lab(args) => lab::run(args),
         Verb::Arch => arch::run(),
     };
     match done {

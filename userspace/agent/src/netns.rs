@@ -17,7 +17,7 @@ use std::{
 use netdiag_model::id::NetnsId;
 use rustix::{
     io::Errno,
-    thread::{LinkNameSpaceType, move_into_link_name_space},
+    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe},
 };
 use tokio::{
     sync::{Semaphore, oneshot},
@@ -55,6 +55,9 @@ pub enum NetnsError {
         #[source]
         source: io::Error,
     },
+    /// A new network namespace could not be made, or the thread in it did not finish.
+    #[error("make a network namespace and work in it")]
+    New(#[source] io::Error),
     /// The thread could not be started or did not finish.
     #[error("run in {id}")]
     Thread {
@@ -142,6 +145,30 @@ where
     results
 }
 
+/// Runs blocking work on a thread in a network namespace of its own. Unless the work hands the namespace on, it ends
+/// with the thread, and every device in it with it.
+///
+/// # Errors
+/// The namespace could not be made (it takes `CAP_SYS_ADMIN`), or the thread panicked.
+pub async fn in_new<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, NetnsError> {
+    let (send, receive) = oneshot::channel();
+    thread::Builder::new()
+        .name("netns-new".to_owned())
+        .spawn(move || {
+            let result = leave_for_new().map(|()| work());
+            // As above: the receiver may have run out of time.
+            drop(send.send(result));
+        })
+        .map_err(NetnsError::New)?;
+    receive.await.map_err(|_| NetnsError::New(io::Error::other("the thread panicked")))?.map_err(NetnsError::New)
+}
+
+#[expect(unsafe_code, reason = "unshare can take the table of open files away from under other threads")]
+fn leave_for_new() -> io::Result<()> {
+    // SAFETY: `NEWNET` alone is asked for, so the thread goes on sharing its open files with the others.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.map_err(Into::into)
+}
+
 fn enter(file: &File) -> io::Result<()> {
     match move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)) {
         // Staying where one is takes no privilege, but setns asks for it all the same.
@@ -188,7 +215,7 @@ fn netns_cookie(socket: &impl AsRawFd) -> io::Result<u64> {
 mod tests {
     use std::path::Path;
 
-    use super::{Namespace, NetnsError, in_each};
+    use super::{Namespace, NetnsError, in_each, in_new};
 
     #[tokio::test]
     async fn one_namespace_has_one_identity_whatever_path_leads_to_it() {
@@ -231,6 +258,19 @@ mod tests {
         })
         .await;
         assert_eq!(results.into_iter().map(Result::unwrap).max(), Some(3));
+    }
+
+    #[tokio::test]
+    async fn a_new_namespace_is_another_one_and_empty_but_for_loopback() {
+        let identity = || Namespace::open(Path::new("/proc/thread-self/ns/net")).map(|here| here.id);
+        let inside = in_new(move || (identity(), std::fs::read_to_string("/proc/thread-self/net/dev"))).await;
+        let Ok((inside, devices)) = inside else {
+            // Without CAP_SYS_ADMIN it must say so and not panic.
+            assert!(matches!(inside, Err(NetnsError::New(_))));
+            return;
+        };
+        assert_ne!(inside.unwrap(), identity().unwrap());
+        assert_eq!(devices.unwrap().lines().filter(|line| line.contains(": ")).count(), 1);
     }
 
     #[test]

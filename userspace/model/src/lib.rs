@@ -4,8 +4,7 @@
 //! Nothing in this crate reads a file, opens a socket or prints: every answer is a function of a [`snapshot::Snapshot`].
 #![forbid(unsafe_code)]
 
-/// What this host can and cannot do.
-/// What this host can and cannot do. Flow: discover.
+/// What this host can and cannot do, as a table of checks. Flow: discover.
 pub mod doctor;
 /// What one source saw, with where it saw it. Flow: discover.
 pub mod fact;
@@ -13,7 +12,6 @@ pub mod fact;
 pub mod id;
 /// Facts joined into one picture of the host. Flow: discover.
 pub mod inventory;
-/// Every instance of a host on one page.
 /// Every instance of a host on one page. Flow: discover.
 pub mod list;
 /// iptables and nftables rules: parsed, recognised and walked. Flow: explain.

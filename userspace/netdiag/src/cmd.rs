@@ -29,18 +29,18 @@ pub(crate) async fn trace(instance: &str, source: &Source, look: &Look, output: 
     let inventory = Inventory::build(&snapshot);
     let place = match resolve(&inventory, instance) {
         Ok(place) => place,
-        Err(unresolved) => return not_found(&unresolved, &snapshot),
+        Err(unresolved) => return not_found(&unresolved, &snapshot, config::style(look).ascii),
     };
     let trace = trace::explain(&inventory, &inventory.instances[place]);
     let style = config::style(look);
     print(|out| match output {
-        TraceOutput::Table => text::trace(&trace, &style, out),
+        TraceOutput::Table => text::trace::render(&trace, &style, out),
         TraceOutput::Wide => wide::trace(&trace, &style, out),
-        TraceOutput::Json => json::trace(&trace, out),
-        TraceOutput::Yaml => yaml::trace(&trace, out),
-        TraceOutput::Dot => dot::render(&trace, &style, out),
-        TraceOutput::Mermaid => mermaid::render(&trace, &style, out),
-        TraceOutput::Svg => svg::render(&trace, &style, out),
+        TraceOutput::Json => json::render(&trace, out),
+        TraceOutput::Yaml => yaml::render(&trace, out),
+        TraceOutput::Dot => dot::render(&trace, out),
+        TraceOutput::Mermaid => mermaid::render(&trace, out),
+        TraceOutput::Svg => svg::render(&trace, out),
     })?;
     Ok(trace.verdict.into())
 }
@@ -51,10 +51,10 @@ pub(crate) async fn list(source: &Source, look: &Look, output: ListOutput) -> an
     let listing = trace::list(&Inventory::build(&snapshot));
     let style = config::style(look);
     print(|out| match output {
-        ListOutput::Table => text::list(&listing, &style, out),
+        ListOutput::Table => text::list::render(&listing, &style, out),
         ListOutput::Wide => wide::list(&listing, &style, out),
-        ListOutput::Json => json::list(&listing, out),
-        ListOutput::Yaml => yaml::list(&listing, out),
+        ListOutput::Json => json::render(&listing, out),
+        ListOutput::Yaml => yaml::render(&listing, out),
     })?;
     Ok(Exit::Works)
 }
@@ -64,9 +64,9 @@ pub(crate) async fn doctor(sockets: &Sockets, look: &Look, output: ReportOutput)
     let report = netdiag_agent::doctor::examine(&config::options(sockets)).await;
     let style = config::style(look);
     print(|out| match output {
-        ReportOutput::Table => text::doctor(&report, &style, out),
-        ReportOutput::Json => json::doctor(&report, out),
-        ReportOutput::Yaml => yaml::doctor(&report, out),
+        ReportOutput::Table => text::doctor::render(&report, &style, out),
+        ReportOutput::Json => json::render(&report, out),
+        ReportOutput::Yaml => yaml::render(&report, out),
     })?;
     Ok(Exit::from(&report))
 }
@@ -127,20 +127,18 @@ async fn gather(source: &Source) -> anyhow::Result<Snapshot> {
 }
 
 /// Lists the candidates on standard error: standard output stays empty for whoever parses it.
-#[expect(clippy::print_stderr, reason = "errors belong on standard error")]
-fn not_found(unresolved: &Unresolved, snapshot: &Snapshot) -> anyhow::Result<Exit> {
-    let mut text = Vec::new();
-    text::unresolved(unresolved, &mut text)?;
-    eprint!("{}", String::from_utf8_lossy(&text));
+fn not_found(unresolved: &Unresolved, snapshot: &Snapshot, ascii: bool) -> anyhow::Result<Exit> {
+    let mut err = io::stderr().lock();
+    text::unresolved::render(unresolved, ascii, &mut err)?;
     for gap in snapshot.facts.gaps().filter(|gap| !gap.absent) {
         let line = format!("not read: {}: {}; {}", gap.object, gap.why, gap.fix);
-        eprintln!("{}", escape::terminal(&line));
+        writeln!(err, "{}", escape::terminal(&line, ascii))?;
     }
     Ok(Exit::NotFound)
 }
 
 /// Writes to standard output, buffered.
-fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
+fn print(write: impl FnOnce(&mut BufWriter<io::StdoutLock<'static>>) -> io::Result<()>) -> anyhow::Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
     write(&mut out).and_then(|()| out.flush()).context("write to standard output")
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use netdiag_agent::discover::Options;
-use netdiag_views::Style;
+use netdiag_views::text::Style;
 
 use crate::cli::{Colour, Look, Sockets};
 
@@ -22,7 +22,7 @@ pub(crate) fn options(sockets: &Sockets) -> Options {
     let defaults = Options::default();
     Options {
         timeout: Duration::from_secs(sockets.timeout),
-        docker_socket: sockets.docker_socket.clone().or(defaults.docker_socket),
+        docker_socket: sockets.docker_socket.clone().unwrap_or(defaults.docker_socket),
         ovsdb_socket: sockets.ovsdb_socket.clone().unwrap_or(defaults.ovsdb_socket),
         ..defaults
     }

@@ -52,7 +52,7 @@ impl From<Verdict> for Exit {
 
 impl From<&doctor::Report> for Exit {
     fn from(report: &doctor::Report) -> Self {
-        if report.is_fit() { Self::Works } else { Self::Missing }
+        if report.exit_code() == 0 { Self::Works } else { Self::Missing }
     }
 }
 

@@ -58,6 +58,6 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 #[expect(clippy::print_stderr, reason = "errors belong on standard error")]
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("netdiag: {}", netdiag_views::escape::terminal(&format!("{error:#}")));
+    eprintln!("netdiag: {}", netdiag_views::escape::terminal(&format!("{error:#}"), false));
     Exit::of(error).into()
 }

@@ -21,6 +21,8 @@ mod table;
 pub mod trace;
 /// Numbers in compact units.
 mod units;
+/// Candidates, where nothing was resolved.
+pub mod unresolved;
 
 /// How text is to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //! Flow: discover.
 //!
 //! All namespaces are read at once, each over one socket. A request that fails is a gap for what it asked, and the rest
-//! goes on. Types of netlink never leave this module: `tc` and `links` hand plain data to the source of programs.
+//! goes on. Types of netlink never leave this module: [`attachments`] hands plain data to the source of programs.
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "the kernel has more attributes than are read, and new ones must not be errors"
@@ -29,12 +29,14 @@ use crate::netns::{Namespace, in_each};
 
 /// Addresses.
 mod addresses;
+/// Programs and filters on links.
+pub(super) mod attachments;
 /// The socket.
-pub(super) mod connection;
+mod connection;
 /// Forwarding databases and VLANs.
 mod fdb;
 /// Links.
-pub(super) mod links;
+mod links;
 /// Neighbours.
 mod neighbours;
 /// Numbers of namespaces.

@@ -78,10 +78,13 @@ enum Unread {
 
 impl Unread {
     fn count(self, count: usize) -> String {
-        match self {
-            Self::Process => format!("network namespaces of {count} processes"),
-            Self::Name => format!("{count} names of network namespaces"),
-            Self::Namespace => format!("{count} network namespaces"),
+        match (self, count) {
+            (Self::Process, 1) => "network namespace of 1 process".to_owned(),
+            (Self::Process, _) => format!("network namespaces of {count} processes"),
+            (Self::Name, 1) => "1 name of a network namespace".to_owned(),
+            (Self::Name, _) => format!("{count} names of network namespaces"),
+            (Self::Namespace, 1) => "1 network namespace".to_owned(),
+            (Self::Namespace, _) => format!("{count} network namespaces"),
         }
     }
 }
@@ -292,9 +295,10 @@ fn is_of_another_kind(error: &NetnsError) -> bool {
 /// The cause without the path, by which like causes are counted together.
 fn cause(error: NetnsError) -> io::Error {
     match error {
-        NetnsError::Open { source, .. } | NetnsError::Enter { source, .. } | NetnsError::Thread { source, .. } => {
-            source
-        }
+        NetnsError::Open { source, .. }
+        | NetnsError::Enter { source, .. }
+        | NetnsError::Thread { source, .. }
+        | NetnsError::New(source) => source,
     }
 }
 

@@ -12,6 +12,12 @@ use super::{Published, SCHEMA_VERSION, published};
 pub struct DoctorDocument {
     /// Version of this shape; a field that goes away or changes its meaning raises it.
     pub schema_version: u32,
+    /// Host name.
+    pub hostname: String,
+    /// Kernel release, as `uname -r` prints it.
+    pub kernel: String,
+    /// Version of the netdiag that made the checks.
+    pub netdiag: String,
     /// The checks.
     pub checks: Vec<CheckDocument>,
 }
@@ -26,7 +32,13 @@ impl Published for model::Report {
 
 impl From<&model::Report> for DoctorDocument {
     fn from(report: &model::Report) -> Self {
-        Self { schema_version: SCHEMA_VERSION, checks: published(&report.checks) }
+        Self {
+            schema_version: SCHEMA_VERSION,
+            hostname: report.hostname.clone(),
+            kernel: report.kernel.clone(),
+            netdiag: report.netdiag.clone(),
+            checks: published(&report.checks),
+        }
     }
 }
 
@@ -74,13 +86,13 @@ pub enum Status {
     Unknown,
 }
 
-impl From<model::CheckStatus> for Status {
-    fn from(status: model::CheckStatus) -> Self {
+impl From<model::Status> for Status {
+    fn from(status: model::Status) -> Self {
         match status {
-            model::CheckStatus::Ok => Self::Ok,
-            model::CheckStatus::Warning => Self::Warning,
-            model::CheckStatus::Fail => Self::Fail,
-            model::CheckStatus::Unknown => Self::Unknown,
+            model::Status::Ok => Self::Ok,
+            model::Status::Warning => Self::Warning,
+            model::Status::Fail => Self::Fail,
+            model::Status::Unknown => Self::Unknown,
         }
     }
 }

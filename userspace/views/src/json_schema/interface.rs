@@ -280,6 +280,8 @@ pub enum Direction {
     Outward,
     /// To the instance.
     Inward,
+    /// To the same network on other hosts, beside the way out.
+    Lateral,
 }
 
 impl From<model::Direction> for Direction {
@@ -287,6 +289,7 @@ impl From<model::Direction> for Direction {
         match direction {
             model::Direction::Outward => Self::Outward,
             model::Direction::Inward => Self::Inward,
+            model::Direction::Lateral => Self::Lateral,
         }
     }
 }

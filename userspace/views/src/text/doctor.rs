@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use netdiag_model::doctor::{Check, CheckStatus, Report};
+use netdiag_model::doctor::{Check, Report, Status};
 
 use super::{
     Style,
@@ -36,10 +36,10 @@ fn draw(page: &mut Page<'_>, check: &Check, room: usize) {
     ];
     let result = page.exact(if check.result.is_empty() { "unknown" } else { &check.result });
     page.hang(lead, &Span::plain(result));
-    if check.status == CheckStatus::Ok && page.style.detail == 0 {
+    if check.status == Status::Ok && page.style.detail == 0 {
         return;
     }
-    if check.required && check.status != CheckStatus::Ok {
+    if check.required && check.status != Status::Ok {
         page.hang(vec![Span::space(11)], &Span::new(paint, "required: netdiag cannot do its work without it"));
     }
     for (label, text) in [("so", &check.consequence), ("fix", &check.fix)] {
@@ -51,26 +51,26 @@ fn draw(page: &mut Page<'_>, check: &Check, room: usize) {
 }
 
 /// Mark, word and paint of a status.
-const fn mark(page: &Page<'_>, status: CheckStatus) -> (&'static str, &'static str, Paint) {
+const fn mark(page: &Page<'_>, status: Status) -> (&'static str, &'static str, Paint) {
     match status {
-        CheckStatus::Ok => (page.glyph("✓", "+"), "ok", Paint::Good),
-        CheckStatus::Warning => ("!", "warning", Paint::Warning),
-        CheckStatus::Fail => (page.glyph("✗", "x"), "FAIL", Paint::Bad),
-        CheckStatus::Unknown => ("?", "unknown", Paint::Unknown),
+        Status::Ok => (page.glyph("✓", "+"), "ok", Paint::Good),
+        Status::Warning => ("!", "warning", Paint::Warning),
+        Status::Fail => (page.glyph("✗", "x"), "FAIL", Paint::Bad),
+        Status::Unknown => ("?", "unknown", Paint::Unknown),
     }
 }
 
 /// The last line: how many of each, and whether netdiag can work here.
 fn summary(page: &mut Page<'_>, checks: &[Check]) {
-    let all = [CheckStatus::Ok, CheckStatus::Warning, CheckStatus::Fail, CheckStatus::Unknown];
+    let all = [Status::Ok, Status::Warning, Status::Fail, Status::Unknown];
     let counts: Vec<String> = all
         .iter()
         .map(|status| (checks.iter().filter(|check| check.status == *status).count(), mark(page, *status).1))
         .filter(|(count, _)| *count > 0)
         .map(|(count, word)| format!("{count} {word}"))
         .collect();
-    let missing = checks.iter().any(|check| check.required && check.status == CheckStatus::Fail);
-    let unsure = checks.iter().any(|check| check.required && check.status == CheckStatus::Unknown);
+    let missing = checks.iter().any(|check| check.required && check.status == Status::Fail);
+    let unsure = checks.iter().any(|check| check.required && check.status == Status::Unknown);
     let (paint, sentence) = match (missing, unsure) {
         (true, _) => (Paint::Bad, "Something required fails: netdiag cannot do all of its work on this host."),
         (false, true) => (Paint::Unknown, "Something required could not be checked."),

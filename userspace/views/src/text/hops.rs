@@ -42,6 +42,7 @@ pub(super) fn draw(page: &mut Page<'_>, layout: &Layout<'_>, hops: &[Hop], direc
     let title = match direction {
         Direction::Outward => "OUTWARD  from the instance",
         Direction::Inward => "INWARD  to the instance",
+        Direction::Lateral => "ASIDE  to this network on other hosts",
     };
     page.line(vec![Span::new(Paint::Heading, title)]);
     layout.titles(page);
@@ -100,7 +101,9 @@ fn below(page: &mut Page<'_>, layout: &Layout<'_>, cells: &[Cell]) {
     if !facts.is_empty() {
         page.list(lead(), &facts, Paint::Plain);
     }
-    lines.iter().for_each(|line| page.hang(lead(), line));
+    for line in &lines {
+        page.hang(lead(), line);
+    }
 }
 
 /// A rule: what it does to this path, what it has counted, and the rule as its own tool prints it.

@@ -19,7 +19,7 @@ pub(super) fn draw(page: &mut Page<'_>, interface: &InterfaceTrace, place: (usiz
     floating_ips(page, interface);
     published_ports(page, interface);
     let layout = hops::layout(page, &interface.hops);
-    for direction in [Direction::Outward, Direction::Inward] {
+    for direction in [Direction::Outward, Direction::Lateral, Direction::Inward] {
         hops::draw(page, &layout, &interface.hops, direction);
     }
     services(page, interface);

@@ -80,7 +80,9 @@ fn table(page: &mut Page<'_>, instances: &[Row]) {
     let layout = Layout::fit(&columns, &rows.concat(), page.width());
     layout.titles(page);
     for (instance, lines) in instances.iter().zip(&rows) {
-        lines.iter().for_each(|cells| layout.row(page, cells));
+        for cells in lines {
+            layout.row(page, cells);
+        }
         if page.style.detail > 0 {
             trace::identity(page, &instance.identity);
             let ports = instance.interfaces.iter().filter_map(|interface| interface.port_id.as_ref());

@@ -8,11 +8,10 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Effects};
 use netdiag_model::trace::HopState;
-use textwrap::{Options, WordSeparator, WordSplitter, WrapAlgorithm};
 use unicode_width::UnicodeWidthStr;
 
 use super::Style;
-use crate::{escape, shorten};
+use crate::{escape, shorten, wrap};
 
 /// Stands for a space inside something that is not to be broken. [`escape`] lets none through, so none is a word's own.
 const HARD_SPACE: char = '\u{a0}';
@@ -315,18 +314,13 @@ fn take(characters: impl Iterator<Item = char>, columns: usize) -> String {
     taken
 }
 
-/// Lines of at most so many columns, broken at spaces; what is longer than a line is broken where it must be.
+/// Lines of at most so many columns, things kept together where they fit at all.
 fn wrap(text: &str, columns: usize) -> Vec<String> {
-    let options = Options::new(columns)
-        .word_separator(WordSeparator::AsciiSpace)
-        .word_splitter(WordSplitter::NoHyphenation)
-        .wrap_algorithm(WrapAlgorithm::FirstFit);
     if text.split(' ').all(|word| width(word) <= columns) {
-        return textwrap::wrap(text, options).into_iter().map(|line| line.replace(HARD_SPACE, " ")).collect();
+        return wrap::lines(text, columns).into_iter().map(|line| line.replace(HARD_SPACE, " ")).collect();
     }
     // Something does not fit as a whole, so its own spaces may break after all.
-    let text = text.replace(HARD_SPACE, " ");
-    textwrap::wrap(&text, options).into_iter().map(std::borrow::Cow::into_owned).collect()
+    wrap::lines(&text.replace(HARD_SPACE, " "), columns)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use netdiag_model::{
-    fact::{BridgePortFact, BridgePortState, LinkDetail, LinkFact, LinkStats, OperState, XdpMode},
+    fact::{BridgePortFact, BridgePortState, LinkDetail, LinkFact, LinkStats, OperState},
     id::{IfIndex, Mac},
 };
 use netlink_packet_core::{Emitable as _, Nla as _, NlaBuffer, ParseableParametrized as _};
@@ -12,7 +12,7 @@ use netlink_packet_route::{
     link::{
         self, BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoMacVtap,
         InfoPortData, InfoTun, InfoVlan, InfoVrf, InfoVxlan, LinkAttribute, LinkFlags, LinkHeader, LinkInfo,
-        LinkLayerType, LinkMessage, LinkXdp, Prop, State, Stats64,
+        LinkLayerType, LinkMessage, Prop, State, Stats64,
     },
 };
 
@@ -27,17 +27,6 @@ const IFLA_INFO_KIND: u16 = 1;
 const IFLA_TUN_TYPE: u16 = 3;
 /// `IFF_TAP` of `linux/if_tun.h`, as [`IFLA_TUN_TYPE`] holds it.
 const IFF_TAP: u8 = 2;
-
-/// An XDP program on a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::discover) struct Xdp {
-    /// The link.
-    pub(in crate::discover) ifindex: IfIndex,
-    /// Id of the program.
-    pub(in crate::discover) id: u32,
-    /// Where in the receive path it runs.
-    pub(in crate::discover) mode: XdpMode,
-}
 
 /// Asks for all links.
 pub(super) fn request() -> RouteNetlinkMessage {
@@ -63,31 +52,13 @@ pub(super) fn link(answer: &Answer) -> Option<LinkFact> {
     Some(fact)
 }
 
-/// The XDP programs of one link: one, or one for each mode.
-pub(super) fn xdp(answer: &Answer) -> Vec<Xdp> {
-    let Ok(header) = LinkHeader::parse(&answer.0) else { return Vec::new() };
-    let mut programs = Vec::new();
-    for nla in answer.attributes(header.buffer_len()) {
-        let Some(LinkAttribute::Xdp(xdp)) = attribute(&nla, &header) else { continue };
-        programs.extend(xdp.into_iter().filter_map(|xdp| {
-            let (id, mode) = match xdp {
-                LinkXdp::DrvProgId(id) => (id, XdpMode::Native),
-                LinkXdp::SkbProgId(id) => (id, XdpMode::Generic),
-                LinkXdp::HwProgId(id) => (id, XdpMode::Offloaded),
-                _ => return None,
-            };
-            Some(Xdp { ifindex: IfIndex(header.index), id, mode })
-        }));
-    }
-    programs
-}
-
 /// Leaves out the bulky attributes nothing is read from: they are most of what the kernel sends.
 fn is_wanted(nla: &NlaBuffer<&[u8]>) -> bool {
     !matches!(nla.kind(), libc::IFLA_AF_SPEC | libc::IFLA_STATS | libc::IFLA_MAP | libc::IFLA_VFINFO_LIST)
 }
 
-fn attribute(nla: &NlaBuffer<&[u8]>, header: &LinkHeader) -> Option<LinkAttribute> {
+/// One attribute, as far as it can be read.
+pub(super) fn attribute(nla: &NlaBuffer<&[u8]>, header: &LinkHeader) -> Option<LinkAttribute> {
     LinkAttribute::parse_with_param(nla, header.interface_family).ok().or_else(|| salvage(nla))
 }
 
