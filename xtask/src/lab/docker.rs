@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::lab::{command, host, image, supervise};
 
 const LOG: &str = "/var/log/dockerd.log";
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_mins(1);
 const IMAGE: &str = "netdiag-lab/instance:latest";
 
 /// A running daemon with the image of instances loaded.
@@ -20,6 +20,7 @@ const IMAGE: &str = "netdiag-lab/instance:latest";
 pub(crate) struct Docker {
     /// Its version.
     pub(crate) version: String,
+    image: &'static str,
 }
 
 /// A container that runs.
@@ -44,12 +45,12 @@ impl Docker {
         let daemon = host::daemon(&mut command, Path::new(LOG))?;
         let version = wait_ready(daemon)?;
         load_image()?;
-        Ok(Self { version })
+        Ok(Self { version, image: IMAGE })
     }
 
     /// Starts a container of the lab's image and waits until it has a process.
     pub(crate) fn run(&self, options: &[&str]) -> Result<Container> {
-        let words = ["run", "--detach"].iter().chain(options).chain(&[IMAGE]);
+        let words = [&["run", "--detach"], options, &[self.image]].concat();
         let id = command::run("docker", words)?.trim().to_owned();
         let pid = command::run("docker", ["inspect", "--format", "{{.State.Pid}}", &id])?;
         match pid.trim().parse() {

@@ -74,5 +74,5 @@ fn outer_pid() -> Result<u32> {
 pub(crate) fn build(args: &Args) -> Result<()> {
     let plan = profile::plan(&args.spec);
     let host = Host::new(&args.spec, &plan, &args.host)?;
-    report::send(&Report::Built(profile::build(&host)?))
+    report::send(&Report::Built(Box::new(profile::build(&host)?)))
 }

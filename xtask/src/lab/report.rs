@@ -17,7 +17,7 @@ pub(crate) enum Report {
         pid: u32,
     },
     /// A lab host is what its profile says.
-    Built(Built),
+    Built(Box<Built>),
     /// The lab is up and its inventory published.
     Ready,
     /// Why something is not so.
@@ -47,10 +47,11 @@ pub(crate) fn receive(from: &mut impl BufRead) -> Result<Report> {
     if line.is_empty() {
         bail!("it ended without saying why");
     }
-    match serde_json::from_str(&line).with_context(|| format!("understand the report {line:?}"))? {
-        Report::Failed(why) => bail!("{why}"),
-        report => Ok(report),
+    let report = serde_json::from_str(&line).with_context(|| format!("understand the report {line:?}"))?;
+    if let Report::Failed(why) = report {
+        bail!("{why}");
     }
+    Ok(report)
 }
 
 /// Reports a failure to the listener instead of the terminal, which belongs to somebody else.
