@@ -62,17 +62,18 @@ impl Docker {
 
 /// Waits until the daemon answers and returns its version; its log is in the error otherwise.
 fn wait_ready(mut daemon: Child) -> Result<String> {
-    let log = || format!("dockerd did not start; its log ends with:\n{}", supervise::tail(Path::new(LOG), 12));
     let mut version = String::new();
-    host::wait_until("the start of dockerd", READY_WITHIN, || {
+    let ready = host::wait_until("the start of dockerd", READY_WITHIN, || {
         if let Some(status) = daemon.try_wait().context("look after dockerd")? {
             bail!("dockerd ended with {status}");
         }
         version = command::run("docker", ["version", "--format", "{{.Server.Version}}"]).unwrap_or_default();
         Ok(!version.is_empty())
-    })
-    .with_context(log)?;
-    Ok(version.trim().to_owned())
+    });
+    match ready {
+        Ok(()) => Ok(version.trim().to_owned()),
+        Err(error) => bail!("{error:#}; its log ends with:\n{}", supervise::tail(Path::new(LOG), 12)),
+    }
 }
 
 /// Makes the image of instances out of the busybox of this machine: nothing is pulled.

@@ -54,12 +54,11 @@ pub(crate) fn receive(from: &mut impl BufRead) -> Result<Report> {
     Ok(report)
 }
 
-/// Reports a failure to the listener instead of the terminal, which belongs to somebody else.
+/// Reports a failure to the listener and ends the process; only what could not be reported is left for the log.
 pub(crate) fn result(result: Result<()>) -> Result<()> {
-    if let Err(error) = &result {
-        send(&Report::Failed(format!("{error:#}")))?;
-    }
-    result
+    let Err(error) = result else { return Ok(()) };
+    send(&Report::Failed(format!("{error:#}")))?;
+    std::process::exit(1);
 }
 
 #[cfg(test)]
