@@ -36,7 +36,7 @@ struct Target {
 impl Target {
     /// The first instance with a floating IP.
     fn of(lab: &Lab) -> Self {
-        let text = |value: &Value| value.as_str().map(str::to_owned).unwrap_or_else(|| panic!("no text: {value}"));
+        let text = |value: &Value| value.as_str().map_or_else(|| panic!("no text: {value}"), str::to_owned);
         let instances = lab.instances(HOST);
         let instance = instances.iter().find(|one| one["ports"][0]["floating_ip"].is_string()).expect("a floating IP");
         let port = &instance["ports"][0];
