@@ -1,0 +1,39 @@
+//! What a lab can imitate: one file per profile, each with a plan and a builder.
+
+use anyhow::Result;
+
+use crate::lab::{
+    host::Host,
+    image,
+    inventory::{Inventory, Profile, Role},
+    report::Built,
+    spec::Spec,
+};
+
+mod neutron_ovs;
+
+/// Everything a lab will be, but for what only the kernel and Docker can say.
+pub(crate) fn plan(spec: &Spec) -> Inventory {
+    match spec.profile {
+        Profile::NeutronOvs => neutron_ovs::plan(spec),
+    }
+}
+
+/// Makes the host this runs in what the plan says.
+pub(crate) fn build(host: &Host<'_>) -> Result<Built> {
+    match (host.plan.role, host.lab.profile) {
+        (Role::Outside, _) => outside(host),
+        (Role::Compute, Profile::NeutronOvs) => neutron_ovs::build(host),
+    }
+}
+
+/// The machine in the internet: an address, a default route and a web server.
+fn outside(host: &Host<'_>) -> Result<Built> {
+    for uplink in &host.plan.uplinks {
+        host.configure_uplink(uplink)?;
+    }
+    let root = std::path::Path::new("/run/www");
+    image::write_web_root(root)?;
+    image::start_web_server(root, 80)?;
+    Ok(Built { host: host.plan.clone(), instances: Vec::new() })
+}
