@@ -102,10 +102,10 @@ mod tests {
 
     #[test]
     fn a_mark_has_a_mask_whichever_comes_first() {
-        let (mark, mask) = (RuleAttribute::FwMark(1), RuleAttribute::FwMask(0xff));
-        assert_eq!(read(vec![mark.clone(), mask.clone()]).fwmark, Some((1, 0xff)));
-        assert_eq!(read(vec![mask.clone(), mark.clone()]).fwmark, Some((1, 0xff)));
-        assert_eq!(read(vec![mark]).fwmark, Some((1, u32::MAX)));
+        let (value, mask) = (RuleAttribute::FwMark(1), RuleAttribute::FwMask(0xff));
+        assert_eq!(read(vec![value.clone(), mask.clone()]).fwmark, Some((1, 0xff)));
+        assert_eq!(read(vec![mask.clone(), value.clone()]).fwmark, Some((1, 0xff)));
+        assert_eq!(read(vec![value]).fwmark, Some((1, u32::MAX)));
         assert_eq!(read(vec![mask]).fwmark, Some((0, 0xff)));
     }
 
