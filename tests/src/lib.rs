@@ -2,6 +2,9 @@
 
 use std::env;
 
+/// A host of its own for one test.
+pub mod private_host;
+
 /// True where a test that needs root can run. Otherwise it is skipped loudly, or fails where `NETDIAG_CI=1` says that it
 /// has to run: a skip is never a pass.
 ///

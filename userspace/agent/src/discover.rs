@@ -70,13 +70,16 @@ pub(crate) struct Scope {
     pub(crate) options: Options,
     /// Every namespace found, the host's first.
     pub(crate) namespaces: Arc<[Namespace]>,
+    /// When a source that reads many things has to come back with those it has: a little before it is cut off.
+    pub(crate) deadline: tokio::time::Instant,
 }
 
 /// Looks at the host once.
 pub async fn look(options: Options) -> Snapshot {
     let timeout = options.timeout;
     let (namespaces, mut facts) = netns::read(&options).await;
-    let scope = Scope { options, namespaces: namespaces.into() };
+    let deadline = tokio::time::Instant::now() + timeout.mul_f32(0.9);
+    let scope = Scope { options, namespaces: namespaces.into(), deadline };
     let (netlink, sysctl, bpf, netfilter, ovsdb, docker, process) = tokio::join!(
         bounded(SourceKind::Netlink, timeout, netlink::read(&scope)),
         bounded(SourceKind::Sysctl, timeout, sysctl::read(&scope)),
