@@ -88,7 +88,7 @@ const IMPATIENT: Duration = Duration::from_secs(2);
 async fn read_at(path: &Path, timeout: Duration) -> Facts {
     let options = Options { timeout, ..Options::default() };
     let namespaces = Namespace::open(Path::new("/proc/self/ns/net")).into_iter().collect::<Vec<_>>();
-    let scope = Scope { options, namespaces: namespaces.into() };
+    let scope = Scope::new(options, namespaces);
     // Whatever the daemon does, its source must end by itself before it would be cut off.
     tokio::time::timeout(timeout, read_daemon(&scope, path)).await.unwrap()
 }

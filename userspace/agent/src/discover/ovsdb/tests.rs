@@ -16,7 +16,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 
 async fn read_at(path: &Path) -> Facts {
     let options = Options { ovsdb_socket: path.into(), timeout: TIMEOUT, ..Options::default() };
-    read(&Scope { options, namespaces: Vec::new().into() }).await
+    read(&Scope::new(options, Vec::new())).await
 }
 
 fn only_gap(facts: &Facts) -> &Gap {

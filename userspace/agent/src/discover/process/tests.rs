@@ -37,7 +37,7 @@ async fn read(root: &Path) -> Facts {
 
 async fn read_within(root: &Path, timeout: Duration) -> Facts {
     let options = Options { timeout, proc_dir: root.into(), ..Options::default() };
-    super::read(&Scope { options, namespaces: Vec::new().into() }).await
+    super::read(&Scope::new(options, Vec::new())).await
 }
 
 #[tokio::test]
