@@ -4,7 +4,7 @@ use super::{Place, ask, device, push_filter, source};
 use crate::{
     id::LinkKey,
     inventory::Inventory,
-    netfilter::{Address, Hook, Known, Packet, Test},
+    netfilter::{Address, Hook, Known, Outcome, Packet, Test},
     trace::{
         Hop, HopKind, Severity,
         command::in_netns,
@@ -15,6 +15,9 @@ use crate::{
 
 /// IP protocol number of TCP.
 const TCP: u8 = 6;
+
+/// What these rules are to a tenant.
+const NAME: &str = "security groups";
 
 /// What filters at the host's end of a card: rules that name its device as a bridge port.
 pub(in crate::trace) fn at_host_device(way: &mut Way<'_, '_>, outer: LinkKey) {
@@ -31,19 +34,23 @@ pub(in crate::trace) fn at_host_device(way: &mut Way<'_, '_>, outer: LinkKey) {
     if hybrid && !named {
         unfiltered(way, outer);
     }
-    let packet = Packet {
-        physdev_in: device(inventory, outer),
-        physdev_out: uplink(inventory, bridge, outer),
-        source_mac: way.nic.mac.map_or(Known::Unknown, Known::Is),
-        // What starts most connections: rules for DHCP and the like do not concern it.
-        protocol: Known::Is(TCP),
-        ..bridged(inventory, bridge, Packet::between(source(way), Address::Outside))
-    };
     if !named {
         return;
     }
-    let what = "packets from the instance".to_owned();
-    filter_hop(way.inventory, &mut way.path, outer, packet, &what);
+    let any = Packet {
+        physdev_in: device(inventory, outer),
+        physdev_out: uplink(inventory, bridge, outer),
+        source_mac: way.nic.mac.map_or(Known::Unknown, Known::Is),
+        ..bridged(inventory, bridge, Packet::between(source(way), Address::Unknown))
+    };
+    // What starts most connections: rules for DHCP, or for one peer, do not concern it.
+    let usual = Packet { destination: Address::Outside, protocol: Known::Is(TCP), ..any.clone() };
+    let whole = ask(inventory, outer.netns, Hook::Forward, any);
+    let usual = ask(inventory, outer.netns, Hook::Forward, usual);
+    let shown = if usual.outcome == Outcome::Accept { &usual } else { &whole };
+    let label = inventory.netns(outer.netns);
+    let place = Place { netns: outer.netns, label: &label, name: NAME.to_owned(), what: "packets from the instance" };
+    push_filter(&mut way.path, inventory, &place, shown);
 }
 
 /// The same for what comes in.
@@ -61,14 +68,27 @@ pub(in crate::trace) fn inward_at_host_device(way: &Way<'_, '_>, outward: &Hop, 
         physdev_out: device(inventory, outer),
         ..bridged(inventory, bridge, Packet::between(Address::Outside, source(way)))
     };
-    filter_hop(inventory, path, outer, packet, "packets to the instance");
-}
-
-fn filter_hop(inventory: &Inventory<'_>, path: &mut Path, outer: LinkKey, packet: Packet, what: &str) {
-    let walked = ask(inventory, outer.netns, Hook::Forward, packet);
+    let walked = ask(inventory, outer.netns, Hook::Forward, packet.clone());
     let label = inventory.netns(outer.netns);
-    let place = Place { netns: outer.netns, label: &label, name: "security groups".to_owned(), what };
+    let place = Place { netns: outer.netns, label: &label, name: NAME.to_owned(), what: "packets to the instance" };
     push_filter(path, inventory, &place, &walked);
+    let dies =
+        |packet: Packet| matches!(ask(inventory, outer.netns, Hook::Forward, packet).outcome, Outcome::Drop { .. });
+    let tcp = Packet { protocol: Known::Is(TCP), ..packet.clone() };
+    if !matches!(walked.outcome, Outcome::Drop { .. }) && dies(tcp) && dies(packet.echo_request()) {
+        let device = inventory.link(outer).map(|link| link.name.clone()).unwrap_or_default();
+        path.report(
+            finding(
+                Severity::Warning,
+                "security-group-denies",
+                device,
+                "no security group rule lets a TCP connection or a ping from outside in",
+            )
+            .seen("both die in the port's ingress chain, whatever the port and the source")
+            .verify(in_netns(inventory, outer.netns, "iptables-save -c"))
+            .fix("add an ingress rule to one of the port's security groups, if it is meant to be reached"),
+        );
+    }
 }
 
 fn bridged(inventory: &Inventory<'_>, bridge: LinkKey, packet: Packet) -> Packet {

@@ -24,8 +24,10 @@ pub(in crate::trace) fn routed(way: &mut Way<'_, '_>, inside: LinkKey, outside: 
     let before = ask(inventory, netns, Hook::Prerouting, packet);
     let through = forward(way, netns, &before, outside);
     let after = ask(inventory, netns, Hook::Postrouting, through.packet.clone());
-    let what =
-        way.source.map_or_else(|| "packets from the instance".to_owned(), |address| format!("packets from {address}"));
+    let what = way.source.map_or_else(
+        || "packets to the outside".to_owned(),
+        |address| format!("packets from {address} to the outside"),
+    );
     let label = inventory.netns(netns);
     let place = |name: &str| Place { netns, label: &label, name: name.to_owned(), what: &what };
     push_dead(way, &place("before routing"), &before);
