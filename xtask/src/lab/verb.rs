@@ -240,10 +240,11 @@ impl Status {
         let mut inventories = Vec::new();
         let mut out = io::stdout().lock();
         for lab in State::all()?.iter().filter(|lab| self.name.as_deref().is_none_or(|name| name == lab.name())) {
-            match lab.inventory()? {
-                Some(inventory) => inventories.push(inventory),
-                None if self.output == Format::Text => writeln!(out, "{}: coming up", lab.name())?,
-                None => {}
+            match lab.inventory() {
+                Ok(Some(inventory)) => inventories.push(inventory),
+                Ok(None) => warn(&format!("lab {} is still coming up", lab.name())),
+                // Another version of this program may have made it; the other labs can be listed all the same.
+                Err(error) => warn(&format!("{error:#}")),
             }
         }
         if self.output == Format::Json {
