@@ -1,1 +1,22 @@
 //! Harness for tests on a real kernel.
+//!
+//! Such a test starts by saying what it needs. Where that is not there the test is skipped, loudly, so that a plain
+//! `cargo test` works on any laptop; with `NETDIAG_CI=1` in the environment it fails instead, so that green means ran.
+//!
+//! ```no_run
+//! # fn test() {
+//! if !netdiag_tests::require_root() {
+//!     return;
+//! }
+//! # }
+//! ```
+
+/// A lab for one test.
+pub mod lab;
+/// What a test needs of the machine it runs on.
+mod needs;
+/// A host of its own for one test.
+pub mod private_host;
+
+pub use lab::Lab;
+pub use needs::{require, require_ebpf, require_programs, require_root};

@@ -62,13 +62,13 @@ mod supervise;
 mod verb;
 
 /// `cargo xtask lab`.
-#[derive(clap::Args)]
+#[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,
 }
 
-#[derive(clap::Subcommand)]
+#[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// Bring a lab up; it stays until `lab down`
     Up(verb::Up),

@@ -1,35 +1,75 @@
-//! Everything that is not plain cargo.
+//! Everything that is not plain cargo: `cargo xtask <verb>`, one module per verb.
 //!
-//! One file per verb; this one only says which verbs there are.
+//! | verb | what it does | needs |
+//! |---|---|---|
+//! | [`setup`] | installs what the other verbs use, after saying what | root or sudo, if something is missing |
+//! | [`build`] | the eBPF programs, then the binary that carries them | nothing |
+//! | [`demo`] | a compute host, and the trace of one of its instances | root or sudo |
+//! | [`test`] | every test there is | root or sudo |
+//! | [`check`] | what CI runs without privileges | nothing |
+//! | [`lab`] | throw-away compute hosts | root, the lab's packages |
+//! | [`arch`] | which crate may depend on which | nothing |
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a build tool talks to the terminal it was started in")]
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
+/// Which crate may depend on which.
+mod arch;
+/// The eBPF programs, then the binary that carries them.
+mod build;
+/// What CI runs without privileges.
+mod check;
+/// Starts other programs, and finds them.
+mod command;
+/// A compute host, and the trace of one of its instances.
+mod demo;
+/// Throw-away compute hosts.
 mod lab;
+/// Installs what the other verbs use, after saying what.
+mod setup;
+/// Every test there is.
+mod test;
+/// Where things are in this workspace.
+mod workspace;
 
-/// Tasks of the netdiag repository.
-#[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask")]
-enum Task {
+/// Everything about netdiag that is not plain cargo
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+enum Verb {
+    /// Install what the other verbs use, after saying what
+    Setup(setup::Args),
+    /// Build the eBPF programs, then the netdiag binary that carries them
+    Build(build::Args),
+    /// Bring a compute host up and trace one of its instances
+    Demo(demo::Args),
+    /// Run every test, those that need a real kernel included
+    Test(test::Args),
+    /// Run every check that needs no privilege: what CI runs
+    Check(check::Args),
     /// A throw-away compute host: bring one up, work in it, throw it away
     Lab(lab::Args),
+    /// Check which crate depends on which
+    Arch,
 }
 
 fn main() -> ExitCode {
-    let result = match Task::parse() {
-        Task::Lab(args) => lab::run(args),
+    let done = match Verb::parse() {
+        Verb::Setup(args) => setup::run(args),
+        Verb::Build(args) => build::run(args),
+        Verb::Demo(args) => demo::run(args),
+        Verb::Test(args) => test::run(args),
+        Verb::Check(args) => check::run(args),
+        Verb::Lab(args) => lab::run(args),
+        Verb::Arch => arch::run(),
     };
-    match result {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
+        // The causes in one line, and no backtrace: what went wrong is outside this program.
         Err(error) => {
-            report(&error);
+            eprintln!("cargo xtask: {error:#}");
             ExitCode::FAILURE
         }
     }
-}
-
-#[expect(clippy::print_stderr, reason = "this is where errors reach the user")]
-fn report(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
 }

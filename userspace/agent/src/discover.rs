@@ -1,9 +1,10 @@
-//! Runs all sources at once and merges what they saw into a [`Snapshot`]. Flow: discover.
+//! Runs all sources at once and merges what they saw into a snapshot. Flow: discover.
 //!
-//! The policy for failure is the same for every source: it degrades. What a source cannot read becomes a [`Gap`] in its
-//! report; a source that hangs is cut off after [`Options::timeout`] and becomes one gap; none can fail the whole.
+//! The policy for failure is the same for every source: it degrades. What a source cannot read becomes a gap in its
+//! report; a source that hangs is cut off after its timeout and becomes one gap; none can fail the whole.
 
 use std::{
+    error::Error,
     future::Future,
     path::PathBuf,
     sync::Arc,
@@ -19,6 +20,8 @@ use crate::netns::Namespace;
 
 /// TC, TCX and XDP programs.
 mod bpf;
+/// An error in one line.
+mod cause;
 /// Docker by its API.
 mod docker;
 /// iptables and nft rules.
@@ -31,6 +34,8 @@ mod netns;
 mod ovsdb;
 /// Containers and virtual machines by `/proc`.
 mod process;
+/// Bounded reads of `/proc`.
+mod procfs;
 /// Sysctls that decide forwarding.
 mod sysctl;
 
@@ -45,6 +50,8 @@ pub struct Options {
     pub ovsdb_socket: PathBuf,
     /// Directories with named namespaces.
     pub netns_dirs: Vec<PathBuf>,
+    /// Where the host's processes are seen.
+    pub proc_dir: PathBuf,
 }
 
 impl Default for Options {
@@ -55,6 +62,7 @@ impl Default for Options {
             docker_socket: "/run/docker.sock".into(),
             ovsdb_socket: "/run/openvswitch/db.sock".into(),
             netns_dirs: vec!["/run/netns".into(), "/run/docker/netns".into()],
+            proc_dir: "/proc".into(),
         }
     }
 }
@@ -66,13 +74,23 @@ pub(crate) struct Scope {
     pub(crate) options: Options,
     /// Every namespace found, the host's first.
     pub(crate) namespaces: Arc<[Namespace]>,
+    /// When a source that reads many things has to come back with those it has: a little before it is cut off.
+    pub(crate) deadline: tokio::time::Instant,
+}
+
+impl Scope {
+    /// A look that starts now. The deadline leaves a source time to say what it did not get to.
+    pub(crate) fn new(options: Options, namespaces: Vec<Namespace>) -> Self {
+        let deadline = tokio::time::Instant::now() + options.timeout.mul_f32(0.9);
+        Self { options, namespaces: namespaces.into(), deadline }
+    }
 }
 
 /// Looks at the host once.
 pub async fn look(options: Options) -> Snapshot {
     let timeout = options.timeout;
     let (namespaces, mut facts) = netns::read(&options).await;
-    let scope = Scope { options, namespaces: namespaces.into() };
+    let scope = Scope::new(options, namespaces);
     let (netlink, sysctl, bpf, netfilter, ovsdb, docker, process) = tokio::join!(
         bounded(SourceKind::Netlink, timeout, netlink::read(&scope)),
         bounded(SourceKind::Sysctl, timeout, sysctl::read(&scope)),
@@ -119,6 +137,17 @@ async fn bounded(source: SourceKind, timeout: Duration, read: impl Future<Output
         report.took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     }
     facts
+}
+
+/// An error with all its causes, as the `why` of a gap.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
+    }
+    text
 }
 
 /// Facts that hold one report and nothing else yet.

@@ -4,9 +4,21 @@
 //! | flow | module | what it does |
 //! |---|---|---|
 //! | discover | [`discover`] | runs all sources at once and merges what they saw into a snapshot |
-//! | | [`netns`] | enters network namespaces, each on a thread of its own |
+//! | | [`doctor`] | what this host can and cannot do |
+//! | | `oddities` | what of an answer did not fit, in few words |
+//! | | `ovsdb` | a small OVSDB client |
+//! | observe | [`datapath`] | the eBPF programs netdiag carries, and what it does with them |
+//! | all | [`netns`] | enters network namespaces, each on a thread of its own |
 
+/// The eBPF programs netdiag carries. Flow: observe.
+pub mod datapath;
 /// Runs all sources at once. Flow: discover.
 pub mod discover;
+/// What this host can and cannot do. Flow: discover.
+pub mod doctor;
 /// Enters network namespaces; the only `setns` in the project.
 pub mod netns;
+/// What of an answer did not fit. Flow: discover.
+mod oddities;
+/// A small OVSDB client. Flow: discover.
+mod ovsdb;

@@ -6,6 +6,7 @@
 
 use std::{
     fs::File,
+    future::Future,
     io,
     os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
@@ -14,8 +15,18 @@ use std::{
 };
 
 use netdiag_model::id::NetnsId;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use tokio::sync::oneshot;
+use rustix::{
+    io::Errno,
+    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe},
+};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    task::JoinSet,
+    time::Instant,
+};
+
+/// Namespaces worked in at once. More would not be faster: the kernel takes one lock for most of it.
+pub(crate) const AT_ONCE: usize = 16;
 
 /// A network namespace held open.
 #[derive(Clone, Debug)]
@@ -48,6 +59,9 @@ pub enum NetnsError {
         #[source]
         source: io::Error,
     },
+    /// A new network namespace could not be made, or the thread in it did not finish.
+    #[error("make a network namespace and work in it")]
+    New(#[source] io::Error),
     /// The thread could not be started or did not finish.
     #[error("run in {id}")]
     Thread {
@@ -104,8 +118,80 @@ impl Namespace {
     }
 }
 
+/// Does the same work in many namespaces, in at most [`AT_ONCE`] of them at any moment; results come in the order of the
+/// namespaces. What is not done in time is given up, so that one slow namespace costs only itself.
+pub(crate) async fn in_each<T, E, F>(
+    namespaces: &[Namespace],
+    deadline: Instant,
+    work: impl Fn(Namespace) -> F,
+) -> Vec<Result<T, E>>
+where
+    T: Send + 'static,
+    E: From<NetnsError> + Send + 'static,
+    F: Future<Output = Result<T, E>> + Send + 'static,
+{
+    let permits = Arc::new(Semaphore::new(AT_ONCE));
+    let mut tasks = JoinSet::new();
+    for (place, namespace) in namespaces.iter().enumerate() {
+        let (permits, work) = (Arc::clone(&permits), work(namespace.clone()));
+        tasks.spawn(async move {
+            let _permit = permits.acquire_owned().await;
+            (place, work.await)
+        });
+    }
+    let mut results: Vec<_> = namespaces.iter().map(|_| None).collect();
+    let in_time = async {
+        while let Some(joined) = tasks.join_next().await {
+            if let Ok((place, result)) = joined {
+                results[place] = Some(result);
+            }
+        }
+    };
+    let why = match tokio::time::timeout_at(deadline, in_time).await {
+        Ok(()) => "the work panicked",
+        Err(_) => "not done in time",
+    };
+    let undone = |id| NetnsError::Thread { id, source: io::Error::other(why) };
+    let results = namespaces.iter().zip(results);
+    results.map(|(namespace, result)| result.unwrap_or_else(|| Err(undone(namespace.id).into()))).collect()
+}
+
+/// Runs blocking work on a thread in a network namespace of its own. Unless the work hands the namespace on, it ends
+/// with the thread, and every device in it with it.
+///
+/// # Errors
+/// The namespace could not be made (it takes `CAP_SYS_ADMIN`), or the thread panicked.
+pub async fn in_new<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, NetnsError> {
+    let (send, receive) = oneshot::channel();
+    thread::Builder::new()
+        .name("netns-new".to_owned())
+        .spawn(move || {
+            let result = leave_for_new().map(|()| work());
+            // As above: the receiver may have run out of time.
+            drop(send.send(result));
+        })
+        .map_err(NetnsError::New)?;
+    receive.await.map_err(|_| NetnsError::New(io::Error::other("the thread panicked")))?.map_err(NetnsError::New)
+}
+
+#[expect(unsafe_code, reason = "unshare can take the table of open files away from under other threads")]
+fn leave_for_new() -> io::Result<()> {
+    // SAFETY: `NEWNET` alone is asked for, so the thread goes on sharing its open files with the others.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.map_err(Into::into)
+}
+
 fn enter(file: &File) -> io::Result<()> {
-    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).map_err(Into::into)
+    match move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)) {
+        // Staying where one is takes no privilege, but setns asks for it all the same.
+        Err(Errno::PERM) if is_in(file)? => Ok(()),
+        entered => entered.map_err(Into::into),
+    }
+}
+
+/// True where the calling thread is in the namespace of a file.
+fn is_in(file: &File) -> io::Result<bool> {
+    let (there, here) = (rustix::fs::fstat(file)?, rustix::fs::stat("/proc/thread-self/ns/net")?);
+    Ok((there.st_dev, there.st_ino) == (here.st_dev, here.st_ino))
 }
 
 /// The cookie of the calling thread's namespace; 0 before Linux 5.14, which has none.
@@ -138,19 +224,88 @@ fn netns_cookie(socket: &impl AsRawFd) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Namespace, NetnsError};
     use std::path::Path;
+
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::{AT_ONCE, Namespace, NetnsError, in_each, in_new};
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
 
     #[tokio::test]
     async fn one_namespace_has_one_identity_whatever_path_leads_to_it() {
-        let one = Namespace::open(Path::new("/proc/self/ns/net"));
-        let Ok(one) = one else {
-            // setns into the own namespace needs CAP_SYS_ADMIN; without it `open` must say so and not panic.
-            assert!(matches!(one, Err(NetnsError::Enter { .. })));
-            return;
-        };
+        let one = Namespace::open(Path::new("/proc/self/ns/net")).unwrap();
         let other = Namespace::open(Path::new(&format!("/proc/{}/ns/net", std::process::id()))).unwrap();
         assert_eq!(one.id, other.id);
+    }
+
+    #[tokio::test]
+    async fn the_own_namespace_can_be_worked_in_without_privilege() {
+        let own = Namespace::open(Path::new("/proc/self/ns/net")).unwrap();
+        assert_eq!(own.run(|| 42).await.unwrap(), 42);
+    }
+
+    #[tokio::test]
+    async fn work_in_many_namespaces_keeps_their_order_and_survives_a_panic() {
+        let own = Namespace::open(Path::new("/proc/self/ns/net")).unwrap();
+        let mut many = vec![own; 3];
+        many[1].host = true;
+        let results: Vec<Result<bool, NetnsError>> = in_each(&many, soon(), |namespace| async move {
+            if namespace.host {
+                return namespace.run(|| panic!("for the test")).await;
+            }
+            Ok(namespace.host)
+        })
+        .await;
+        assert!(matches!(results[..], [Ok(false), Err(NetnsError::Thread { .. }), Ok(false)]));
+    }
+
+    #[tokio::test]
+    async fn a_namespace_that_takes_too_long_costs_only_itself() {
+        let own = Namespace::open(Path::new("/proc/self/ns/net")).unwrap();
+        let mut many = vec![own; 2];
+        many[1].host = true;
+        let deadline = Instant::now() + Duration::from_millis(50);
+        let results: Vec<Result<(), NetnsError>> = in_each(&many, deadline, |namespace| async move {
+            if namespace.host {
+                std::future::pending::<()>().await;
+            }
+            Ok(())
+        })
+        .await;
+        assert!(matches!(results[..], [Ok(()), Err(NetnsError::Thread { .. })]));
+    }
+
+    #[tokio::test]
+    async fn no_more_namespaces_are_worked_in_at_once_than_allowed() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        static BUSY: AtomicUsize = AtomicUsize::new(0);
+        let many = vec![Namespace::open(Path::new("/proc/self/ns/net")).unwrap(); 3 * AT_ONCE];
+        let results: Vec<Result<usize, NetnsError>> = in_each(&many, soon(), |_| async {
+            let busy = BUSY.fetch_add(1, Ordering::SeqCst) + 1;
+            tokio::task::yield_now().await;
+            BUSY.fetch_sub(1, Ordering::SeqCst);
+            Ok(busy)
+        })
+        .await;
+        assert_eq!(results.into_iter().map(Result::unwrap).max(), Some(AT_ONCE));
+    }
+
+    #[tokio::test]
+    async fn a_new_namespace_is_another_one_and_empty_but_for_loopback() {
+        let identity = || Namespace::open(Path::new("/proc/thread-self/ns/net")).map(|here| here.id);
+        let inside = in_new(move || (identity(), std::fs::read_to_string("/proc/thread-self/net/dev"))).await;
+        let Ok((inside, devices)) = inside else {
+            // Without CAP_SYS_ADMIN it must say so and not panic.
+            assert!(matches!(inside, Err(NetnsError::New(_))));
+            return;
+        };
+        assert_ne!(inside.unwrap(), identity().unwrap());
+        assert_eq!(devices.unwrap().lines().filter(|line| line.contains(": ")).count(), 1);
     }
 
     #[test]

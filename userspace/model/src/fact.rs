@@ -1,7 +1,7 @@
 //! What one source saw, with where it saw it. Flow: discover.
 //!
 //! A fact is as close to the source as a type can be: nothing is joined, guessed or left out here. A source that could
-//! not read something says so in a [`Gap`]; it never leaves a silent hole. Text from outside (container names, labels,
+//! not read something says so in a [`Gap`](crate::fact::Gap); it never leaves a silent hole. Text from outside (container names, labels,
 //! external ids) is kept as it came and is hostile: views escape it.
 
 use std::{
@@ -988,6 +988,32 @@ pub struct ProgramFact {
     /// Priority (`pref`) of a TC filter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<u16>,
+    /// How an XDP program is attached; none at the other hooks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xdp_mode: Option<XdpMode>,
+}
+
+/// Where in the receive path an XDP program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum XdpMode {
+    /// In the driver (`xdpdrv`).
+    Native,
+    /// In the stack, after the driver made an skb (`xdpgeneric`).
+    Generic,
+    /// In the card (`xdpoffload`).
+    Offloaded,
+}
+
+impl XdpMode {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Offloaded => "offloaded",
+        }
+    }
 }
 
 /// Neutron's metadata address.

@@ -4,12 +4,16 @@
 //! Nothing in this crate reads a file, opens a socket or prints: every answer is a function of a [`snapshot::Snapshot`].
 #![forbid(unsafe_code)]
 
+/// What this host can and cannot do, as a table of checks. Flow: discover.
+pub mod doctor;
 /// What one source saw, with where it saw it. Flow: discover.
 pub mod fact;
 /// Newtypes for the numbers and names that must not be mixed up.
 pub mod id;
 /// Facts joined into one picture of the host. Flow: discover.
 pub mod inventory;
+/// Every instance of a host on one page. Flow: discover.
+pub mod list;
 /// iptables and nftables rules: parsed, recognised and walked. Flow: explain.
 pub mod netfilter;
 /// What an operator typed, turned into one instance or a list of candidates. Flow: explain.

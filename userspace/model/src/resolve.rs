@@ -1,1 +1,183 @@
 //! What an operator typed, turned into one instance or a list of candidates. Flow: explain.
+//!
+//! Anything an operator has in hand is a key: names, ids and their prefixes, addresses, devices, pids. An exact match
+//! of any key beats every prefix; two instances that match equally well are ambiguous, and the candidates say by which
+//! of their keys they matched. Overlapping addresses of different tenants are therefore never guessed at.
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::inventory::{Instance, Inventory, PortPlace};
+
+/// Shortest prefix of an id that is taken for one.
+const SHORTEST_PREFIX: usize = 3;
+
+/// How many candidates an answer lists.
+pub const CANDIDATES: usize = 20;
+
+/// A word by which an instance can be meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Key {
+    what: &'static str,
+    text: String,
+    /// Whether a prefix of it will do.
+    prefix: bool,
+}
+
+/// Why nothing was resolved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unresolved {
+    /// What was typed.
+    pub query: String,
+    /// True where several match equally well; false where none does.
+    pub ambiguous: bool,
+    /// Those that match, or those that come close; at most [`CANDIDATES`].
+    pub candidates: Vec<Candidate>,
+    /// How many there are in all.
+    pub total: usize,
+}
+
+/// An instance that may have been meant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Candidate {
+    /// Its name.
+    pub name: String,
+    /// Which of its keys matched.
+    pub by: String,
+    /// A key of it that no other instance has, to type instead.
+    pub unique: String,
+}
+
+/// The instance that is meant, as its place in [`Inventory::instances`].
+///
+/// # Errors
+/// None matches, or several do; the candidates are listed.
+pub fn resolve(inventory: &Inventory<'_>, query: &str) -> Result<usize, Unresolved> {
+    let query = query.trim();
+    let keys: Vec<Vec<Key>> = inventory.instances.iter().map(|instance| keys(inventory, instance)).collect();
+    for rule in [exactly, by_prefix] {
+        let hits: Vec<(usize, &Key)> = keys
+            .iter()
+            .enumerate()
+            .filter_map(|(place, keys)| keys.iter().find(|key| rule(key, query)).map(|key| (place, key)))
+            .collect();
+        match hits[..] {
+            [] => {}
+            [(place, _)] => return Ok(place),
+            _ => return Err(unresolved(inventory, query, true, &hits)),
+        }
+    }
+    let near: Vec<(usize, &Key)> = keys
+        .iter()
+        .enumerate()
+        .filter_map(|(place, keys)| keys.iter().find(|key| nearly(key, query)).map(|key| (place, key)))
+        .collect();
+    // With nothing near, every instance is a candidate: an operator who mistyped wants to see what there is.
+    let all = keys.iter().enumerate().filter_map(|(place, keys)| keys.first().map(|key| (place, key)));
+    let offered = if near.is_empty() { all.collect() } else { near };
+    Err(unresolved(inventory, query, false, &offered))
+}
+
+fn exactly(key: &Key, query: &str) -> bool {
+    key.text.eq_ignore_ascii_case(query)
+        || matches!((key.text.parse::<IpAddr>(), query.parse::<IpAddr>()), (Ok(own), Ok(asked)) if own == asked)
+        || (key.what == "MAC" && key.text == query.to_ascii_lowercase().replace('-', ":"))
+}
+
+fn by_prefix(key: &Key, query: &str) -> bool {
+    key.prefix
+        && query.len() >= SHORTEST_PREFIX
+        && key.text.get(..query.len()).is_some_and(|start| start.eq_ignore_ascii_case(query))
+}
+
+/// Close enough to be offered after a typing mistake: it contains the query, or differs from it by at most two edits.
+fn nearly(key: &Key, query: &str) -> bool {
+    let (own, asked) = (key.text.to_ascii_lowercase(), query.to_ascii_lowercase());
+    (asked.len() >= SHORTEST_PREFIX && own.contains(&asked)) || (asked.len() > 4 && distance(&own, &asked) <= 2)
+}
+
+/// Levenshtein distance; 3 stands for anything beyond 2.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    if a.len().abs_diff(b.len()) > 2 {
+        return 3;
+    }
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let cost = (diagonal + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = std::mem::replace(&mut row[j + 1], cost);
+        }
+    }
+    row[b.len()].min(3)
+}
+
+/// Every word by which an instance can be meant, the tellingest first.
+fn keys(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Vec<Key> {
+    let mut keys = Vec::new();
+    let mut add = |what, text: Option<String>, prefix| {
+        keys.extend(text.filter(|text| !text.is_empty()).map(|text| Key { what, text, prefix }));
+    };
+    let identity = &instance.identity;
+    add("name", Some(identity.name.clone()), true);
+    add("container name", identity.container_name.clone(), true);
+    add("libvirt name", identity.libvirt_name.clone(), true);
+    add("host name", identity.hostname.clone(), false);
+    add("Nova UUID", identity.nova_uuid.as_ref().map(ToString::to_string), true);
+    add("Nova name", identity.nova_uuid.as_ref().map(|uuid| format!("nova-{uuid}")), true);
+    add("container id", identity.container_id.clone(), true);
+    add("pid", identity.pid.map(|pid| pid.to_string()), false);
+    let own = instance.netns.filter(|id| Some(*id) != inventory.host).and_then(|id| inventory.namespace(id));
+    for process in own.map_or(&[][..], |namespace| &namespace.processes) {
+        add("pid", Some(process.pid.to_string()), false);
+    }
+    for nic in &instance.nics {
+        add("port", nic.port_id.as_ref().map(ToString::to_string), true);
+        add("port's instance", nic.port.as_ref().and_then(PortPlace::instance_id).map(str::to_owned), true);
+        add("MAC", nic.mac.map(|mac| mac.to_string()), false);
+        for address in &nic.addresses {
+            add("fixed IP", Some(address.addr().to_string()), false);
+        }
+        for floating in inventory.floating_ips(nic) {
+            add("floating IP", Some(floating.address.to_string()), false);
+        }
+        add("device", nic.outer_name(inventory).map(str::to_owned), false);
+        add("device", nic.port.map(|port| port.interface.name.clone()), false);
+        let bridge = nic.bridge.and_then(|bridge| inventory.link(bridge)).filter(|link| link.name.starts_with("qbr"));
+        add("device", bridge.map(|link| link.name.clone()), false);
+        // `eth0` is in every container; an inner name is a key only where it says something.
+        let telling = nic.inner_name(inventory).filter(|name| nic.port_id.is_some() && !name.starts_with("eth"));
+        add("device", telling.map(str::to_owned), false);
+    }
+    keys
+}
+
+fn unresolved(inventory: &Inventory<'_>, query: &str, ambiguous: bool, hits: &[(usize, &Key)]) -> Unresolved {
+    let candidates = hits
+        .iter()
+        .take(CANDIDATES)
+        .map(|(place, key)| {
+            let identity = &inventory.instances[*place].identity;
+            let id = identity.container_id.as_ref().map(|id| id.chars().take(12).collect());
+            let unique =
+                id.or_else(|| identity.pid.map(|pid| pid.to_string())).unwrap_or_else(|| identity.name.clone());
+            Candidate { name: identity.name.clone(), by: format!("{} {}", key.what, key.text), unique }
+        })
+        .collect();
+    Unresolved { query: query.to_owned(), ambiguous, candidates, total: hits.len() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::distance;
+
+    #[test]
+    fn distance_counts_edits_up_to_two() {
+        assert_eq!(distance("web-1", "web-1"), 0);
+        assert_eq!(distance("web-1", "wbe-1"), 2);
+        assert_eq!(distance("web-1", "web1"), 1);
+        assert_eq!(distance("web-1", "database"), 3);
+    }
+}

@@ -11,6 +11,30 @@ use crate::{
     netfilter::RuleCounters,
 };
 
+/// Read-only commands that show the same by hand.
+mod command;
+/// The whole explanation of one instance.
+mod explain;
+/// Packet filter rules on a path.
+mod filter;
+/// The way in, from a floating IP or a published port.
+mod inward;
+/// Every instance on one page.
+mod listing;
+/// The way out, from the instance to the next hop outside.
+mod outward;
+/// A path while it is being built.
+mod path;
+/// The answer in one sentence.
+mod sentence;
+/// DHCP and metadata.
+mod service;
+/// Open vSwitch on a path.
+mod switching;
+
+pub use explain::explain;
+pub use listing::list;
+
 /// The answer of `netdiag trace`: what the instance is, one path per interface, and what is wrong on them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Trace {
@@ -229,20 +253,24 @@ pub struct RuleRef {
 }
 
 /// Which way packets go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Direction {
     /// From the instance.
+    #[default]
     Outward,
     /// To the instance.
     Inward,
+    /// To the same network on other hosts, beside the way out.
+    Lateral,
 }
 
 /// What a hop is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HopKind {
     /// The instance itself.
+    #[default]
     Instance,
     /// The instance's network namespace.
     Namespace,
@@ -337,7 +365,7 @@ impl HopState {
 }
 
 /// One hop of a path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Hop {
     /// Which way.
     pub direction: Direction,

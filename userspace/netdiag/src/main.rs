@@ -1,2 +1,63 @@
-//! Where do an instance's packets go, and where do they die?
-fn main() {}
+//! Parse, run, exit code. What a command does is in [`cmd`], what it prints is in the views crate.
+
+use std::{io, process::ExitCode};
+
+use clap::Parser;
+
+/// The command line as clap reads it.
+mod cli;
+/// One function a command.
+mod cmd;
+/// Arguments and environment, checked and completed.
+mod config;
+/// Exit codes, in one table.
+mod exit;
+
+use cli::{Cli, Command};
+use exit::Exit;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::Error::new(error).context("start the runtime")),
+    };
+    let result = runtime.block_on(async {
+        tokio::select! {
+            result = run(cli.command) => result,
+            _ = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
+        }
+    });
+    // A source that hangs in the kernel must not keep a finished command waiting.
+    runtime.shutdown_background();
+    match result {
+        Ok(exit) => exit.into(),
+        Err(error) if is_broken_pipe(&error) => Exit::Works.into(),
+        Err(error) => fail(&error),
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Trace { instance, source, look, output } => cmd::trace(&instance, &source, &look, output).await,
+        Command::List { source, look, output } => cmd::list(&source, &look, output).await,
+        Command::Doctor { sockets, look, output } => cmd::doctor(&sockets, &look, output).await,
+        Command::Snapshot { write, sockets } => cmd::snapshot(&write, &sockets).await,
+        Command::Schema { of } => cmd::schema(of),
+        Command::Completions { shell } => cmd::completions(shell),
+        Command::Man { dir } => cmd::man(dir.as_deref()),
+    }
+}
+
+/// `netdiag trace web-1 | head` is no error: the reader has seen enough.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe))
+}
+
+#[expect(clippy::print_stderr, reason = "errors belong on standard error")]
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("netdiag: {}", netdiag_views::escape::terminal(&format!("{error:#}"), false));
+    Exit::of(error).into()
+}

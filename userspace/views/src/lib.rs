@@ -1,2 +1,40 @@
 //! The model as text, JSON, YAML, DOT, Mermaid and SVG. No IO.
+//!
+//! Every view is one function from a model type to bytes, into a writer: the same bytes for users and for tests. A view
+//! shows what the model says and nothing else; what is not known shows as a dash or as the word "unknown". Text from
+//! outside is made harmless in [`escape`] and nowhere else.
 #![forbid(unsafe_code)]
+
+/// A trace as a Graphviz graph.
+pub mod dot;
+/// The one place where text from outside is made harmless.
+pub mod escape;
+/// The model as JSON.
+pub mod json;
+/// The published shape of JSON and YAML, apart from the model.
+pub mod json_schema;
+/// A trace as a Mermaid flowchart.
+pub mod mermaid;
+/// What a picture of a trace shows, whatever draws it.
+mod picture;
+/// The JSON schemas of the published shapes.
+pub mod schema;
+/// Long ids cut to what tells them apart.
+mod shorten;
+/// A trace as an SVG picture, laid out here.
+pub mod svg;
+/// The model as text for a terminal.
+pub mod text;
+/// Instants in words.
+mod time;
+/// Text without a limit to its width, one line per thing.
+pub mod wide;
+/// Text broken into lines.
+mod wrap;
+/// The model as YAML.
+pub mod yaml;
+
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod tests;

@@ -29,7 +29,7 @@ const UP_WITHIN_PER_INSTANCE: Duration = Duration::from_secs(3);
 const SHOWN: usize = 12;
 
 /// `lab up`.
-#[derive(clap::Args)]
+#[derive(Debug, clap::Args)]
 pub(crate) struct Up {
     #[command(flatten)]
     spec: Spec,
@@ -130,7 +130,7 @@ fn describe(instance: &Instance) -> String {
 }
 
 /// `lab exec`.
-#[derive(clap::Args)]
+#[derive(Debug, clap::Args)]
 pub(crate) struct Exec {
     /// The lab; not needed while only one is up
     name: Option<String>,
@@ -181,7 +181,7 @@ fn choose(name: Option<&str>) -> Result<Inventory> {
 }
 
 /// `lab check`.
-#[derive(clap::Args)]
+#[derive(Debug, clap::Args)]
 pub(crate) struct Check {
     /// The lab; not needed while only one is up
     name: Option<String>,
@@ -215,7 +215,7 @@ impl Check {
 }
 
 /// `lab status`.
-#[derive(clap::Args)]
+#[derive(Debug, clap::Args)]
 pub(crate) struct Status {
     /// Only this lab
     name: Option<String>,
@@ -224,7 +224,7 @@ pub(crate) struct Status {
     output: Format,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
     /// For people
     Text,
@@ -240,11 +240,18 @@ impl Status {
         let mut inventories = Vec::new();
         let mut out = io::stdout().lock();
         for lab in State::all()?.iter().filter(|lab| self.name.as_deref().is_none_or(|name| name == lab.name())) {
-            match lab.inventory() {
-                Ok(Some(inventory)) => inventories.push(inventory),
-                Ok(None) => warn(&format!("lab {} is still coming up", lab.name())),
-                // Another version of this program may have made it; the other labs can be listed all the same.
-                Err(error) => warn(&format!("{error:#}")),
+            let inventory = match lab.inventory() {
+                // Labs of another checkout may say more than this one understands: no reason to hide the others.
+                Err(error) if self.name.is_none() => {
+                    warn(&format!("lab {}: {error:#}", lab.name()));
+                    continue;
+                }
+                inventory => inventory?,
+            };
+            match inventory {
+                Some(inventory) => inventories.push(inventory),
+                None if self.output == Format::Text => writeln!(out, "{}: coming up", lab.name())?,
+                None => {}
             }
         }
         if self.output == Format::Json {
@@ -261,7 +268,7 @@ impl Status {
 }
 
 /// `lab down`.
-#[derive(clap::Args)]
+#[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Down {
     /// The lab

@@ -1,0 +1,97 @@
+//! What a namespace is and what to call it.
+
+use std::collections::BTreeMap;
+
+use super::instance::Joined;
+use crate::{
+    fact::{Facts, NamespaceFact},
+    id::{NetnsId, Uuid},
+};
+
+/// What a namespace is. The prefixes are Neutron's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The host's own.
+    Host,
+    /// A container's.
+    Container,
+    /// A Neutron router (`qrouter-`).
+    Router(Uuid),
+    /// The centralised SNAT of a distributed router (`snat-`).
+    Snat(Uuid),
+    /// The floating IPs of an external network on a distributed router's host (`fip-`).
+    Fip(Uuid),
+    /// The DHCP service of a network (`qdhcp-`).
+    Dhcp(Uuid),
+    /// OVN's metadata service of a network (`ovnmeta-`).
+    OvnMetadata(Uuid),
+    /// None of these.
+    Other,
+}
+
+impl Role {
+    fn of_name(name: &str) -> Option<Self> {
+        let (prefix, id) = name.split_once('-')?;
+        let id = id.parse().ok()?;
+        match prefix {
+            "qrouter" => Some(Self::Router(id)),
+            "snat" => Some(Self::Snat(id)),
+            "fip" => Some(Self::Fip(id)),
+            "qdhcp" => Some(Self::Dhcp(id)),
+            "ovnmeta" => Some(Self::OvnMetadata(id)),
+            _ => None,
+        }
+    }
+
+    /// True for namespaces Neutron's agents made.
+    pub const fn is_neutron(&self) -> bool {
+        matches!(self, Self::Router(_) | Self::Snat(_) | Self::Fip(_) | Self::Dhcp(_) | Self::OvnMetadata(_))
+    }
+}
+
+/// Roles and labels of all namespaces.
+pub(super) fn assign(facts: &Facts, containers: &[Joined<'_>]) -> (BTreeMap<NetnsId, Role>, BTreeMap<NetnsId, String>) {
+    let mut roles = BTreeMap::new();
+    let mut labels = BTreeMap::new();
+    for namespace in &facts.namespaces {
+        let role = role(namespace, containers);
+        labels.insert(namespace.id, label(namespace, &role, containers));
+        roles.insert(namespace.id, role);
+    }
+    (roles, labels)
+}
+
+fn role(namespace: &NamespaceFact, containers: &[Joined<'_>]) -> Role {
+    if namespace.host {
+        return Role::Host;
+    }
+    if let Some(role) = file_names(namespace).find_map(Role::of_name) {
+        return role;
+    }
+    if containers.iter().any(|container| container.netns() == Some(namespace.id)) {
+        Role::Container
+    } else {
+        Role::Other
+    }
+}
+
+fn label(namespace: &NamespaceFact, role: &Role, containers: &[Joined<'_>]) -> String {
+    if *role == Role::Host {
+        return "host".to_owned();
+    }
+    let owners: Vec<_> = containers.iter().filter(|container| container.netns() == Some(namespace.id)).collect();
+    let named = file_names(namespace).find(|name| role.is_neutron() == Role::of_name(name).is_some());
+    match (&owners[..], named) {
+        // A container says more than the 64 digits nova-docker names its namespace by.
+        ([owner, ..], _) if !role.is_neutron() => owner.display_name(),
+        (_, Some(name)) => name.to_owned(),
+        _ => namespace.processes.first().map_or_else(
+            || namespace.id.to_string(),
+            |process| format!("{} of {} ({})", namespace.id, process.comm, process.pid),
+        ),
+    }
+}
+
+fn file_names(namespace: &NamespaceFact) -> impl Iterator<Item = &str> {
+    namespace.names.iter().filter_map(|name| name.path.rsplit('/').next())
+}

@@ -1,0 +1,262 @@
+//! The whole explanation of one instance: its cards, their paths, what is wrong, and one sentence.
+
+use super::{
+    Direction, Finding, FloatingIp, Hop, HopKind, HopState, InstanceKind, InterfaceTrace, Publication, Severity, Trace,
+    Verdict,
+    command::in_netns,
+    filter, inward,
+    outward::Way,
+    path::{Path, finding},
+    sentence, service,
+};
+use crate::{
+    fact::{DockerNetworkFact, Gap},
+    inventory::{Instance, Inventory, Nic},
+};
+
+/// Explains the paths of one instance.
+pub fn explain(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Trace {
+    let mut findings = instance_findings(inventory, instance);
+    let mut interfaces = Vec::new();
+    for nic in &instance.nics {
+        let (interface, found) = interface(inventory, instance, nic);
+        interfaces.push(interface);
+        findings.extend(found);
+    }
+    findings.sort_by_key(|finding| finding.severity);
+    findings.dedup();
+    let gaps = gaps(inventory, &interfaces);
+    let verdict = verdict(&findings, &gaps, &interfaces);
+    let sentence = sentence::compose(instance, &interfaces, &findings, verdict);
+    Trace {
+        hostname: inventory.snapshot.hostname.clone(),
+        taken_at: inventory.snapshot.taken_at,
+        instance: instance.identity.clone(),
+        interfaces,
+        findings,
+        gaps,
+        verdict,
+        sentence,
+    }
+}
+
+/// What is wrong with the instance before any card is looked at.
+fn instance_findings(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Vec<Finding> {
+    let name = &instance.identity.name;
+    let mut findings = Vec::new();
+    if matches!(instance.identity.state.as_str(), "exited" | "dead" | "created" | "removing") {
+        findings.push(
+            finding(Severity::Error, "not-running", name, format!("{name} is not running: it has no network"))
+                .seen(format!("state {}", instance.identity.state))
+                .fix("start it"),
+        );
+    } else if instance.network_mode == Some("host")
+        || (instance.netns.is_some() && instance.netns == inventory.host && instance.nics.is_empty())
+    {
+        findings.push(
+            finding(
+                Severity::Info,
+                "host-network",
+                name,
+                format!("{name} uses the host's own network: it has no cards of its own"),
+            )
+            .seen("its network namespace is the host's"),
+        );
+    } else if instance.nics.is_empty() && instance.network_mode == Some("none") && instance.identity.nova_uuid.is_none()
+    {
+        findings.push(
+            finding(
+                Severity::Info,
+                "no-network",
+                name,
+                format!("{name} was started without a network, and nobody has plugged one in"),
+            )
+            .seen("NetworkMode none, no link but loopback"),
+        );
+    } else if instance.nics.is_empty() {
+        let fix = if instance.identity.kind == InstanceKind::Vm {
+            "virsh domiflist shows what it should have"
+        } else {
+            "plug a port into it"
+        };
+        let show = instance.netns.map(|netns| in_netns(inventory, netns, "ip link"));
+        let found = finding(
+            Severity::Error,
+            "no-interface",
+            name,
+            format!("{name} has no network card: nothing is plugged in"),
+        )
+        .seen("no link but loopback in its namespace, no tap held open")
+        .fix(fix);
+        findings.push(Finding { verify: show, ..found });
+    }
+    findings
+}
+
+fn interface(inventory: &Inventory<'_>, instance: &Instance<'_>, nic: &Nic<'_>) -> (InterfaceTrace, Vec<Finding>) {
+    let mut way = Way::new(inventory, nic, docker_network(inventory, instance, nic).is_some());
+    inner_hops(&mut way.path, inventory, instance, nic);
+    way.follow();
+    let network = nic.port.as_ref().map(crate::inventory::PortPlace::network).unwrap_or_default();
+    let docker = docker_network(inventory, instance, nic);
+    let floating_ips = filter::floating_ips(&mut way);
+    let published_ports = filter::publications(&mut way, instance);
+    let inward = inward::path(&way, &floating_ips, &published_ports);
+    let (dhcp, metadata) = service::find(&mut way);
+    let Way { path, lateral, router, .. } = way;
+    let mut findings = path.findings;
+    findings.extend(lateral.findings);
+    findings.extend(inward.findings);
+    let mut hops = path.hops;
+    hops.extend(lateral.hops);
+    hops.extend(inward.hops);
+    let bridge = nic.bridge.and_then(|bridge| inventory.link(bridge)).map(|link| link.name.clone());
+    let interface = InterfaceTrace {
+        port_id: nic.port_id.clone(),
+        mac: nic.mac,
+        addresses: nic.addresses.clone(),
+        netns: nic.inner.map(|inner| inventory.netns(inner.netns)),
+        device: nic.inner_name(inventory).map(str::to_owned),
+        host_device: nic.outer_name(inventory).map(str::to_owned),
+        bridge: bridge.or_else(|| nic.port.map(|port| port.bridge.name.clone())),
+        vlan_tag: nic.port.and_then(|port| port.port.tag),
+        network_id: network.id.map(str::to_owned).or_else(|| docker.map(|docker| docker.id.clone())),
+        network_name: docker.map(|docker| docker.name.clone()),
+        network_type: network.kind.map(str::to_owned).or_else(|| docker.map(|docker| docker.driver.clone())),
+        physical_network: network.physical_network.map(str::to_owned),
+        segmentation_id: network.segmentation_id,
+        router,
+        dhcp,
+        metadata,
+        floating_ips,
+        published_ports,
+        hops,
+    };
+    (interface, findings)
+}
+
+/// The Docker network a card belongs to: the endpoint with its MAC address, or with its bridge.
+fn docker_network<'a>(
+    inventory: &Inventory<'a>,
+    instance: &Instance<'_>,
+    nic: &Nic<'_>,
+) -> Option<&'a DockerNetworkFact> {
+    let networks = &inventory.snapshot.facts.docker_networks;
+    let endpoint = instance.endpoints.iter().find(|endpoint| endpoint.mac.is_some() && endpoint.mac == nic.mac);
+    let by_endpoint = endpoint.and_then(|endpoint| networks.iter().find(|network| network.id == endpoint.network_id));
+    let bridge = nic.bridge.and_then(|bridge| inventory.link(bridge)).map(|link| link.name.as_str());
+    by_endpoint.or_else(|| networks.iter().find(|network| bridge.is_some() && network.bridge.as_deref() == bridge))
+}
+
+/// The hops inside the instance: itself, its namespace, its end of the link.
+fn inner_hops(path: &mut Path, inventory: &Inventory<'_>, instance: &Instance<'_>, nic: &Nic<'_>) {
+    let identity = &instance.identity;
+    path.push(Hop {
+        kind: HopKind::Instance,
+        name: identity.name.clone(),
+        state: match identity.state.as_str() {
+            "running" => HopState::Ok,
+            "exited" | "dead" | "created" => HopState::Broken,
+            "paused" => HopState::Warning,
+            _ => HopState::Unknown,
+        },
+        status: identity.state.clone(),
+        note: format!("{} ({})", identity.kind.name(), identity.runtime),
+        ..Hop::default()
+    });
+    let Some(inner) = nic.inner else {
+        path.push(Hop {
+            kind: HopKind::InnerDevice,
+            name: "guest NIC".to_owned(),
+            state: HopState::Unknown,
+            status: "inside the guest".to_owned(),
+            mac: nic.mac,
+            addresses: nic.addresses.clone(),
+            note: "a guest's own network cannot be seen from its host".to_owned(),
+            ..Hop::default()
+        });
+        return;
+    };
+    let netns = inventory.netns(inner.netns);
+    let routes = inventory.network(inner.netns).map_or(&[][..], |network| &network.routes);
+    let default = routes.iter().find(|route| route.destination.prefix_len() == 0 && route.kind == "unicast");
+    let gateway = default.and_then(|route| route.next_hops.first()?.gateway);
+    let known = inventory.network(inner.netns).is_some();
+    path.push(Hop {
+        kind: HopKind::Namespace,
+        name: inner.netns.to_string(),
+        netns: Some(netns),
+        state: if known { HopState::Ok } else { HopState::Unknown },
+        status: gateway.map_or_else(|| "no gateway".to_owned(), |gateway| format!("via {gateway}")),
+        detail: namespace_names(inventory, inner.netns),
+        verify: vec![in_netns(inventory, inner.netns, "ip route")],
+        ..Hop::default()
+    });
+    path.device(inventory, HopKind::InnerDevice, inner);
+    let link_mac = inventory.link(inner).and_then(|link| link.mac);
+    let attached = nic.port.as_ref().and_then(crate::inventory::PortPlace::attached_mac);
+    if let (Some(own), Some(port)) = (link_mac, attached)
+        && own != port
+    {
+        path.report(
+            finding(
+                Severity::Error,
+                "mac-mismatch",
+                own.to_string(),
+                format!("the instance sends from {own}, its Neutron port is {port}: anti-spoofing drops it"),
+            )
+            .seen("the link's address is not external_ids:attached-mac of the port")
+            .verify(in_netns(inventory, inner.netns, "ip link")),
+        );
+    }
+}
+
+fn namespace_names(inventory: &Inventory<'_>, netns: crate::id::NetnsId) -> Vec<(String, String)> {
+    let names = inventory.namespace(netns).map_or(&[][..], |namespace| &namespace.names);
+    names.iter().map(|name| ("path".to_owned(), name.path.clone())).collect()
+}
+
+/// Gaps that could have changed this answer: those of the whole host, and those of namespaces on a path.
+fn gaps(inventory: &Inventory<'_>, interfaces: &[InterfaceTrace]) -> Vec<Gap> {
+    let touched = |netns| {
+        interfaces
+            .iter()
+            .flat_map(|interface| &interface.hops)
+            .any(|hop| hop.netns.as_ref().is_some_and(|on| on.id == netns))
+    };
+    let facts = &inventory.snapshot.facts;
+    let mut gaps: Vec<Gap> = facts.gaps().filter(|gap| !gap.absent && gap.netns.is_none_or(touched)).cloned().collect();
+    gaps.sort();
+    gaps.dedup();
+    gaps
+}
+
+fn verdict(findings: &[Finding], gaps: &[Gap], interfaces: &[InterfaceTrace]) -> Verdict {
+    let broken = findings.iter().any(|finding| finding.severity == Severity::Error);
+    // The last hop outward leaves the host; what it does is unknown by nature and says nothing about this host.
+    let unknown = interfaces.iter().any(|interface| {
+        let outward = interface.hops.iter().filter(|hop| hop.direction == Direction::Outward);
+        outward.filter(|hop| hop.kind == HopKind::NextHop).any(|hop| hop.name == "unknown")
+    });
+    if broken {
+        Verdict::Broken
+    } else if unknown || !gaps.is_empty() {
+        Verdict::Inconclusive
+    } else {
+        Verdict::Works
+    }
+}
+
+impl FloatingIp {
+    /// True where packets reach the instance by it.
+    pub fn works(&self) -> bool {
+        self.state <= HopState::Warning
+    }
+}
+
+impl Publication {
+    /// True where packets reach the instance by it.
+    pub fn works(&self) -> bool {
+        self.state <= HopState::Warning
+    }
+}

@@ -1,0 +1,170 @@
+//! Bridged traffic: security groups of the hybrid plug, on the bridge between tap and Open vSwitch.
+
+use super::{Place, ask, device, push_filter, source};
+use crate::{
+    id::LinkKey,
+    inventory::Inventory,
+    netfilter::{Address, Hook, Known, Packet, Test},
+    trace::{
+        Hop, HopKind, Severity,
+        command::in_netns,
+        outward::Way,
+        path::{Path, finding},
+    },
+};
+
+/// IP protocol number of TCP.
+const TCP: u8 = 6;
+
+/// What filters at the host's end of a card: rules that name its device as a bridge port.
+pub(in crate::trace) fn at_host_device(way: &mut Way<'_, '_>, outer: LinkKey) {
+    let inventory = way.inventory;
+    let Some(bridge) = inventory.linux_bridge(outer) else { return };
+    let hybrid = way.nic.port.is_some();
+    let named = names_port(inventory, outer);
+    if !called(inventory, bridge) {
+        if hybrid || named {
+            uncalled(way, outer);
+        }
+        return;
+    }
+    if hybrid && !named {
+        unfiltered(way, outer);
+    }
+    let packet = Packet {
+        physdev_in: device(inventory, outer),
+        physdev_out: uplink(inventory, bridge, outer),
+        source_mac: way.nic.mac.map_or(Known::Unknown, Known::Is),
+        // What starts most connections: rules for DHCP and the like do not concern it.
+        protocol: Known::Is(TCP),
+        ..bridged(inventory, bridge, Packet::between(source(way), Address::Outside))
+    };
+    if !named {
+        return;
+    }
+    let what = "packets from the instance".to_owned();
+    filter_hop(way.inventory, &mut way.path, outer, packet, &what);
+}
+
+/// The same for what comes in.
+pub(in crate::trace) fn inward_at_host_device(way: &Way<'_, '_>, outward: &Hop, path: &mut Path) {
+    let inventory = way.inventory;
+    let Some(outer) = way.nic.outer else { return };
+    let Some(bridge) = inventory.linux_bridge(outer).filter(|bridge| called(inventory, *bridge)) else { return };
+    // Filters of routing namespaces are asked with their router.
+    let here = outward.netns.as_ref().is_some_and(|netns| netns.id == outer.netns) && names_port(inventory, outer);
+    if !here || way.legs.iter().any(|leg| leg.netns == outer.netns) {
+        return;
+    }
+    let packet = Packet {
+        physdev_in: uplink(inventory, bridge, outer),
+        physdev_out: device(inventory, outer),
+        ..bridged(inventory, bridge, Packet::between(Address::Outside, source(way)))
+    };
+    filter_hop(inventory, path, outer, packet, "packets to the instance");
+}
+
+fn filter_hop(inventory: &Inventory<'_>, path: &mut Path, outer: LinkKey, packet: Packet, what: &str) {
+    let walked = ask(inventory, outer.netns, Hook::Forward, packet);
+    let label = inventory.netns(outer.netns);
+    let place = Place { netns: outer.netns, label: &label, name: "security groups".to_owned(), what };
+    push_filter(path, inventory, &place, &walked);
+}
+
+fn bridged(inventory: &Inventory<'_>, bridge: LinkKey, packet: Packet) -> Packet {
+    Packet {
+        in_device: device(inventory, bridge),
+        out_device: device(inventory, bridge),
+        bridged: Known::Is(true),
+        ..packet
+    }
+}
+
+/// The other port of a per-port bridge.
+fn uplink(inventory: &Inventory<'_>, bridge: LinkKey, outer: LinkKey) -> Known<String> {
+    let mut others = inventory.bridge_ports(bridge).filter(|(key, _)| *key != outer);
+    match (others.next(), others.next()) {
+        (Some((_, link)), None) => Known::Is(link.name.clone()),
+        _ => Known::Unknown,
+    }
+}
+
+/// Whether bridged packets of a bridge are handed to iptables: by `br_netfilter`'s switch, or the bridge's own.
+fn called(inventory: &Inventory<'_>, bridge: LinkKey) -> bool {
+    inventory.sysctl(bridge.netns, "net.bridge.bridge-nf-call-iptables") == Some("1")
+        || inventory
+            .link(bridge)
+            .is_some_and(|link| matches!(link.detail, crate::fact::LinkDetail::Bridge { nf_call_iptables: true, .. }))
+}
+
+/// Whether any rule names the device as a bridge port.
+fn names_port(inventory: &Inventory<'_>, outer: LinkKey) -> bool {
+    let Some(link) = inventory.link(outer) else { return false };
+    let rulesets = inventory.rulesets(outer.netns).iter();
+    let mut rules = rulesets
+        .flat_map(|ruleset| &ruleset.tables)
+        .flat_map(crate::netfilter::Table::chains)
+        .flat_map(|chain| &chain.rules);
+    rules.any(|rule| {
+        rule.matches.iter().any(|one| {
+            let (Test::PhysdevIn(pattern) | Test::PhysdevOut(pattern)) = &one.test else { return false };
+            pattern.exact() == Some(&link.name)
+        })
+    })
+}
+
+fn uncalled(way: &mut Way<'_, '_>, outer: LinkKey) {
+    let inventory = way.inventory;
+    let name = "net.bridge.bridge-nf-call-iptables";
+    let seen = inventory
+        .sysctl(outer.netns, name)
+        .map_or("br_netfilter is not loaded".to_owned(), |value| format!("{name} = {value}"));
+    let device = inventory.link(outer).map(|link| link.name.clone()).unwrap_or_default();
+    way.path.report(
+        finding(
+            Severity::Warning,
+            "bridge-nf-off",
+            device,
+            "security groups are not enforced here: bridged packets never reach iptables",
+        )
+        .seen(seen)
+        .verify(in_netns(inventory, outer.netns, &format!("sysctl {name}")))
+        .fix(format!("modprobe br_netfilter && sysctl -w {name}=1")),
+    );
+}
+
+fn unfiltered(way: &mut Way<'_, '_>, outer: LinkKey) {
+    let device = way.inventory.link(outer).map(|link| link.name.clone()).unwrap_or_default();
+    way.path.report(
+        finding(
+            Severity::Warning,
+            "no-security-group-chain",
+            &device,
+            "no security group filters this port: everything passes",
+        )
+        .seen(format!("no rule names {device} as a bridge port"))
+        .verify("iptables-save | grep physdev")
+        .fix("normal where port security is off; else see neutron-openvswitch-agent's log"),
+    );
+}
+
+/// Adds a Linux bridge as a hop, with what is wrong with the way through it.
+pub(in crate::trace) fn linux_bridge(way: &mut Way<'_, '_>, bridge: LinkKey, from: LinkKey) {
+    let inventory = way.inventory;
+    way.path.device(inventory, HopKind::LinuxBridge, bridge);
+    let Some(port) = inventory.link(from) else { return };
+    let Some(state) = port.bridge_port else { return };
+    if state.state != crate::fact::BridgePortState::Forwarding {
+        way.path.report(
+            finding(
+                Severity::Error,
+                "stp-blocked",
+                &port.name,
+                format!("{} does not forward: the bridge holds it in state {}", port.name, state.state.name()),
+            )
+            .seen(format!("bridge port state {}", state.state.name()))
+            .verify(in_netns(inventory, from.netns, "bridge link show"))
+            .fix("wait for STP, or set stp_state 0 on a bridge without loops"),
+        );
+    }
+}

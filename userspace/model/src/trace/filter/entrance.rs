@@ -1,0 +1,197 @@
+//! Floating IPs and published ports: how the outside comes in.
+
+use std::net::IpAddr;
+
+use super::{ask, rule_ref};
+use crate::{
+    fact::PublishedPort,
+    id::NetnsId,
+    inventory::{Instance, Inventory, Role},
+    netfilter::{Address, Effect, Hook, Known, Packet, Step},
+    trace::{FloatingIp, HopState, Publication, RuleRef, Severity, command::in_netns, outward::Way, path::finding},
+};
+
+/// What a client outside sends to.
+#[derive(Clone, Debug)]
+pub(in crate::trace) struct Targets {
+    floating: Vec<IpAddr>,
+    published: Vec<PublishedPort>,
+    /// Where the packet goes now: a router on the way may already have translated it.
+    now: Packet,
+}
+
+impl Targets {
+    /// The working ways in; the packet that is walked goes to the first.
+    pub(in crate::trace) fn of(floating: &[FloatingIp], published: &[Publication]) -> Self {
+        let floating: Vec<_> = floating.iter().map(|floating| floating.address).collect();
+        let published: Vec<_> = published.iter().map(|publication| publication.port.clone()).collect();
+        let now = match (floating.first(), published.first()) {
+            (Some(address), _) => Packet::between(Address::Outside, Address::Is(*address)),
+            (None, Some(port)) => to_host(port),
+            (None, None) => Packet::default(),
+        };
+        Self { floating, published, now }
+    }
+
+    /// True where nothing outside can open a connection.
+    pub(in crate::trace) const fn is_empty(&self) -> bool {
+        self.floating.is_empty() && self.published.is_empty()
+    }
+
+    /// The targets in words.
+    pub(in crate::trace) fn words(&self) -> String {
+        let addresses = self.floating.iter().map(|address| format!("floating IP {address}"));
+        let ports = self.published.iter().map(|port| format!("host port {}/{}", port.host_port, port.protocol));
+        let mut words: Vec<String> = addresses.chain(ports).collect();
+        // A port published on IPv4 and IPv6 alike is one way in.
+        words.dedup();
+        words.join(", ")
+    }
+
+    pub(super) fn packet(&self) -> Packet {
+        self.now.clone()
+    }
+
+    /// Goes on with the destination a namespace left it with.
+    pub(super) fn translated(&mut self, packet: &Packet) {
+        let (destination, destination_port) = (packet.destination, packet.destination_port);
+        self.now = Packet { destination, destination_port, to_local: Known::Is(false), ..self.now.clone() };
+    }
+}
+
+/// A packet from outside to a published port of the host.
+fn to_host(port: &PublishedPort) -> Packet {
+    let destination = if port.host_address.is_unspecified() { Address::Local } else { Address::Is(port.host_address) };
+    let packet = Packet { ipv6: port.host_address.is_ipv6(), ..Packet::between(Address::Outside, destination) };
+    let packet = Packet { to_local: Known::Is(true), ..packet };
+    match port.protocol.as_str() {
+        "udp" => packet.udp(port.host_port),
+        "sctp" => Packet { protocol: Known::Is(132), ..packet.udp(port.host_port) },
+        _ => packet.tcp(port.host_port),
+    }
+}
+
+/// Floating IPs of a card, with what each lacks.
+pub(in crate::trace) fn floating_ips(way: &mut Way<'_, '_>) -> Vec<FloatingIp> {
+    let inventory = way.inventory;
+    let mut found = Vec::new();
+    for floating in inventory.floating_ips(way.nic) {
+        let at = |rule: &Option<RuleRef>| rule.clone();
+        let answers = answering_device(inventory, floating.netns, floating.address);
+        let (dnat, snat) = (at(&floating.dnat), at(&floating.snat));
+        let mut lacks = Vec::new();
+        for (present, what, code) in [
+            (dnat.is_some(), "no DNAT rule: nothing that comes for it reaches the instance", "floating-ip-dnat"),
+            (snat.is_some(), "no SNAT rule: the instance does not leave as it", "floating-ip-snat"),
+            (
+                answers.is_some(),
+                "no device answers for it: nothing that comes for it enters the router",
+                "floating-ip-address",
+            ),
+        ] {
+            if !present {
+                lacks.push((what, code));
+            }
+        }
+        let label = inventory.netns(floating.netns).label;
+        for (what, code) in &lacks {
+            way.path.findings.push(
+                finding(
+                    Severity::Error,
+                    code,
+                    floating.address.to_string(),
+                    format!("floating IP {} has {what}", floating.address),
+                )
+                .seen(format!("rules and addresses of {label}"))
+                .verify(in_netns(inventory, floating.netns, "iptables-save -t nat; ip addr"))
+                .fix(
+                    "see neutron-l3-agent's log; on a highly available router see whether this host is the active one",
+                ),
+            );
+        }
+        found.push(FloatingIp {
+            address: floating.address,
+            fixed_address: floating.fixed,
+            device: answers,
+            rules: [dnat, floating.output, snat].into_iter().flatten().collect(),
+            state: if lacks.is_empty() { HopState::Ok } else { HopState::Broken },
+        });
+    }
+    found
+}
+
+/// The device that answers ARP for a floating IP: the one that holds it, or, on a distributed router, the external leg of
+/// the namespace that routes it in.
+fn answering_device(inventory: &Inventory<'_>, netns: NetnsId, address: IpAddr) -> Option<String> {
+    if let Some(holder) = inventory.holder(netns, address) {
+        return inventory.link(holder).map(|link| link.name.clone());
+    }
+    let routed = inventory.roles().filter(|(_, role)| matches!(role, Role::Fip(_))).find(|(fip, _)| {
+        let routes = inventory.network(*fip).map_or(&[][..], |network| &network.routes);
+        routes.iter().any(|route| {
+            route.destination.addr() == address && route.destination.prefix_len() == route.destination.max_prefix_len()
+        })
+    });
+    let (fip, _) = routed?;
+    inventory.links_in(fip).find(|(_, link)| link.name.starts_with("fg-")).map(|(_, link)| link.name.clone())
+}
+
+/// Published ports that lead to a card.
+pub(in crate::trace) fn publications(way: &mut Way<'_, '_>, instance: &Instance<'_>) -> Vec<Publication> {
+    let inventory = way.inventory;
+    let Some(host) = inventory.host else { return Vec::new() };
+    let mut found = Vec::new();
+    for port in instance.published {
+        let walked = ask(inventory, host, Hook::Prerouting, to_host(port));
+        let translation: Vec<&Step> =
+            walked.steps.iter().filter(|step| matches!(step.effect, Effect::Dnat(..))).collect();
+        let here = translation.iter().find(|step| leads_to(step, way));
+        let elsewhere = here.is_none() && !translation.is_empty();
+        // A port published on `::` that no IPv6 rule translates is served by docker-proxy, as is every port where
+        // Docker runs without iptables.
+        let proxied = docker_proxy(inventory, host);
+        if elsewhere || (translation.is_empty() && !belongs(way, instance)) {
+            continue;
+        }
+        let state = match (here.is_some() || proxied, port.host_address.is_ipv6()) {
+            (true, _) => HopState::Ok,
+            (false, true) => HopState::Unknown,
+            (false, false) => HopState::Broken,
+        };
+        if state == HopState::Broken {
+            way.path.findings.push(missing_dnat(inventory, host, port));
+        }
+        let rules = here.map(|step| rule_ref(inventory, host, step)).into_iter().collect();
+        found.push(Publication { port: port.clone(), rules, state });
+    }
+    found
+}
+
+fn leads_to(step: &Step, way: &Way<'_, '_>) -> bool {
+    let Effect::Dnat(Address::Is(to), _) = &step.effect else { return false };
+    way.nic.addresses.iter().any(|net| net.addr() == *to)
+}
+
+/// Whether the card is one Docker plugged: only those have published ports.
+fn belongs(way: &Way<'_, '_>, instance: &Instance<'_>) -> bool {
+    instance.endpoints.iter().any(|endpoint| endpoint.mac.is_some() && endpoint.mac == way.nic.mac)
+}
+
+fn docker_proxy(inventory: &Inventory<'_>, host: NetnsId) -> bool {
+    let processes = inventory.namespace(host).map_or(&[][..], |namespace| &namespace.processes);
+    processes.iter().any(|process| process.comm == "docker-proxy")
+}
+
+fn missing_dnat(inventory: &Inventory<'_>, host: NetnsId, port: &PublishedPort) -> crate::trace::Finding {
+    let name = format!("{}/{}", port.host_port, port.protocol);
+    let save = inventory.rulesets(host).first().map_or("iptables-save -t nat", |_| "iptables-save -t nat -c");
+    finding(
+        Severity::Error,
+        "published-port",
+        &name,
+        format!("no rule of the host leads port {name} to the container, and no docker-proxy serves it"),
+    )
+    .seen("no DNAT matches it at PREROUTING")
+    .verify(in_netns(inventory, host, save))
+    .fix("restart dockerd: something removed its rules, firewalld or a flush")
+}

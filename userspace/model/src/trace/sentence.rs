@@ -1,0 +1,87 @@
+//! The whole answer in one sentence, in the tenant's words.
+
+use super::{Finding, InterfaceTrace, Severity, Verdict};
+use crate::inventory::Instance;
+
+/// Composes the sentence.
+pub(super) fn compose(
+    instance: &Instance<'_>,
+    interfaces: &[InterfaceTrace],
+    findings: &[Finding],
+    verdict: Verdict,
+) -> String {
+    let name = &instance.identity.name;
+    let worst = findings.first();
+    match (verdict, worst) {
+        (Verdict::Broken, Some(finding)) => {
+            let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
+            let more = if errors > 1 { format!(" ({} more errors below it)", errors - 1) } else { String::new() };
+            format!("{name}: {}{more}.", finding.message)
+        }
+        (Verdict::Inconclusive, _) => {
+            format!(
+                "{name}: nothing seen speaks against its path, but not everything could be read. {}",
+                reach(interfaces)
+            )
+        }
+        (Verdict::Works | Verdict::Broken, _) => format!("{name}: {}", reach(interfaces)),
+    }
+}
+
+fn reach(interfaces: &[InterfaceTrace]) -> String {
+    let words: Vec<_> = interfaces.iter().map(interface).collect();
+    if words.is_empty() { "it has no network of its own.".to_owned() } else { words.join(" ") }
+}
+
+fn interface(interface: &InterfaceTrace) -> String {
+    let address =
+        interface.addresses.first().map_or_else(|| "an unknown address".to_owned(), |net| net.addr().to_string());
+    let on = interface
+        .network_name
+        .clone()
+        .or_else(|| {
+            interface.network_id.as_ref().map(|id| format!("network {}", id.chars().take(8).collect::<String>()))
+        })
+        .or_else(|| interface.bridge.clone())
+        .map_or_else(String::new, |network| format!(" on {network}"));
+    let out = match (&interface.router, interface.hops.iter().find_map(translated_to)) {
+        (Some(router), Some(source)) => format!("reaches the outside through {} as {source}", router.netns.label),
+        (Some(router), None) if router.external_device.is_some() => {
+            format!("is routed to the outside by {} without translation", router.netns.label)
+        }
+        (Some(router), None) => format!("reaches its gateway {} and no further", router.gateway),
+        (None, _) if interface.hops.iter().any(|hop| hop.status == "this segment") => {
+            "reaches its own subnet".to_owned()
+        }
+        (None, _) => "has no router on this host".to_owned(),
+    };
+    format!("{address}{on} {out}; {}.", inward(interface))
+}
+
+/// What a source translation on the way out makes of the instance's address.
+fn translated_to(hop: &super::Hop) -> Option<String> {
+    hop.detail.iter().find(|(name, _)| name == "source becomes").map(|(_, value)| value.clone())
+}
+
+fn inward(interface: &InterfaceTrace) -> String {
+    let floating: Vec<_> = interface
+        .floating_ips
+        .iter()
+        .filter(|floating| floating.works())
+        .map(|floating| floating.address.to_string())
+        .collect();
+    let published: Vec<_> = interface
+        .published_ports
+        .iter()
+        .filter(|publication| publication.works())
+        .map(|publication| format!("{}/{}", publication.port.host_port, publication.port.protocol))
+        .collect();
+    match (&floating[..], &published[..]) {
+        ([], []) => "nothing outside can open a connection to it".to_owned(),
+        ([], ports) => format!("the outside reaches it by the host's port {}", ports.join(", ")),
+        (addresses, []) => format!("the outside reaches it by floating IP {}", addresses.join(", ")),
+        (addresses, ports) => {
+            format!("the outside reaches it by floating IP {} and port {}", addresses.join(", "), ports.join(", "))
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The command line as clap reads it. Nothing here needs the environment; [`crate::config`] checks and completes it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Exit codes, the same for every command.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    answered, the path works
+  1    internal error
+  2    usage
+  3    answered: the path is broken or denied
+  4    not found or ambiguous; the candidates are listed
+  5    a privilege or a kernel feature is missing
+  6    inconclusive: something the answer needs could not be read
+  130  interrupted";
+
+/// What a trace needs; shown below its long help.
+const TRACE_NEEDS: &str = "\
+Needs root, or CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_NET_ADMIN. Without them it answers from what it can read, and says
+what it could not. Nothing on the host is changed.";
+
+/// Where Docker is asked.
+const DOCKER_SOCKET: &str = "Docker's socket [default: $DOCKER_HOST, else /run/docker.sock]";
+
+/// Where do an instance's packets go on this compute host, and where do they die?
+#[derive(Debug, Parser)]
+#[command(name = "netdiag", version, about, after_help = EXIT_CODES, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Follow the packets of one instance, out and in, hop by hop
+    #[command(after_long_help = TRACE_NEEDS)]
+    Trace {
+        /// Name, container id, Nova or Neutron UUID (or a prefix), fixed or floating IP, MAC, device or pid
+        instance: String,
+        #[command(flatten)]
+        source: Source,
+        #[command(flatten)]
+        look: Look,
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t, env = "NETDIAG_OUTPUT")]
+        output: TraceOutput,
+    },
+    /// List the instances of this host with all their identities
+    List {
+        #[command(flatten)]
+        source: Source,
+        #[command(flatten)]
+        look: Look,
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t, env = "NETDIAG_OUTPUT")]
+        output: ListOutput,
+    },
+    /// Say what this host can and cannot do: check, result, consequence, fix
+    Doctor {
+        #[command(flatten)]
+        sockets: Sockets,
+        #[command(flatten)]
+        look: Look,
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t, env = "NETDIAG_OUTPUT")]
+        output: ReportOutput,
+    },
+    /// Write everything netdiag sees of this host to a file that --from reads
+    Snapshot {
+        /// File to write; `-` is standard output
+        #[arg(short, long, value_name = "FILE", default_value = "-")]
+        write: PathBuf,
+        #[command(flatten)]
+        sockets: Sockets,
+    },
+    /// Print the JSON schema of an answer
+    Schema {
+        /// Of which answer
+        #[arg(value_enum)]
+        of: SchemaOf,
+    },
+    /// Print a completion script
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page (roff)
+    Man {
+        /// Write netdiag.1 and one page for each command into this directory instead
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// Where an answer comes from.
+#[derive(Debug, Args)]
+pub(crate) struct Source {
+    /// Answer from a snapshot instead of this host; needs no privilege
+    #[arg(long, value_name = "FILE", env = "NETDIAG_FROM")]
+    pub(crate) from: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+}
+
+/// Where to look on this host.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Sockets {
+    /// The most any one source may take, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, env = "NETDIAG_TIMEOUT",
+          value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) timeout: u64,
+    #[arg(long, value_name = "PATH", env = "NETDIAG_DOCKER_SOCKET", help = DOCKER_SOCKET)]
+    pub(crate) docker_socket: Option<PathBuf>,
+    /// Socket of the OVSDB server [default: /run/openvswitch/db.sock]
+    #[arg(long, value_name = "PATH", env = "NETDIAG_OVSDB_SOCKET")]
+    pub(crate) ovsdb_socket: Option<PathBuf>,
+}
+
+/// How an answer looks.
+#[derive(Debug, Args)]
+pub(crate) struct Look {
+    /// More detail; twice for the commands that show the same by hand
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Colour
+    #[arg(long, value_enum, default_value_t, env = "NETDIAG_COLOR", value_name = "WHEN")]
+    pub(crate) color: Colour,
+    /// Nothing but ASCII
+    #[arg(long, env = "NETDIAG_ASCII")]
+    pub(crate) ascii: bool,
+    /// Columns to fit the text into [default: the terminal's, else 80]
+    #[arg(long, value_name = "COLUMNS", env = "NETDIAG_WIDTH", value_parser = clap::value_parser!(u16).range(40..=1000))]
+    pub(crate) width: Option<u16>,
+    /// Do not shorten UUIDs and container ids
+    #[arg(long, env = "NETDIAG_FULL_IDS")]
+    pub(crate) full_ids: bool,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum Colour {
+    /// On a terminal, unless `NO_COLOR` is set or TERM is dumb
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// Forms of a trace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TraceOutput {
+    /// Numbered hops that fit the terminal
+    #[default]
+    Table,
+    /// One line a hop, as long as it takes
+    Wide,
+    /// JSON, versioned and complete
+    Json,
+    /// The same as YAML
+    Yaml,
+    /// A picture for Graphviz
+    Dot,
+    /// A picture for Markdown
+    Mermaid,
+    /// A picture
+    Svg,
+}
+
+/// Forms of a list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ListOutput {
+    /// Columns that fit the terminal
+    #[default]
+    Table,
+    /// All columns
+    Wide,
+    /// JSON, versioned and complete
+    Json,
+    /// The same as YAML
+    Yaml,
+}
+
+/// Forms of a report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportOutput {
+    /// Text that fits the terminal
+    #[default]
+    Table,
+    /// JSON, versioned and complete
+    Json,
+    /// The same as YAML
+    Yaml,
+}
+
+/// Answers with a published schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SchemaOf {
+    /// `netdiag trace -o json`
+    Trace,
+    /// `netdiag list -o json`
+    List,
+    /// `netdiag doctor -o json`
+    Doctor,
+}

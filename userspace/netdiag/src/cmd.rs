@@ -1,0 +1,144 @@
+//! One function a command: gather, build, explain, render.
+
+use std::{
+    fs,
+    io::{self, BufWriter, Write},
+    path::Path,
+};
+
+use anyhow::Context;
+use clap::CommandFactory;
+use netdiag_agent::discover;
+use netdiag_model::{
+    inventory::Inventory,
+    resolve::{Unresolved, resolve},
+    snapshot::Snapshot,
+    trace,
+};
+use netdiag_views::{dot, escape, json, mermaid, schema, svg, text, wide, yaml};
+
+use crate::{
+    cli::{Cli, ListOutput, Look, ReportOutput, SchemaOf, Sockets, Source, TraceOutput},
+    config,
+    exit::{Bad, Exit},
+};
+
+/// Follows the packets of one instance.
+pub(crate) async fn trace(instance: &str, source: &Source, look: &Look, output: TraceOutput) -> anyhow::Result<Exit> {
+    let snapshot = gather(source).await?;
+    let inventory = Inventory::build(&snapshot);
+    let place = match resolve(&inventory, instance) {
+        Ok(place) => place,
+        Err(unresolved) => return not_found(&unresolved, &snapshot, config::style(look).ascii),
+    };
+    let trace = trace::explain(&inventory, &inventory.instances[place]);
+    let style = config::style(look);
+    print(|out| match output {
+        TraceOutput::Table => text::trace::render(&trace, &style, out),
+        TraceOutput::Wide => wide::trace(&trace, &style, out),
+        TraceOutput::Json => json::render(&trace, out),
+        TraceOutput::Yaml => yaml::render(&trace, out),
+        TraceOutput::Dot => dot::render(&trace, out),
+        TraceOutput::Mermaid => mermaid::render(&trace, out),
+        TraceOutput::Svg => svg::render(&trace, out),
+    })?;
+    Ok(trace.verdict.into())
+}
+
+/// Lists all instances.
+pub(crate) async fn list(source: &Source, look: &Look, output: ListOutput) -> anyhow::Result<Exit> {
+    let snapshot = gather(source).await?;
+    let listing = trace::list(&Inventory::build(&snapshot));
+    let style = config::style(look);
+    print(|out| match output {
+        ListOutput::Table => text::list::render(&listing, &style, out),
+        ListOutput::Wide => wide::list(&listing, &style, out),
+        ListOutput::Json => json::render(&listing, out),
+        ListOutput::Yaml => yaml::render(&listing, out),
+    })?;
+    Ok(Exit::Works)
+}
+
+/// Says what this host can and cannot do.
+pub(crate) async fn doctor(sockets: &Sockets, look: &Look, output: ReportOutput) -> anyhow::Result<Exit> {
+    let report = netdiag_agent::doctor::examine(&config::options(sockets)).await;
+    let style = config::style(look);
+    print(|out| match output {
+        ReportOutput::Table => text::doctor::render(&report, &style, out),
+        ReportOutput::Json => json::render(&report, out),
+        ReportOutput::Yaml => yaml::render(&report, out),
+    })?;
+    Ok(Exit::from(&report))
+}
+
+/// Writes what netdiag sees of this host.
+pub(crate) async fn snapshot(write: &Path, sockets: &Sockets) -> anyhow::Result<Exit> {
+    let snapshot = discover::look(config::options(sockets)).await;
+    if write == Path::new("-") {
+        print(|out| Ok(serde_json::to_writer(out, &snapshot)?))?;
+    } else {
+        let text = serde_json::to_vec(&snapshot)?;
+        fs::write(write, text).with_context(|| format!("write snapshot {}", write.display()))?;
+    }
+    Ok(Exit::Works)
+}
+
+/// Prints the schema of an answer.
+pub(crate) fn schema(of: SchemaOf) -> anyhow::Result<Exit> {
+    print(|out| match of {
+        SchemaOf::Trace => schema::render(schema::Kind::Trace, out),
+        SchemaOf::List => schema::render(schema::Kind::List, out),
+        SchemaOf::Doctor => schema::render(schema::Kind::Doctor, out),
+    })?;
+    Ok(Exit::Works)
+}
+
+/// Prints a completion script.
+pub(crate) fn completions(shell: clap_complete::Shell) -> anyhow::Result<Exit> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "netdiag", &mut script);
+    print(|out| out.write_all(&script))?;
+    Ok(Exit::Works)
+}
+
+/// Prints the manual page, or writes one page for each command.
+pub(crate) fn man(dir: Option<&Path>) -> anyhow::Result<Exit> {
+    match dir {
+        Some(dir) => {
+            fs::create_dir_all(dir).with_context(|| format!("make directory {}", dir.display()))?;
+            clap_mangen::generate_to(Cli::command(), dir)
+                .with_context(|| format!("write pages to {}", dir.display()))?;
+        }
+        None => print(|out| clap_mangen::Man::new(Cli::command()).render(out))?,
+    }
+    Ok(Exit::Works)
+}
+
+/// Looks at this host, or reads a snapshot of another.
+async fn gather(source: &Source) -> anyhow::Result<Snapshot> {
+    let Some(file) = &source.from else {
+        return Ok(discover::look(config::options(&source.sockets)).await);
+    };
+    let text = fs::read(file).map_err(|error| Bad::usage(format!("read snapshot {}: {error}", file.display())))?;
+    Snapshot::from_json(&text).map_err(|error| {
+        let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
+        Bad::usage(format!("{} is {error}{cause}", file.display()))
+    })
+}
+
+/// Lists the candidates on standard error: standard output stays empty for whoever parses it.
+fn not_found(unresolved: &Unresolved, snapshot: &Snapshot, ascii: bool) -> anyhow::Result<Exit> {
+    let mut err = io::stderr().lock();
+    text::unresolved::render(unresolved, ascii, &mut err)?;
+    for gap in snapshot.facts.gaps().filter(|gap| !gap.absent) {
+        let line = format!("not read: {}: {}; {}", gap.object, gap.why, gap.fix);
+        writeln!(err, "{}", escape::terminal(&line, ascii))?;
+    }
+    Ok(Exit::NotFound)
+}
+
+/// Writes to standard output, buffered.
+fn print(write: impl FnOnce(&mut BufWriter<io::StdoutLock<'static>>) -> io::Result<()>) -> anyhow::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    write(&mut out).and_then(|()| out.flush()).context("write to standard output")
+}

@@ -1,0 +1,73 @@
+//! Arguments and environment, checked and completed: what the commands receive.
+
+use std::{
+    env,
+    io::{IsTerminal, stdout},
+    time::Duration,
+};
+
+use netdiag_agent::discover::Options;
+use netdiag_views::text::Style;
+
+use crate::cli::{Colour, Look, Sockets};
+
+/// Width of text that no terminal limits.
+const DEFAULT_WIDTH: usize = 80;
+
+/// Narrower than this, text would break within words; a terminal that is narrower wraps.
+const LEAST_WIDTH: usize = 60;
+
+/// Where to look, and for how long.
+pub(crate) fn options(sockets: &Sockets) -> Options {
+    let defaults = Options::default();
+    Options {
+        timeout: Duration::from_secs(sockets.timeout),
+        docker_socket: sockets.docker_socket.clone().unwrap_or(defaults.docker_socket),
+        ovsdb_socket: sockets.ovsdb_socket.clone().unwrap_or(defaults.ovsdb_socket),
+        ..defaults
+    }
+}
+
+/// How the answer looks.
+pub(crate) fn style(look: &Look) -> Style {
+    let terminal = stdout().is_terminal();
+    let columns = terminal.then(terminal_width).flatten();
+    Style {
+        width: look.width.map(usize::from).or(columns).unwrap_or(DEFAULT_WIDTH).max(LEAST_WIDTH),
+        colour: match look.color {
+            Colour::Always => true,
+            Colour::Never => false,
+            Colour::Auto => colour_wanted(terminal),
+        },
+        ascii: look.ascii || !locale_is_utf8(),
+        detail: look.verbose,
+        full_ids: look.full_ids,
+    }
+}
+
+/// `NO_COLOR` beats everything but the flag (no-color.org); `CLICOLOR_FORCE` and `FORCE_COLOR` beat the lack of a
+/// terminal.
+fn colour_wanted(terminal: bool) -> bool {
+    let set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0");
+    if env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
+        return false;
+    }
+    let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
+    set("CLICOLOR_FORCE") || set("FORCE_COLOR") || (terminal && !dumb)
+}
+
+/// Whether the locale can show more than ASCII: the first of `LC_ALL`, `LC_CTYPE` and `LANG` that is set decides (POSIX).
+/// Where none is set, UTF-8 is taken for granted: that is a pipe, a container or a cron job, not an old terminal.
+fn locale_is_utf8() -> bool {
+    let locale =
+        ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| env::var(name).ok().filter(|value| !value.is_empty()));
+    locale.is_none_or(|locale| {
+        let locale = locale.to_ascii_lowercase();
+        locale.ends_with("utf-8") || locale.ends_with("utf8")
+    })
+}
+
+fn terminal_width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(stdout()).ok()?;
+    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+}

@@ -1,0 +1,49 @@
+//! The published shape of JSON and YAML, apart from the model, so that the model may change without breaking anybody.
+//!
+//! Every field is always there: what is not known is `null`, what there is none of is an empty array. New fields do not
+//! raise [`crate::json_schema::SCHEMA_VERSION`]; a field that goes away or changes its meaning does. The documentation of a field is its
+//! description in the schema.
+
+/// The answer of `netdiag doctor`.
+mod doctor;
+/// One interface and what belongs to it.
+mod interface;
+/// The answer of `netdiag list`.
+mod list;
+/// The answer of `netdiag trace`, and what other answers share with it.
+mod trace;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+pub use self::{
+    doctor::{CheckDocument, DoctorDocument, Status},
+    interface::{
+        Counters, Direction, FloatingIp, HopDocument, InterfaceDocument, Netns, PublishedPort, RouterDocument,
+        RuleDocument, ServiceDocument, State,
+    },
+    list::{ListDocument, ListedInstance, ListedInterface},
+    trace::{FindingDocument, GapDocument, InstanceDocument, InstanceKind, Severity, TraceDocument, Verdict},
+};
+
+/// Version of the shapes in this module.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// A type of the model with a published shape.
+pub trait Published {
+    /// The shape.
+    type Document: Serialize + JsonSchema;
+
+    /// The same content in the published shape.
+    fn document(&self) -> Self::Document;
+}
+
+/// Every value as text.
+fn texts<T: ToString>(values: &[T]) -> Vec<String> {
+    values.iter().map(ToString::to_string).collect()
+}
+
+/// Every value in its published shape.
+fn published<'a, M, D: From<&'a M>>(values: &'a [M]) -> Vec<D> {
+    values.iter().map(D::from).collect()
+}

@@ -1,0 +1,139 @@
+//! Every text view, as a user sees it.
+
+use std::fmt::Write as _;
+
+use insta::assert_snapshot;
+use unicode_width::UnicodeWidthStr as _;
+
+use super::{Style, doctor, list, trace};
+use crate::{escape, fixtures, wide};
+
+fn text(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> String {
+    let mut out = Vec::new();
+    write(&mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+/// Everything there is, in one style.
+fn everything(style: &Style) -> Vec<(String, String)> {
+    let mut all: Vec<(String, String)> = fixtures::traces()
+        .iter()
+        .map(|(name, fixture)| ((*name).to_owned(), text(|out| trace::render(fixture, style, out))))
+        .collect();
+    all.push(("list".to_owned(), text(|out| list::render(&fixtures::listing(), style, out))));
+    all.push(("doctor".to_owned(), text(|out| doctor::render(&fixtures::report(), style, out))));
+    all
+}
+
+#[test]
+fn every_view_at_80_columns() {
+    for (name, shown) in everything(&Style::default()) {
+        assert_snapshot!(format!("{name}_80"), shown);
+    }
+}
+
+#[test]
+fn every_view_at_200_columns() {
+    for (name, shown) in everything(&Style { width: 200, ..Style::default() }) {
+        assert_snapshot!(format!("{name}_200"), shown);
+    }
+}
+
+#[test]
+fn every_view_with_details() {
+    for (name, shown) in everything(&Style { detail: 1, ..Style::default() }) {
+        assert_snapshot!(format!("{name}_v"), shown);
+    }
+}
+
+#[test]
+fn a_trace_with_the_commands_that_verify_it() {
+    let style = Style { detail: 2, ..Style::default() };
+    assert_snapshot!("healthy_vv", text(|out| trace::render(&fixtures::healthy(), &style, out)));
+}
+
+#[test]
+fn a_trace_in_ascii() {
+    let style = Style { ascii: true, ..Style::default() };
+    assert_snapshot!("broken_ascii", text(|out| trace::render(&fixtures::broken(), &style, out)));
+}
+
+#[test]
+fn a_trace_in_colour() {
+    let style = Style { colour: true, ..Style::default() };
+    let shown = text(|out| trace::render(&fixtures::broken(), &style, out));
+    assert_snapshot!("broken_colour", shown.replace('\u{1b}', "␛"));
+}
+
+#[test]
+fn a_listing_in_full() {
+    assert_snapshot!("list_wide", text(|out| wide::list(&fixtures::listing(), &Style::default(), out)));
+}
+
+#[test]
+fn no_line_is_wider_than_the_page() {
+    for width in 60..=200 {
+        for detail in 0..=2 {
+            for (ascii, full_ids) in [(false, false), (true, true)] {
+                for (name, shown) in everything(&Style { width, colour: false, ascii, detail, full_ids }) {
+                    for line in shown.lines() {
+                        assert!(line.width() <= width, "{name} at {width}, detail {detail}: {line:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn ascii_text_is_nothing_but_ascii() {
+    for width in [60, 80, 200] {
+        for (name, shown) in everything(&Style { width, ascii: true, detail: 2, ..Style::default() }) {
+            assert!(shown.is_ascii(), "{name}: {shown}");
+        }
+    }
+}
+
+#[test]
+fn no_hostile_character_reaches_the_terminal() {
+    for style in [Style::default(), Style { detail: 2, full_ids: true, ..Style::default() }] {
+        for (name, shown) in everything(&style) {
+            let found: Vec<char> = shown.chars().filter(|found| *found != '\n' && escape::is_hostile(*found)).collect();
+            assert!(found.is_empty(), "{name}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn colour_changes_nothing_but_colour() {
+    let plain = everything(&Style::default());
+    let painted = everything(&Style { colour: true, ..Style::default() });
+    for ((name, plain), (_, painted)) in plain.iter().zip(&painted) {
+        let mut stripped = String::new();
+        for (place, part) in painted.split('\u{1b}').enumerate() {
+            let text = if place == 0 { part } else { part.split_once('m').unwrap().1 };
+            stripped.write_str(text).unwrap();
+        }
+        assert_eq!(plain, &stripped, "{name}");
+    }
+    assert_eq!(plain.len(), painted.len());
+}
+
+#[test]
+fn every_fact_of_the_table_is_there_at_any_width() {
+    for width in [60, 80, 120, 200] {
+        let shown = text(|out| trace::render(&fixtures::healthy(), &Style { width, ..Style::default() }, out));
+        for fact in
+            ["tap1a2b3c4d-5e", "10.0.0.1/24", "1450", "REACHABLE", "15.2k pkts 1.4 MB", "tag 1", "172.24.4.2/24"]
+        {
+            assert!(shown.contains(fact), "{fact} at {width}: {shown}");
+        }
+    }
+}
+
+#[test]
+fn every_view_on_the_narrowest_page() {
+    for (name, shown) in everything(&Style { width: Style::NARROWEST, ..Style::default() }) {
+        assert_snapshot!(format!("{name}_60"), shown);
+    }
+}

@@ -1,0 +1,85 @@
+//! Numbers in compact units, as an eye compares them: `987`, `12.3k`, `4.5 MB`.
+
+use netdiag_model::{fact::LinkStats, netfilter::RuleCounters};
+
+/// Prefixes of the powers of a thousand.
+const PREFIXES: [&str; 7] = ["", "k", "M", "G", "T", "P", "E"];
+
+/// A count of things: exact below a thousand, three digits above.
+pub(super) fn count(number: u64) -> String {
+    let (digits, prefix) = scale(number);
+    format!("{digits}{prefix}")
+}
+
+/// A count of bytes, in decimal units as `ip -s -h` prints them.
+pub(super) fn bytes(number: u64) -> String {
+    let (digits, prefix) = scale(number);
+    format!("{digits} {prefix}B")
+}
+
+/// Packets and bytes.
+pub(super) fn traffic(packets: u64, octets: u64) -> String {
+    let unit = if packets == 1 { "pkt" } else { "pkts" };
+    format!("{} {unit} {}", count(packets), bytes(octets))
+}
+
+/// What a device has received, with its losses where there are any.
+pub(super) fn received(stats: &LinkStats) -> String {
+    with_losses(traffic(stats.rx_packets, stats.rx_bytes), stats.rx_dropped, stats.rx_errors)
+}
+
+/// What a device has sent, with its losses where there are any.
+pub(super) fn sent(stats: &LinkStats) -> String {
+    with_losses(traffic(stats.tx_packets, stats.tx_bytes), stats.tx_dropped, stats.tx_errors)
+}
+
+/// What a rule has counted.
+pub(super) fn counted(counters: RuleCounters) -> String {
+    traffic(counters.packets, counters.bytes)
+}
+
+/// Adds drops and errors to a count; a reader looks for them, and zeroes would hide them.
+fn with_losses(mut text: String, dropped: u64, errors: u64) -> String {
+    for (number, word) in [(dropped, "dropped"), (errors, "errors")] {
+        if number > 0 {
+            text = format!("{text} ({} {word})", count(number));
+        }
+    }
+    text
+}
+
+/// Three significant digits and the prefix of their power of a thousand.
+fn scale(number: u64) -> (String, &'static str) {
+    let mut unit = 1;
+    for prefix in PREFIXES {
+        let whole = number / unit;
+        if whole < 1000 {
+            let tenth = if unit == 1 { 0 } else { number % unit / (unit / 10) };
+            let exact = unit == 1 || whole >= 100;
+            return (if exact { whole.to_string() } else { format!("{whole}.{tenth}") }, prefix);
+        }
+        unit *= 1000;
+    }
+    (number.to_string(), "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{bytes, count, traffic};
+
+    #[test]
+    fn counts_keep_three_digits() {
+        let shown: Vec<String> = [0, 999, 1000, 1234, 99_999, 123_456, 1_000_000, u64::MAX].map(count).into();
+        assert_eq!(shown, ["0", "999", "1.0k", "1.2k", "99.9k", "123k", "1.0M", "18.4E"]);
+    }
+
+    #[test]
+    fn bytes_carry_their_unit() {
+        assert_eq!([0, 84, 1008].map(bytes), ["0 B", "84 B", "1.0 kB"]);
+    }
+
+    #[test]
+    fn one_packet_is_singular() {
+        assert_eq!(traffic(1, 84), "1 pkt 84 B");
+    }
+}

@@ -1,0 +1,27 @@
+//! Text without a limit to its width: every column, one line per thing, for a wide screen, `less -S` or `grep`.
+
+use std::io::{self, Write};
+
+use netdiag_model::{doctor::Report, list::Listing, trace::Trace};
+
+use crate::text::{self, Style};
+
+/// The same style without a limit, ids in full.
+const fn unlimited(style: &Style) -> Style {
+    Style { width: 2 * Style::UNLIMITED, full_ids: true, ..*style }
+}
+
+/// Writes a trace.
+pub fn trace(trace: &Trace, style: &Style, out: &mut impl Write) -> io::Result<()> {
+    text::trace::render(trace, &unlimited(style), out)
+}
+
+/// Writes a listing.
+pub fn list(listing: &Listing, style: &Style, out: &mut impl Write) -> io::Result<()> {
+    text::list::render(listing, &unlimited(style), out)
+}
+
+/// Writes a report.
+pub fn doctor(report: &Report, style: &Style, out: &mut impl Write) -> io::Result<()> {
+    text::doctor::render(report, &unlimited(style), out)
+}

@@ -1,0 +1,66 @@
+//! Installs packages with apt, without starting the daemons in them.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::packages::Need;
+use crate::command;
+
+/// One script, run as root once. A shell and not this program, because its trap also runs when the terminal interrupts
+/// both.
+///
+/// Packages of daemons start them when they are installed, unless `policy-rc.d` says otherwise. The lab runs its own
+/// in namespaces of its own; on the machine itself nothing is to run that was not running before.
+const SCRIPT: &str = r#"
+set -eu
+exec >&2
+guard=/usr/sbin/policy-rc.d
+mark='# Written by netdiag (cargo xtask setup) while it installs. If you find it later, remove it.'
+if [ -e "$guard" ] && ! grep -qxF "$mark" "$guard"; then
+    echo "$guard exists already and decides which of the installed daemons start"
+else
+    trap 'rm -f "$guard"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    printf '#!/bin/sh\n%s\nexit 101\n' "$mark" >"$guard"
+    chmod 755 "$guard"
+    echo "no daemon is started: $guard forbids it until the installation is over"
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update || echo "the package lists could not all be refreshed; going on with what there is"
+apt-get install --yes --no-install-recommends "$@"
+"#;
+
+/// Installs the packages of all these needs.
+pub(super) fn install(needs: &[&Need]) -> Result<()> {
+    if command::find("apt-get").is_none() {
+        bail!("this machine has no apt-get; install what is listed above by its own package manager");
+    }
+    let mut packages: Vec<_> = needs.iter().flat_map(|need| need.packages()).copied().collect();
+    packages.sort_unstable();
+    packages.dedup();
+    let mut shell = as_root("sh")?;
+    shell.args(["-c", SCRIPT, "netdiag-setup"]).args(&packages);
+    command::run(&mut shell).with_context(|| format!("install {}", packages.join(" ")))?;
+    if std::fs::exists("/run/systemd/system").unwrap_or(false) {
+        eprintln!(
+            "the next boot starts what was installed; `systemctl disable openvswitch-switch docker containerd` keeps \
+             it from that"
+        );
+    }
+    Ok(())
+}
+
+/// A command that runs with root's rights.
+fn as_root(program: &str) -> Result<Command> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(Command::new(program));
+    }
+    if command::find("sudo").is_none() {
+        bail!("installing packages needs root, and there is no sudo: run `cargo xtask setup` as root once");
+    }
+    let mut sudo = Command::new("sudo");
+    sudo.arg(program);
+    Ok(sudo)
+}

@@ -1,0 +1,128 @@
+//! The Debian and Ubuntu packages netdiag's build, lab and tests use, and how to tell that one is not needed.
+
+use std::process::Command;
+
+use crate::command;
+
+/// Something that must be on the machine, the packages that bring it, and what it is for.
+#[derive(Debug)]
+pub(crate) struct Need {
+    /// How to tell that it is there already.
+    pub(crate) sign: Sign,
+    /// Packages that bring it; where there are several lists, the first whose packages the machine's archive has.
+    pub(crate) from: &'static [&'static [&'static str]],
+    /// What netdiag uses it for.
+    pub(crate) reason: &'static str,
+    /// True if building needs it, and not just the lab.
+    pub(crate) build: bool,
+}
+
+/// How to tell that something is installed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Sign {
+    /// All these programs can be found.
+    Programs(&'static [&'static str]),
+    /// This program can be found, and runs where there is no dynamic linker.
+    StaticProgram(&'static str),
+}
+
+impl Need {
+    /// One that a package of the same kind brings.
+    const fn lab(
+        programs: &'static [&'static str],
+        from: &'static [&'static [&'static str]],
+        reason: &'static str,
+    ) -> Self {
+        Self { sign: Sign::Programs(programs), from, reason, build: false }
+    }
+
+    /// True if it is there, wherever it came from.
+    pub(crate) fn is_met(&self) -> bool {
+        match self.sign {
+            Sign::Programs(names) => names.iter().all(|name| command::find(name).is_some()),
+            Sign::StaticProgram(name) => is_static(name),
+        }
+    }
+
+    /// Names of the packages to install on this machine.
+    pub(crate) fn packages(&self) -> &'static [&'static str] {
+        let [alternatives @ .., last] = self.from else { return &[] };
+        alternatives.iter().copied().find(|names| names.iter().all(|name| is_known(name))).unwrap_or(last)
+    }
+}
+
+/// Everything.
+pub(crate) const NEEDS: &[Need] = &[
+    Need {
+        sign: Sign::Programs(&["cc"]),
+        from: &[&["gcc", "libc6-dev"]],
+        reason: "links every Rust program",
+        build: true,
+    },
+    Need::lab(
+        &["ovs-vswitchd", "ovsdb-server", "ovs-vsctl", "ovs-ofctl", "ovs-appctl"],
+        &[&["openvswitch-switch"]],
+        "the lab's virtual switch",
+    ),
+    Need::lab(&["dockerd"], &[&["docker.io"]], "the lab's instances are Docker containers"),
+    // Debian 13 has the client in a package of its own; before, and in Ubuntu, it comes with the daemon.
+    Need::lab(&["docker"], &[&["docker-cli"], &["docker.io"]], "starts the lab's instances"),
+    Need::lab(&["dnsmasq"], &[&["dnsmasq-base"]], "the DHCP server of the lab's networks"),
+    Need::lab(
+        &["iptables", "iptables-save", "iptables-legacy-save", "ip6tables-save"],
+        &[&["iptables"]],
+        "the lab's NAT and security-group rules, and reading them",
+    ),
+    Need::lab(&["nft"], &[&["nftables"]], "reading nftables rules"),
+    Need::lab(&["ip", "bridge", "tc"], &[&["iproute2"]], "the lab's namespaces, devices and routes"),
+    Need {
+        sign: Sign::StaticProgram("busybox"),
+        from: &[&["busybox-static"]],
+        reason: "the image of the lab's containers",
+        build: false,
+    },
+    Need::lab(&["ethtool"], &[&["ethtool"]], "device settings, for comparison"),
+    Need::lab(&["conntrack"], &[&["conntrack"]], "tracked connections, for comparison"),
+    Need::lab(&["ping"], &[&["iputils-ping"]], "traffic between the lab's instances"),
+    Need::lab(&["arping"], &[&["iputils-arping"]], "announces the lab's floating IPs"),
+    Need::lab(&["tcpdump"], &[&["tcpdump"]], "what really is on the wire, for comparison"),
+    Need::lab(&["nsenter", "unshare"], &[&["util-linux"]], "enters and makes the lab's namespaces"),
+    Need::lab(&["modprobe"], &[&["kmod"]], "loads the kernel's openvswitch where it is a module"),
+    Need::lab(&["dot"], &[&["graphviz"]], "checks the DOT output"),
+    Need::lab(&["tmux"], &[&["tmux"]], "a terminal for the tests of what is drawn"),
+];
+
+/// True if the machine's package lists have the package.
+fn is_known(package: &str) -> bool {
+    Command::new("apt-cache")
+        .args(["show", "--no-all-versions", package])
+        .output()
+        .is_ok_and(|out| out.status.success())
+}
+
+/// True if the program exists and has no dynamic linker to look for.
+fn is_static(name: &str) -> bool {
+    let Some(path) = command::find(name) else { return false };
+    // `ldd` fails on a static program and says "statically linked" of a position-independent one.
+    let listed = Command::new("ldd").arg(path).env("LC_ALL", "C").output();
+    listed.is_ok_and(|out| !out.status.success() || out.stdout.windows(17).any(|part| part == b"statically linked"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NEEDS, is_static};
+
+    #[test]
+    fn every_need_names_packages_and_a_reason() {
+        for need in NEEDS {
+            assert!(need.from.iter().all(|names| !names.is_empty()) && !need.from.is_empty(), "{need:?}");
+            assert!(!need.reason.is_empty(), "{need:?}");
+        }
+    }
+
+    #[test]
+    fn a_dynamic_program_is_not_taken_for_a_static_one() {
+        assert!(!is_static("apt-get"));
+        assert!(!is_static("no-such-program-anywhere"));
+    }
+}
