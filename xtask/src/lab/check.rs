@@ -206,8 +206,7 @@ impl Probe {
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said).into_owned();
         if !output.status.success() {
-            let said: Vec<_> = said.lines().filter(|line| !line.trim().is_empty()).collect();
-            bail!("busybox {}: {}: {}", words.join(" "), output.status, said.join("; "));
+            bail!("busybox {}: {}: {}", words.join(" "), output.status, said.trim());
         }
         Ok(said)
     }
