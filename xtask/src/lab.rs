@@ -23,9 +23,13 @@
 //! 1. Add it to [`inventory::Profile`], and to the two `match`es in `profile`.
 //! 2. Write `profile/<name>.rs` with `plan(&Spec) -> Inventory` and `build(&Host) -> Result<Built>`. `build` runs inside the
 //!    lab host: everything has its standard path there, and commands are run as they are (`command::run`).
-//! 3. Shared pieces: `ovs` (daemons, bridges, ports, flows), `runtime` (instances as containers or plain namespaces),
-//!    `docker`, `image`, `netns`, `dhcp` and `nova_docker` (how a port gets into an instance).
-//! 4. What `check` needs to know beyond the inventory's types becomes a field of the inventory.
+//! 3. Shared pieces: `ovs` (daemons, transactions, flows), `runtime` (instances as containers or plain namespaces),
+//!    `docker`, `image`, `netns`, `dhcp`, and `nova_docker` (how a port gets into an instance).
+//! 4. One more way to plug Neutron's ports is a `neutron::plan::Cabling` (which devices lie between the instance and
+//!    br-int) and a `build` that makes these devices and hands the last one to `neutron::agent::Agent::plug_instance`.
+//! 5. What `check` needs to know beyond the inventory's types becomes a field of the inventory, and a probe in `check`.
+//!
+//! Nothing a builder starts needs to be stopped: it ends with the host.
 
 use anyhow::Result;
 

@@ -176,11 +176,11 @@ fn probe(lab: &Inventory, instance: &Instance, action: Action) -> Result<Probe> 
 impl Probe {
     fn run(&self) -> Result<()> {
         match &self.action {
-            Action::Ping { to, .. } => self.busybox(&["ping", "-c", "1", "-W", "5", &to.to_string()], "").map(drop),
+            Action::Ping { to, .. } => self.busybox(&["ping", "-c", "1", "-W", "10", &to.to_string()], "").map(drop),
             Action::Fetch { to, name, seen, .. } => {
                 // Not wget: the one of a static busybox crashes in glibc when it is given a timeout.
                 let request = format!("GET {} HTTP/1.0\r\n\r\n", image::WHOAMI);
-                let words = ["timeout", "8", "busybox", "nc", "-w", "5", &to.to_string(), "80"];
+                let words = ["timeout", "15", "busybox", "nc", "-w", "10", &to.to_string(), "80"];
                 let answer = self.busybox(&words, &request)?;
                 expect_answer(answer.lines().next_back().unwrap_or_default(), name, *seen)
             }
@@ -227,7 +227,48 @@ fn expect_answer(answer: &str, name: &str, seen: Option<Ipv4Addr>) -> Result<()>
 
 #[cfg(test)]
 mod tests {
-    use super::expect_answer;
+    use super::{expect_answer, probes};
+    use crate::lab::{
+        inventory::{Inventory, Profile},
+        profile,
+        spec::Spec,
+    };
+
+    /// The example as it is once its instances run.
+    fn running() -> Inventory {
+        let spec = Spec { name: "lab".into(), profile: Profile::NeutronOvs, instances: 0, no_docker: false };
+        let mut lab = profile::plan(&spec);
+        for instance in &mut lab.instances {
+            instance.container_id = Some(instance.uuid.to_string());
+        }
+        lab
+    }
+
+    #[test]
+    fn every_way_a_packet_can_take_is_tried() {
+        let texts: Vec<_> = probes(&running()).unwrap().iter().map(ToString::to_string).collect();
+        for expected in [
+            "web-1: TCP to 10.0.0.3 (web-2, same network), seen as 10.0.0.2",
+            "db-2: TCP to 10.0.0.5 (web-3, same network), seen as 10.0.0.4",
+            "web-1: TCP to 10.0.1.2 (db-1, by demo-router), seen as 10.0.0.2",
+            "web-1: ping 10.0.0.1 (demo-router)",
+            "web-1: TCP to 203.0.113.10 (outside), seen as 172.24.4.6",
+            "web-2: TCP to 203.0.113.10 (outside), seen as 172.24.4.2",
+            "outside: TCP to 172.24.4.9 (floating IP of web-3), seen as 203.0.113.10",
+            "web-2: TCP to 172.24.4.6 (floating IP of web-1)",
+            "other-1: TCP to 169.254.169.254 (metadata), seen as 10.0.0.2",
+        ] {
+            assert!(texts.iter().any(|text| text == expected), "{expected} is not among\n{}", texts.join("\n"));
+        }
+        assert_eq!(texts.iter().filter(|text| text.contains("DHCP")).count(), 3);
+    }
+
+    #[test]
+    fn instance_that_was_not_started_is_an_error_instead_of_a_probe_left_out() {
+        let mut lab = running();
+        lab.instances[0].container_id = None;
+        assert!(probes(&lab).is_err());
+    }
 
     #[test]
     fn answer_of_another_machine_or_for_another_source_is_a_failure() {

@@ -29,7 +29,7 @@ const EXTERNAL: &str = "public";
 /// Local VLAN of the external network on [`FIRST`], the only host that has it.
 const EXTERNAL_TAG: u16 = 2;
 
-/// Networks beyond the three of the example are added when more than this many further instances each would share one.
+/// How many further instances share a network: the three of the example are filled in turn, then others one by one.
 ///
 /// The datapath in user space compares every address of the host with every port a broadcast goes to (`xport_has_ip` of
 /// Open vSwitch), so one network with hundreds of ports on one host takes a second for an ARP request.
@@ -71,19 +71,20 @@ fn example() -> Vec<Wish> {
     ]
 }
 
-/// The example with as many further instances as are asked for.
+/// The example with as many further instances as are asked for, and the number of networks they need.
+///
+/// An instance is the same whatever is asked for beyond it.
 fn wishes(asked: u32) -> (Vec<Wish>, usize) {
     let mut wishes = example();
     let more = usize::try_from(asked).unwrap_or(usize::MAX).saturating_sub(wishes.len());
-    let networks = more.div_ceil(INSTANCES_A_NETWORK).max(3);
     for place in 0..more {
-        let network = place % networks;
+        let network = if place < 3 * INSTANCES_A_NETWORK { place % 3 } else { place / INSTANCES_A_NETWORK };
         // Project `other` lives on the first host alone.
         let host = if place % 4 == 3 && network != 2 { SECOND } else { FIRST };
         let floating = u8::try_from(place / 5 + 20).ok().filter(|octet| place % 5 == 0 && *octet < 250);
         wishes.push(Wish { name: format!("scale-{}", place + 1), host, networks: vec![network], floating });
     }
-    (wishes, networks)
+    (wishes, more.div_ceil(INSTANCES_A_NETWORK).max(3))
 }
 
 /// Plans the deployment for a profile with this cabling.
@@ -100,7 +101,7 @@ pub(crate) fn plan(spec: &Spec, cabling: &Cabling) -> Inventory {
             networks[*place].tags.insert(wish.host.into(), tag);
             let index = 100_000 + number * 4 + u32::try_from(position).unwrap_or(0);
             let mut port = port(&made, position, &networks[*place], mac(index));
-            port.address.address = host_address(&networks[*place], used[*place]);
+            port.address.address = at(networks[*place].cidr, used[*place]);
             port.host_devices = (cabling.host_devices)(&port.id);
             port.vlan_tag = Some(tag);
             if position == 0 {
@@ -150,7 +151,7 @@ fn hosts() -> Vec<Host> {
     vec![host(FIRST, Role::Compute, first), host(SECOND, Role::Compute, second), host("outside", Role::Outside, third)]
 }
 
-/// Name, project, and third octet of the network at a place.
+/// Name and project of the network at a place.
 fn label(place: usize) -> (String, &'static str) {
     match place {
         0 => ("private".into(), "demo"),
@@ -224,13 +225,10 @@ fn local_vlan(host: &str, place: usize) -> u16 {
     }
 }
 
+/// The address in a /24 that ends in `octet`.
 fn at(subnet: Cidr, octet: u8) -> Ipv4Addr {
     let [a, b, c, _] = subnet.address.octets();
     Ipv4Addr::new(a, b, c, octet)
-}
-
-fn host_address(network: &Network, octet: u8) -> Ipv4Addr {
-    at(network.cidr, octet)
 }
 
 fn external_address(octet: u8) -> Ipv4Addr {
@@ -357,8 +355,11 @@ mod tests {
 
     #[test]
     fn identities_do_not_depend_on_the_number_of_instances() {
-        let (small, large) = (planned(0), planned(900));
-        assert_eq!(small.instances[..], large.instances[..small.instances.len()]);
+        let large = planned(900);
+        for count in [0, 100, 500] {
+            let small = planned(count);
+            assert_eq!(small.instances[..], large.instances[..small.instances.len()]);
+        }
     }
 
     #[test]
