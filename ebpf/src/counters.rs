@@ -5,7 +5,7 @@ use netdiag_common::abi::value::Counter;
 use crate::maps::COUNTERS;
 
 /// Counts one packet of `length` bytes. `None` only if the map had no such element, which the verifier cannot know.
-#[inline(always)]
+#[inline]
 pub fn add(length: u32) -> Option<&'static mut Counter> {
     let counter = COUNTERS.get_ptr_mut(0)?;
     // SAFETY: the map outlives every run of the program, the pointer is to this CPU's own element, and programs on one

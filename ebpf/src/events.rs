@@ -13,7 +13,7 @@ use netdiag_common::{
 use crate::maps::EVENTS;
 
 /// Says that a packet was counted.
-#[inline(always)]
+#[inline]
 pub fn counted(ctx: &TcContext, counter: &mut Counter) {
     let Some(mut record) = EVENTS.reserve(0) else {
         counter.lost = counter.lost.wrapping_add(1);
@@ -29,7 +29,7 @@ pub fn counted(ctx: &TcContext, counter: &mut Counter) {
 }
 
 /// Index of the device the program is attached to.
-#[inline(always)]
+#[inline]
 fn ifindex(ctx: &TcContext) -> u32 {
     // SAFETY: the kernel hands a classifier a valid `__sk_buff` for the whole run, and the verifier rewrites this load
     // of one of its fields.

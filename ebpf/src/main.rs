@@ -23,8 +23,9 @@ mod maps;
 ///
 /// It returns `TC_ACT_UNSPEC`, which is `TCX_NEXT`: with either attachment the packet goes on to whatever other
 /// program is on the hook, so this one can never open what that one closes.
+#[expect(clippy::needless_pass_by_value, reason = "an entry point is handed its context")]
 #[classifier]
-pub fn count(ctx: TcContext) -> i32 {
+fn count(ctx: TcContext) -> i32 {
     if let Some(counter) = counters::add(ctx.len()) {
         events::counted(&ctx, counter);
     }

@@ -1,4 +1,5 @@
 //! Discovery on a real kernel: what is built with `ip` in throw-away namespaces is mapped back exactly.
+#![expect(clippy::unwrap_used, reason = "a harness that fails fails the test")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +10,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use netdiag_agent::{
@@ -87,7 +88,7 @@ fn ip_batch(options: &[&str], commands: &str) {
     let mut ip = Command::new("ip");
     ip.args(options).args(["-batch", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
     let mut ip = ip.spawn().unwrap();
-    ip.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
+    ip.stdin.take().unwrap().write_all(format!("{commands}\n").as_bytes()).unwrap();
     let output = ip.wait_with_output().unwrap();
     assert!(output.status.success(), "ip {options:?}:\n{commands}{}", String::from_utf8_lossy(&output.stderr));
 }
@@ -247,15 +248,15 @@ impl Topology {
     }
 
     fn build(&self, namespaces: &[Netns]) {
-        let mut pairs = String::new();
+        let mut pairs = Vec::new();
         let ends = self.ends();
         for pair in ends.chunks(2) {
             let [one, other] = pair else { panic!("ends come in pairs") };
             let [one_ns, other_ns] = [one, other].map(|end| &namespaces[end.end.netns].0);
-            pairs +=
-                &format!("link add {} netns {one_ns} type veth peer name {} netns {other_ns}\n", one.name, other.name);
+            let peer = format!("peer name {} netns {other_ns}", other.name);
+            pairs.push(format!("link add {} netns {one_ns} type veth {peer}", one.name));
         }
-        ip_batch(&[], &pairs);
+        ip_batch(&[], &pairs.join("\n"));
         for (place, netns) in namespaces.iter().enumerate() {
             netns.ip(&self.commands(place, &ends));
         }
@@ -263,26 +264,26 @@ impl Topology {
 
     /// What makes one namespace, of which the veth ends are there already, as planned.
     fn commands(&self, netns: usize, ends: &[PlannedEnd<'_>]) -> String {
-        let mut commands = String::new();
+        let mut commands = Vec::new();
         for (name, bridge) in self.bridges_of(netns) {
             let filter = if bridge.vlan_filtering { "vlan_filtering 1" } else { "" };
-            commands += &format!("link add {name} type bridge {filter}\n");
+            commands.push(format!("link add {name} type bridge {filter}"));
         }
         for end in ends.iter().filter(|end| end.end.netns == netns) {
             let (name, state) = (&end.name, if end.end.up { "up" } else { "down" });
             let master = end.master.as_ref().map(|master| format!("master {master}")).unwrap_or_default();
-            commands += &format!("link set {name} mtu {} {state} {master}\n", end.end.mtu);
+            commands.push(format!("link set {name} mtu {} {state} {master}", end.end.mtu));
             if let Some(address) = end.address() {
-                commands += &format!("address add {address}/24 dev {name}\n");
+                commands.push(format!("address add {address}/24 dev {name}"));
             }
             if let Some((destination, gateway)) = end.route() {
-                commands += &format!("route add {destination} via {gateway} dev {name}\n");
+                commands.push(format!("route add {destination} via {gateway} dev {name}"));
             }
         }
         for (name, bridge) in self.bridges_of(netns) {
-            commands += &format!("link set {name} mtu {} {}\n", bridge.mtu, if bridge.up { "up" } else { "down" });
+            commands.push(format!("link set {name} mtu {} {}", bridge.mtu, if bridge.up { "up" } else { "down" }));
         }
-        commands
+        commands.join("\n")
     }
 
     /// The map of what was planned. The states of links are the kernel's own affair, so they come from `ip`.
@@ -403,9 +404,10 @@ fn mapped(link: &LinkFact, peer: Option<(usize, String)>, master: Option<String>
         master,
         peer,
         addresses: v4.map(|address| address.address.to_string()).collect(),
-        vlan_filtering: match link.detail {
-            LinkDetail::Bridge { vlan_filtering, .. } => Some(vlan_filtering),
-            _ => None,
+        vlan_filtering: if let LinkDetail::Bridge { vlan_filtering, .. } = link.detail {
+            Some(vlan_filtering)
+        } else {
+            None
         },
         is_port: link.bridge_port.is_some(),
     }
@@ -580,4 +582,34 @@ fn without_privilege_the_own_namespace_is_read_and_the_rest_is_few_gaps() {
     let gaps: Vec<_> = facts.gaps().filter(|gap| gap.source == SourceKind::Netns).collect();
     assert!(gaps.iter().any(|gap| gap.why.contains("Operation not permitted")), "{gaps:#?}");
     assert!(gaps.len() <= 4, "{gaps:#?}");
+}
+
+#[test]
+#[ignore = "a measurement: cargo test --release -p netdiag-tests --test topology -- --ignored --nocapture"]
+fn two_hundred_namespaces_are_read_within_a_second() {
+    if !require_root() {
+        return;
+    }
+    let host = Netns::new();
+    host.ip("link add br0 type bridge\nlink set br0 up\n");
+    let namespaces: Vec<_> = (0..200).map(|_| Netns::new()).collect();
+    for (place, netns) in namespaces.iter().enumerate() {
+        host.ip(&format!(
+            "link add veth{place} type veth peer name eth0 netns {}\nlink set veth{place} master br0 up\n",
+            netns.0
+        ));
+        let address = Ipv4Addr::from_bits(Ipv4Addr::new(10, 99, 0, 1).to_bits() + u32::try_from(place).unwrap());
+        netns.ip(&format!(
+            "link set lo up\nlink set eth0 up\naddress add {address}/16 dev eth0\nroute add default via 10.99.255.254\n"
+        ));
+    }
+    let started = Instant::now();
+    let facts = discover(Options::default());
+    let took = started.elapsed();
+    for report in &facts.reports {
+        eprintln!("{:>10}: {} ms", report.source.name(), report.took_ms);
+    }
+    eprintln!("{} namespaces in {} ms", facts.namespaces.len(), took.as_millis());
+    assert!(namespaces.iter().all(|netns| netns.network(&facts).nsids.len() == 1));
+    assert!(took < Duration::from_secs(1));
 }

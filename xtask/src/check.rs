@@ -73,8 +73,8 @@ fn dependencies(root: &Path) -> Result<()> {
     }
     for manifest in ["Cargo.toml", "ebpf/Cargo.toml"] {
         let mut deny = Command::new("cargo-deny");
-        deny.args(["--manifest-path", manifest, "--locked", "check", "--config"]).arg(root.join("deny.toml"));
-        command::run(deny.args(["bans", "licenses", "sources"]).current_dir(root))?;
+        deny.args(["--manifest-path", manifest, "--locked", "--config"]).arg(root.join("deny.toml"));
+        command::run(deny.args(["check", "bans", "licenses", "sources"]).current_dir(root))?;
     }
     Ok(())
 }

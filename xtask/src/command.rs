@@ -52,6 +52,30 @@ pub(crate) fn cargo(root: &Path) -> Command {
     command
 }
 
+/// True for root.
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Whoever is not root needs sudo.
+pub(crate) fn require_sudo() -> Result<()> {
+    if find("sudo").is_none() {
+        bail!("this needs root, and there is no sudo: run it as root");
+    }
+    Ok(())
+}
+
+/// A command that runs with root's rights. What tells the lab that it runs in CI goes with it.
+pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Result<Command> {
+    if is_root() {
+        return Ok(Command::new(program));
+    }
+    require_sudo()?;
+    let mut sudo = Command::new("sudo");
+    sudo.arg("--preserve-env=CI,NETDIAG_CI").arg(program);
+    Ok(sudo)
+}
+
 /// The command as a reader would type it, for messages.
 pub(crate) fn line(command: &Command) -> String {
     let words = [command.get_program()].into_iter().chain(command.get_args());

@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | [`setup`] | installs what the other verbs use, after saying what | root or sudo, if something is missing |
 //! | [`build`] | the eBPF programs, then the binary that carries them | nothing |
+//! | [`demo`] | a compute host, and the trace of one of its instances | root or sudo |
+//! | [`test`] | every test there is | root or sudo |
 //! | [`check`] | what CI runs without privileges | nothing |
 //! | [`lab`] | throw-away compute hosts | root, the lab's packages |
 //! | [`arch`] | which crate may depend on which | nothing |
@@ -21,10 +23,14 @@ mod build;
 mod check;
 /// Starts other programs, and finds them.
 mod command;
+/// A compute host, and the trace of one of its instances.
+mod demo;
 /// Throw-away compute hosts.
 mod lab;
 /// Installs what the other verbs use, after saying what.
 mod setup;
+/// Every test there is.
+mod test;
 /// Where things are in this workspace.
 mod workspace;
 
@@ -36,6 +42,10 @@ enum Verb {
     Setup(setup::Args),
     /// Build the eBPF programs, then the netdiag binary that carries them
     Build(build::Args),
+    /// Bring a compute host up and trace one of its instances
+    Demo(demo::Args),
+    /// Run every test, those that need a real kernel included
+    Test(test::Args),
     /// Run every check that needs no privilege: what CI runs
     Check(check::Args),
     /// A throw-away compute host: bring one up, work in it, throw it away
@@ -48,6 +58,8 @@ fn main() -> ExitCode {
     let done = match Verb::parse() {
         Verb::Setup(args) => setup::run(args),
         Verb::Build(args) => build::run(args),
+        Verb::Demo(args) => demo::run(args),
+        Verb::Test(args) => test::run(args),
         Verb::Check(args) => check::run(args),
         Verb::Lab(args) => lab::run(args),
         Verb::Arch => arch::run(),

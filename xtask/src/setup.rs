@@ -1,6 +1,6 @@
 //! `cargo xtask setup`: installs what the other verbs use, after saying what.
 //!
-//! Every verb starts with [`ensure`], so nobody has to run this one first. What is already there, from whatever
+//! Every verb starts with `ensure`, so nobody has to run this one first. What is already there, from whatever
 //! source, is left as it is: a program counts, not the package it came from.
 
 use std::{

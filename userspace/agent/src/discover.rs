@@ -1,7 +1,7 @@
-//! Runs all sources at once and merges what they saw into a [`Snapshot`]. Flow: discover.
+//! Runs all sources at once and merges what they saw into a snapshot. Flow: discover.
 //!
-//! The policy for failure is the same for every source: it degrades. What a source cannot read becomes a [`Gap`] in its
-//! report; a source that hangs is cut off after [`Options::timeout`] and becomes one gap; none can fail the whole.
+//! The policy for failure is the same for every source: it degrades. What a source cannot read becomes a gap in its
+//! report; a source that hangs is cut off after its timeout and becomes one gap; none can fail the whole.
 
 use std::{
     error::Error,

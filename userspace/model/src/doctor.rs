@@ -1,7 +1,7 @@
 //! What a host can and cannot do, as a table of checks. Flow: discover.
 //!
 //! A check has three outcomes besides "well": it stands in the way, it deserves a look, or it could not be made.
-//! Unknown is never taken for "no". The agent makes the checks that ask the kernel or a daemon; [`from_facts`] draws
+//! Unknown is never taken for "no". The agent makes the checks that ask the kernel or a daemon; [`from_facts`](crate::doctor::from_facts) draws
 //! those that follow from what the sources saw, so that they can be drawn from a snapshot as well.
 
 use serde::{Deserialize, Serialize};

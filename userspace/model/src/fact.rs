@@ -1,7 +1,7 @@
 //! What one source saw, with where it saw it. Flow: discover.
 //!
 //! A fact is as close to the source as a type can be: nothing is joined, guessed or left out here. A source that could
-//! not read something says so in a [`Gap`]; it never leaves a silent hole. Text from outside (container names, labels,
+//! not read something says so in a [`Gap`](crate::fact::Gap); it never leaves a silent hole. Text from outside (container names, labels,
 //! external ids) is kept as it came and is hostile: views escape it.
 
 use std::{

@@ -64,6 +64,12 @@ impl Ruleset {
         (Self { backend, ipv6, tables }, problems)
     }
 
+    /// Whether no rule and no policy of it does anything.
+    pub fn is_empty(&self) -> bool {
+        let mut chains = self.tables.iter().flat_map(Table::chains);
+        chains.all(|chain| chain.rules.is_empty() && chain.policy != Some(ChainPolicy::Drop))
+    }
+
     /// A table by name; of nftables tables of one name in several families, the first.
     pub fn table(&self, name: &str) -> Option<&Table> {
         self.tables.iter().find(|table| table.name == name)

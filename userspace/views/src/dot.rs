@@ -36,7 +36,8 @@ fn heading(picture: &Picture) -> String {
 fn write_panel(number: usize, panel: &Panel, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "  subgraph cluster_{number} {{")?;
     writeln!(out, "    label=\"{}\"; color=\"#8c959f\"; style=rounded;", left(&panel.caption, 90))?;
-    for (direction, places) in [(Direction::Outward, &panel.outward), (Direction::Inward, &panel.inward)] {
+    // Graphviz puts what comes later further left.
+    for (direction, places) in [(Direction::Inward, &panel.inward), (Direction::Outward, &panel.outward)] {
         write_path((number, direction), places, out)?;
     }
     writeln!(out, "  }}")
@@ -55,7 +56,10 @@ fn write_path(path: (usize, Direction), places: &[Place], out: &mut impl Write) 
     for (place, group) in places.iter().enumerate() {
         let label = left(&group.label, COLUMNS);
         writeln!(out, "      subgraph cluster_{panel}{name}_{place} {{")?;
-        writeln!(out, "        label=\"{label}\"; color=\"#d0d7de\"; fontcolor=\"#57606a\"; bgcolor=\"#f6f8fa\";")?;
+        writeln!(
+            out,
+            "        label=\"{label}\"; color=\"#d0d7de\"; fontcolor=\"#57606a\"; fontsize=10; bgcolor=\"#f6f8fa\";"
+        )?;
         for stop in &group.stops {
             write_stop(&format!("{name}{panel}_{}", stop.number), stop, out)?;
         }

@@ -139,6 +139,18 @@ mod tests {
     }
 
     #[test]
+    fn each_of_the_known_tricks_is_hostile_and_no_letter_is() {
+        let tricks = "\u{0}\u{7}\u{8}\u{1b}\u{7f}\u{85}\u{9b}\u{9d}\u{a0}\u{ad}\u{300}\u{34f}\u{61c}\u{180e}\u{200b}\u{200d}\
+                      \u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202d}\u{202e}\u{2060}\u{2066}\u{2069}\u{206f}\u{3000}\u{fe0f}\
+                      \u{feff}\u{fff9}\u{e0001}\u{e007f}";
+        let tame: Vec<char> = tricks.chars().filter(|trick| !is_hostile(*trick)).collect();
+        assert!(tame.is_empty(), "{tame:?}");
+        let letters = "az AZ 09 ~!@#$%^&*()_+ äöüß ñ ł 数据库 한국 שלום العربية привет …→✓";
+        let refused: Vec<char> = letters.chars().filter(|letter| is_hostile(*letter)).collect();
+        assert!(refused.is_empty(), "{refused:?}");
+    }
+
+    #[test]
     fn what_is_hidden_becomes_visible() {
         assert_eq!(terminal("a\u{1b}[2Jb\n\u{202e}", false), r"a\u{1b}[2Jb\n\u{202e}");
     }

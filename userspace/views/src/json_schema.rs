@@ -1,7 +1,7 @@
 //! The published shape of JSON and YAML, apart from the model, so that the model may change without breaking anybody.
 //!
 //! Every field is always there: what is not known is `null`, what there is none of is an empty array. New fields do not
-//! raise [`SCHEMA_VERSION`]; a field that goes away or changes its meaning does. The documentation of a field is its
+//! raise [`crate::json_schema::SCHEMA_VERSION`]; a field that goes away or changes its meaning does. The documentation of a field is its
 //! description in the schema.
 
 /// The answer of `netdiag doctor`.

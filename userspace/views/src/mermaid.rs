@@ -15,7 +15,7 @@ pub fn render(trace: &Trace, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "flowchart LR")?;
     let answer = [&picture.title, &picture.seen, &picture.answer].map(|line| escape::mermaid(line)).join("<br/>");
     writeln!(out, "  answer[\"{answer}\"]")?;
-    writeln!(out, "  style answer fill:#ffffff,stroke:{},color:#1f2328", picture::colour(picture.state))?;
+    writeln!(out, "  style answer fill:#ffffff,stroke:{},color:#1f2328", picture::answer_colour(picture.state))?;
     let mut links = 0;
     for (number, panel) in picture.panels.iter().enumerate() {
         writeln!(out, "  subgraph p{number}[\"{}\"]", escape::mermaid(&panel.caption))?;

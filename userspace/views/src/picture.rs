@@ -163,6 +163,14 @@ pub(crate) const fn badge(state: HopState) -> Option<&'static str> {
     }
 }
 
+/// The colour of an answer.
+pub(crate) const fn answer_colour(state: HopState) -> &'static str {
+    match state {
+        HopState::Ok => INWARD,
+        HopState::Warning | HopState::Unknown | HopState::Broken => colour(state),
+    }
+}
+
 /// The colour of a state on a light background, at least 4.5 to 1 against white.
 pub(crate) const fn colour(state: HopState) -> &'static str {
     match state {

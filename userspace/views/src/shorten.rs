@@ -12,6 +12,11 @@ const DIGEST_SHOWN: usize = 12;
 
 /// Replaces each UUID in the text by its first eight digits and `…`, and each 64-digit id by its first twelve.
 pub(crate) fn ids(text: &str) -> String {
+    ids_ending_in('…', text)
+}
+
+/// The same with another sign for what was left out.
+pub(crate) fn ids_ending_in(sign: char, text: &str) -> String {
     let mut short = String::with_capacity(text.len());
     let mut rest = text;
     let mut after_digit = false;
@@ -19,7 +24,7 @@ pub(crate) fn ids(text: &str) -> String {
         let found = if after_digit { None } else { id_at_start(rest) };
         if let Some((length, shown)) = found {
             short.push_str(&rest[..shown]);
-            short.push('…');
+            short.push(sign);
             rest = &rest[length..];
         } else {
             short.push(character);

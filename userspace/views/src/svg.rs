@@ -134,7 +134,7 @@ fn write_arrow(arrow: &Arrow, direction: Direction, out: &mut impl Write) -> io:
 fn write_text(text: &Text, out: &mut impl Write) -> io::Result<()> {
     let weight = if text.bold { " font-weight=\"bold\"" } else { "" };
     let (x, y, colour) = (text.x, text.y, text.colour);
-    writeln!(out, "<text x=\"{x}\" y=\"{y}\" fill=\"{colour}\"{weight}>{}</text>", escape::xml(&text.text))
+    writeln!(out, "<text x=\"{x}\" y=\"{y}\" fill=\"{colour}\"{weight}>{}</text>", escape::xml(&text.line))
 }
 
 #[cfg(test)]

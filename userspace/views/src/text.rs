@@ -1,7 +1,8 @@
 //! The model as text for a terminal: what an operator reads at 3 a.m. at 80 columns.
 //!
-//! Every line fits [`Style::width`]; a state is always a word, colour only underlines it; with [`Style::ascii`] no
-//! character is outside of ASCII. What a table has no room for moves to the line below its row, never away.
+//! Every line fits the width asked for; a state is always a word, colour only underlines it; with ASCII asked for no
+//! character is outside of ASCII. What the table of a trace has no room for moves to the line below its hop, never away;
+//! a listing leaves columns out, and [`crate::wide`] has them all.
 
 /// Whether this host can do what netdiag needs.
 pub mod doctor;

@@ -14,20 +14,21 @@ use crate::command;
 /// in namespaces of its own; on the machine itself nothing is to run that was not running before.
 const SCRIPT: &str = r#"
 set -eu
+exec >&2
 guard=/usr/sbin/policy-rc.d
 mark='# Written by netdiag (cargo xtask setup) while it installs. If you find it later, remove it.'
 if [ -e "$guard" ] && ! grep -qxF "$mark" "$guard"; then
-    echo "$guard exists already and decides which of the installed daemons start" >&2
+    echo "$guard exists already and decides which of the installed daemons start"
 else
     trap 'rm -f "$guard"' EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
     printf '#!/bin/sh\n%s\nexit 101\n' "$mark" >"$guard"
     chmod 755 "$guard"
-    echo "no daemon is started: $guard forbids it until the installation is over" >&2
+    echo "no daemon is started: $guard forbids it until the installation is over"
 fi
 export DEBIAN_FRONTEND=noninteractive
-apt-get update || echo "the package lists could not all be refreshed; going on with what there is" >&2
+apt-get update || echo "the package lists could not all be refreshed; going on with what there is"
 apt-get install --yes --no-install-recommends "$@"
 "#;
 

@@ -4,7 +4,7 @@
 //! fetched by an apt with lists, cache and sources of its own, so that the machine's package state is not touched.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -71,11 +71,12 @@ fn from_debian(root: &Path, scratch: &Path) -> Result<()> {
     let source = source(&command::output(Command::new("apt-get").args(["indextargets", "--format", TARGET_FORMAT]))?)?;
     fs::write(scratch.join("debian.list"), source).context("write a private list of apt sources")?;
     fs::write(scratch.join("status"), "").context("write a private state of dpkg")?;
-    command::run(private_apt("apt-get", scratch).args(["update", "--quiet"]))?;
+    command::run(private_apt("apt-get", scratch).args(["update", "--quiet"]).stdout(io::stderr()))?;
     let known = command::output(private_apt("apt-cache", scratch).args(["madison", "rust-src"]))?;
     let version = matching(&known, &release)
         .with_context(|| format!("{SUITE} has no rust-src {release}, only:\n{}", known.trim()))?;
-    command::run(private_apt("apt-get", scratch).args(["download", "--quiet", &format!("rust-src={version}")]))?;
+    let package = format!("rust-src={version}");
+    command::run(private_apt("apt-get", scratch).args(["download", "--quiet", &package]).stdout(io::stderr()))?;
     let package = downloaded(scratch)?;
     command::run(Command::new("dpkg-deb").arg("--extract").arg(package).arg(scratch.join("tree")))?;
     let library = scratch.join(format!("tree/usr/src/rustc-{release}/library"));

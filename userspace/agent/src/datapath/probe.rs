@@ -77,8 +77,8 @@ pub enum ProbeError {
     #[error("this netdiag was built without its eBPF programs")]
     NoObject,
     /// No namespace to probe in.
-    #[error("make a network namespace to probe in")]
-    Namespace(#[source] NetnsError),
+    #[error(transparent)]
+    Namespace(NetnsError),
     /// No devices to send through.
     #[error("make a veth pair to probe with")]
     Devices(#[source] Box<dyn std::error::Error + Send + Sync>),

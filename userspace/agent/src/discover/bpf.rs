@@ -225,3 +225,53 @@ fn gaps(refused: BTreeMap<(String, String), Vec<Option<NetnsId>>>) -> Vec<Gap> {
     };
     refused.into_iter().map(gap).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use netdiag_model::fact::XdpMode;
+
+    use super::*;
+    use crate::discover::netlink::attachments::Program;
+
+    const ONE: NetnsId = NetnsId { inode: 1, cookie: 1 };
+    const OTHER: NetnsId = NetnsId { inode: 2, cookie: 2 };
+
+    fn filter(kind: &str, program: Option<Program>) -> ProgramFact {
+        let filter = Filter { ifindex: IfIndex(7), egress: true, priority: 9, kind: kind.to_owned(), program };
+        filter_fact(ONE, filter)
+    }
+
+    #[test]
+    fn a_filter_without_a_program_is_named_by_its_kind() {
+        let fact = filter("flower", None);
+        assert_eq!(
+            (fact.name.as_str(), fact.id, fact.priority, fact.hook),
+            ("flower", None, Some(9), ProgramHook::TcEgress)
+        );
+    }
+
+    #[test]
+    fn a_filter_with_a_program_is_named_as_its_loader_named_it() {
+        let fact = filter("bpf", Some(Program { id: Some(42), name: Some("prog.o:[tc]".to_owned()) }));
+        assert_eq!((fact.name.as_str(), fact.id), ("prog.o:[tc]", Some(42)));
+    }
+
+    #[test]
+    fn an_xdp_program_has_a_mode() {
+        let fact = xdp_fact(ONE, &Xdp { ifindex: IfIndex(7), id: 42, mode: XdpMode::Generic });
+        assert_eq!((fact.hook, fact.xdp_mode), (ProgramHook::Xdp, Some(XdpMode::Generic)));
+    }
+
+    #[test]
+    fn one_refusal_everywhere_is_one_gap() {
+        let mut read = Read::default();
+        for netns in [ONE, OTHER] {
+            read.add(netns, Attachments::default(), Err("Operation not permitted (os error 1)".to_owned()));
+        }
+        read.refuse("TC filters", Some(ONE), "No such device (os error 19)".to_owned());
+        let objects: Vec<_> = gaps(read.refused).into_iter().map(|gap| (gap.object, gap.netns)).collect();
+        let expected =
+            [("TC filters of net:[1]".to_owned(), Some(ONE)), ("TCX programs of 2 namespaces".to_owned(), None)];
+        assert_eq!(objects, expected);
+    }
+}

@@ -36,13 +36,13 @@ mod socket;
 /// How many containers are inspected at once.
 const CONCURRENT: usize = 8;
 
-/// Reads every daemon of this host.
+/// Reads every daemon of this host. The futures are boxed: those of the API's client are large.
 pub(super) async fn read(scope: &Scope) -> Facts {
     let docker_host = env::var("DOCKER_HOST").ok();
     let search = Search::new(&scope.options.docker_socket, docker_host.as_deref());
     let docker = async {
         match search.found() {
-            Some(socket) => read_daemon(scope, &socket).await,
+            Some(socket) => Box::pin(read_daemon(scope, &socket)).await,
             None => report(SourceKind::Docker, search.how(), vec![search.absent()]),
         }
     };
@@ -50,7 +50,7 @@ pub(super) async fn read(scope: &Scope) -> Facts {
         if socket::same(search.found().as_deref(), Path::new(PODMAN)) || !Path::new(PODMAN).exists() {
             Facts::default()
         } else {
-            read_daemon(scope, Path::new(PODMAN)).await
+            Box::pin(read_daemon(scope, Path::new(PODMAN))).await
         }
     };
     let (mut facts, podman) = tokio::join!(docker, podman);
@@ -101,7 +101,7 @@ async fn read_daemon(scope: &Scope, socket: &Path) -> Facts {
     // Version, lists and inspections follow each other, and together they must end before the source is cut off.
     let (bound, end) = (Duration::from_secs(3).min(timeout * 3 / 10), Instant::now() + timeout * 9 / 10);
     match Daemon::connect(socket, bound, end).await {
-        Ok(daemon) => daemon.read(&how, &scope.namespaces).await,
+        Ok(daemon) => daemon.read(&how, scope).await,
         Err((why, fix)) => {
             let gap = gap(&how, why, fix);
             report(SourceKind::Docker, how, vec![gap])
@@ -127,7 +127,7 @@ impl Daemon {
         }
     }
 
-    async fn read(&self, how: &str, namespaces: &[Namespace]) -> Facts {
+    async fn read(&self, how: &str, scope: &Scope) -> Facts {
         let mut gaps = Vec::new();
         let (containers, networks) = tokio::join!(
             self.list(true),
@@ -154,7 +154,7 @@ impl Daemon {
             containers: self.inspect_all(containers, &mut notes).await,
             ..Facts::default()
         };
-        enter(&mut facts.containers, namespaces, &mut notes.lost);
+        enter(&mut facts.containers, scope, &mut notes.lost);
         facts.containers.sort_by(|one, other| one.id.cmp(&other.id));
         facts.docker_networks.sort_by(|one, other| one.name.cmp(&other.name));
         gaps.extend(notes.gaps(how));
@@ -238,11 +238,11 @@ async fn within<T>(
 }
 
 /// Finds the namespaces of running containers by their pids.
-fn enter(containers: &mut [ContainerFact], namespaces: &[Namespace], lost: &mut Oddities) {
-    let procfs = Procfs::default();
+fn enter(containers: &mut [ContainerFact], scope: &Scope, lost: &mut Oddities) {
+    let procfs = Procfs::new(&scope.options.proc_dir);
     for container in containers {
         let Some(pid) = container.pid else { continue };
-        match netns(&procfs, pid, namespaces) {
+        match netns(&procfs, pid, &scope.namespaces) {
             Ok(id) => container.netns = Some(id),
             Err(why) => lost.note(format_args!("{}, pid {pid}: {why}", container.id)),
         }

@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -35,10 +36,7 @@ mod scan;
 
 /// Reads all processes.
 pub(super) async fn read(scope: &Scope) -> Facts {
-    read_at(scope, Procfs::default()).await
-}
-
-async fn read_at(scope: &Scope, procfs: Procfs) -> Facts {
+    let procfs = Procfs::new(&scope.options.proc_dir);
     let how = format!("{procfs}/*/cgroup and command lines of hypervisors");
     let end = Instant::now() + scope.options.timeout * 9 / 10;
     let namespaces = &scope.namespaces;
@@ -110,19 +108,26 @@ impl Found {
         }
     }
 
-    fn netns(&mut self, whose: &str, inode: Option<u64>, namespaces: &BTreeMap<u64, NetnsId>) -> Option<NetnsId> {
-        let inode = inode?;
-        let id = namespaces.get(&inode).copied();
-        if id.is_none() {
-            self.lost.note(format_args!("{whose}: net:[{inode}] was not there when namespaces were listed"));
+    fn netns(&mut self, whose: &str, inode: io::Result<u64>, namespaces: &BTreeMap<u64, NetnsId>) -> Option<NetnsId> {
+        match inode {
+            Ok(inode) => {
+                let id = namespaces.get(&inode).copied();
+                if id.is_none() {
+                    self.lost.note(format_args!("{whose}: net:[{inode}] was not there when namespaces were listed"));
+                }
+                id
+            }
+            Err(error) => {
+                self.lost.note(format_args!("{whose}: {error}"));
+                None
+            }
         }
-        id
     }
 
     fn gaps(&self) -> Vec<Gap> {
         [
             (&self.unreadable, "some processes", "run as root, in the host's pid namespace"),
-            (&self.lost, "namespaces of some containers", "see what could not be read of namespaces, then try again"),
+            (&self.lost, "namespaces of some containers and machines", "run as root, then try again"),
         ]
         .into_iter()
         .filter(|(notes, ..)| !notes.is_empty())

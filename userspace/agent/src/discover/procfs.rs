@@ -8,7 +8,7 @@ use std::{
     fs::File,
     io::{self, Read as _},
     os::unix::ffi::OsStringExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use rustix::{
@@ -22,12 +22,6 @@ pub(super) struct Procfs {
     root: PathBuf,
 }
 
-impl Default for Procfs {
-    fn default() -> Self {
-        Self { root: "/proc".into() }
-    }
-}
-
 impl fmt::Display for Procfs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.root.display().fmt(f)
@@ -38,9 +32,8 @@ impl Procfs {
     /// The longest host name the kernel knows is 64 bytes; some room is left for a comment after it.
     const HOSTNAME_LIMIT: u64 = 256;
 
-    /// One in another place, for tests.
-    #[cfg(test)]
-    pub(super) fn at(root: &std::path::Path) -> Self {
+    /// The one mounted at `root`.
+    pub(super) fn new(root: &Path) -> Self {
         Self { root: root.into() }
     }
 
@@ -120,7 +113,7 @@ mod tests {
     fn with_root() -> (tempfile::TempDir, Procfs) {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir_all(directory.path().join("7/root/etc")).unwrap();
-        let procfs = Procfs::at(directory.path());
+        let procfs = Procfs::new(directory.path());
         (directory, procfs)
     }
 
@@ -130,7 +123,7 @@ mod tests {
 
     #[test]
     fn the_reader_finds_itself() {
-        let (procfs, pid) = (Procfs::default(), std::process::id());
+        let (procfs, pid) = (Procfs::new(Path::new("/proc")), std::process::id());
         assert!(procfs.pids().unwrap().contains(&pid));
         assert_ne!(procfs.netns(pid).unwrap(), 0);
         assert_eq!(Path::new(&procfs.exe(pid).unwrap()), std::env::current_exe().unwrap());
@@ -140,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_process_that_is_gone_is_not_found() {
-        let gone = Procfs::default().netns(u32::MAX).unwrap_err();
+        let gone = Procfs::new(Path::new("/proc")).netns(u32::MAX).unwrap_err();
         assert_eq!(gone.kind(), io::ErrorKind::NotFound);
     }
 

@@ -75,9 +75,15 @@ fn check(capability: &Capability, held: u64) -> Check {
     } else {
         Check::fail(capability.name, "not held")
             .so(capability.without)
-            .fix("run as root (sudo netdiag ...), or give it to the binary with setcap")
+            .fix(format!("run as root, or give the binary its capabilities: setcap {} <netdiag>", all()))
     };
     if capability.required { check.required() } else { check }
+}
+
+/// All of them in the notation of setcap, permitted and effective.
+fn all() -> String {
+    let names: Vec<_> = CAPABILITIES.iter().map(|capability| capability.name.to_ascii_lowercase()).collect();
+    format!("{}+ep", names.join(","))
 }
 
 #[cfg(test)]

@@ -131,21 +131,24 @@ mod tests {
         ProbeError::Hook { step: "attach", hook: Hook::Tcx, source: Box::new(ProgramError::NotLoaded) }
     }
 
-    fn statuses(tcx: Result<Proof, ProbeError>, clsact: Option<Result<Proof, ProbeError>>) -> [Status; 3] {
-        judge(&tcx, clsact.as_ref()).map(|check| check.status)
+    fn statuses(tcx: &Result<Proof, ProbeError>, clsact: Option<&Result<Proof, ProbeError>>) -> [Status; 3] {
+        judge(tcx, clsact).map(|check| check.status)
     }
 
     #[test]
     fn a_kernel_without_tcx_is_served_by_clsact() {
         assert!(is_refused(&Err(refused())));
-        assert_eq!(statuses(Err(refused()), Some(Ok(proof(Hook::Clsact)))), [Status::Ok, Status::Ok, Status::Warning]);
+        assert_eq!(
+            statuses(&Err(refused()), Some(&Ok(proof(Hook::Clsact)))),
+            [Status::Ok, Status::Ok, Status::Warning]
+        );
     }
 
     #[test]
     fn a_probe_that_was_not_allowed_to_start_leaves_everything_unknown() {
         let denied = || Err(ProbeError::Namespace(NetnsError::New(io::ErrorKind::PermissionDenied.into())));
         assert!(!is_refused(&denied()));
-        assert_eq!(statuses(denied(), None), [Status::Unknown; 3]);
+        assert_eq!(statuses(&denied(), None), [Status::Unknown; 3]);
     }
 
     #[test]
@@ -159,6 +162,6 @@ mod tests {
     #[test]
     fn records_that_do_not_come_out_are_the_ring_buffers_failure() {
         let unseen = ProbeError::Unseen { hook: Hook::Tcx, sent: 8, seen: 3 };
-        assert_eq!(statuses(Err(unseen), None), [Status::Fail, Status::Fail, Status::Unknown]);
+        assert_eq!(statuses(&Err(unseen), None), [Status::Fail, Status::Fail, Status::Unknown]);
     }
 }

@@ -105,12 +105,9 @@ mod tests {
     use netdiag_model::doctor::Status;
     use std::io;
 
-    fn value(text: &str) -> Read {
-        Ok(Some(text.to_owned()))
-    }
-
     #[test]
     fn bridges_that_filter_through_iptables_need_the_module() {
+        let value = |text: &str| Read::Ok(Some(text.to_owned()));
         assert_eq!(bridge(&Ok(None), Ok(0)).status, Status::Ok);
         assert_eq!(bridge(&Ok(None), Ok(2)).status, Status::Fail);
         assert_eq!(bridge(&value("0"), Ok(1)).status, Status::Fail);
@@ -120,6 +117,7 @@ mod tests {
 
     #[test]
     fn a_table_that_is_nearly_full_is_warned_about() {
+        let value = |text: &str| Read::Ok(Some(text.to_owned()));
         assert_eq!(connections(value("8999"), value("10000")).status, Status::Ok);
         assert_eq!(connections(value("9000"), value("10000")).status, Status::Warning);
         assert_eq!(connections(value("18446744073709551615"), value("1")).status, Status::Warning);

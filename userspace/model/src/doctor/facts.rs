@@ -34,7 +34,7 @@ fn namespaces(facts: &Facts) -> Check {
 fn stale_names(facts: &Facts) -> Check {
     let name = "stale namespace names";
     if facts.stale_names.is_empty() {
-        return Check::ok(name, "none");
+        return absent(facts, SourceKind::Netns, name, "none");
     }
     let paths = list(facts.stale_names.iter().map(|stale| stale.path.as_str()));
     Check::warning(name, paths)
@@ -51,7 +51,7 @@ fn open_vswitch(facts: &Facts) -> Check {
     match gap {
         Some(gap) if gap.absent => Check::ok(name, "not on this host"),
         Some(gap) => unread(name, gap).so("bridges, ports, tags and tunnels of Open vSwitch are missing from traces"),
-        None => Check::unknown(name, "not looked at"),
+        None => absent(facts, SourceKind::Ovsdb, name, "no database answered"),
     }
 }
 
@@ -79,7 +79,7 @@ fn machines(facts: &Facts) -> Check {
         return unread(name, gap).so("some virtual machines may be missing");
     }
     match facts.machines.len() {
-        0 => Check::ok(name, "no qemu process"),
+        0 => absent(facts, SourceKind::Process, name, "no qemu process"),
         several => Check::ok(name, format!("{several} by their qemu process")),
     }
 }
@@ -96,12 +96,20 @@ fn programs(facts: &Facts) -> Check {
         *devices.entry(&program.name).or_default() += 1;
     }
     if devices.is_empty() {
-        return Check::ok(name, "none on the host's devices");
+        return absent(facts, SourceKind::Bpf, name, "none on the host's devices");
     }
     let names: Vec<_> = devices.iter().map(|(name, count)| format!("{name} ({count})")).collect();
     Check::warning(name, list(names.iter().map(String::as_str)))
         .so("they may drop, rewrite or redirect packets; one that returns TC_ACT_OK ends the chain for those after it")
         .fix("`bpftool net show` and `tc filter show dev <device> ingress` tell whose they are")
+}
+
+/// What was not found: an answer if its source looked, and none if it did not.
+fn absent(facts: &Facts, source: SourceKind, name: &str, result: &str) -> Check {
+    if facts.reports.iter().any(|report| report.source == source) {
+        return Check::ok(name, result);
+    }
+    Check::unknown(name, format!("the source {} did not look", source.name()))
 }
 
 /// The first thing a source could not read although it is there.

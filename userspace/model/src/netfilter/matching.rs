@@ -92,6 +92,7 @@ fn test(test: &Test, packet: &Packet) -> Truth {
         }
         Test::Fragment => holds(&packet.fragment, |&fragment| fragment),
         Test::TcpFlags { mask, set } => holds(&packet.tcp_flags, |flags| flags & mask == *set),
+        Test::Ipv6(ipv6) => (packet.ipv6 == *ipv6).into(),
         Test::Set { .. } | Test::Other(_) => Truth::Unknown,
     }
 }

@@ -359,6 +359,8 @@ pub enum Test {
         /// Which of them must be set.
         set: u8,
     },
+    /// IPv6; else IPv4. Asked by tables of several families.
+    Ipv6(bool),
     /// Not understood; the text.
     Other(String),
 }

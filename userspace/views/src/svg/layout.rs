@@ -60,8 +60,8 @@ pub(super) struct Text {
     pub(super) colour: &'static str,
     /// Weight.
     pub(super) bold: bool,
-    /// The text.
-    pub(super) text: String,
+    /// What it says.
+    pub(super) line: String,
 }
 
 /// A hop.
@@ -126,7 +126,7 @@ impl<'a> Drawing<'a> {
         let mut y = MARGIN;
         let mut heading = stack(&picture.title, room, &mut y, (INK, true));
         heading.extend(stack(&picture.seen, room, &mut y, (FAINT, false)));
-        heading.extend(stack(&picture.answer, room, &mut y, (picture::colour(picture.state), true)));
+        heading.extend(stack(&picture.answer, room, &mut y, (picture::answer_colour(picture.state), true)));
         let mut bands = Vec::new();
         for (panel, [outward, inward]) in picture.panels.iter().zip(&widths) {
             y += STEP;
@@ -205,7 +205,7 @@ impl<'a> Column<'a> {
         let mut below = y + 4;
         let mut label = Vec::new();
         for line in broken(&place.label, BOX_COLUMNS) {
-            label.push(Text { x: x + PAD, y: below + ASCENT, colour: FAINT, bold: true, text: line });
+            label.push(Text { x: x + PAD, y: below + ASCENT, colour: FAINT, bold: true, line });
             below += LINE;
         }
         below += 4;
@@ -225,8 +225,8 @@ impl<'a> HopBox<'a> {
     fn of(stop: &'a Stop, (x, y, width): (usize, usize, usize)) -> Self {
         let mut below = y + PAD / 2;
         let mut texts = Vec::new();
-        for (text, colour, bold) in lines(stop) {
-            texts.push(Text { x: x + PAD, y: below + ASCENT, colour, bold, text });
+        for (line, colour, bold) in lines(stop) {
+            texts.push(Text { x: x + PAD, y: below + ASCENT, colour, bold, line });
             below += LINE;
         }
         Self { frame: Frame { x, y, width, height: below + PAD / 2 - y }, stop, texts }
@@ -285,14 +285,14 @@ fn across(direction: Direction, (column, from): (&Column<'_>, &HopBox<'_>), to: 
 fn stack(text: &str, columns: usize, y: &mut usize, (colour, bold): (&'static str, bool)) -> Vec<Text> {
     let mut texts = Vec::new();
     for line in broken(text, columns) {
-        texts.push(Text { x: MARGIN, y: *y + ASCENT, colour, bold, text: line });
+        texts.push(Text { x: MARGIN, y: *y + ASCENT, colour, bold, line });
         *y += LINE;
     }
     texts
 }
 
 /// Pixels a text takes.
-pub(super) fn advance(text: &str) -> usize {
+fn advance(text: &str) -> usize {
     (text.width() * ADVANCE_TWICE).div_ceil(2)
 }
 

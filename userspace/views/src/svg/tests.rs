@@ -1,9 +1,10 @@
 //! The picture is valid, and keeps what its layout promises.
 
 use insta::assert_snapshot;
+use unicode_width::UnicodeWidthStr as _;
 
 use super::{
-    layout::{Arrow, Drawing, Frame, Text, advance},
+    layout::{Arrow, Drawing, FONT_SIZE, Frame, Text},
     render,
 };
 use crate::{fixtures, picture::Picture};
@@ -85,9 +86,11 @@ fn every_hop_but_the_last_of_a_direction_has_an_arrow() {
     assert_eq!(arrows, [14, 11]);
 }
 
-/// The room a text takes.
+/// The room a text takes in the widest fixed-width font in use, whose letters are 0.61 of their height wide; measured
+/// apart from the layout, which must leave enough of it.
 fn room(text: &Text) -> Frame {
-    Frame { x: text.x, y: text.y - 10, width: advance(&text.text), height: 13 }
+    let width = (text.line.width() * FONT_SIZE * 61).div_ceil(100);
+    Frame { x: text.x, y: text.y - 10, width, height: 13 }
 }
 
 fn inside(inner: &Frame, outer: &Frame) -> bool {

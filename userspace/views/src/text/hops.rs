@@ -92,7 +92,8 @@ fn below(page: &mut Page<'_>, layout: &Layout<'_>, cells: &[Cell]) {
             "WHERE" => format!("in {}", cell.text),
             _ => format!("{} {}", title.to_lowercase(), cell.text),
         };
-        if title == "MEANING" || cell.paint == Paint::Warning {
+        let loses = matches!(title, "RECEIVED" | "SENT") && cell.paint == Paint::Warning;
+        if title == "MEANING" || loses {
             lines.push(Span::new(cell.paint, text));
         } else {
             facts.push(text);

@@ -1,7 +1,7 @@
 //! Lines of painted text, wrapped to the width.
 //!
-//! A view builds a page line by line out of [`Span`]s and writes it at the end. Widths are display widths. Words of the
-//! model come in through [`Page::say`] or [`Page::exact`], which make them harmless; the writer does it once more, so
+//! A view builds a page line by line out of painted spans and writes it at the end. Widths are display widths. Words of the
+//! model come in through `say` or `exact`, which make them harmless; the writer does it once more, so
 //! that a view that forgets shows an ugly line and never a dangerous one.
 
 use std::io::{self, Write};
@@ -129,7 +129,9 @@ impl<'a> Page<'a> {
 
     /// A text of the model made harmless, its ids shortened unless the reader wants them in full.
     pub(super) fn say(&self, text: &str) -> String {
-        if self.style.full_ids { self.exact(text) } else { self.exact(&shorten::ids(text)) }
+        // One column even in ASCII, so that a shortened id fits where a device's name does.
+        let sign = if self.style.ascii { '~' } else { '…' };
+        if self.style.full_ids { self.exact(text) } else { self.exact(&shorten::ids_ending_in(sign, text)) }
     }
 
     /// A text of the model made harmless, otherwise as it is.
@@ -163,7 +165,7 @@ impl<'a> Page<'a> {
         if width(text) <= columns {
             return text.to_owned();
         }
-        let ellipsis = self.glyph("…", "...");
+        let ellipsis = self.glyph("…", "~");
         let kept = columns.saturating_sub(width(ellipsis));
         let tail = kept / 3;
         let head = take(text.chars(), kept - tail);
@@ -176,7 +178,7 @@ impl<'a> Page<'a> {
         if width(text) <= columns {
             return text.to_owned();
         }
-        let ellipsis = self.glyph("…", "...");
+        let ellipsis = self.glyph("…", "~");
         let head = take(text.chars(), columns.saturating_sub(width(ellipsis)));
         format!("{}{ellipsis}", head.trim_end())
     }

@@ -1,7 +1,7 @@
 //! Columns that fit the width, and what is left over.
 //!
 //! A column that does not fit the page leaves the table for every row, and a cell that does not fit its column is cut;
-//! both come back from [`Layout::left_over`], so that a view can say them below the row.
+//! both come back from `Layout::left_over`, so that a view can say them below the row.
 
 use super::{
     Style,

@@ -130,3 +130,10 @@ fn every_fact_of_the_table_is_there_at_any_width() {
         }
     }
 }
+
+#[test]
+fn every_view_on_the_narrowest_page() {
+    for (name, shown) in everything(&Style { width: Style::NARROWEST, ..Style::default() }) {
+        assert_snapshot!(format!("{name}_60"), shown);
+    }
+}

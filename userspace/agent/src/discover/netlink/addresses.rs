@@ -46,3 +46,49 @@ fn scope(scope: AddressScope) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
+
+    use super::*;
+
+    fn read(prefix_len: u8, attributes: Vec<AddressAttribute>) -> Option<AddressFact> {
+        let mut message = AddressMessage::default();
+        message.header.index = 7;
+        message.header.prefix_len = prefix_len;
+        message.header.scope = AddressScope::Universe;
+        message.attributes = attributes;
+        address(&Answer::with(&message)).map(|(ifindex, fact)| {
+            assert_eq!(ifindex, IfIndex(7));
+            fact
+        })
+    }
+
+    #[test]
+    fn the_address_of_a_point_to_point_link_is_its_own_end() {
+        let fact = read(
+            32,
+            vec![
+                AddressAttribute::Address("169.254.31.29".parse().unwrap()),
+                AddressAttribute::Local("169.254.31.28".parse().unwrap()),
+            ],
+        );
+        assert_eq!(fact.unwrap().address.to_string(), "169.254.31.28/32");
+    }
+
+    #[test]
+    fn failed_duplicate_detection_is_told() {
+        let address = AddressAttribute::Address("2001:db8::1".parse().unwrap());
+        let flags =
+            AddressAttribute::Flags(AddressFlags::Dadfailed | AddressFlags::Tentative | AddressFlags::StablePrivacy);
+        let fact = read(64, vec![address, flags]).unwrap();
+        assert!(fact.dad_failed && fact.tentative);
+        assert_eq!((fact.scope.as_str(), fact.address.to_string()), ("global", "2001:db8::1/64".to_owned()));
+    }
+
+    #[test]
+    fn a_prefix_longer_than_the_address_is_no_address() {
+        assert_eq!(read(33, vec![AddressAttribute::Address("192.0.2.1".parse().unwrap())]), None);
+    }
+}

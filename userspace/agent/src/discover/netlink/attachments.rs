@@ -199,3 +199,67 @@ fn program(options: Vec<TcOption>) -> Program {
     }
     program
 }
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::link::{LinkMessage, XdpAttached};
+
+    use super::*;
+
+    fn message(kind: &str, change: impl FnOnce(&mut TcMessage)) -> Answer {
+        let mut message = TcMessage::with_index(7);
+        message.attributes = vec![TcAttribute::Kind(kind.to_owned())];
+        change(&mut message);
+        Answer::with(&message)
+    }
+
+    fn parents(answer: &Answer) -> Vec<(u32, bool)> {
+        hooks(answer).iter().map(|hook| (u32::from(hook.parent), hook.egress)).collect()
+    }
+
+    #[test]
+    fn each_mode_of_xdp_has_its_own_program() {
+        let mut message = LinkMessage::default();
+        message.header.index = 7;
+        message.attributes = vec![LinkAttribute::Xdp(vec![
+            LinkXdp::Attached(XdpAttached::Multiple),
+            LinkXdp::DrvProgId(41),
+            LinkXdp::SkbProgId(42),
+        ])];
+        let read: Vec<_> = xdp(&Answer::with(&message)).iter().map(|xdp| (xdp.ifindex.0, xdp.id, xdp.mode)).collect();
+        assert_eq!(read, [(7, 41, XdpMode::Native), (7, 42, XdpMode::Generic)]);
+    }
+
+    #[test]
+    fn only_disciplines_with_a_handle_have_hooks() {
+        let root = |handle: u32| message("htb", |message| message.header.handle = handle.into());
+        assert_eq!(parents(&message("clsact", |_| {})), [(0xffff_fff2, false), (0xffff_fff3, true)]);
+        assert_eq!(parents(&message("ingress", |_| {})), [(0xffff_fff2, false)]);
+        assert_eq!(parents(&root(0x0001_0000)), [(0x0001_0000, true)]);
+        assert!(parents(&root(0)).is_empty());
+    }
+
+    const HOOK: Hook = Hook { ifindex: IfIndex(7), parent: TcHandle::CLSACT, egress: false };
+
+    #[test]
+    fn a_bpf_filter_names_its_program() {
+        let answer = message("bpf", |message| {
+            message.header.handle = 1.into();
+            // Priority 9, protocol all.
+            message.header.info = 0x0009_0300;
+            message.attributes.push(TcAttribute::Options(vec![
+                TcOption::Bpf(TcFilterBpfOption::ProgName("prog.o:[tc]".to_owned())),
+                TcOption::Bpf(TcFilterBpfOption::ProgId(42)),
+            ]));
+        });
+        let program = Program { id: Some(42), name: Some("prog.o:[tc]".to_owned()) };
+        let expected =
+            Filter { ifindex: IfIndex(7), egress: false, priority: 9, kind: "bpf".to_owned(), program: Some(program) };
+        assert_eq!(filter(&answer, &HOOK), Some(expected));
+    }
+
+    #[test]
+    fn the_head_of_a_list_of_filters_is_no_filter() {
+        assert_eq!(filter(&message("u32", |message| message.header.info = 0x0009_0300), &HOOK), None);
+    }
+}

@@ -190,3 +190,31 @@ impl From<Message> for NetlinkPayload<Message> {
         Self::InnerMessage(message)
     }
 }
+
+#[cfg(test)]
+impl Answer {
+    /// The answer the kernel would give with a message.
+    pub(super) fn with(message: &impl Emitable) -> Self {
+        let mut bytes = vec![0; message.buffer_len()];
+        message.emit(&mut bytes);
+        Self(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Answer, attributes};
+
+    #[test]
+    fn attributes_end_where_they_are_cut_short() {
+        // A whole attribute of kind 1, and one that says it is longer than the message.
+        let payload = [6, 0, 1, 0, 7, 8, 0, 0, 200, 0, 2, 0, 1];
+        let kinds: Vec<_> = attributes(&payload).map(|nla| (nla.kind(), nla.value().to_vec())).collect();
+        assert_eq!(kinds, [(1, vec![7, 8])]);
+    }
+
+    #[test]
+    fn an_answer_shorter_than_its_header_has_no_attributes() {
+        assert_eq!(Answer(vec![0; 3]).attributes(16).count(), 0);
+    }
+}

@@ -93,3 +93,70 @@ fn spread(infos: impl Iterator<Item = BridgeVlanInfo>) -> impl Iterator<Item = B
         (first..=info.vid).map(|vid| BridgeVlanInfo { vid, ..info }).collect()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::neighbour::NeighbourState;
+
+    use super::*;
+
+    fn message(state: NeighbourState, attributes: Vec<NeighbourAttribute>) -> Answer {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Bridge;
+        message.header.ifindex = 7;
+        message.header.state = state;
+        message.attributes = attributes;
+        message.attributes.push(NeighbourAttribute::LinkLayerAddress(vec![0xfa, 0x16, 0x3e, 0, 0, 2]));
+        Answer::with(&message)
+    }
+
+    #[test]
+    fn a_learned_entry_of_a_bridge_names_its_bridge_and_vlan() {
+        let answer =
+            message(NeighbourState::Reachable, vec![NeighbourAttribute::Controller(3), NeighbourAttribute::Vlan(42)]);
+        let expected = FdbFact {
+            ifindex: IfIndex(7),
+            mac: Mac([0xfa, 0x16, 0x3e, 0, 0, 2]),
+            master: Some(IfIndex(3)),
+            vlan: Some(42),
+            remote: None,
+            permanent: false,
+        };
+        assert_eq!(entry(&answer, |_| false), Some(expected));
+    }
+
+    #[test]
+    fn an_address_filter_of_a_device_is_no_entry_but_that_of_a_vxlan_device_is() {
+        let remote = NeighbourAddress::Other(vec![192, 0, 2, 9]);
+        let answer = message(NeighbourState::Permanent, vec![NeighbourAttribute::Destination(remote)]);
+        assert_eq!(entry(&answer, |_| false), None);
+        let fact = entry(&answer, |ifindex| ifindex == IfIndex(7)).unwrap();
+        assert_eq!((fact.remote, fact.permanent), (Some("192.0.2.9".parse().unwrap()), true));
+    }
+
+    #[test]
+    fn static_entries_are_permanent_in_any_combination_of_states() {
+        for (state, permanent) in [(0x40, true), (0xc0, true), (0x80, true), (0x02, false), (0x04, false)] {
+            let answer = message(NeighbourState::from(state), vec![NeighbourAttribute::Controller(3)]);
+            assert_eq!(entry(&answer, |_| false).unwrap().permanent, permanent, "{state:#x}");
+        }
+    }
+
+    #[test]
+    fn a_range_of_vlans_is_each_of_them() {
+        let info = |vid, flags| AfSpecBridge::VlanInfo(BridgeVlanInfo { vid, flags });
+        let mut message = LinkMessage::default();
+        message.header.interface_family = AddressFamily::Bridge;
+        message.header.index = 7;
+        message.attributes = vec![LinkAttribute::AfSpecBridge(vec![
+            info(1, BridgeVlanInfoFlags::Pvid | BridgeVlanInfoFlags::Untagged),
+            info(10, BridgeVlanInfoFlags::RangeBegin),
+            info(12, BridgeVlanInfoFlags::RangeEnd),
+        ])];
+        let read: Vec<_> = vlans(&Answer::with(&message))
+            .iter()
+            .map(|vlan| (vlan.ifindex.0, vlan.vlan, vlan.pvid, vlan.untagged))
+            .collect();
+        assert_eq!(read, [(7, 1, true, true), (7, 10, false, false), (7, 11, false, false), (7, 12, false, false)]);
+    }
+}

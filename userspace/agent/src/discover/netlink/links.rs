@@ -229,3 +229,168 @@ fn port_state(state: link::BridgePortState) -> BridgePortState {
         _ => BridgePortState::Disabled,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::DefaultNla;
+    use netlink_packet_route::link::{
+        BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoPortKind,
+        InfoVlan, InfoVrf, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode, Prop, State,
+    };
+
+    use super::*;
+
+    fn read(attributes: Vec<LinkAttribute>) -> LinkFact {
+        let mut message = LinkMessage::default();
+        message.header.index = 7;
+        message.attributes = attributes;
+        link(&Answer::with(&message)).unwrap()
+    }
+
+    fn detail_of(kind: InfoKind, data: InfoData) -> LinkDetail {
+        read(vec![LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)])]).detail
+    }
+
+    #[test]
+    fn a_veth_whose_peer_is_in_another_namespace_names_both() {
+        let mut message = LinkMessage::default();
+        message.header.index = 7;
+        message.header.flags = LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Promisc;
+        message.attributes = vec![
+            LinkAttribute::IfName("tap1a2b3c4d-5e".to_owned()),
+            LinkAttribute::PropList(vec![Prop::AltIfName("a longer name than fits".to_owned())]),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]),
+            LinkAttribute::Address(vec![0xfa, 0x16, 0x3e, 0, 0, 2]),
+            LinkAttribute::Mtu(1450),
+            LinkAttribute::OperState(State::LowerLayerDown),
+            LinkAttribute::Controller(3),
+            LinkAttribute::Link(2),
+            LinkAttribute::LinkNetNsId(5),
+            LinkAttribute::Qdisc("noqueue".to_owned()),
+            LinkAttribute::IfAlias("net0".to_owned()),
+        ];
+        let expected = LinkFact {
+            ifindex: IfIndex(7),
+            name: "tap1a2b3c4d-5e".to_owned(),
+            alt_names: vec!["a longer name than fits".to_owned()],
+            kind: Some("veth".to_owned()),
+            mac: Some(Mac([0xfa, 0x16, 0x3e, 0, 0, 2])),
+            mtu: 1450,
+            state: OperState::LowerLayerDown,
+            admin_up: true,
+            carrier: true,
+            promiscuous: true,
+            master: Some(IfIndex(3)),
+            link: Some(IfIndex(2)),
+            link_netnsid: Some(5),
+            qdisc: Some("noqueue".to_owned()),
+            alias: Some("net0".to_owned()),
+            ..LinkFact::default()
+        };
+        assert_eq!(link(&Answer::with(&message)), Some(expected));
+    }
+
+    #[test]
+    fn a_name_that_is_no_utf_8_does_not_hide_the_link() {
+        let name = DefaultNla::new(libc::IFLA_IFNAME, b"eth\xff\0".to_vec());
+        let fact = read(vec![LinkAttribute::Other(name), LinkAttribute::Mtu(1500)]);
+        assert_eq!((fact.name.as_str(), fact.mtu), ("eth\u{fffd}", 1500));
+    }
+
+    #[test]
+    fn a_link_of_a_kind_nobody_knows_is_a_link_of_that_kind() {
+        let kind = InfoKind::Other("wormhole".to_owned());
+        let fact =
+            read(vec![LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(InfoData::Other(vec![1]))])]);
+        assert_eq!((fact.kind.as_deref(), fact.detail), (Some("wormhole"), LinkDetail::None));
+    }
+
+    #[test]
+    fn detail_that_cannot_be_read_leaves_the_kind() {
+        // IFLA_INFO_KIND "vrf", then IFLA_INFO_DATA with an IFLA_VRF_TABLE of one byte instead of four.
+        let info = [8, 0, 1, 0, b'v', b'r', b'f', 0, 12, 0, 2, 0, 5, 0, 1, 0, 9, 0, 0, 0];
+        let fact = read(vec![LinkAttribute::Other(DefaultNla::new(libc::IFLA_LINKINFO, info.to_vec()))]);
+        assert_eq!((fact.kind.as_deref(), fact.detail), (Some("vrf"), LinkDetail::None));
+    }
+
+    #[test]
+    fn a_tunnel_bound_to_no_link_has_none() {
+        assert_eq!(read(vec![LinkAttribute::Link(0)]).link, None);
+    }
+
+    #[test]
+    fn a_tap_is_told_from_a_tun() {
+        let detail = |kind| {
+            let info = DefaultNla::new(IFLA_TUN_TYPE, vec![kind]);
+            // The kind, the data, and in them one attribute: what the library makes of it when it comes from the kernel.
+            let message = vec![LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Tun),
+                LinkInfo::Data(InfoData::Other(emitted(&info))),
+            ])];
+            read(message).detail
+        };
+        assert_eq!(detail(2), LinkDetail::Tun { tap: true });
+        assert_eq!(detail(1), LinkDetail::Tun { tap: false });
+    }
+
+    fn emitted(message: &impl netlink_packet_core::Emitable) -> Vec<u8> {
+        Answer::with(message).0
+    }
+
+    #[test]
+    fn details_of_each_kind_are_read() {
+        let cases = [
+            (InfoKind::Vlan, InfoData::Vlan(vec![InfoVlan::Id(42)]), LinkDetail::Vlan { id: 42 }),
+            (InfoKind::Vrf, InfoData::Vrf(vec![InfoVrf::TableId(10)]), LinkDetail::Vrf { table: 10 }),
+            (
+                InfoKind::MacVlan,
+                InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::Passthrough)]),
+                LinkDetail::Macvlan { mode: "passthru".to_owned() },
+            ),
+            (
+                InfoKind::Vxlan,
+                InfoData::Vxlan(vec![
+                    InfoVxlan::Id(4097),
+                    InfoVxlan::Local("192.0.2.1".parse().unwrap()),
+                    InfoVxlan::Group6("2001:db8::2".parse().unwrap()),
+                    InfoVxlan::Port(4789),
+                ]),
+                LinkDetail::Vxlan {
+                    vni: 4097,
+                    local: Some("192.0.2.1".parse().unwrap()),
+                    remote: Some("2001:db8::2".parse().unwrap()),
+                    port: 4789,
+                },
+            ),
+        ];
+        for (kind, data, expected) in cases {
+            assert_eq!(detail_of(kind, data), expected);
+        }
+    }
+
+    #[test]
+    fn ageing_of_a_bridge_is_in_seconds() {
+        let data = InfoData::Bridge(vec![
+            InfoBridge::AgeingTime(30_000),
+            InfoBridge::StpState(BridgeStpState::KernelStp),
+            InfoBridge::VlanFiltering(true),
+            InfoBridge::NfCallIpTables(true),
+        ]);
+        let expected = LinkDetail::Bridge { stp: true, vlan_filtering: true, ageing: 300, nf_call_iptables: true };
+        assert_eq!(detail_of(InfoKind::Bridge, data), expected);
+    }
+
+    #[test]
+    fn a_port_of_a_bridge_has_a_state() {
+        let fact = read(vec![LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(vec![
+                InfoBridgePort::State(link::BridgePortState::Forwarding),
+                InfoBridgePort::HairpinMode(true),
+                InfoBridgePort::Isolated(false),
+            ])),
+        ])]);
+        let expected = BridgePortFact { state: BridgePortState::Forwarding, hairpin: true, isolated: false };
+        assert_eq!(fact.bridge_port, Some(expected));
+    }
+}

@@ -54,3 +54,45 @@ pub(super) fn neighbour(answer: &Answer) -> Option<NeighbourFact> {
     };
     (header.state != NeighbourState::Noarp).then_some(fact)
 }
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::AddressFamily;
+
+    use super::*;
+
+    fn read(state: NeighbourState, flags: NeighbourFlags) -> Option<NeighbourFact> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.ifindex = 7;
+        message.header.state = state;
+        message.header.flags = flags;
+        message.attributes = vec![
+            NeighbourAttribute::Destination(NeighbourAddress::Inet("10.0.0.2".parse().unwrap())),
+            NeighbourAttribute::LinkLayerAddress(vec![0xfa, 0x16, 0x3e, 0, 0, 2]),
+        ];
+        neighbour(&Answer::with(&message))
+    }
+
+    #[test]
+    fn states_are_named_as_ip_names_them() {
+        let expected = NeighbourFact {
+            ifindex: IfIndex(7),
+            address: "10.0.0.2".parse().unwrap(),
+            mac: Some(Mac([0xfa, 0x16, 0x3e, 0, 0, 2])),
+            state: "REACHABLE".to_owned(),
+            proxy: false,
+        };
+        assert_eq!(read(NeighbourState::Reachable, NeighbourFlags::empty()), Some(expected));
+    }
+
+    #[test]
+    fn entries_the_kernel_computes_are_left_out() {
+        assert_eq!(read(NeighbourState::Noarp, NeighbourFlags::empty()), None);
+    }
+
+    #[test]
+    fn a_proxy_entry_is_told_apart() {
+        assert!(read(NeighbourState::None, NeighbourFlags::Proxy).unwrap().proxy);
+    }
+}

@@ -119,3 +119,70 @@ impl Ends {
         ends.map_or(&[], Vec::as_slice)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn netns(inode: u64) -> NetnsId {
+        NetnsId { inode, cookie: inode }
+    }
+
+    fn link(kind: &str, ifindex: u32, other: Option<u32>, number: Option<i32>) -> LinkFact {
+        LinkFact {
+            ifindex: IfIndex(ifindex),
+            kind: Some(kind.to_owned()),
+            link: other.map(IfIndex),
+            link_netnsid: number,
+            ..LinkFact::default()
+        }
+    }
+
+    fn answered(id: i32) -> Option<i32> {
+        let mut message = NsidMessage::default();
+        message.attributes = vec![NsidAttribute::Id(id)];
+        number(&Answer::with(&message))
+    }
+
+    #[test]
+    fn a_namespace_without_a_number_has_none() {
+        assert_eq!(answered(3), Some(3));
+        assert_eq!(answered(-1), None);
+    }
+
+    #[test]
+    fn only_numbers_of_links_are_wanted() {
+        let links =
+            [link("veth", 2, Some(9), Some(0)), link("veth", 3, Some(4), None), link("vxlan", 5, None, Some(-1))];
+        let numbers = Numbers::wanted_by(&links);
+        assert_eq!(numbers.wanted, BTreeSet::from([0]));
+        assert!(Numbers::wanted_by(&links[1..]).are_known());
+    }
+
+    #[test]
+    fn the_candidates_for_a_veth_are_the_namespaces_with_its_other_end() {
+        let here = [link("veth", 2, Some(9), Some(0))];
+        let right = [link("veth", 9, Some(2), Some(1))];
+        let same_index = [link("veth", 9, Some(3), Some(1))];
+        let ends = Ends::of([(netns(1), &here[..]), (netns(2), &right[..]), (netns(3), &same_index[..])]);
+        assert_eq!(ends.candidates(&here, &Numbers::wanted_by(&here)), BTreeSet::from([netns(2)]));
+    }
+
+    #[test]
+    fn the_candidates_for_a_macvlan_are_the_namespaces_with_its_lower_device() {
+        let here = [link("macvlan", 2, Some(9), Some(0))];
+        let lower = [link("bond", 9, None, None)];
+        let other = [link("bond", 8, None, None)];
+        let ends = Ends::of([(netns(1), &here[..]), (netns(2), &lower[..]), (netns(3), &other[..])]);
+        assert_eq!(ends.candidates(&here, &Numbers::wanted_by(&here)), BTreeSet::from([netns(2)]));
+    }
+
+    #[test]
+    fn what_is_known_already_has_no_candidates() {
+        let here = [link("veth", 2, Some(9), Some(0))];
+        let there = [link("veth", 9, Some(2), Some(1))];
+        let ends = Ends::of([(netns(1), &here[..]), (netns(2), &there[..])]);
+        let known = Numbers { known: BTreeMap::from([(0, netns(2))]), wanted: BTreeSet::new() };
+        assert!(ends.candidates(&here, &known).is_empty());
+    }
+}

@@ -176,3 +176,96 @@ fn scope(scope: RouteScope) -> String {
     };
     name.to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(family: AddressFamily, prefix: u8, attributes: Vec<RouteAttribute>) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        message.header.destination_prefix_length = prefix;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.kind = RouteType::Unicast;
+        message.attributes = attributes;
+        message
+    }
+
+    fn v4(prefix: u8, attributes: Vec<RouteAttribute>) -> Option<RouteFact> {
+        route(&Answer::with(&message(AddressFamily::Inet, prefix, attributes)), AddressFamily::Inet)
+    }
+
+    fn inet(address: &str) -> RouteAddress {
+        address.parse::<IpAddr>().unwrap().into()
+    }
+
+    #[test]
+    fn a_default_route_has_a_destination_of_no_length() {
+        let fact = v4(0, vec![RouteAttribute::Gateway(inet("10.0.0.1")), RouteAttribute::Oif(2)]).unwrap();
+        assert_eq!(fact.destination.to_string(), "0.0.0.0/0");
+        let hop = NextHop {
+            gateway: Some("10.0.0.1".parse().unwrap()),
+            ifindex: Some(IfIndex(2)),
+            dead: false,
+            onlink: false,
+        };
+        assert_eq!(fact.next_hops, [hop]);
+        assert_eq!((fact.kind.as_str(), fact.scope.as_str(), fact.table), ("unicast", "global", 254));
+    }
+
+    #[test]
+    fn a_route_whose_destination_cannot_be_read_is_not_taken_for_the_default_route() {
+        assert_eq!(v4(24, vec![RouteAttribute::Oif(2)]), None);
+    }
+
+    #[test]
+    fn the_table_of_more_than_eight_bits_counts() {
+        let fact = v4(0, vec![RouteAttribute::Table(70_000)]).unwrap();
+        assert_eq!(fact.table, 70_000);
+    }
+
+    #[test]
+    fn table_local_and_other_families_and_the_cache_are_left_out() {
+        assert_eq!(v4(0, vec![RouteAttribute::Table(255)]), None);
+        let six = Answer::with(&message(AddressFamily::Inet6, 0, Vec::new()));
+        assert_eq!(route(&six, AddressFamily::Inet), None);
+        let mut cached = message(AddressFamily::Inet6, 0, Vec::new());
+        cached.header.flags = RouteFlags::Cloned;
+        assert_eq!(route(&Answer::with(&cached), AddressFamily::Inet6), None);
+    }
+
+    #[test]
+    fn all_hops_of_a_multipath_route_are_read() {
+        let hop = |index, address, flags| {
+            let mut hop = RouteNextHop::default();
+            hop.interface_index = index;
+            hop.flags = flags;
+            hop.attributes = vec![RouteAttribute::Gateway(inet(address))];
+            hop
+        };
+        let hops = vec![
+            hop(2, "10.0.0.1", RouteNextHopFlags::empty()),
+            hop(3, "10.0.1.1", RouteNextHopFlags::Linkdown | RouteNextHopFlags::Onlink),
+        ];
+        let fact = v4(8, vec![RouteAttribute::Destination(inet("10.0.0.0")), RouteAttribute::MultiPath(hops)]).unwrap();
+        let read: Vec<_> = fact.next_hops.iter().map(|hop| (hop.ifindex, hop.dead, hop.onlink)).collect();
+        assert_eq!(read, [(Some(IfIndex(2)), false, false), (Some(IfIndex(3)), true, true)]);
+        assert_eq!(fact.next_hops[1].gateway, Some("10.0.1.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_gateway_of_the_other_family_is_a_gateway() {
+        let via = RouteVia::Inet6("fe80::1".parse().unwrap());
+        let fact = v4(0, vec![RouteAttribute::Via(via), RouteAttribute::Oif(2)]).unwrap();
+        assert_eq!(fact.next_hops[0].gateway, Some("fe80::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_route_that_leads_nowhere_has_no_hop() {
+        let mut message =
+            message(AddressFamily::Inet6, 0, vec![RouteAttribute::Oif(1), RouteAttribute::Priority(1024)]);
+        message.header.kind = RouteType::Unreachable;
+        let fact = route(&Answer::with(&message), AddressFamily::Inet6).unwrap();
+        assert_eq!((fact.kind.as_str(), fact.next_hops, fact.metric), ("unreachable", Vec::new(), 1024));
+    }
+}

@@ -70,3 +70,57 @@ fn action(action: RuleAction) -> String {
     };
     name.to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(attributes: Vec<RuleAttribute>) -> RuleMessage {
+        let mut message = RuleMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.src_len = 32;
+        message.header.action = RuleAction::ToTable;
+        message.header.table = 254;
+        message.attributes = attributes;
+        message
+    }
+
+    fn read(attributes: Vec<RuleAttribute>) -> PolicyRuleFact {
+        rule(&Answer::with(&message(attributes)), AddressFamily::Inet).unwrap()
+    }
+
+    #[test]
+    fn the_rule_of_a_floating_ip_is_read() {
+        let fact = read(vec![
+            RuleAttribute::Priority(57_481),
+            RuleAttribute::Source("10.0.0.2".parse().unwrap()),
+            RuleAttribute::Table(16),
+        ]);
+        assert_eq!(fact.source.unwrap().to_string(), "10.0.0.2/32");
+        assert_eq!((fact.priority, fact.table, fact.action.as_str()), (57_481, 16, "lookup"));
+    }
+
+    #[test]
+    fn a_mark_has_a_mask_whichever_comes_first() {
+        let (mark, mask) = (RuleAttribute::FwMark(1), RuleAttribute::FwMask(0xff));
+        assert_eq!(read(vec![mark.clone(), mask.clone()]).fwmark, Some((1, 0xff)));
+        assert_eq!(read(vec![mask.clone(), mark.clone()]).fwmark, Some((1, 0xff)));
+        assert_eq!(read(vec![mark]).fwmark, Some((1, u32::MAX)));
+        assert_eq!(read(vec![mask]).fwmark, Some((0, 0xff)));
+    }
+
+    #[test]
+    fn an_inverted_rule_is_told() {
+        let mut message = message(vec![RuleAttribute::Iifname("rfp-1a2b3c4d-5".to_owned())]);
+        message.header.flags = RuleFlags::Invert;
+        message.header.action = RuleAction::Unreachable;
+        let fact = rule(&Answer::with(&message), AddressFamily::Inet).unwrap();
+        assert_eq!((fact.inverted, fact.action.as_str()), (true, "unreachable"));
+        assert_eq!(fact.iif.as_deref(), Some("rfp-1a2b3c4d-5"));
+    }
+
+    #[test]
+    fn a_rule_of_another_family_is_left_out() {
+        assert_eq!(rule(&Answer::with(&message(Vec::new())), AddressFamily::Inet6), None);
+    }
+}

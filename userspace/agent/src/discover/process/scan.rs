@@ -35,9 +35,9 @@ const DESCRIPTORS: usize = 16 << 10;
 /// What a scan sees, in the order it sees it. Namespaces are inodes here.
 pub(super) enum Seen {
     /// A container, and the namespace of its first process.
-    Container(ContainerFact, Option<u64>),
+    Container(ContainerFact, io::Result<u64>),
     /// A virtual machine, and the namespace of its process.
-    Machine(MachineFact, Option<u64>),
+    Machine(MachineFact, io::Result<u64>),
     /// The host name of a container seen before, by its id.
     Hostname(String, String),
     /// Something that could not be read, in words.
@@ -104,7 +104,11 @@ impl Scan {
     }
 
     /// The container a process is the first of, if it is; `inits` are the first processes seen before.
-    fn member(&self, pid: u32, inits: &mut BTreeMap<String, u32>) -> io::Result<Option<(ContainerFact, Option<u64>)>> {
+    fn member(
+        &self,
+        pid: u32,
+        inits: &mut BTreeMap<String, u32>,
+    ) -> io::Result<Option<(ContainerFact, io::Result<u64>)>> {
         self.reading.store(pid, Ordering::Relaxed);
         let Some(text) = existing(self.procfs.read(pid, "cgroup", CGROUP_LIMIT))? else { return Ok(None) };
         let Some(member) = cgroup::container(&String::from_utf8_lossy(&text)) else { return Ok(None) };
@@ -112,18 +116,16 @@ impl Scan {
             return Ok(None);
         }
         // A process that has ended leaves its container to the next one.
-        let netns = match self.procfs.netns(pid) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            netns => netns.ok(),
-        };
-        if netns.is_some() && netns == self.host {
+        let netns = self.procfs.netns(pid);
+        let ended = netns.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound);
+        if ended || netns.as_ref().is_ok_and(|inode| Some(*inode) == self.host) {
             return Ok(None);
         }
         inits.insert(member.id.clone(), pid);
         Ok(Some((fact(member, pid), netns)))
     }
 
-    fn machine(&self, pid: u32) -> io::Result<Option<(MachineFact, Option<u64>)>> {
+    fn machine(&self, pid: u32) -> io::Result<Option<(MachineFact, io::Result<u64>)>> {
         self.reading.store(pid, Ordering::Relaxed);
         let Some(hypervisor) = self.hypervisor(pid) else { return Ok(None) };
         let Some(command_line) = existing(self.procfs.read(pid, "cmdline", COMMAND_LIMIT))? else { return Ok(None) };
@@ -136,7 +138,7 @@ impl Scan {
             netns: None,
             nics: nics(command_line.cards, &taps),
         };
-        Ok(Some((machine, self.procfs.netns(pid).ok())))
+        Ok(Some((machine, self.procfs.netns(pid))))
     }
 
     /// The hypervisor a process runs: by its program, which others may not see, or by what it calls itself.

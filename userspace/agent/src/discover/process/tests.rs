@@ -1,6 +1,6 @@
 //! The source on made-up process filesystems.
 
-use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
+use std::{fs, os::unix::fs::symlink, path::Path, sync::Arc, time::Duration};
 
 use netdiag_model::{
     fact::{Facts, MachineNic, Runtime},
@@ -8,7 +8,7 @@ use netdiag_model::{
 };
 use tempfile::TempDir;
 
-use super::{Found, Procfs, Seen, read_at};
+use super::{Found, Procfs, Scan, Seen};
 use crate::discover::{Options, Scope};
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -32,8 +32,8 @@ fn hypervisor(root: &TempDir, pid: u32, command_line: &str, descriptors: &[(u32,
 }
 
 async fn read(root: &Path) -> Facts {
-    let options = Options { timeout: Duration::from_secs(1), ..Options::default() };
-    read_at(&Scope { options, namespaces: Vec::new().into() }, Procfs::at(root)).await
+    let options = Options { timeout: Duration::from_secs(1), proc_dir: root.into(), ..Options::default() };
+    super::read(&Scope { options, namespaces: Vec::new().into() }).await
 }
 
 #[tokio::test]
@@ -53,13 +53,29 @@ async fn a_container_is_seen_once_with_its_lowest_pid_and_its_hostname() {
 }
 
 #[test]
-fn a_namespace_listed_before_is_found_by_its_inode() {
+fn a_container_that_shares_the_host_s_namespace_is_left_out() {
+    let root = tempfile::tempdir().unwrap();
+    process(&root, 1, "0::/init.scope\n", 1);
+    process(&root, 5, &format!("0::/docker/{ID}\n"), 1);
+    process(&root, 6, "0::/lxc/web\n", 2);
+    let (send, mut receive) = tokio::sync::mpsc::unbounded_channel();
+    Scan::new(Procfs::new(root.path()), Some(1), Arc::default()).run(&send);
+    let Some(Seen::Container(web, Ok(2))) = receive.blocking_recv() else { panic!("expected a container") };
+    assert_eq!((web.id.as_str(), web.name.as_deref(), web.runtime), ("web", Some("web"), Runtime::Lxc));
+    assert!(receive.try_recv().is_err());
+}
+
+#[test]
+fn a_namespace_is_found_by_its_inode_or_is_a_gap() {
     let mut found = Found::default();
     let id = NetnsId { inode: 2, cookie: 7 };
     let machine = netdiag_model::fact::MachineFact { pid: 5, name: None, uuid: None, netns: None, nics: Vec::new() };
-    found.take(Seen::Machine(machine, Some(2)), &[(2, id)].into());
+    found.take(Seen::Machine(machine.clone(), Ok(2)), &[(2, id)].into());
     assert_eq!(found.machines[0].netns, Some(id));
     assert!(found.gaps().is_empty());
+    found.take(Seen::Machine(machine, Err(std::io::ErrorKind::PermissionDenied.into())), &[(2, id)].into());
+    assert_eq!(found.machines[1].netns, None);
+    assert_eq!(found.gaps()[0].why, "machine 5: permission denied");
 }
 
 #[tokio::test]

@@ -220,6 +220,11 @@ pub(in crate::netfilter) fn protocol(text: &str) -> Option<u8> {
     text.parse().ok().or_else(|| PROTOCOLS.iter().find(|(name, _)| *name == text).map(|&(_, number)| number))
 }
 
+/// The name of a protocol, or its number.
+pub(in crate::netfilter) fn protocol_name(number: u8) -> String {
+    PROTOCOLS.iter().find(|&&(_, one)| one == number).map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned())
+}
+
 /// `22`, `8000:8100`, `22,80,8000:8100`.
 fn ports(side: PortSide, text: &str) -> Option<Test> {
     let ranges = text.split(',').map(|one| port_range(one, ':')).collect::<Option<_>>()?;

@@ -165,9 +165,12 @@ fn a_comment_can_hold_anything_and_stays_a_comment() {
 
 #[test]
 fn nat_targets_are_read_in_every_form() {
-    let to = |text: &str| match target(text) {
-        Target::Dnat(to) | Target::Snat(to) | Target::Redirect(to) | Target::Masquerade(to) => to,
-        other => panic!("{other:?}"),
+    let to = |text: &str| {
+        let read = target(text);
+        let (Target::Dnat(to) | Target::Snat(to) | Target::Redirect(to) | Target::Masquerade(to)) = read else {
+            panic!("{read:?}");
+        };
+        to
     };
     let one = Some(([10, 0, 0, 9].into(), [10, 0, 0, 9].into()));
     let ports = |first, last, base| Some(NatPorts { range: PortRange { first, last }, base });

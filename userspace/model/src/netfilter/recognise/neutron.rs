@@ -1,4 +1,4 @@
-//! The rules of Neutron's router namespaces. Flow: explain.
+//! Neutron's agents by their chains, and the floating IPs of its routers. Flow: explain.
 //!
 //! Legacy and HA routers translate in `qrouter-`, in the chains PREROUTING, OUTPUT and `float-snat`; distributed routers
 //! match the device `rfp-` as well and have no OUTPUT rule. Half pairs are returned too: a floating IP that has lost one
@@ -6,10 +6,8 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use ipnet::IpNet;
-
-use super::{RuleAt, named, rules};
-use crate::netfilter::{NatTo, Rule, Table, Target};
+use super::{RuleAt, host, named, rules, whole};
+use crate::netfilter::{Rule, Table, Target};
 
 /// Prefixes of agents whose chains are in these tables, each once.
 ///
@@ -116,15 +114,21 @@ fn add(found: &mut Vec<FloatingIpRules>, rule: &Rule, half: Half, at: RuleAt) {
 
 /// Floating and fixed address of a rule that translates the whole address, all protocols and ports.
 fn pair(rule: &Rule, half: Half) -> Option<(IpAddr, IpAddr)> {
-    let whole = |to: &NatTo| to.address().filter(|_| to.ports.is_none() && rule.protocol().is_none());
     match (&rule.target, half) {
-        (Target::Dnat(to), Half::Dnat | Half::Output) => Some((host(rule.destination()?)?, whole(to)?)),
-        (Target::Snat(to), Half::Snat) => Some((whole(to)?, host(rule.source()?)?)),
+        (Target::Dnat(to), Half::Dnat | Half::Output) => Some((host(rule.destination()?)?, whole(rule, to)?)),
+        (Target::Snat(to), Half::Snat) => Some((whole(rule, to)?, host(rule.source()?)?)),
         _ => None,
     }
 }
 
-/// The address of a /32 or /128.
-fn host(net: IpNet) -> Option<IpAddr> {
-    (net.prefix_len() == net.max_prefix_len()).then(|| net.addr())
+/// The rules of the chains `<prefix>-<name>` of all agents in a table, with their places.
+pub(super) fn agent_rules<'a>(tables: &'a [Table], table: &str, name: &str) -> Vec<(RuleAt, &'a Rule)> {
+    let mut found = Vec::new();
+    for prefix in prefixes(tables) {
+        let chain = format!("{prefix}-{name}");
+        for table in named(tables, table) {
+            found.extend(rules(table, &chain).iter().map(|rule| (RuleAt::new(table, &chain, rule), rule)));
+        }
+    }
+    found
 }

@@ -407,17 +407,13 @@ fn chains_that_jump_in_a_circle_end_in_unknown_soon() {
 
 #[test]
 fn a_thousand_ports_are_walked_in_no_time() {
-    let mut text = String::from("*filter\n:FORWARD ACCEPT [0:0]\n");
-    for port in 0..1000 {
-        text += &format!(":i{port} - [0:0]\n");
-    }
-    for port in 0..1000 {
-        text += &format!("-A FORWARD -m physdev --physdev-out tap{port} -j i{port}\n");
-        for rule in 0..20 {
-            text += &format!("-A i{port} -p tcp -m tcp --dport {rule} -j RETURN\n");
-        }
-        text += &format!("-A i{port} -j DROP\n");
-    }
+    let port = |port| {
+        let rules = (0..20).map(|rule| format!("-A i{port} -p tcp -m tcp --dport {rule} -j RETURN\n"));
+        format!(":i{port} - [0:0]\n-A FORWARD -m physdev --physdev-out tap{port} -j i{port}\n")
+            + &rules.collect::<String>()
+            + &format!("-A i{port} -j DROP\n")
+    };
+    let text = String::from("*filter\n:FORWARD ACCEPT [0:0]\n") + &(0..1000).map(port).collect::<String>();
     let rules = ruleset(&(text + "COMMIT\n"));
     let started = Instant::now();
     for port in 0..100 {
