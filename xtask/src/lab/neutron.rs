@@ -6,7 +6,9 @@
 //! meant to look like those of a real one.
 
 pub(crate) mod agent;
+pub(crate) mod firewall;
 mod flows;
 pub(crate) mod plan;
 mod router;
 mod rules;
+pub(crate) mod security;
