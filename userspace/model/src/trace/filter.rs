@@ -15,7 +15,7 @@ use crate::{
     fact::METADATA_ADDRESS,
     id::{LinkKey, NetnsId},
     inventory::Inventory,
-    netfilter::{Address, Effect, Hook, Known, Outcome, Packet, Step, Walk, walk},
+    netfilter::{Address, Effect, Hook, Known, Outcome, Packet, Step, Walk, recognise::meaning, walk},
 };
 
 /// Bridged traffic: security groups of the hybrid plug.
@@ -55,12 +55,24 @@ fn rule_ref(inventory: &Inventory<'_>, netns: NetnsId, step: &Step) -> RuleRef {
         number: step.number.unwrap_or(0) as usize,
         rule: step.raw.clone(),
         counters: step.counters,
-        meaning: meaning(step),
+        meaning: recognised(inventory, netns, step).unwrap_or_else(|| effect(step)),
     }
 }
 
+/// What the rule is for, where its maker is known.
+fn recognised(inventory: &Inventory<'_>, netns: NetnsId, step: &Step) -> Option<String> {
+    let place = usize::try_from(step.number?).ok()?.checked_sub(1)?;
+    let rulesets = inventory.rulesets(netns).iter().filter(|ruleset| ruleset.backend == step.backend);
+    let mut tables = rulesets.flat_map(|ruleset| &ruleset.tables).filter(|table| table.name == step.table);
+    let rule = tables.find_map(|table| {
+        let rule = table.chain(&step.chain)?.rules.get(place)?;
+        (rule.raw == step.raw).then_some(rule)
+    })?;
+    meaning(rule, &step.chain)
+}
+
 /// What a rule does to the packet, in words.
-fn meaning(step: &Step) -> String {
+fn effect(step: &Step) -> String {
     let what = match &step.effect {
         Effect::Accept => "lets it through".to_owned(),
         Effect::Drop => "drops it".to_owned(),

@@ -1,6 +1,6 @@
 //! Routed traffic: forward filters and address translation.
 
-use super::{Place, Targets, ask, device, meaning, push_filter, rule_ref, source, translated};
+use super::{Place, Targets, ask, device, push_filter, rule_ref, source, translated};
 use crate::{
     id::{LinkKey, NetnsId},
     netfilter::{Address, Effect, Hook, Known, Packet, Step, Walk},
@@ -67,8 +67,7 @@ fn nat_hop(way: &Way<'_, '_>, netns: NetnsId, step: &Step, name: &str) -> Hop {
         name: name.to_owned(),
         netns: Some(way.inventory.netns(netns)),
         state: if step.certain { HopState::Ok } else { HopState::Unknown },
-        status: format!("{} packets", rule.counters.packets),
-        note: meaning(step),
+        status: "translates".to_owned(),
         verify: vec![in_netns(way.inventory, netns, super::save_command(step))],
         rules: vec![rule],
         ..Hop::default()
