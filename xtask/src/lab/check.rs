@@ -225,11 +225,11 @@ fn probe(lab: &Inventory, instance: &Instance, action: Action) -> Result<Probe> 
 impl Probe {
     fn run(&self) -> Result<()> {
         match &self.action {
-            Action::Ping { to, .. } => self.busybox(&["ping", "-c", "1", "-W", "5", &to.to_string()], "").map(drop),
+            Action::Ping { to, .. } => self.busybox(&["ping", "-c", "1", "-W", "10", &to.to_string()], "").map(drop),
             Action::Fetch { to, port, name, seen, .. } => {
                 // Not wget: the one of a static busybox crashes in glibc when it is given a timeout.
                 let request = format!("GET {} HTTP/1.0\r\n\r\n", image::WHOAMI);
-                let words = ["timeout", "8", "busybox", "nc", "-w", "5", &to.to_string(), &port.to_string()];
+                let words = ["timeout", "15", "busybox", "nc", "-w", "10", &to.to_string(), &port.to_string()];
                 let answer = self.busybox(&words, &request)?;
                 expect_answer(answer.lines().next_back().unwrap_or_default(), name, *seen)
             }

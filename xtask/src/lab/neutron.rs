@@ -1,6 +1,6 @@
 //! What Neutron leaves on a compute host, shared by the profiles that have Neutron: the example deployment (`plan`), the
-//! Open vSwitch agent (`agent`, `flows`, `controller`), its hybrid
-//! firewall (`firewall`, `security`), and the L3 agent (`router`, `rules`).
+//! Open vSwitch agent (`agent`, `flows`, `controller`), its hybrid firewall (`firewall`, `security`), and the L3 agent
+//! (`router`, `rules`).
 //!
 //! Names, columns, flow tables, chains and marks are those of Neutron with ML2/Open vSwitch and a legacy router, as its
 //! agents write them with default options. `iptables-save`, `ovs-vsctl show` and `ovs-ofctl dump-flows` of a lab host are

@@ -111,3 +111,35 @@ impl Flows {
         writeln!(self.text, "cookie={:#x},table={table},{matching},actions={actions}", self.cookie)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Vlan, integration, physical, tunnel};
+
+    #[test]
+    fn every_flow_carries_the_cookie_of_its_bridge() {
+        let flows = [
+            integration(0xabc, &[(2, "int-br-ex".into())], &[]).unwrap(),
+            physical(0xabc, "phy-br-ex", &[2]).unwrap(),
+            tunnel(0xabc, &["vxlan-c0a8320c".into()], &[Vlan { tag: 1, vni: 1001 }]).unwrap(),
+        ];
+        assert!(flows.iter().flat_map(|text| text.lines()).all(|flow| flow.starts_with("cookie=0xabc,table=")));
+    }
+
+    #[test]
+    fn tunnel_maps_the_local_vlan_to_the_vni_and_back() {
+        let flows = tunnel(1, &["vxlan-c0a8320c".into()], &[Vlan { tag: 7, vni: 1001 }]).unwrap();
+        let vid = 0x1000 | 7;
+        assert!(flows.contains(&format!("table=4,priority=1,tun_id=0x3e9,actions=push_vlan:0x8100,set_field:{vid}->")));
+        assert!(flows.contains("dl_vlan=7,actions=strip_vlan,set_field:0x3e9->tun_id,output:vxlan-c0a8320c"));
+    }
+
+    #[test]
+    fn host_without_other_hosts_floods_into_no_tunnel() {
+        let flows = tunnel(1, &[], &[Vlan { tag: 7, vni: 1001 }]).unwrap();
+        assert!(
+            flows.contains("table=22,priority=1,dl_vlan=7,actions=strip_vlan,set_field:0x3e9->tun_id\n"),
+            "{flows}"
+        );
+    }
+}

@@ -27,6 +27,7 @@ const METADATA_ROOT: &str = "/var/lib/neutron/metadata";
 pub(crate) fn add_namespace(router: &Router) -> Result<()> {
     netns::add(&router.netns)?;
     netns::feed(&router.netns, &["iptables-restore"], &rules::ipv4(router)?)?;
+    netns::feed(&router.netns, &["ip6tables-restore"], &rules::ipv6(router)?)?;
     // The conntrack sysctls appear with the first rule that needs connection tracking.
     let mut words = vec!["sysctl", "-q", "-w"];
     words.extend(SYSCTLS);

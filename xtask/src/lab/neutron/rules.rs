@@ -16,13 +16,45 @@ const NO_SCOPE: &str = "0x4000000/0xffff0000";
 /// The upper half of a mark carries the address scope.
 const SCOPE_MASK: &str = "--nfmask 0xffff0000 --ctmask 0xffff0000";
 
+/// What differs between the two families.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Family {
+    /// Translates addresses.
+    V4,
+    /// Routes them as they are; only the metadata service is redirected.
+    V6,
+}
+
+impl Family {
+    /// What a request for metadata matches.
+    fn metadata(self) -> String {
+        let address = match self {
+            Self::V4 => "169.254.169.254/32",
+            Self::V6 => "fe80::a9fe:a9fe/128",
+        };
+        format!("-d {address} -i qr-+ -p tcp -m tcp --dport 80")
+    }
+}
+
 /// Input for `iptables-restore`: every table of the namespace.
 pub(crate) fn ipv4(router: &Router) -> Result<String, fmt::Error> {
+    tables(router, Family::V4)
+}
+
+/// Input for `ip6tables-restore`.
+pub(crate) fn ipv6(router: &Router) -> Result<String, fmt::Error> {
+    tables(router, Family::V6)
+}
+
+fn tables(router: &Router, family: Family) -> Result<String, fmt::Error> {
     let mut text = String::new();
     raw(&mut text)?;
-    mangle(&mut text, router)?;
-    nat(&mut text, router)?;
-    filter(&mut text, router)?;
+    mangle(&mut text, router, family)?;
+    match family {
+        Family::V4 => nat(&mut text, router)?,
+        Family::V6 => nat_v6(&mut text)?,
+    }
+    filter(&mut text, router, family)?;
     Ok(text)
 }
 
@@ -49,7 +81,7 @@ fn raw(text: &mut String) -> fmt::Result {
     text.write_str("COMMIT\n")
 }
 
-fn mangle(text: &mut String, router: &Router) -> fmt::Result {
+fn mangle(text: &mut String, router: &Router, family: Family) -> fmt::Result {
     let built_in = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
     open(text, "mangle", &built_in, &["float-snat", "floatingip", "mark", "scope"])?;
     jumps(text, &built_in)?;
@@ -60,10 +92,7 @@ fn mangle(text: &mut String, router: &Router) -> fmt::Result {
     writeln!(text, "-A {P}-PREROUTING -j {P}-scope")?;
     writeln!(text, "-A {P}-PREROUTING -m connmark ! --mark 0x0/0xffff0000 -j CONNMARK --restore-mark {SCOPE_MASK}")?;
     writeln!(text, "-A {P}-PREROUTING -j {P}-floatingip")?;
-    writeln!(
-        text,
-        "-A {P}-PREROUTING -d 169.254.169.254/32 -i qr-+ -p tcp -m tcp --dport 80 -j MARK --set-xmark 0x1/0xffff"
-    )?;
+    writeln!(text, "-A {P}-PREROUTING {} -j MARK --set-xmark 0x1/0xffff", family.metadata())?;
     writeln!(text, "-A {P}-float-snat {unscoped} -j CONNMARK --save-mark {SCOPE_MASK}")?;
     writeln!(text, "-A {P}-mark -i {gateway} -j MARK --set-xmark 0x2/0xffff")?;
     for RouterPort { device, .. } in router.interfaces.iter().chain([&router.gateway]) {
@@ -89,10 +118,7 @@ fn nat(text: &mut String, router: &Router) -> fmt::Result {
     }
     let gateway = &router.gateway;
     writeln!(text, "-A {P}-POSTROUTING ! -o {} -m conntrack ! --ctstate DNAT -j ACCEPT", gateway.device)?;
-    writeln!(
-        text,
-        "-A {P}-PREROUTING -d 169.254.169.254/32 -i qr-+ -p tcp -m tcp --dport 80 -j REDIRECT --to-ports {METADATA_PORT}"
-    )?;
+    redirect_metadata(text, Family::V4)?;
     for FloatingIp { address, fixed, .. } in &router.floating_ips {
         writeln!(text, "-A {P}-PREROUTING -d {address}/32 -j DNAT --to-destination {fixed}")?;
     }
@@ -101,6 +127,18 @@ fn nat(text: &mut String, router: &Router) -> fmt::Result {
     }
     source_nat(text, gateway)?;
     text.write_str("COMMIT\n")
+}
+
+fn nat_v6(text: &mut String) -> fmt::Result {
+    let built_in = ["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"];
+    open(text, "nat", &built_in, &[])?;
+    jumps(text, &built_in)?;
+    redirect_metadata(text, Family::V6)?;
+    text.write_str("COMMIT\n")
+}
+
+fn redirect_metadata(text: &mut String, family: Family) -> fmt::Result {
+    writeln!(text, "-A {P}-PREROUTING {} -j REDIRECT --to-ports {METADATA_PORT}", family.metadata())
 }
 
 /// What leaves without a floating IP leaves as the router; so does what was sent to a floating IP from inside.
@@ -115,7 +153,7 @@ fn source_nat(text: &mut String, gateway: &RouterPort) -> fmt::Result {
     )
 }
 
-fn filter(text: &mut String, router: &Router) -> fmt::Result {
+fn filter(text: &mut String, router: &Router, family: Family) -> fmt::Result {
     let built_in = ["INPUT", "FORWARD", "OUTPUT"];
     open(text, "filter", &built_in, &["local", "scope"])?;
     writeln!(text, ":neutron-filter-top - [0:0]")?;
@@ -126,9 +164,73 @@ fn filter(text: &mut String, router: &Router) -> fmt::Result {
     writeln!(text, "-A {P}-FORWARD -j {P}-scope")?;
     writeln!(text, "-A {P}-INPUT -m mark --mark 0x1/0xffff -j ACCEPT")?;
     writeln!(text, "-A {P}-INPUT -p tcp -m tcp --dport {METADATA_PORT} -j DROP")?;
-    for RouterPort { device, .. } in &router.interfaces {
+    // With source NAT on, what leaves by the gateway has no scope of its own any more.
+    let gateway = (family == Family::V6).then_some(&router.gateway);
+    for RouterPort { device, .. } in router.interfaces.iter().chain(gateway) {
         writeln!(text, "-A {P}-scope -o {device} -m mark ! --mark {NO_SCOPE} -j DROP")?;
     }
     writeln!(text, "-A neutron-filter-top -j {P}-local")?;
     text.write_str("COMMIT\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ipv4, ipv6};
+    use crate::lab::{
+        inventory::{Profile, Router},
+        profile,
+        spec::Spec,
+    };
+
+    fn example() -> Router {
+        let spec = Spec { name: "lab".into(), profile: Profile::NeutronOvs, instances: 0, no_docker: false };
+        profile::plan(&spec).routers.swap_remove(0)
+    }
+
+    /// The line numbers of the rules that hold each text, in this order.
+    fn places(rules: &str, texts: &[&str]) -> Vec<usize> {
+        let place = |text: &&str| rules.lines().position(|line| line.contains(text));
+        texts.iter().map(|text| place(text).unwrap_or_else(|| panic!("no rule with {text:?} in\n{rules}"))).collect()
+    }
+
+    #[test]
+    fn floating_ip_translates_both_ways_and_before_the_gateway_address() {
+        let rules = ipv4(&example()).unwrap();
+        let order = places(
+            &rules,
+            &[
+                "neutron-l3-agent-OUTPUT -d 172.24.4.6/32 -j DNAT --to-destination 10.0.0.2",
+                "neutron-l3-agent-PREROUTING -d 172.24.4.6/32 -j DNAT --to-destination 10.0.0.2",
+                "neutron-l3-agent-snat -j neutron-l3-agent-float-snat",
+                "-j SNAT --to-source 172.24.4.2 --random-fully",
+            ],
+        );
+        assert!(order.is_sorted(), "{order:?}");
+        places(&rules, &["-s 10.0.0.2/32 -j SNAT --to-source 172.24.4.6 --random-fully"]);
+    }
+
+    #[test]
+    fn traffic_between_the_networks_of_a_router_is_not_translated() {
+        let router = example();
+        let guard = format!("! -o {} -m conntrack ! --ctstate DNAT -j ACCEPT", router.gateway.device);
+        places(&ipv4(&router).unwrap(), &[&guard]);
+    }
+
+    #[test]
+    fn ipv6_is_routed_without_translation() {
+        let rules = ipv6(&example()).unwrap();
+        assert!(!rules.contains("NAT --to") && !rules.contains("172.24.4."), "{rules}");
+        places(&rules, &["-d fe80::a9fe:a9fe/128 -i qr-+ -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 9697"]);
+    }
+
+    #[test]
+    fn every_chain_that_is_jumped_to_is_declared() {
+        for rules in [ipv4(&example()).unwrap(), ipv6(&example()).unwrap()] {
+            for table in rules.split("COMMIT\n") {
+                for target in table.lines().filter_map(|line| line.split(" -j neutron-").nth(1)) {
+                    assert!(table.contains(&format!(":neutron-{target} - [0:0]")), "{target} in\n{table}");
+                }
+            }
+        }
+    }
 }

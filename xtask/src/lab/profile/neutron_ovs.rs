@@ -23,7 +23,7 @@ pub(crate) fn build(host: &Host<'_>) -> Result<Built> {
     // The filter table of the host itself stays empty: nova-docker ran with Nova's firewall driver that does nothing.
     let runtime = Runtime::start(host, &["--bridge=none", "--iptables=false", "--ip6tables=false"])?;
     let instances = nova_docker::start(host, &runtime)?;
-    nova_docker::add_pairs(&instances)?;
+    nova_docker::add_pairs(&instances, agent.switch.in_user_space())?;
     for some in instances.chunks(neutron::agent::PORTS_A_TRANSACTION) {
         let mut transaction = ovs::Transaction::default();
         for instance in some {
