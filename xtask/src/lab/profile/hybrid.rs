@@ -32,8 +32,8 @@ pub(crate) fn build(host: &Host<'_>) -> Result<Built> {
     let agent = neutron::agent::Agent::start(host)?;
     let runtime = Runtime::start(host, &["--bridge=none", "--iptables=false", "--ip6tables=false"])?;
     let instances = nova_docker::start(host, &runtime)?;
-    nova_docker::add_pairs(&instances)?;
-    add_bridges(&instances)?;
+    nova_docker::add_pairs(&instances, agent.switch.in_user_space())?;
+    add_bridges(&instances, agent.switch.in_user_space())?;
     let packet_filter = neutron::firewall::install(host)?;
     for some in instances.chunks(neutron::agent::PORTS_A_TRANSACTION) {
         let mut transaction = ovs::Transaction::default();
@@ -52,13 +52,15 @@ pub(crate) fn build(host: &Host<'_>) -> Result<Built> {
 }
 
 /// Makes the bridge of every port, with the tap in it and a veth pair to br-int.
-fn add_bridges(instances: &[Instance]) -> Result<()> {
+fn add_bridges(instances: &[Instance], switched_in_user_space: bool) -> Result<()> {
     let mut batch = String::new();
     let mut settings = Vec::new();
+    // As for the taps: each address of the host costs the switch in user space time.
+    let addresses = if switched_in_user_space { "none" } else { "eui64" };
     for port in instances.iter().flat_map(|instance| &instance.ports) {
         let bridge = port.linux_bridge.as_deref().context("a port without its bridge")?;
         writeln!(batch, "link add {bridge} type bridge stp_state 0 forward_delay 0 ageing_time 0 mcast_snooping 0")?;
-        plug(&mut batch, bridge, port)?;
+        plug(&mut batch, (bridge, addresses), port)?;
         settings.extend([
             format!("net.ipv4.conf.{bridge}.arp_ignore=1"),
             format!("net.ipv4.conf.{bridge}.arp_announce=2"),
@@ -70,11 +72,11 @@ fn add_bridges(instances: &[Instance]) -> Result<()> {
     command::run("sysctl", ["-e", "-q", "-w"].map(str::to_owned).into_iter().chain(settings)).map(drop)
 }
 
-fn plug(batch: &mut String, bridge: &str, port: &Port) -> Result<()> {
+fn plug(batch: &mut String, (bridge, addresses): (&str, &str), port: &Port) -> Result<()> {
     let (tap, inner, outer) = (port.id.device("tap"), port.id.device("qvb"), port.id.device("qvo"));
     writeln!(batch, "link add {inner} type veth peer name {outer}")?;
     for end in [&inner, &outer] {
-        writeln!(batch, "link set {end} mtu {} promisc on up", port.mtu)?;
+        writeln!(batch, "link set {end} addrgenmode {addresses} mtu {} promisc on up", port.mtu)?;
     }
     writeln!(batch, "link set {inner} master {bridge}")?;
     writeln!(batch, "link set {bridge} up")?;
