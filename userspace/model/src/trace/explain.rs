@@ -62,6 +62,17 @@ fn instance_findings(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Vec<
             )
             .seen("its network namespace is the host's"),
         );
+    } else if instance.nics.is_empty() && instance.network_mode == Some("none") && instance.identity.nova_uuid.is_none()
+    {
+        findings.push(
+            finding(
+                Severity::Info,
+                "no-network",
+                name,
+                format!("{name} was started without a network, and nobody has plugged one in"),
+            )
+            .seen("NetworkMode none, no link but loopback"),
+        );
     } else if instance.nics.is_empty() {
         let fix = if instance.identity.kind == InstanceKind::Vm {
             "virsh domiflist shows what it should have"
@@ -83,7 +94,7 @@ fn instance_findings(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Vec<
 }
 
 fn interface(inventory: &Inventory<'_>, instance: &Instance<'_>, nic: &Nic<'_>) -> (InterfaceTrace, Vec<Finding>) {
-    let mut way = Way::new(inventory, nic);
+    let mut way = Way::new(inventory, nic, docker_network(inventory, instance, nic).is_some());
     inner_hops(&mut way.path, inventory, instance, nic);
     way.follow();
     let network = nic.port.as_ref().map(crate::inventory::PortPlace::network).unwrap_or_default();

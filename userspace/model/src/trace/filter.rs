@@ -112,17 +112,11 @@ struct Place<'p> {
 
 /// Adds a filter as a hop, if any rule there has a say, and reports a rule that kills.
 fn push_filter(path: &mut Path, inventory: &Inventory<'_>, place: &Place<'_>, walked: &Walk) {
-    let decides = |step: &&Step| {
-        matches!(
-            step.effect,
-            Effect::Accept | Effect::Drop | Effect::Reject(_) | Effect::Return | Effect::Queue | Effect::Unknown
-        )
-    };
+    let deciding = walked.deciding();
     let rules: Vec<_> = walked
         .steps
         .iter()
-        .filter(|step| step.number.is_some())
-        .filter(decides)
+        .filter(|step| deciding == Some(*step) || has_a_say(inventory, place.netns, step))
         .map(|step| rule_ref(inventory, place.netns, step))
         .collect();
     if rules.is_empty() && walked.outcome == Outcome::Accept {
@@ -133,11 +127,11 @@ fn push_filter(path: &mut Path, inventory: &Inventory<'_>, place: &Place<'_>, wa
         Outcome::Drop { reject, .. } => (HopState::Broken, if *reject { "rejects" } else { "drops" }.to_owned()),
         Outcome::Unknown { .. } => (HopState::Unknown, "depends on the packet".to_owned()),
     };
-    let note = match &walked.outcome {
-        Outcome::Unknown { why, .. } => why.clone(),
-        Outcome::Accept | Outcome::Drop { .. } => String::new(),
+    let detail = match &walked.outcome {
+        Outcome::Unknown { why, .. } => vec![("depends on".to_owned(), why.clone())],
+        Outcome::Accept | Outcome::Drop { .. } => Vec::new(),
     };
-    let save = walked.deciding().or(walked.steps.first()).map_or("iptables-save", |step| save_command(step));
+    let save = walked.deciding().or(walked.steps.first()).map_or("iptables-save", save_command);
     path.push(Hop {
         kind: HopKind::Filter,
         name: place.name.clone(),
@@ -145,7 +139,7 @@ fn push_filter(path: &mut Path, inventory: &Inventory<'_>, place: &Place<'_>, wa
         state,
         status,
         rules,
-        note,
+        detail,
         verify: vec![in_netns(inventory, place.netns, save)],
         ..Hop::default()
     });
@@ -164,6 +158,25 @@ fn push_filter(path: &mut Path, inventory: &Inventory<'_>, place: &Place<'_>, wa
         .seen(step.raw.clone())
         .verify(in_netns(inventory, place.netns, save_command(step))),
     );
+}
+
+/// Whether a reader wants to see a rule: it decides, or its maker's words say what it is for. Chains are full of others,
+/// which only lead on or come back.
+fn has_a_say(inventory: &Inventory<'_>, netns: NetnsId, step: &Step) -> bool {
+    match step.effect {
+        _ if step.number.is_none() => false,
+        Effect::Drop | Effect::Reject(_) | Effect::Queue | Effect::Unknown => true,
+        Effect::Accept => step.certain || recognised(inventory, netns, step).is_some(),
+        Effect::Return => recognised(inventory, netns, step).is_some(),
+        Effect::Jump(_)
+        | Effect::Goto(_)
+        | Effect::Dnat(..)
+        | Effect::Snat(..)
+        | Effect::Mark
+        | Effect::Zone(_)
+        | Effect::NoTrack
+        | Effect::Pass => false,
+    }
 }
 
 /// The command that shows a rule by hand.

@@ -1,6 +1,6 @@
 //! Every instance of a host on one page.
 
-use super::{HopState, InterfaceTrace, Severity, Trace, explain};
+use super::{HopState, InterfaceTrace, Severity, Trace, Verdict, explain};
 use crate::{
     inventory::Inventory,
     list::{Listing, Row, RowInterface},
@@ -20,24 +20,27 @@ pub fn list(inventory: &Inventory<'_>) -> Listing {
 fn row(trace: Trace) -> Row {
     let broken = trace.findings.iter().any(|finding| finding.severity == Severity::Error);
     let warned = trace.findings.iter().any(|finding| finding.severity == Severity::Warning);
-    let hops = trace.interfaces.iter().map(state).max().unwrap_or(HopState::Ok);
-    let worst = if broken {
-        HopState::Broken
-    } else if warned {
-        hops.max(HopState::Warning)
-    } else {
-        hops
+    let unknown = trace.verdict == Verdict::Inconclusive;
+    let worst = match (broken, unknown, warned) {
+        (true, ..) => HopState::Broken,
+        (_, true, _) => HopState::Unknown,
+        (_, _, true) => HopState::Warning,
+        (false, false, false) => HopState::Ok,
     };
-    Row { identity: trace.instance, interfaces: trace.interfaces.into_iter().map(interface).collect(), worst }
+    let interfaces = trace.interfaces.into_iter().map(|one| interface(one, unknown)).collect();
+    Row { identity: trace.instance, interfaces, worst }
 }
 
-fn state(interface: &InterfaceTrace) -> HopState {
-    interface.hops.iter().map(|hop| hop.state).max().unwrap_or(HopState::Ok)
+/// The worst state of any hop. A hop that depends on the packet, or a next hop nobody has asked for yet, speaks neither
+/// for nor against the path: unless something could not be read, it does not make the whole unknown.
+fn state(interface: &InterfaceTrace, unknown: bool) -> HopState {
+    let states = interface.hops.iter().map(|hop| hop.state);
+    states.filter(|state| unknown || *state != HopState::Unknown).max().unwrap_or(HopState::Ok)
 }
 
-fn interface(interface: InterfaceTrace) -> RowInterface {
+fn interface(interface: InterfaceTrace, unknown: bool) -> RowInterface {
     RowInterface {
-        state: state(&interface),
+        state: state(&interface, unknown),
         floating_ips: interface.floating_ips.iter().map(|floating| floating.address).collect(),
         device: interface.device,
         mac: interface.mac,

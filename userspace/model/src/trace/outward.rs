@@ -45,11 +45,14 @@ pub(super) struct Way<'i, 'a> {
     pub(super) source: Option<IpAddr>,
     /// Gateway the instance sends to.
     gateway: Option<IpAddr>,
+    /// Its network has a router by itself, whichever card the instance's default route takes: Docker publishes ports on
+    /// every network it made.
+    routed: bool,
     budget: usize,
 }
 
 impl<'i, 'a> Way<'i, 'a> {
-    pub(super) fn new(inventory: &'i Inventory<'a>, nic: &'i Nic<'a>) -> Self {
+    pub(super) fn new(inventory: &'i Inventory<'a>, nic: &'i Nic<'a>, routed: bool) -> Self {
         let addresses = &nic.addresses;
         let source = addresses.iter().find(|net| net.addr().is_ipv4()).or(addresses.first()).map(ipnet::IpNet::addr);
         Self {
@@ -61,6 +64,7 @@ impl<'i, 'a> Way<'i, 'a> {
             legs: Vec::new(),
             source,
             gateway: None,
+            routed,
             budget: BUDGET,
         }
     }
@@ -154,6 +158,11 @@ impl<'i, 'a> Way<'i, 'a> {
     fn through_linux_bridge(&mut self, bridge: LinkKey, from: LinkKey) {
         filter::linux_bridge(self, bridge, from);
         let own = self.inventory.addresses(bridge);
+        let known_inside = self.nic.inner.is_some() && !self.routed;
+        if self.gateway.is_none() && known_inside {
+            self.end_of_segment(bridge);
+            return;
+        }
         let gateway_here = self.gateway.map_or(!own.is_empty(), |gateway| own.iter().any(|net| net.addr() == gateway));
         if gateway_here {
             self.route_in(bridge);
@@ -181,6 +190,20 @@ impl<'i, 'a> Way<'i, 'a> {
             self.path.device(self.inventory, HopKind::Uplink, uplink);
             self.leave(None);
         }
+    }
+
+    /// The instance's default route leaves by another card: by this one it reaches its own subnet.
+    fn end_of_segment(&mut self, bridge: LinkKey) {
+        let subnet = self.nic.addresses.first().map_or_else(|| "the segment".to_owned(), |net| net.trunc().to_string());
+        self.path.push(Hop {
+            kind: HopKind::NextHop,
+            name: subnet,
+            netns: Some(self.inventory.netns(bridge.netns)),
+            state: HopState::Ok,
+            status: "this segment".to_owned(),
+            note: "the default route does not leave by this card: it reaches its own subnet".to_owned(),
+            ..Hop::default()
+        });
     }
 
     /// The port of a Linux bridge that leads on: where the bridge learned the gateway, else the only one that is no

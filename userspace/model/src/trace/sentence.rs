@@ -50,6 +50,9 @@ fn interface(interface: &InterfaceTrace) -> String {
             format!("is routed to the outside by {} without translation", router.netns.label)
         }
         (Some(router), None) => format!("reaches its gateway {} and no further", router.gateway),
+        (None, _) if interface.hops.iter().any(|hop| hop.status == "this segment") => {
+            "reaches its own subnet".to_owned()
+        }
         (None, _) => "has no router on this host".to_owned(),
     };
     format!("{address}{on} {out}; {}.", inward(interface))

@@ -13,6 +13,9 @@ use crate::{
     },
 };
 
+/// IP protocol number of TCP.
+const TCP: u8 = 6;
+
 /// What filters at the host's end of a card: rules that name its device as a bridge port.
 pub(in crate::trace) fn at_host_device(way: &mut Way<'_, '_>, outer: LinkKey) {
     let inventory = way.inventory;
@@ -32,6 +35,8 @@ pub(in crate::trace) fn at_host_device(way: &mut Way<'_, '_>, outer: LinkKey) {
         physdev_in: device(inventory, outer),
         physdev_out: uplink(inventory, bridge, outer),
         source_mac: way.nic.mac.map_or(Known::Unknown, Known::Is),
+        // What starts most connections: rules for DHCP and the like do not concern it.
+        protocol: Known::Is(TCP),
         ..bridged(inventory, bridge, Packet::between(source(way), Address::Outside))
     };
     if !named {
