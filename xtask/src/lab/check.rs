@@ -3,7 +3,7 @@
 //! Most probes are one HTTP request that is answered with who was reached and which address it was seen from, so a probe
 //! that arrives at the wrong instance, or without the translation it should have, fails as one that does not arrive.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{fmt, net::Ipv4Addr, path::PathBuf, process::ExitStatus};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -13,13 +13,24 @@ use crate::lab::{
     netns, parallel,
 };
 
+mod docker;
+mod security;
+
+use security::Flow;
+
+/// Exit code of busybox `timeout` when it had to end the program (128 and SIGTERM).
+const TIMED_OUT: i32 = 143;
+
+/// The port of every instance's web server.
+const WEB: u16 = 80;
+
 /// One thing to try.
 #[derive(Debug)]
 pub(crate) struct Probe {
     /// Host it is tried from.
     host: Host,
-    /// Namespace on that host; `None` for the host's own.
-    netns: Option<String>,
+    /// Namespace on that host, by the path of its file; `None` for the host's own.
+    netns: Option<PathBuf>,
     /// Who tries.
     from: String,
     action: Action,
@@ -30,7 +41,13 @@ enum Action {
     /// An echo request is answered.
     Ping { to: Ipv4Addr, target: String },
     /// A TCP connection reaches `name`, which sees it come from `seen`.
-    Fetch { to: Ipv4Addr, name: String, seen: Option<Ipv4Addr>, target: String },
+    Fetch { to: Ipv4Addr, port: u16, name: String, seen: Option<Ipv4Addr>, target: String },
+    /// A TCP connection is accepted or refused: what is sent arrives, whether or not somebody listens.
+    Knock { to: Ipv4Addr, port: u16, target: String },
+    /// Nothing answers an echo request, or a TCP connection to this port.
+    Silence { to: Ipv4Addr, port: Option<u16>, target: String },
+    /// A DNS server, asked over UDP, knows this name.
+    Resolve { to: Ipv4Addr, query: String, target: String },
     /// A DHCP request on a device is answered with this address.
     Lease { device: String, address: Ipv4Addr },
 }
@@ -40,8 +57,14 @@ impl fmt::Display for Probe {
         write!(f, "{}: ", self.from)?;
         match &self.action {
             Action::Ping { to, target } => write!(f, "ping {to} ({target})"),
-            Action::Fetch { to, target, seen: Some(seen), .. } => write!(f, "TCP to {to} ({target}), seen as {seen}"),
-            Action::Fetch { to, target, seen: None, .. } => write!(f, "TCP to {to} ({target})"),
+            Action::Fetch { to, port, target, seen: Some(seen), .. } => {
+                write!(f, "TCP to {to}:{port} ({target}), seen as {seen}")
+            }
+            Action::Fetch { to, port, target, seen: None, .. } => write!(f, "TCP to {to}:{port} ({target})"),
+            Action::Knock { to, port, target } => write!(f, "TCP to {to}:{port} ({target}) arrives"),
+            Action::Silence { to, port: Some(port), target } => write!(f, "no TCP to {to}:{port} ({target})"),
+            Action::Silence { to, port: None, target } => write!(f, "no ping to {to} ({target})"),
+            Action::Resolve { to, query, target } => write!(f, "UDP to {to}:53 ({target}), asking for {query}"),
             Action::Lease { device, address } => write!(f, "DHCP on {device} offers {address}"),
         }
     }
@@ -75,6 +98,8 @@ pub(crate) fn probes(lab: &Inventory) -> Result<Vec<Probe>> {
         outward(lab, instance, &mut probes)?;
         inward(lab, instance, &mut probes)?;
     }
+    security::probes(lab, &mut probes)?;
+    docker::probes(lab, &mut probes)?;
     Ok(probes)
 }
 
@@ -92,8 +117,13 @@ fn within(lab: &Inventory, network: &Network, probes: &mut Vec<Probe>) -> Result
             continue;
         }
         let target = format!("{}, same network", to.display_name);
-        probes.push(probe(lab, from, Action::Ping { to: port.address.address, target: target.clone() })?);
-        probes.push(probe(lab, from, fetch(port.address.address, to, Some(own.address.address), target))?);
+        let flow = Flow::between(own, port);
+        for action in [
+            Action::Ping { to: port.address.address, target: target.clone() },
+            fetch(port.address.address, to, Some(own.address.address), target),
+        ] {
+            probes.push(probe(lab, from, flow.judge(lab, action))?);
+        }
     }
     if let (Some((instance, port)), Some(_)) = (members.first(), &network.dhcp) {
         let lease = Action::Lease { device: port.device.clone(), address: port.address.address };
@@ -108,8 +138,13 @@ fn between(lab: &Inventory, router: &Router, probes: &mut Vec<Probe>) -> Result<
     let Some(((from, own), others)) = firsts.split_first() else { return Ok(()) };
     for (to, port) in others {
         let target = format!("{}, by {}", to.display_name, router.name);
-        probes.push(probe(lab, from, Action::Ping { to: port.address.address, target: target.clone() })?);
-        probes.push(probe(lab, from, fetch(port.address.address, to, Some(own.address.address), target))?);
+        let flow = Flow::between(own, port);
+        for action in [
+            Action::Ping { to: port.address.address, target: target.clone() },
+            fetch(port.address.address, to, Some(own.address.address), target),
+        ] {
+            probes.push(probe(lab, from, flow.judge(lab, action))?);
+        }
     }
     Ok(())
 }
@@ -118,21 +153,24 @@ fn between(lab: &Inventory, router: &Router, probes: &mut Vec<Probe>) -> Result<
 fn outward(lab: &Inventory, instance: &Instance, probes: &mut Vec<Probe>) -> Result<()> {
     let Some(port) = instance.default_port() else { return Ok(()) };
     let Some(router) = port.router.as_ref().and_then(|id| lab.router(id)) else { return Ok(()) };
-    probes.push(probe(lab, instance, Action::Ping { to: port.gateway, target: router.name.clone() })?);
+    let mut actions = vec![Action::Ping { to: port.gateway, target: router.name.clone() }];
     let seen = Some(port.floating_ip.unwrap_or(router.gateway.address.address));
     for (host, address) in outside(lab) {
         let target = host.name.clone();
-        probes.push(probe(lab, instance, Action::Ping { to: address, target: target.clone() })?);
-        let action = Action::Fetch { to: address, name: host.name.clone(), seen, target };
-        probes.push(probe(lab, instance, action)?);
+        actions.push(Action::Ping { to: address, target: target.clone() });
+        actions.push(Action::Fetch { to: address, port: WEB, name: host.name.clone(), seen, target });
     }
-    let metadata = Action::Fetch {
+    actions.push(Action::Fetch {
         to: Ipv4Addr::new(169, 254, 169, 254),
+        port: WEB,
         name: router.host.clone(),
         seen: Some(port.address.address),
         target: "metadata".into(),
-    };
-    probes.push(probe(lab, instance, metadata)?);
+    });
+    for action in actions {
+        let flow = Flow::outward(port, action.destination());
+        probes.push(probe(lab, instance, flow.judge(lab, action))?);
+    }
     Ok(())
 }
 
@@ -142,13 +180,19 @@ fn inward(lab: &Inventory, instance: &Instance, probes: &mut Vec<Probe>) -> Resu
         let Some(floating) = port.floating_ip else { continue };
         let target = format!("floating IP of {}", instance.display_name);
         for (host, address) in outside(lab) {
-            let place = |action| Probe { host: host.clone(), netns: None, from: host.name.clone(), action };
-            probes.push(place(Action::Ping { to: floating, target: target.clone() }));
-            probes.push(place(fetch(floating, instance, Some(address), target.clone())));
+            let flow = Flow::inward(address, port);
+            for action in [
+                Action::Ping { to: floating, target: target.clone() },
+                fetch(floating, instance, Some(address), target.clone()),
+            ] {
+                probes.push(probe_from_host(host, flow.judge(lab, action)));
+            }
         }
         let neighbour = members(lab, &port.network).find(|(other, _)| other.uuid != instance.uuid);
         if let Some((neighbour, _)) = neighbour {
-            probes.push(probe(lab, neighbour, fetch(floating, instance, None, target))?);
+            let Some(flow) = Flow::hairpin(lab, neighbour, (port, floating)) else { continue };
+            let action = fetch(floating, instance, Some(flow.seen), target);
+            probes.push(probe(lab, neighbour, flow.judge(lab, action))?);
         }
     }
     Ok(())
@@ -160,13 +204,18 @@ fn outside(lab: &Inventory) -> impl Iterator<Item = (&Host, Ipv4Addr)> {
 }
 
 fn fetch(to: Ipv4Addr, instance: &Instance, seen: Option<Ipv4Addr>, target: String) -> Action {
-    Action::Fetch { to, name: instance.name.clone(), seen, target }
+    Action::Fetch { to, port: WEB, name: instance.name.clone(), seen, target }
+}
+
+/// A probe from a host itself.
+fn probe_from_host(host: &Host, action: Action) -> Probe {
+    Probe { host: host.clone(), netns: None, from: host.name.clone(), action }
 }
 
 /// A probe from inside an instance.
 fn probe(lab: &Inventory, instance: &Instance, action: Action) -> Result<Probe> {
     let host = lab.host(&instance.host).with_context(|| format!("{} is on no host", instance.name))?.clone();
-    let netns = instance.container_id.clone();
+    let netns = instance.container_id.as_deref().map(netns::path);
     if netns.is_none() {
         bail!("{} has no namespace", instance.name);
     }
@@ -177,12 +226,31 @@ impl Probe {
     fn run(&self) -> Result<()> {
         match &self.action {
             Action::Ping { to, .. } => self.busybox(&["ping", "-c", "1", "-W", "10", &to.to_string()], "").map(drop),
-            Action::Fetch { to, name, seen, .. } => {
+            Action::Fetch { to, port, name, seen, .. } => {
                 // Not wget: the one of a static busybox crashes in glibc when it is given a timeout.
                 let request = format!("GET {} HTTP/1.0\r\n\r\n", image::WHOAMI);
-                let words = ["timeout", "15", "busybox", "nc", "-w", "10", &to.to_string(), "80"];
+                let words = ["timeout", "15", "busybox", "nc", "-w", "10", &to.to_string(), &port.to_string()];
                 let answer = self.busybox(&words, &request)?;
                 expect_answer(answer.lines().next_back().unwrap_or_default(), name, *seen)
+            }
+            Action::Knock { to, port, .. } => match self.knock(*to, *port)? {
+                Answer::Accepted | Answer::Refused => Ok(()),
+                Answer::Nothing => bail!("no answer"),
+            },
+            Action::Silence { to, port: Some(port), .. } => match self.knock(*to, *port)? {
+                Answer::Nothing => Ok(()),
+                Answer::Accepted => bail!("the connection was accepted"),
+                Answer::Refused => bail!("the connection was refused, so it had arrived"),
+            },
+            Action::Silence { to, port: None, .. } => {
+                let said = self.attempt(&["ping", "-c", "1", "-W", "2", &to.to_string()], "")?.1;
+                if said.contains("100% packet loss") || said.contains("Network is unreachable") {
+                    return Ok(());
+                }
+                bail!("there was an answer, or no try: {}", said.trim().replace('\n', "; "))
+            }
+            Action::Resolve { to, query, .. } => {
+                self.busybox(&["timeout", "8", "busybox", "nslookup", "-type=a", query, &to.to_string()], "").map(drop)
             }
             Action::Lease { device, address } => {
                 let script = ["udhcpc", "-f", "-n", "-q", "-t", "3", "-T", "2", "-s", "/bin/true", "-i", device];
@@ -195,20 +263,59 @@ impl Probe {
         }
     }
 
+    /// Begins a TCP connection and says what came of it.
+    fn knock(&self, to: Ipv4Addr, port: u16) -> Result<Answer> {
+        let words = ["timeout", "5", "busybox", "nc", "-w", "3", &to.to_string(), &port.to_string()];
+        let (status, said) = self.attempt(&words, "\n")?;
+        match said.as_str() {
+            _ if said.contains("Connection refused") => Ok(Answer::Refused),
+            _ if said.contains("nc: timed out") || said.contains("Network is unreachable") => Ok(Answer::Nothing),
+            // A server may close the connection, or keep it until the time is over.
+            _ if status.success() || status.code() == Some(TIMED_OUT) => Ok(Answer::Accepted),
+            _ => bail!("{status}: {}", said.trim()),
+        }
+    }
+
     /// Runs a busybox applet where the probe starts, with `input` to read, and returns everything it says.
     fn busybox(&self, words: &[&str], input: &str) -> Result<String> {
+        let (status, said) = self.attempt(words, input)?;
+        if !status.success() {
+            bail!("busybox {}: {status}: {}", words.join(" "), said.trim());
+        }
+        Ok(said)
+    }
+
+    /// The same, whatever its exit code, which is returned as well.
+    fn attempt(&self, words: &[&str], input: &str) -> Result<(ExitStatus, String)> {
         let mut command = enter::command(&self.host)?;
         if let Some(netns) = &self.netns {
-            command.arg("nsenter").arg(format!("--net={}", netns::path(netns).display()));
+            command.arg("nsenter").arg(format!("--net={}", netns.display()));
         }
         command.arg("busybox").args(words);
         let output = command::collect(&mut command, input)?;
         let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said).into_owned();
-        if !output.status.success() {
-            bail!("busybox {}: {}: {}", words.join(" "), output.status, said.trim());
+        Ok((output.status, String::from_utf8_lossy(&said).into_owned()))
+    }
+}
+
+/// What came of a TCP connection.
+enum Answer {
+    Accepted,
+    Refused,
+    Nothing,
+}
+
+impl Action {
+    /// The address it is about.
+    fn destination(&self) -> Ipv4Addr {
+        match self {
+            Self::Ping { to, .. }
+            | Self::Fetch { to, .. }
+            | Self::Knock { to, .. }
+            | Self::Silence { to, .. }
+            | Self::Resolve { to, .. } => *to,
+            Self::Lease { address, .. } => *address,
         }
-        Ok(said)
     }
 }
 

@@ -15,7 +15,10 @@ use rustix::mount::MountFlags;
 
 use crate::lab::{
     cgroup, command, image,
-    inventory::{Host, Inventory},
+    inventory::{
+        Host, Inventory,
+        docker::{Container, DockerNetwork},
+    },
     profile,
     report::{self, Built, Report},
     spec::Spec,
@@ -112,6 +115,18 @@ fn merge(lab: &mut Inventory, built: Built) {
     for instance in built.instances {
         if let Some(planned) = lab.instances.iter_mut().find(|planned| planned.uuid == instance.uuid) {
             *planned = instance;
+        }
+    }
+    for network in built.docker_networks {
+        let is_same = |planned: &&mut DockerNetwork| planned.host == network.host && planned.name == network.name;
+        if let Some(planned) = lab.docker_networks.iter_mut().find(is_same) {
+            *planned = network;
+        }
+    }
+    for container in built.containers {
+        let is_same = |planned: &&mut Container| planned.host == container.host && planned.name == container.name;
+        if let Some(planned) = lab.containers.iter_mut().find(is_same) {
+            *planned = container;
         }
     }
     if let Some(planned) = lab.hosts.iter_mut().find(|planned| planned.name == built.host.name) {

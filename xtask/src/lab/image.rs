@@ -24,13 +24,16 @@ const WHOAMI_SCRIPT: &str = "#!/bin/sh
 printf 'Content-Type: text/plain\\r\\n\\r\\n%s saw %s\\n' \"$(hostname)\" \"$REMOTE_ADDR\"
 ";
 
-/// Process 1 of an instance: a shell, so that orphans are collected and `docker stop` is obeyed at once.
-const ENTRY_SCRIPT: &str = "#!/bin/sh
+/// Process 1 of an instance: the variables `HTTP_PORT` and `DNS_ZONE` move its web server and let it answer for a DNS zone
+/// (which needs dnsmasq from outside the image). A shell, so that orphans are collected and `docker stop` is obeyed at once.
+const ENTRY_SCRIPT: &str = r#"#!/bin/sh
 trap 'exit 0' TERM INT
 nc -ll -p 7 -e cat &
-httpd -f -p 80 -h /srv &
+httpd -f -p "${HTTP_PORT:-80}" -h /srv &
+[ -z "$DNS_ZONE" ] || /usr/sbin/dnsmasq --keep-in-foreground --user=root --conf-file=/dev/null --pid-file= \
+    --no-hosts --no-resolv --address="/$DNS_ZONE/192.0.2.53" &
 wait
-";
+"#;
 
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
 

@@ -8,6 +8,15 @@ use std::{collections::BTreeMap, fmt, net::Ipv4Addr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+// Another crate may include this file by its path; the folder has to be named for that.
+#[path = "inventory/docker.rs"]
+pub mod docker;
+#[path = "inventory/security.rs"]
+pub mod security;
+
+use docker::{Container, DockerNetwork};
+use security::{PacketFilter, PortSecurity, SecurityGroup};
+
 /// Version of the JSON; a change that removes or renames a field counts it up.
 pub const VERSION: u32 = 1;
 
@@ -43,6 +52,12 @@ impl Cidr {
     pub fn netmask(self) -> Ipv4Addr {
         Ipv4Addr::from(u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0))
     }
+
+    /// Whether the address is in the subnet.
+    pub fn contains(self, address: Ipv4Addr) -> bool {
+        let mask = u32::from(self.netmask());
+        u32::from(self.address) & mask == u32::from(address) & mask
+    }
 }
 
 impl fmt::Display for Cidr {
@@ -72,6 +87,15 @@ pub struct Inventory {
     pub routers: Vec<Router>,
     /// Instances, in the order of their numbers.
     pub instances: Vec<Instance>,
+    /// Security groups of the instances' ports.
+    #[serde(default)]
+    pub security_groups: Vec<SecurityGroup>,
+    /// Networks of Docker's own.
+    #[serde(default)]
+    pub docker_networks: Vec<DockerNetwork>,
+    /// Containers that are no instances of Nova's.
+    #[serde(default)]
+    pub containers: Vec<Container>,
 }
 
 impl Inventory {
@@ -102,11 +126,16 @@ impl Inventory {
 pub enum Profile {
     /// Neutron's Open vSwitch agent and nova-docker: taps directly on br-int.
     NeutronOvs,
+    /// The same with a Linux bridge per port, where iptables filters by security groups.
+    Hybrid,
+    /// Docker's default networking, and a second NIC plugged by hand.
+    Docker,
 }
 
 impl Profile {
     /// Every profile with its name on the command line.
-    pub const NAMES: [(&'static str, Self); 1] = [("neutron-ovs", Self::NeutronOvs)];
+    pub const NAMES: [(&'static str, Self); 3] =
+        [("neutron-ovs", Self::NeutronOvs), ("hybrid", Self::Hybrid), ("docker", Self::Docker)];
 }
 
 impl fmt::Display for Profile {
@@ -180,6 +209,9 @@ pub struct Host {
     pub ovs: Option<Ovs>,
     /// Version of the Docker daemon; `None` where instances are plain namespaces.
     pub docker: Option<String>,
+    /// How the host filters what its bridges forward, where that is what the profile is about.
+    #[serde(default)]
+    pub packet_filter: Option<PacketFilter>,
 }
 
 impl Host {
@@ -374,6 +406,9 @@ pub struct Port {
     pub device: String,
     /// Devices on the host from the instance outwards, up to the port of `bridge`.
     pub host_devices: Vec<String>,
+    /// Linux bridge between the first two of them, where instances are plugged through one.
+    #[serde(default)]
+    pub linux_bridge: Option<String>,
     /// Bridge it ends on.
     pub bridge: String,
     /// Local VLAN on that bridge.
@@ -384,6 +419,9 @@ pub struct Port {
     pub router: Option<Uuid>,
     /// Floating IP that stands for it.
     pub floating_ip: Option<Ipv4Addr>,
+    /// What its packets are filtered by; `None` where the host filters nothing.
+    #[serde(default)]
+    pub security: Option<PortSecurity>,
 }
 
 #[cfg(test)]
@@ -405,6 +443,8 @@ mod tests {
         assert_eq!(mask(24), Ipv4Addr::new(255, 255, 255, 0));
         assert_eq!(mask(32), Ipv4Addr::BROADCAST);
         assert_eq!(mask(0), Ipv4Addr::UNSPECIFIED);
+        let subnet = Cidr { address: Ipv4Addr::new(10, 0, 0, 7), prefix: 24 };
+        assert!(subnet.contains(Ipv4Addr::new(10, 0, 0, 200)) && !subnet.contains(Ipv4Addr::new(10, 0, 1, 7)));
     }
 
     #[test]

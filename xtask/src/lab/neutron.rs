@@ -1,5 +1,6 @@
 //! What Neutron leaves on a compute host, shared by the profiles that have Neutron: the example deployment (`plan`), the
-//! Open vSwitch agent (`agent`, `flows`, `controller`), and the L3 agent (`router`, `rules`).
+//! Open vSwitch agent (`agent`, `flows`, `controller`), its hybrid firewall (`firewall`, `security`), and the L3 agent
+//! (`router`, `rules`).
 //!
 //! Names, columns, flow tables, chains and marks are those of Neutron with ML2/Open vSwitch and a legacy router, as its
 //! agents write them with default options. `iptables-save`, `ovs-vsctl show` and `ovs-ofctl dump-flows` of a lab host are
@@ -7,7 +8,9 @@
 
 pub(crate) mod agent;
 pub(crate) mod controller;
+pub(crate) mod firewall;
 mod flows;
 pub(crate) mod plan;
 mod router;
 mod rules;
+pub(crate) mod security;

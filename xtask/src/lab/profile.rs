@@ -10,12 +10,16 @@ use crate::lab::{
     spec::Spec,
 };
 
+mod docker;
+mod hybrid;
 mod neutron_ovs;
 
 /// Everything a lab will be, but for what only the kernel and Docker can say.
 pub(crate) fn plan(spec: &Spec) -> Inventory {
     match spec.profile {
         Profile::NeutronOvs => neutron_ovs::plan(spec),
+        Profile::Hybrid => hybrid::plan(spec),
+        Profile::Docker => docker::plan(spec),
     }
 }
 
@@ -24,6 +28,8 @@ pub(crate) fn build(host: &Host<'_>) -> Result<Built> {
     match (host.plan.role, host.lab.profile) {
         (Role::Outside, _) => outside(host),
         (Role::Compute, Profile::NeutronOvs) => neutron_ovs::build(host),
+        (Role::Compute, Profile::Hybrid) => hybrid::build(host),
+        (Role::Compute, Profile::Docker) => docker::build(host),
     }
 }
 
@@ -35,5 +41,5 @@ fn outside(host: &Host<'_>) -> Result<Built> {
     let root = std::path::Path::new("/run/www");
     image::write_web_root(root)?;
     image::start_web_server(root, 80)?;
-    Ok(Built { host: host.plan.clone(), instances: Vec::new() })
+    Ok(Built::new(host.plan.clone(), Vec::new()))
 }

@@ -5,7 +5,10 @@ use std::io::{self, BufRead, Write as _};
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::lab::inventory::{Host, Instance};
+use crate::lab::inventory::{
+    Host, Instance,
+    docker::{Container, DockerNetwork},
+};
 
 /// One line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -31,6 +34,17 @@ pub(crate) struct Built {
     pub(crate) host: Host,
     /// Its instances, with their pids.
     pub(crate) instances: Vec<Instance>,
+    /// Docker's networks, with their ids.
+    pub(crate) docker_networks: Vec<DockerNetwork>,
+    /// Containers that are no instances, with their pids.
+    pub(crate) containers: Vec<Container>,
+}
+
+impl Built {
+    /// A host whose containers, if it has any, are instances.
+    pub(crate) fn new(host: Host, instances: Vec<Instance>) -> Self {
+        Self { host, instances, docker_networks: Vec::new(), containers: Vec::new() }
+    }
 }
 
 /// Sends a report. Nobody listens any more once the listener has given up; this process is ended then.

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::lab::{
     check, enter,
-    inventory::{Instance, Inventory, Role},
+    inventory::{Instance, Inventory, Profile, Role, docker::Container, security::PacketFilter},
     report, require,
     spec::Spec,
     state::{self, State},
@@ -62,6 +62,9 @@ impl Up {
 
     /// Decides what instances are; doing without Docker is never silent, and never happens where nobody looks.
     fn settle_docker(&mut self) -> Result<()> {
+        if self.spec.profile == Profile::Docker && (self.spec.no_docker || !require::has_docker()) {
+            bail!("the profile docker needs Docker (package docker.io)");
+        }
         if self.spec.no_docker || require::has_docker() {
             return Ok(());
         }
@@ -108,10 +111,16 @@ fn summary(out: &mut impl Write, lab: &Inventory) -> Result<()> {
         let ovs = host.ovs.as_ref().map(|ovs| format!("Open vSwitch {} ({})", ovs.version, ovs.datapath_type));
         let docker = host.docker.as_ref().map_or("plain namespaces".into(), |version| format!("Docker {version}"));
         writeln!(out, "{}: {}", host.name, [ovs, Some(docker)].into_iter().flatten().collect::<Vec<_>>().join(", "))?;
-        for instance in lab.instances_on(&host.name).take(SHOWN) {
-            writeln!(out, "  {}", describe(instance))?;
+        if let Some(filter) = &host.packet_filter {
+            writeln!(out, "  security groups: {}", describe_filter(filter))?;
         }
-        let count = lab.instances_on(&host.name).count();
+        let containers = lab.containers.iter().filter(|container| container.host == host.name);
+        let lines: Vec<_> =
+            lab.instances_on(&host.name).map(describe).chain(containers.map(describe_container)).collect();
+        for line in lines.iter().take(SHOWN) {
+            writeln!(out, "  {line}")?;
+        }
+        let count = lines.len();
         if count > SHOWN {
             writeln!(out, "  and {} more", count - SHOWN)?;
         }
@@ -126,6 +135,25 @@ fn describe(instance: &Instance) -> String {
         words.push(port.address.address.to_string());
         words.extend(port.floating_ip.map(|floating| format!("({floating})")));
     }
+    words.join(" ")
+}
+
+/// Whether the rules of security groups do anything.
+fn describe_filter(filter: &PacketFilter) -> String {
+    let remote =
+        if filter.ipset { "remote groups by ipset" } else { "no ipset: a rule for each member of remote groups" };
+    let state = match filter.bridge_nf_call_iptables {
+        Some(true) => "active",
+        Some(false) => "present but not asked (bridge-nf-call-iptables is 0)",
+        None => "present but not asked (this kernel has no br_netfilter)",
+    };
+    format!("{state}, {remote}")
+}
+
+fn describe_container(container: &Container) -> String {
+    let mut words = vec![format!("{:<9}", container.name)];
+    words.extend(container.nics.iter().filter_map(|nic| Some(nic.address?.address.to_string())));
+    words.extend(container.published.iter().map(|port| format!("({}->{})", port.host_port, port.container_port)));
     words.join(" ")
 }
 
@@ -193,8 +221,14 @@ pub(crate) struct Check {
 impl Check {
     pub(crate) fn run(&self) -> Result<()> {
         require::root()?;
-        let outcomes = check::run(&choose(self.name.as_deref())?)?;
+        let lab = choose(self.name.as_deref())?;
+        let outcomes = check::run(&lab)?;
         let mut out = io::stdout().lock();
+        for host in &lab.hosts {
+            if let Some(filter) = &host.packet_filter {
+                writeln!(out, "note    {}: security groups {}", host.name, describe_filter(filter))?;
+            }
+        }
         let mut failed = 0;
         for outcome in &outcomes {
             match &outcome.result {
@@ -259,8 +293,9 @@ impl Status {
             return writeln!(out).context("print the inventories");
         }
         for lab in &inventories {
+            let count = lab.instances.len() + lab.containers.len();
             let supervisor = lab.supervisor.map_or(0, |supervisor| supervisor.pid);
-            writeln!(out, "{}: {}, {} instances, supervisor {supervisor}", lab.name, lab.profile, lab.instances.len())?;
+            writeln!(out, "{}: {}, {} instances, supervisor {supervisor}", lab.name, lab.profile, count)?;
             summary(&mut out, lab)?;
         }
         Ok(())

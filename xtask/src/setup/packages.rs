@@ -73,6 +73,7 @@ pub(crate) const NEEDS: &[Need] = &[
         &[&["iptables"]],
         "the lab's NAT and security-group rules, and reading them",
     ),
+    Need::lab(&["ipset"], &[&["ipset"]], "remote groups in the lab's security-group rules, and reading them"),
     Need::lab(&["nft"], &[&["nftables"]], "reading nftables rules"),
     Need::lab(&["ip", "bridge", "tc"], &[&["iproute2"]], "the lab's namespaces, devices and routes"),
     Need {

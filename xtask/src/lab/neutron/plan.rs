@@ -123,6 +123,9 @@ pub(crate) fn plan(spec: &Spec, cabling: &Cabling) -> Inventory {
         networks,
         routers,
         instances,
+        security_groups: Vec::new(),
+        docker_networks: Vec::new(),
+        containers: Vec::new(),
     }
 }
 
@@ -146,8 +149,15 @@ fn hosts() -> Vec<Host> {
         vec![uplink("eth0", "underlay", Some(Ipv4Addr::new(192, 168, 50, 11))), uplink("eth1", "external", None)];
     let second = vec![uplink("eth0", "underlay", Some(Ipv4Addr::new(192, 168, 50, 12)))];
     let third = vec![uplink("eth0", "internet", Some(Ipv4Addr::new(203, 0, 113, 10)))];
-    let host =
-        |name: &str, role, uplinks| Host { name: name.into(), role, uplinks, pid: None, ovs: None, docker: None };
+    let host = |name: &str, role, uplinks| Host {
+        name: name.into(),
+        role,
+        uplinks,
+        pid: None,
+        ovs: None,
+        docker: None,
+        packet_filter: None,
+    };
     vec![host(FIRST, Role::Compute, first), host(SECOND, Role::Compute, second), host("outside", Role::Outside, third)]
 }
 
@@ -264,11 +274,13 @@ fn port(instance: &Instance, position: usize, network: &Network, mac: String) ->
         mtu: network.mtu,
         device: id.device("ns"),
         host_devices: Vec::new(),
+        linux_bridge: None,
         bridge: "br-int".into(),
         vlan_tag: None,
         segmentation_id,
         router: Some(router_id(&instance.project)),
         floating_ip: None,
+        security: None,
         id,
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn build(host: &Host<'_>) -> Result<Built> {
     }
     nova_docker::configure(&instances, agent.switch.in_user_space())?;
     agent.wire(&instances)?;
-    Ok(Built { host: agent.describe(runtime.docker_version()), instances })
+    Ok(Built::new(agent.describe(runtime.docker_version()), instances))
 }
 
 fn tap(port: &Port) -> String {
