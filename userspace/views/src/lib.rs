@@ -17,6 +17,8 @@ pub mod json_schema;
 pub mod mermaid;
 /// What a picture of a trace shows, whatever draws it.
 mod picture;
+/// Where a hop stands, in words.
+mod place;
 /// The JSON schemas of the published shapes.
 pub mod schema;
 /// Long ids cut to what tells them apart.
@@ -27,6 +29,8 @@ pub mod svg;
 pub mod text;
 /// Instants in words.
 mod time;
+/// Many tunnels as a few.
+mod tunnels;
 /// Text without a limit to its width, one line per thing.
 pub mod wide;
 /// Text broken into lines.
