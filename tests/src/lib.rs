@@ -11,7 +11,10 @@
 //! # }
 //! ```
 
+/// A lab for one test.
+pub mod lab;
 /// What a test needs of the machine it runs on.
 mod needs;
 
+pub use lab::Lab;
 pub use needs::{require, require_ebpf, require_programs, require_root};

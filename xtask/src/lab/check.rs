@@ -182,7 +182,7 @@ fn probe(lab: &Inventory, instance: &Instance, action: Action) -> Result<Probe> 
 impl Probe {
     fn run(&self) -> Result<()> {
         match &self.action {
-            Action::Ping { to, .. } => self.busybox(&["ping", "-c", "2", "-W", "3", &to.to_string()], "").map(drop),
+            Action::Ping { to, .. } => self.busybox(&["ping", "-c", "1", "-W", "5", &to.to_string()], "").map(drop),
             Action::Fetch { to, name, seen, .. } => {
                 // Not wget: the one of a static busybox crashes in glibc when it is given a timeout.
                 let request = format!("GET {} HTTP/1.0\r\n\r\n", image::WHOAMI);

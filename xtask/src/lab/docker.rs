@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::lab::{command, host, image, supervise};
 
 const LOG: &str = "/var/log/dockerd.log";
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_mins(1);
 const IMAGE: &str = "netdiag-lab/instance:latest";
 
 /// A running daemon with the image of instances loaded.
@@ -20,6 +20,7 @@ const IMAGE: &str = "netdiag-lab/instance:latest";
 pub(crate) struct Docker {
     /// Its version.
     pub(crate) version: String,
+    image: &'static str,
 }
 
 /// A container that runs.
@@ -44,12 +45,12 @@ impl Docker {
         let daemon = host::daemon(&mut command, Path::new(LOG))?;
         let version = wait_ready(daemon)?;
         load_image()?;
-        Ok(Self { version })
+        Ok(Self { version, image: IMAGE })
     }
 
     /// Starts a container of the lab's image and waits until it has a process.
     pub(crate) fn run(&self, options: &[&str]) -> Result<Container> {
-        let words = ["run", "--detach"].iter().chain(options).chain(&[IMAGE]);
+        let words = [&["run", "--detach"], options, &[self.image]].concat();
         let id = command::run("docker", words)?.trim().to_owned();
         let pid = command::run("docker", ["inspect", "--format", "{{.State.Pid}}", &id])?;
         match pid.trim().parse() {
@@ -61,17 +62,18 @@ impl Docker {
 
 /// Waits until the daemon answers and returns its version; its log is in the error otherwise.
 fn wait_ready(mut daemon: Child) -> Result<String> {
-    let log = || format!("dockerd did not start; its log ends with:\n{}", supervise::tail(Path::new(LOG), 12));
     let mut version = String::new();
-    host::wait_until("the start of dockerd", READY_WITHIN, || {
+    let ready = host::wait_until("the start of dockerd", READY_WITHIN, || {
         if let Some(status) = daemon.try_wait().context("look after dockerd")? {
             bail!("dockerd ended with {status}");
         }
         version = command::run("docker", ["version", "--format", "{{.Server.Version}}"]).unwrap_or_default();
         Ok(!version.is_empty())
-    })
-    .with_context(log)?;
-    Ok(version.trim().to_owned())
+    });
+    match ready {
+        Ok(()) => Ok(version.trim().to_owned()),
+        Err(error) => bail!("{error:#}; its log ends with:\n{}", supervise::tail(Path::new(LOG), 12)),
+    }
 }
 
 /// Makes the image of instances out of the busybox of this machine: nothing is pulled.

@@ -76,10 +76,8 @@ impl Node {
 
     fn build(&mut self) -> Result<Built> {
         self.stdin.write_all(GO.as_bytes()).context("let it begin")?;
-        match report::receive(&mut self.reports)? {
-            Report::Built(built) => Ok(built),
-            other => bail!("it answered with {other:?}"),
-        }
+        let Report::Built(built) = report::receive(&mut self.reports)? else { bail!("it ended with another report") };
+        Ok(*built)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The lab host a builder works on, from inside.
 
 use std::{
+    fmt::Write as _,
     fs::File,
     path::Path,
     process::{Child, Command, Stdio},
@@ -42,10 +43,10 @@ impl<'a> Host<'a> {
     pub(crate) fn configure_uplink(&self, uplink: &Uplink) -> Result<()> {
         let mut batch = format!("link set {} up\n", uplink.device);
         if let Some(address) = uplink.address {
-            batch.push_str(&format!("address add {address} dev {}\n", uplink.device));
+            writeln!(batch, "address add {address} dev {}", uplink.device)?;
             let segment = self.lab.segments.iter().find(|segment| segment.name == uplink.segment);
             if let Some(gateway) = segment.and_then(|segment| segment.gateway) {
-                batch.push_str(&format!("route add default via {} dev {}\n", gateway.address, uplink.device));
+                writeln!(batch, "route add default via {} dev {}", gateway.address, uplink.device)?;
             }
         }
         command::feed("ip", ["-batch", "-"], &batch).map(drop)

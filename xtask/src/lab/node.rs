@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, BufRead as _},
-    process::{Command, Stdio},
+    process::{Command, Stdio, exit},
     thread,
     time::Duration,
 };
@@ -52,8 +52,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     loop {
         match rustix::process::wait(WaitOptions::empty()) {
             Ok(Some((pid, status))) if pid.as_raw_nonzero().get().unsigned_abs() == builder.id() => {
-                if status.exit_status() != Some(0) {
-                    bail!("its builder ended with {status:?}");
+                match status.exit_status() {
+                    Some(0) => {}
+                    // It has reported why.
+                    Some(code) => exit(code),
+                    None => bail!("its builder ended with {status:?}"),
                 }
             }
             Ok(_) => {}
@@ -74,5 +77,5 @@ fn outer_pid() -> Result<u32> {
 pub(crate) fn build(args: &Args) -> Result<()> {
     let plan = profile::plan(&args.spec);
     let host = Host::new(&args.spec, &plan, &args.host)?;
-    report::send(&Report::Built(profile::build(&host)?))
+    report::send(&Report::Built(Box::new(profile::build(&host)?)))
 }

@@ -49,7 +49,7 @@ impl Switch {
         Ok(Self { version, datapath_type: datapath_type() })
     }
 
-    /// True where packets are switched in user space, by AF_PACKET and TAP devices.
+    /// True where packets are switched in user space, by `AF_PACKET` and TAP devices.
     pub(crate) fn in_user_space(&self) -> bool {
         self.datapath_type == "netdev"
     }
@@ -86,11 +86,36 @@ pub(crate) struct Transaction {
 }
 
 impl Transaction {
-    /// Adds one command.
-    pub(crate) fn add<S: Into<String>>(&mut self, words: impl IntoIterator<Item = S>) -> &mut Self {
+    /// Makes a bridge.
+    pub(crate) fn add_bridge(&mut self, bridge: &str, columns: &[String]) {
+        self.add(&["add-br", bridge]);
+        self.set("Bridge", bridge, columns);
+    }
+
+    /// Makes a port of a bridge with its one interface of the same name.
+    pub(crate) fn add_port(&mut self, bridge: &str, port: &str, columns: &[String]) {
+        self.add(&["add-port", bridge, port]);
+        self.set("Interface", port, columns);
+    }
+
+    /// Joins two bridges with a pair of patch ports, each given as bridge and port.
+    pub(crate) fn add_patch(&mut self, one: (&str, &str), other: (&str, &str)) {
+        for ((bridge, port), (_, peer)) in [(one, other), (other, one)] {
+            self.add_port(bridge, port, &["type=patch".into(), format!("options:peer={peer}")]);
+        }
+    }
+
+    /// Sets columns of a row, each written as `column=value` or `column:key=value`.
+    pub(crate) fn set(&mut self, table: &str, row: &str, columns: &[String]) {
+        if !columns.is_empty() {
+            self.add(&["set", table, row]);
+            self.words.extend(columns.iter().cloned());
+        }
+    }
+
+    fn add(&mut self, words: &[&str]) {
         self.words.push("--".into());
-        self.words.extend(words.into_iter().map(Into::into));
-        self
+        self.words.extend(words.iter().map(|word| (*word).to_owned()));
     }
 
     /// Runs them, and waits until ovs-vswitchd has done what they say. Nothing to do is done already.

@@ -17,7 +17,7 @@ pub(crate) enum Report {
         pid: u32,
     },
     /// A lab host is what its profile says.
-    Built(Built),
+    Built(Box<Built>),
     /// The lab is up and its inventory published.
     Ready,
     /// Why something is not so.
@@ -47,18 +47,18 @@ pub(crate) fn receive(from: &mut impl BufRead) -> Result<Report> {
     if line.is_empty() {
         bail!("it ended without saying why");
     }
-    match serde_json::from_str(&line).with_context(|| format!("understand the report {line:?}"))? {
-        Report::Failed(why) => bail!("{why}"),
-        report => Ok(report),
+    let report = serde_json::from_str(&line).with_context(|| format!("understand the report {line:?}"))?;
+    if let Report::Failed(why) = report {
+        bail!("{why}");
     }
+    Ok(report)
 }
 
-/// Reports a failure to the listener instead of the terminal, which belongs to somebody else.
+/// Reports a failure to the listener and ends the process; only what could not be reported is left for the log.
 pub(crate) fn result(result: Result<()>) -> Result<()> {
-    if let Err(error) = &result {
-        send(&Report::Failed(format!("{error:#}")))?;
-    }
-    result
+    let Err(error) = result else { return Ok(()) };
+    send(&Report::Failed(format!("{error:#}")))?;
+    std::process::exit(1);
 }
 
 #[cfg(test)]

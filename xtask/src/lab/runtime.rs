@@ -2,17 +2,17 @@
 
 use std::{
     fs,
-    path::Path,
-    process::{Command, Stdio},
+    path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::lab::{
     docker::{Container, Docker},
     host::{self, Host},
-    identity, image,
+    identity, image, supervise,
 };
 
 /// Root file system of plain namespaces.
@@ -56,24 +56,36 @@ impl Runtime {
 }
 
 fn run_plain(name: &str, hostname: &str) -> Result<Container> {
-    let root = format!("--root={ROOT}");
-    let script = format!("hostname {hostname}; ip link set lo up; exec {}", image::ENTRY);
-    let maker = Command::new("unshare")
-        .args(["--fork", "--kill-child", "--pid", "--mount", "--net", "--uts", "--ipc", "--mount-proc", &root])
-        .args(["/bin/sh", "-c", &script])
-        .env("PATH", "/bin:/sbin")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("start unshare")?
-        .id();
-    let children = format!("/proc/{maker}/task/{maker}/children");
+    let log = PathBuf::from(format!("/var/log/{name}.log"));
+    let script = format!("mount -t devtmpfs dev /dev; hostname {hostname}; ip link set lo up; exec {}", image::ENTRY);
+    let mut command = Command::new("unshare");
+    command.args(["--fork", "--kill-child", "--pid", "--mount", "--net", "--uts", "--ipc", "--mount-proc"]);
+    command.args([&format!("--root={ROOT}"), "/bin/sh", "-c", &script]).env("PATH", "/bin:/sbin:/usr/bin");
+    let mut maker = host::daemon(&mut command, &log)?;
     let mut pid = None;
     host::wait_until("the start of a plain namespace", STARTED_WITHIN, || {
-        pid = fs::read_to_string(&children).ok().and_then(|text| text.trim().parse().ok());
+        if let Some(status) = maker.try_wait().context("look after a plain namespace")? {
+            bail!("a plain namespace ended with {status}: {}", supervise::tail(&log, 5));
+        }
+        pid = child_of(maker.id())?;
         Ok(pid.is_some())
     })?;
+    // Looks like a container's id, for the name under `/run/netns`.
     let id = [1, 2, 3, 4].map(|salt| format!("{:016x}", identity::bits(name, salt))).concat();
     Ok(Container { id, pid: pid.context("a plain namespace without process")? })
+}
+
+/// The child of a process that has one child at most. Not every kernel has `/proc/<pid>/task/<tid>/children`.
+fn child_of(parent: u32) -> Result<Option<u32>> {
+    let wanted = format!("PPid:\t{parent}");
+    for entry in fs::read_dir("/proc").context("read /proc")? {
+        let entry = entry.context("read /proc")?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // A process may end between being listed and being read.
+        let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        if status.lines().any(|line| line == wanted) {
+            return Ok(Some(pid));
+        }
+    }
+    Ok(None)
 }

@@ -126,8 +126,15 @@ impl State {
         }
         let _lock = lock()?;
         match fs::remove_dir_all(&self.directory) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            result => result.with_context(|| format!("remove {}", self.directory.display())),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            result => result.with_context(|| format!("remove {}", self.directory.display()))?,
+        }
+        // The directory of labs goes with the last one, so that nothing is left on the host.
+        match fs::remove_dir(ROOT) {
+            Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
+                Err(error).with_context(|| format!("remove {ROOT}"))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -143,14 +150,7 @@ pub(crate) fn prune() -> Result<()> {
             lab.remove().with_context(|| format!("remove what is left of lab {}", lab.name))?;
         }
     }
-    let _lock = lock()?;
-    // The directory of labs goes with the last one, so that nothing is left on the host. It is not empty otherwise.
-    match fs::remove_dir(ROOT) {
-        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
-            Err(error).with_context(|| format!("remove {ROOT}"))
-        }
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// The calling process, as others will recognise it.

@@ -48,7 +48,8 @@ pub(crate) fn run(spec: &Spec) -> Result<()> {
     if let Err(error) = &ended {
         let log = tail(&state.log(), 15);
         let log = if log.is_empty() { String::new() } else { format!("\nlast lines of the lab's log:\n{log}") };
-        report::send(&Report::Failed(format!("{error:#}{log}")))?;
+        // Whoever asked may have gone; what is left must be removed all the same.
+        report::send(&Report::Failed(format!("{error:#}{log}"))).ok();
     }
     state.remove()?;
     ended

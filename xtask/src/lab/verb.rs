@@ -22,8 +22,11 @@ use crate::lab::{
 };
 
 /// How long a lab may take to come up, and how much longer per instance.
-const UP_WITHIN: Duration = Duration::from_secs(180);
+const UP_WITHIN: Duration = Duration::from_mins(3);
 const UP_WITHIN_PER_INSTANCE: Duration = Duration::from_secs(3);
+
+/// How many instances of a host a summary lists.
+const SHOWN: usize = 12;
 
 /// `lab up`.
 #[derive(Debug, clap::Args)]
@@ -67,7 +70,7 @@ impl Up {
         if require::strict() {
             bail!("{lacking}; that is a failure in CI");
         }
-        warn(&format!("{lacking}. Going on without."))?;
+        warn(&format!("{lacking}. Going on without."));
         self.spec.no_docker = true;
         Ok(())
     }
@@ -95,9 +98,8 @@ fn wait_ready(supervisor: &mut Child, bound: Duration) -> Result<()> {
 }
 
 #[expect(clippy::print_stderr, reason = "a warning belongs on standard error")]
-fn warn(text: &str) -> Result<()> {
+fn warn(text: &str) {
     eprintln!("warning: {text}");
-    Ok(())
 }
 
 /// What a lab holds, and how to get in.
@@ -106,7 +108,6 @@ fn summary(out: &mut impl Write, lab: &Inventory) -> Result<()> {
         let ovs = host.ovs.as_ref().map(|ovs| format!("Open vSwitch {} ({})", ovs.version, ovs.datapath_type));
         let docker = host.docker.as_ref().map_or("plain namespaces".into(), |version| format!("Docker {version}"));
         writeln!(out, "{}: {}", host.name, [ovs, Some(docker)].into_iter().flatten().collect::<Vec<_>>().join(", "))?;
-        const SHOWN: usize = 12;
         for instance in lab.instances_on(&host.name).take(SHOWN) {
             writeln!(out, "  {}", describe(instance))?;
         }

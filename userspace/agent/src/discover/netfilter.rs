@@ -1,10 +1,196 @@
-//! Placeholder until the source is written.
+//! Packet filter rules of every namespace: iptables (legacy and nft) and nftables. Flow: discover.
+//!
+//! Only tools that read are started: `iptables-legacy-save`, `iptables-nft-save`, their IPv6 twins, and
+//! `nft -j list ruleset`. Listing with `iptables -S` would create the table it lists and hook it into the namespace, so
+//! a look would change what it looks at; `-save` reads `/proc/net/ip_tables_names` and touches only tables that exist.
+//! None of them takes the xtables lock.
+//!
+//! A host has hundreds of namespaces, most without rules, so what cannot be there is not asked for: legacy tools only
+//! where the kernel names tables, `iptables-nft-save` only where `nft` lists tables of iptables' names. Each tool is
+//! started by a thread inside the namespace, is given a time and killed after it; what could not be read is a gap.
 
-use netdiag_model::fact::{Facts, SourceKind};
+use std::{
+    fs, io,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, stream};
+use netdiag_model::{
+    fact::{Facts, Gap, RuleBackend, RulesetFact, SourceKind},
+    id::NetnsId,
+    netfilter::{Family, Ruleset, nft, parse},
+};
 
 use super::{Scope, report};
+use crate::netns::{Namespace, NetnsError};
 
-/// Reads nothing yet.
-pub(super) async fn read(_scope: &Scope) -> Facts {
-    report(SourceKind::Netfilter, "not read".to_owned(), Vec::new())
+/// Which tools this host has.
+mod tools;
+
+use tools::{ToolError, Tools};
+
+/// Namespaces read at a time: enough to keep a few cores busy, few enough not to disturb a host in trouble.
+const AT_A_TIME: usize = 8;
+
+/// Reads the rules of every namespace.
+pub(super) async fn read(scope: &Scope) -> Facts {
+    let limits = Limits::new(scope.options.timeout);
+    let tools = Tools::find().await;
+    let reads = scope.namespaces.iter().map(|namespace| namespace_rules(&tools, namespace, limits));
+    let all: Vec<(Vec<RulesetFact>, Vec<Gap>)> = stream::iter(reads).buffer_unordered(AT_A_TIME).collect().await;
+    let (mut rulesets, mut gaps) = (Vec::new(), tools.gaps());
+    for (found, missing) in all {
+        rulesets.extend(found);
+        gaps.extend(missing);
+    }
+    // Namespaces finish in any order; snapshots of one host should not differ by it.
+    rulesets.sort_by_key(|fact| (fact.netns, fact.backend, fact.ipv6));
+    gaps.sort();
+    let how = format!("{} in {} namespaces", tools.names(), scope.namespaces.len());
+    Facts { rulesets, ..report(SourceKind::Netfilter, how, gaps) }
+}
+
+/// How long tools may take, so that one that hangs costs its own answer only and not that of the whole source.
+#[derive(Clone, Copy)]
+struct Limits {
+    one: Duration,
+    until: Instant,
+}
+
+impl Limits {
+    fn new(timeout: Duration) -> Self {
+        // The rest is for killing what is still running and for putting the facts together.
+        Self { one: timeout / 4, until: Instant::now() + timeout * 9 / 10 }
+    }
+
+    /// For the next tool; none where the time is up.
+    fn next(self) -> Option<Duration> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then(|| left.min(self.one))
+    }
+}
+
+/// One namespace while it is read.
+struct Reader<'a> {
+    tools: &'a Tools,
+    namespace: &'a Namespace,
+    limits: Limits,
+    rulesets: Vec<RulesetFact>,
+    gaps: Vec<Gap>,
+}
+
+async fn namespace_rules(tools: &Tools, namespace: &Namespace, limits: Limits) -> (Vec<RulesetFact>, Vec<Gap>) {
+    let mut reader = Reader { tools, namespace, limits, rulesets: Vec::new(), gaps: Vec::new() };
+    match namespace.run(|| [legacy_tables("ip_tables_names"), legacy_tables("ip6_tables_names")]).await {
+        Ok(names) => {
+            for (names, ipv6) in names.into_iter().zip([false, true]) {
+                reader.legacy(names, ipv6).await;
+            }
+            reader.nft().await;
+        }
+        Err(error) => reader.not_entered(&error),
+    }
+    (reader.rulesets, reader.gaps)
+}
+
+/// The legacy tables the calling thread's namespace has, a line each.
+fn legacy_tables(file: &str) -> io::Result<String> {
+    // Not /proc/net, which is the namespace of the process' first thread.
+    match fs::read_to_string(format!("/proc/thread-self/net/{file}")) {
+        // The modules are not loaded, so no namespace has tables.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        result => result,
+    }
+}
+
+impl Reader<'_> {
+    /// Legacy iptables, where the kernel names tables.
+    async fn legacy(&mut self, names: io::Result<String>, ipv6: bool) {
+        match names {
+            Ok(names) if names.trim().is_empty() => {}
+            Ok(_) => {
+                self.save(RuleBackend::IptablesLegacy, ipv6).await;
+            }
+            Err(error) => {
+                let file = if ipv6 { "ip6_tables_names" } else { "ip_tables_names" };
+                self.gap(&format!("/proc/net/{file}"), &error.to_string(), "run as root");
+            }
+        }
+    }
+
+    /// nftables, and iptables-nft where nftables has tables of its names.
+    async fn nft(&mut self) {
+        let Some(tool) = &self.tools.nft else {
+            // Without nft it is not known where iptables-nft has tables; its own tool says.
+            self.save(RuleBackend::IptablesNft, false).await;
+            self.save(RuleBackend::IptablesNft, true).await;
+            return;
+        };
+        let Some(text) = self.run(tool, &["-j", "list", "ruleset"]).await else { return };
+        let mut elsewhere = Vec::new();
+        for (ipv6, family) in [(false, Family::Ip), (true, Family::Ip6)] {
+            if nft::has_iptables_tables(&text, ipv6) {
+                let names = self.save(RuleBackend::IptablesNft, ipv6).await;
+                elsewhere.extend(names.into_iter().map(|name| (family, name)));
+            }
+        }
+        let elsewhere: Vec<_> = elsewhere.iter().map(|(family, name)| (*family, name.as_str())).collect();
+        let rest = if elsewhere.is_empty() { text } else { nft::without(&text, &elsewhere) };
+        self.keep(RuleBackend::Nft, false, rest);
+    }
+
+    /// Runs a `-save` tool; the tables it printed.
+    async fn save(&mut self, backend: RuleBackend, ipv6: bool) -> Vec<String> {
+        let Some(tool) = self.tools.save(backend, ipv6) else {
+            if backend == RuleBackend::IptablesLegacy {
+                let tool = if ipv6 { "ip6tables-legacy-save" } else { "iptables-legacy-save" };
+                self.gap(tool, "there are legacy tables, and no such tool on this host", "install iptables");
+            }
+            return Vec::new();
+        };
+        let Some(text) = self.run(tool, &["-c"]).await else { return Vec::new() };
+        let names = parse(&text).0.into_iter().map(|table| table.name).collect();
+        self.keep(backend, ipv6, text);
+        names
+    }
+
+    /// Keeps a rule set that has rules, or that could not be understood.
+    fn keep(&mut self, backend: RuleBackend, ipv6: bool, text: String) {
+        let (ruleset, problems) = Ruleset::read(backend, ipv6, &text);
+        if !ruleset.is_empty() || !problems.is_empty() {
+            self.rulesets.push(RulesetFact { netns: self.namespace.id, backend, ipv6, text });
+        }
+    }
+
+    /// Runs a tool in the namespace; a gap where it does not answer.
+    async fn run(&mut self, tool: &Path, arguments: &'static [&'static str]) -> Option<String> {
+        let name = tool.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let result = match self.limits.next() {
+            Some(limit) => tools::run_in(self.namespace, tool, arguments, limit).await,
+            None => Err(ToolError::NoTimeLeft),
+        };
+        result.map_err(|error| self.gap(&name, &error.to_string(), error.fix())).ok()
+    }
+
+    fn not_entered(&mut self, error: &NetnsError) {
+        let why =
+            std::error::Error::source(error).map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
+        self.gap("rules", &why, "run as root");
+    }
+
+    fn gap(&mut self, object: &str, why: &str, fix: &str) {
+        self.gaps.push(gap(self.namespace.id, object, why, fix));
+    }
+}
+
+fn gap(netns: NetnsId, object: &str, why: &str, fix: &str) -> Gap {
+    Gap {
+        source: SourceKind::Netfilter,
+        netns: Some(netns),
+        object: format!("{object} in {netns}"),
+        why: why.to_owned(),
+        fix: fix.to_owned(),
+        absent: false,
+    }
 }

@@ -20,7 +20,9 @@ fn namespaces(facts: &Facts) -> Check {
     let name = "namespaces";
     if let Some(gap) = unreadable(facts, SourceKind::Netns) {
         let result = format!("{} found; {}: {}", facts.namespaces.len(), gap.object, gap.why);
-        return Check::warning(name, result).so("instances in the others are not seen").fix(&gap.fix);
+        return Check::warning(name, result)
+            .so("instances in namespaces that could not be read are not seen")
+            .fix(&gap.fix);
     }
     match facts.namespaces.len() {
         0 => Check::unknown(name, "none found, though the host itself is in one")

@@ -1,7 +1,12 @@
 //! Who else is on a network card's segment: routers, DHCP services, other instances.
 
+use ipnet::IpNet;
+
 use super::{Inventory, Nic, PortPlace, Role, switch::DEAD_VLAN};
-use crate::id::{LinkKey, NetnsId};
+use crate::{
+    id::{LinkKey, NetnsId},
+    netfilter::{Table, Test},
+};
 
 /// A device on the same segment.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +39,29 @@ impl<'a> Inventory<'a> {
         self.members(nic, |role| matches!(role, Role::Dhcp(_)))
     }
 
+    /// Addresses of a guest, which only the guest itself knows for sure: those the network's routers and DHCP services
+    /// have learned for its MAC address, and those the packet filter lets it send from.
+    pub fn learned_addresses(&self, nic: &Nic<'a>) -> Vec<IpNet> {
+        let Some(mac) = nic.mac else { return Vec::new() };
+        let segment = nic.port.as_ref().map(|port| self.segment(port)).unwrap_or_default();
+        let neighbours = segment.iter().flat_map(|member| {
+            let known = self.network(member.device.netns).map_or(&[][..], |network| &network.neighbours);
+            known.iter().filter(move |entry| entry.ifindex == member.device.ifindex && entry.mac == Some(mac))
+        });
+        let mut found: Vec<IpNet> = neighbours.map(|entry| IpNet::from(entry.address)).collect();
+        let rulesets = nic.outer.map_or(&[][..], |outer| self.rulesets(outer.netns));
+        let tables = rulesets.iter().flat_map(|ruleset| &ruleset.tables);
+        for rule in tables.flat_map(Table::chains).flat_map(|chain| &chain.rules) {
+            if rule.matches.iter().any(|one| one.test == Test::SourceMac(mac)) {
+                found.extend(rule.source().filter(|net| net.prefix_len() == net.max_prefix_len()));
+            }
+        }
+        found.retain(|net| !is_link_local(net));
+        found.sort();
+        found.dedup();
+        found
+    }
+
     fn members(&self, nic: &Nic<'a>, wanted: impl Fn(&Role) -> bool) -> Vec<Member<'a>> {
         let segment = nic.port.as_ref().map(|port| self.segment(port)).unwrap_or_default();
         segment.into_iter().filter(|member| wanted(self.role(member.device.netns))).collect()
@@ -52,5 +80,12 @@ impl<'a> Inventory<'a> {
         }
         found.dedup();
         found
+    }
+}
+
+fn is_link_local(net: &IpNet) -> bool {
+    match net {
+        IpNet::V4(net) => net.addr().is_link_local(),
+        IpNet::V6(net) => net.addr().is_unicast_link_local(),
     }
 }

@@ -17,7 +17,7 @@ pub struct Nic<'a> {
     pub outer: Option<LinkKey>,
     /// Its MAC address.
     pub mac: Option<Mac>,
-    /// Its addresses; none for a virtual machine, whose addresses only the guest knows.
+    /// Its addresses; for a virtual machine those that were learned from outside it.
     pub addresses: Vec<IpNet>,
     /// The Linux bridge between host end and Open vSwitch, or the bridge it is plugged into.
     pub bridge: Option<LinkKey>,
@@ -100,5 +100,6 @@ pub(super) fn machine_nics<'a>(inventory: &Inventory<'a>, machine: &'a MachineFa
 fn machine_nic<'a>(inventory: &Inventory<'a>, netns: NetnsId, nic: &MachineNic) -> Nic<'a> {
     let outer = nic.tap.as_ref().and_then(|tap| inventory.link_named(netns, tap));
     let plugged = Nic::plugged(inventory, None, outer);
-    Nic { mac: nic.mac.or(plugged.mac), ..plugged }
+    let known = Nic { mac: nic.mac.or(plugged.mac), ..plugged };
+    Nic { addresses: inventory.learned_addresses(&known), ..known }
 }

@@ -32,6 +32,7 @@ pub(super) fn path(way: &Way<'_, '_>, floating: &[FloatingIp], published: &[Publ
                 }
                 path.push(hop.clone());
             }
+            HopKind::Patch => path.push(other_way(hop)),
             HopKind::Instance
             | HopKind::InnerDevice
             | HopKind::HostDevice
@@ -39,7 +40,6 @@ pub(super) fn path(way: &Way<'_, '_>, floating: &[FloatingIp], published: &[Publ
             | HopKind::Veth
             | HopKind::OvsPort
             | HopKind::OvsBridge
-            | HopKind::Patch
             | HopKind::Tunnel
             | HopKind::RouterPort
             | HopKind::Uplink
@@ -49,4 +49,11 @@ pub(super) fn path(way: &Way<'_, '_>, floating: &[FloatingIp], published: &[Publ
         }
     }
     path
+}
+
+/// A patch pair seen from its other end.
+fn other_way(hop: &Hop) -> Hop {
+    let turn =
+        |text: &str| text.split_once(" to ").map_or_else(|| text.to_owned(), |(from, to)| format!("{to} to {from}"));
+    Hop { name: turn(&hop.name), note: turn(&hop.note), ..hop.clone() }
 }

@@ -1,6 +1,6 @@
 //! A compute host as Neutron's Open vSwitch agent, L3 agent and DHCP agent leave it.
 
-use std::net::Ipv4Addr;
+use std::{fmt::Write as _, net::Ipv4Addr};
 
 use anyhow::{Context as _, Result};
 
@@ -25,6 +25,8 @@ const TUN: &str = "br-tun";
 const EX: &str = "br-ex";
 /// Bridge that holds the tunnel address where Open vSwitch, and not the kernel, sends the tunnels' packets.
 const PHY: &str = "br-phy";
+const INT_PATCH: &str = "int-br-ex";
+const EX_PATCH: &str = "phy-br-ex";
 const EXTERNAL_NIC: &str = "eth1";
 const TUNNEL_NIC: &str = "eth0";
 
@@ -61,17 +63,15 @@ impl<'a> Agent<'a> {
         if self.has_external() {
             self.bridges.push(EX.into());
         }
+        let kind = format!("datapath_type={}", self.switch.datapath_type);
+        let columns = [kind, "fail_mode=secure".into(), "protocols=OpenFlow10,OpenFlow13,OpenFlow14".into()];
         for bridge in &self.bridges {
-            let kind = format!("datapath_type={}", self.switch.datapath_type);
-            let protocols = "protocols=OpenFlow10,OpenFlow13,OpenFlow14";
-            transaction.add(["add-br", bridge]);
-            transaction.add(["set", "Bridge", bridge, &kind, "fail_mode=secure", protocols]);
+            transaction.add_bridge(bridge, &columns);
         }
-        patch(&mut transaction, (INT, "patch-tun"), (TUN, "patch-int"));
+        transaction.add_patch((INT, "patch-tun"), (TUN, "patch-int"));
         if self.has_external() {
-            patch(&mut transaction, (INT, "int-br-ex"), (EX, "phy-br-ex"));
-            transaction.add(["add-port", EX, EXTERNAL_NIC]);
-            transaction.add(["set", "Bridge", EX, "fail_mode=standalone"]);
+            transaction.add_patch((INT, INT_PATCH), (EX, EX_PATCH));
+            transaction.add_port(EX, EXTERNAL_NIC, &[]);
         }
         transaction.commit()?;
         if self.has_external() {
@@ -89,11 +89,10 @@ impl<'a> Agent<'a> {
             return self.host.configure_uplink(uplink);
         }
         self.bridges.push(PHY.into());
-        let mac = format!("other-config:hwaddr={}", uplink.mac);
+        let mac = format!("other-config:hwaddr=\"{}\"", uplink.mac);
         let mut transaction = Transaction::default();
-        transaction.add(["add-br", PHY]);
-        transaction.add(["set", "Bridge", PHY, "datapath_type=netdev", &mac]);
-        transaction.add(["add-port", PHY, TUNNEL_NIC]);
+        transaction.add_bridge(PHY, &["datapath_type=netdev".into(), mac]);
+        transaction.add_port(PHY, TUNNEL_NIC, &[]);
         transaction.commit()?;
         command::run("ip", ["link", "set", TUNNEL_NIC, "up"])?;
         self.host.configure_uplink(&inventory::Uplink { device: PHY.into(), ..uplink.clone() })
@@ -102,17 +101,16 @@ impl<'a> Agent<'a> {
     fn add_tunnels(&self) -> Result<()> {
         let mut transaction = Transaction::default();
         for remote in self.remotes() {
-            let name = tunnel_name(remote);
-            transaction.add(["add-port", TUN, &name]);
-            transaction.add(["set", "Interface", &name, "type=vxlan"]);
-            transaction.add(["set", "Interface", &name].map(str::to_owned).into_iter().chain([
+            let columns = [
+                "type=vxlan".into(),
                 format!("options:local_ip={}", self.local_ip),
                 format!("options:remote_ip={remote}"),
                 "options:in_key=flow".into(),
                 "options:out_key=flow".into(),
                 "options:df_default=true".into(),
                 "options:egress_pkt_mark=0".into(),
-            ]));
+            ];
+            transaction.add_port(TUN, &tunnel_name(remote), &columns);
         }
         transaction.commit()
     }
@@ -127,30 +125,18 @@ impl<'a> Agent<'a> {
     }
 
     /// Plugs a device of an instance's port into br-int: what nova-docker writes, and then what the agent adds.
-    pub(crate) fn plug_instance(
-        &self,
-        transaction: &mut Transaction,
-        device: String,
-        instance: &Instance,
-        port: &Port,
-    ) {
-        transaction.add(["add-port", INT, &device]);
-        let vm = format!("external-ids:vm-uuid={}", instance.uuid);
-        transaction.add(
-            ["set", "Interface", &device]
-                .map(str::to_owned)
-                .into_iter()
-                .chain(identify(&port.id, &port.mac))
-                .chain([vm]),
-        );
-        self.bind(transaction, &device, &port.network);
+    pub(crate) fn plug_instance(&self, transaction: &mut Transaction, device: &str, (owner, port): (&Instance, &Port)) {
+        let mut columns = identify(&port.id, &port.mac);
+        columns.push(format!("external-ids:vm-uuid={}", owner.uuid));
+        transaction.add_port(INT, device, &columns);
+        self.bind(transaction, device, &port.network);
     }
 
     /// Plugs a device of a router or DHCP service into br-int, which makes the device.
     fn plug_internal(&self, transaction: &mut Transaction, device: &str, id: &Uuid, (mac, network): (&str, &Uuid)) {
-        transaction.add(["add-port", INT, device]);
-        transaction
-            .add(["set", "Interface", device, "type=internal"].map(str::to_owned).into_iter().chain(identify(id, mac)));
+        let mut columns = identify(id, mac);
+        columns.push("type=internal".into());
+        transaction.add_port(INT, device, &columns);
         self.bind(transaction, device, network);
     }
 
@@ -159,21 +145,19 @@ impl<'a> Agent<'a> {
         let Some(network) = self.host.lab.network(network) else { return };
         let Some(tag) = network.tags.get(&self.host.plan.name) else { return };
         let (kind, physical, segment) = match &network.carrier {
+            // The agent is written in Python and puts its `None` into words.
             Carrier::Vxlan { segmentation_id } => ("vxlan", "None", Some(segmentation_id)),
             Carrier::Flat { physical_network } => ("flat", physical_network.as_str(), None),
         };
-        let mut words = vec![
-            "set".to_owned(),
-            "Port".into(),
-            device.into(),
+        let mut columns = vec![
             format!("tag={tag}"),
             format!("other-config:net_uuid={}", network.id),
             format!("other-config:network_type={kind}"),
             format!("other-config:physical_network={physical}"),
             format!("other-config:tag=\"{tag}\""),
         ];
-        words.extend(segment.map(|segment| format!("other-config:segmentation_id=\"{segment}\"")));
-        transaction.add(words);
+        columns.extend(segment.map(|segment| format!("other-config:segmentation_id=\"{segment}\"")));
+        transaction.set("Port", device, &columns);
     }
 
     /// Sets up routers, DHCP services and flows around the instances that are plugged.
@@ -189,18 +173,16 @@ impl<'a> Agent<'a> {
         let dhcps: Vec<_> = lab.networks.iter().filter_map(served).collect();
         let mut transaction = Transaction::default();
         let mut moves = String::new();
-        let mut plug = |device: &str, id: &Uuid, mac: &str, network: &Uuid, netns: &str| {
-            self.plug_internal(&mut transaction, device, id, (mac, network));
-            moves.push_str(&format!("link set {device} netns {netns}\n"));
-        };
         for (network, dhcp) in &dhcps {
             netns::add(&dhcp.netns)?;
-            plug(&dhcp.device, &dhcp.port_id, &dhcp.mac, &network.id, &dhcp.netns);
+            self.plug_internal(&mut transaction, &dhcp.device, &dhcp.port_id, (&dhcp.mac, &network.id));
+            writeln!(moves, "link set {} netns {}", dhcp.device, dhcp.netns)?;
         }
         for router in &routers {
             router::add_namespace(router)?;
             for port in router.interfaces.iter().chain([&router.gateway]) {
-                plug(&port.device, &port.port_id, &port.mac, &port.network, &router.netns);
+                self.plug_internal(&mut transaction, &port.device, &port.port_id, (&port.mac, &port.network));
+                writeln!(moves, "link set {} netns {}", port.device, router.netns)?;
             }
         }
         transaction.commit()?;
@@ -223,10 +205,10 @@ impl<'a> Agent<'a> {
             }
         }
         let tunnels: Vec<_> = self.remotes().map(tunnel_name).collect();
-        let patches: Vec<_> = external.iter().map(|tag| (*tag, "int-br-ex".to_owned())).collect();
+        let patches: Vec<_> = external.iter().map(|tag| (*tag, INT_PATCH.to_owned())).collect();
         ovs::add_flows(TUN, &flows::tunnel(cookie(TUN), &tunnels, &vlans)?)?;
         if self.has_external() {
-            ovs::add_flows(EX, &flows::physical(cookie(EX), "phy-br-ex", &external)?)?;
+            ovs::add_flows(EX, &flows::physical(cookie(EX), EX_PATCH, &external)?)?;
         }
         ovs::add_flows(INT, &flows::integration(cookie(INT), &patches, instances)?)
     }
@@ -246,19 +228,12 @@ impl<'a> Agent<'a> {
 }
 
 /// Columns by which the agent knows a port.
-fn identify(id: &Uuid, mac: &str) -> [String; 3] {
-    [
+fn identify(id: &Uuid, mac: &str) -> Vec<String> {
+    vec![
         format!("external-ids:iface-id={id}"),
         "external-ids:iface-status=active".into(),
-        format!("external-ids:attached-mac={}", mac.replace(':', "\\:")),
+        format!("external-ids:attached-mac=\"{mac}\""),
     ]
-}
-
-fn patch(transaction: &mut Transaction, one: (&str, &str), other: (&str, &str)) {
-    for ((bridge, port), (_, peer)) in [(one, other), (other, one)] {
-        transaction.add(["add-port", bridge, port]);
-        transaction.add(["set", "Interface", port, "type=patch", &format!("options:peer={peer}")]);
-    }
 }
 
 /// `vxlan-` and the remote address in hexadecimal.

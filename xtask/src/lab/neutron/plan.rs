@@ -280,7 +280,7 @@ fn router_id(project: &Uuid) -> Uuid {
 fn router(project: &str, networks: &[Network], instances: &[Instance]) -> Router {
     let owner = uuid("project", project);
     let id = router_id(&owner);
-    let number = if project == "demo" { 0 } else { 1 };
+    let number = u8::from(project != "demo");
     let gateway_id = uuid("gateway-port", project);
     let external = Cidr { address: external_address(2 + number), prefix: 24 };
     let gateway = RouterPort {

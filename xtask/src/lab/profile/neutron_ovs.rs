@@ -28,7 +28,7 @@ pub(crate) fn build(host: &Host<'_>) -> Result<Built> {
         let mut transaction = ovs::Transaction::default();
         for instance in some {
             for port in &instance.ports {
-                agent.plug_instance(&mut transaction, tap(port), instance, port);
+                agent.plug_instance(&mut transaction, &tap(port), (instance, port));
             }
         }
         transaction.commit()?;

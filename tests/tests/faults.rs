@@ -1,0 +1,154 @@
+//! Faults made in a lab on purpose: each must be named by its finding, end with exit code 3, and be gone again when it is
+//! mended.
+
+use netdiag_tests::Lab;
+use serde_json::Value;
+
+/// Where the instance with the fault runs.
+const HOST: &str = "compute-1";
+
+/// A fault: how it is made, how it is mended, and the finding that must name it.
+struct Fault {
+    code: &'static str,
+    severity: &'static str,
+    make: String,
+    mend: String,
+}
+
+fn fault(code: &'static str, make: impl Into<String>, mend: impl Into<String>) -> Fault {
+    Fault { code, severity: "error", make: make.into(), mend: mend.into() }
+}
+
+/// Names and ids of the instance under test.
+struct Target {
+    container: String,
+    pid: String,
+    tap: String,
+    inner: String,
+    floating: String,
+    fixed: String,
+    router: String,
+    qr: String,
+    qg: String,
+    prefix: &'static str,
+}
+
+impl Target {
+    /// The first instance with a floating IP.
+    fn of(lab: &Lab) -> Self {
+        let text = |value: &Value| value.as_str().map_or_else(|| panic!("no text: {value}"), str::to_owned);
+        let instances = lab.instances(HOST);
+        let instance = instances.iter().find(|one| one["ports"][0]["floating_ip"].is_string()).expect("a floating IP");
+        let port = &instance["ports"][0];
+        let routers = lab.built["routers"].as_array().expect("routers");
+        let router = routers.iter().find(|router| router["id"] == port["router"]).expect("its router");
+        let inside = router["interfaces"].as_array().expect("interfaces");
+        let inside = inside.iter().find(|one| one["network"] == port["network"]).expect("its side");
+        Self {
+            container: text(&instance["container_name"]),
+            pid: instance["pid"].to_string(),
+            tap: text(&port["host_devices"][0]),
+            inner: text(&port["device"]),
+            floating: text(&port["floating_ip"]),
+            fixed: text(&port["address"]["address"]),
+            router: text(&router["netns"]),
+            qr: text(&inside["device"]),
+            qg: text(&router["gateway"]["device"]),
+            prefix: "neutron-l3-agent",
+        }
+    }
+
+    fn inside(&self, command: &str) -> String {
+        format!("nsenter -n -t {} {command}", self.pid)
+    }
+
+    fn in_router(&self, command: &str) -> String {
+        format!("ip netns exec {} {command}", self.router)
+    }
+
+    fn nat(&self, verb: &str, rule: &str) -> String {
+        self.in_router(&format!("iptables -t nat -{verb} {}-{rule}", self.prefix))
+    }
+}
+
+/// Everything that can be broken without the lab having to be built again.
+fn faults(target: &Target) -> Vec<Fault> {
+    let Target { tap, inner, floating, fixed, qr, qg, .. } = target;
+    let up_down = |device: &str, state: &str| format!("ip link set {device} {state}");
+    let route = "ip route replace default via 10.0.0.1";
+    let dnat = format!("-d {floating}/32 -j DNAT --to-destination {fixed}");
+    let snat = format!("-s {fixed}/32 -j SNAT --to-source {floating} --random-fully");
+    let (drop_on, drop_off) = ("iptables -I FORWARD 1 -s 10.0.0.0/24 -j DROP", "iptables -D FORWARD 1");
+    vec![
+        fault("link-down", up_down(tap, "down"), up_down(tap, "up")),
+        fault(
+            "link-down",
+            target.inside(&up_down(inner, "down")),
+            target.inside(&format!("sh -c '{} && {route}'", up_down(inner, "up"))),
+        ),
+        fault("no-default-route", target.inside("ip route del default"), target.inside(route)),
+        fault("dead-vlan", format!("ovs-vsctl set port {tap} tag=4095"), format!("ovs-vsctl set port {tap} tag=1")),
+        fault("wrong-tag", format!("ovs-vsctl set port {tap} tag=77"), format!("ovs-vsctl set port {tap} tag=1")),
+        fault("no-tag", format!("ovs-vsctl remove port {tap} tag 1"), format!("ovs-vsctl set port {tap} tag=1")),
+        fault(
+            "patch-peer",
+            "ovs-vsctl set interface int-br-ex options:peer=nonexistent-peer",
+            "ovs-vsctl set interface int-br-ex options:peer=phy-br-ex",
+        ),
+        fault(
+            "forwarding-off",
+            target.in_router("sysctl -qw net.ipv4.ip_forward=0"),
+            target.in_router("sysctl -qw net.ipv4.ip_forward=1"),
+        ),
+        fault("link-down", target.in_router(&up_down(qr, "down")), target.in_router(&up_down(qr, "up"))),
+        fault(
+            "no-route",
+            target.in_router("ip route replace unreachable default"),
+            target.in_router(&format!("ip route replace default via 172.24.4.1 dev {qg}")),
+        ),
+        fault(
+            "floating-ip-dnat",
+            target.nat("D", &format!("PREROUTING {dnat}")),
+            target.nat("A", &format!("PREROUTING {dnat}")),
+        ),
+        fault(
+            "floating-ip-snat",
+            target.nat("D", &format!("float-snat {snat}")),
+            target.nat("A", &format!("float-snat {snat}")),
+        ),
+        fault(
+            "floating-ip-address",
+            target.in_router(&format!("ip addr del {floating}/32 dev {qg}")),
+            target.in_router(&format!("ip addr add {floating}/32 dev {qg}")),
+        ),
+        fault("filter-drop", target.in_router(drop_on), target.in_router(drop_off)),
+        fault("link-down", "ip link set eth1 down", "ip link set eth1 up"),
+        Fault {
+            severity: "warning",
+            ..fault("mtu-mismatch", format!("ip link set {tap} mtu 1400"), format!("ip link set {tap} mtu 1500"))
+        },
+    ]
+}
+
+#[test]
+fn every_fault_is_named_and_a_mended_one_is_gone() {
+    let Some(lab) = Lab::up("neutron-ovs") else { return };
+    let target = Target::of(&lab);
+    let healthy = lab.trace(HOST, &target.container);
+    assert_eq!(healthy["findings"].as_array().map(Vec::len), Some(0), "{healthy:#}");
+    for Fault { code, severity, make, mend } in faults(&target) {
+        lab.sh(HOST, &make).ok();
+        let said = lab.netdiag(HOST, &["trace", &target.container, "-o", "json"]);
+        let trace = said.json();
+        lab.sh(HOST, &mend).ok();
+        let findings = trace["findings"].as_array().expect("findings");
+        let named = findings.iter().find(|finding| finding["code"] == code);
+        let named = named.unwrap_or_else(|| panic!("{make}: no {code} in {findings:#?}"));
+        assert_eq!(named["severity"], severity, "{make}");
+        assert!(named["evidence"].as_str().is_some_and(|evidence| !evidence.is_empty()), "{make}: no evidence");
+        let expected = if severity == "error" { 3 } else { 0 };
+        assert_eq!(said.code, Some(expected), "{make}: {findings:#?}");
+    }
+    let mended = lab.trace(HOST, &target.container);
+    assert_eq!(mended["verdict"], "works", "{mended:#}");
+}

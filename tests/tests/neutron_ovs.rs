@@ -1,0 +1,198 @@
+//! Every instance of the `neutron-ovs` lab, traced and compared with what was built and with what `ip`, `ovs-vsctl` and
+//! `iptables-save` say.
+
+use netdiag_tests::Lab;
+use serde_json::{Value, json};
+
+/// A field that must be text.
+#[track_caller]
+fn text<'v>(value: &'v Value, field: &str) -> &'v str {
+    value[field].as_str().unwrap_or_else(|| panic!("no text in {field}: {value:#}"))
+}
+
+/// The element of a list whose field has a value.
+#[track_caller]
+fn find<'v>(list: &'v Value, field: &str, wanted: &Value) -> &'v Value {
+    let all = list.as_array().unwrap_or_else(|| panic!("no list: {list:#}"));
+    all.iter().find(|one| one[field] == *wanted).unwrap_or_else(|| panic!("no {field} {wanted} in {list:#}"))
+}
+
+/// `10.0.0.2/24` from the inventory's address and prefix.
+fn cidr(value: &Value) -> String {
+    format!("{}/{}", text(value, "address"), value["prefix"])
+}
+
+fn hops<'v>(interface: &'v Value, direction: &str) -> Vec<&'v Value> {
+    let all = interface["hops"].as_array().expect("hops");
+    all.iter().filter(|hop| hop["direction"] == direction).collect()
+}
+
+/// Kinds of the hops of a direction, in order.
+fn kinds(interface: &Value, direction: &str) -> Vec<String> {
+    hops(interface, direction).iter().map(|hop| text(hop, "kind").to_owned()).collect()
+}
+
+#[test]
+fn every_instance_is_traced_as_it_was_built() {
+    let Some(lab) = Lab::up("neutron-ovs") else { return };
+    let mut traced = 0;
+    for host in lab.hosts() {
+        for instance in lab.instances(&host) {
+            let trace = lab.trace(&host, text(&instance, "container_name"));
+            assert_eq!(trace["verdict"], "works", "{trace:#}");
+            assert_eq!(trace["findings"], json!([]), "a healthy lab gives no finding");
+            assert_eq!(trace["gaps"], json!([]));
+            for field in ["container_id", "container_name", "pid"] {
+                assert_eq!(trace["instance"][field], instance[field], "{field}");
+            }
+            assert_eq!(trace["instance"]["nova_uuid"], instance["uuid"]);
+            assert_eq!(trace["instance"]["hostname"], instance["name"]);
+            let ports = instance["ports"].as_array().expect("ports");
+            assert_eq!(trace["interfaces"].as_array().map(Vec::len), Some(ports.len()));
+            for port in ports {
+                let interface = find(&trace["interfaces"], "port_id", &port["id"]);
+                as_built(&lab, &host, port, interface);
+                as_the_tools_say(&lab, &host, &instance, interface);
+                traced += 1;
+            }
+        }
+    }
+    assert!(traced >= 9, "only {traced} interfaces were traced");
+}
+
+/// What the lab knows because it made it.
+fn as_built(lab: &Lab, host: &str, port: &Value, interface: &Value) {
+    for (ours, theirs) in [
+        ("mac", "mac"),
+        ("device", "device"),
+        ("bridge", "bridge"),
+        ("vlan_tag", "vlan_tag"),
+        ("segmentation_id", "segmentation_id"),
+        ("network_id", "network"),
+    ] {
+        assert_eq!(interface[ours], port[theirs], "{ours}");
+    }
+    assert_eq!(interface["host_device"], port["host_devices"][0]);
+    assert_eq!(interface["addresses"], json!([cidr(&port["address"])]));
+    let network = find(&lab.built["networks"], "id", &port["network"]);
+    dhcp(host, network, interface);
+    let router = lab.built["routers"].as_array().expect("routers").iter().find(|router| router["id"] == port["router"]);
+    match router.filter(|router| router["host"] == host) {
+        Some(router) => routed_here(router, port, interface),
+        None => routed_elsewhere(interface),
+    }
+}
+
+fn dhcp(host: &str, network: &Value, interface: &Value) {
+    if network["dhcp"]["host"] != host {
+        assert_eq!(interface["dhcp"], Value::Null);
+        return;
+    }
+    assert_eq!(interface["dhcp"]["netns"]["name"], network["dhcp"]["netns"]);
+    assert_eq!(interface["dhcp"]["device"], network["dhcp"]["device"]);
+    assert_eq!(interface["dhcp"]["state"], "ok");
+}
+
+fn routed_here(router: &Value, port: &Value, interface: &Value) {
+    assert_eq!(interface["router"]["netns"]["name"], router["netns"]);
+    assert_eq!(interface["router"]["id"], router["id"]);
+    let inside = find(&router["interfaces"], "network", &port["network"]);
+    assert_eq!(interface["router"]["internal_device"], inside["device"]);
+    assert_eq!(interface["router"]["external_device"], router["gateway"]["device"]);
+    assert_eq!(interface["metadata"]["netns"]["name"], router["netns"]);
+    let outward = hops(interface, "outward");
+    let nat = outward.iter().find(|hop| hop["kind"] == "nat").expect("a translation on the way out");
+    let gateway = json!(text(&router["gateway"]["address"], "address"));
+    let source = if port["floating_ip"].is_null() { &gateway } else { &port["floating_ip"] };
+    assert_eq!(nat["name"], format!("SNAT to {}", source.as_str().expect("an address")));
+    assert_eq!(outward.last().expect("hops")["name"], "172.24.4.1");
+    if port["floating_ip"].is_null() {
+        assert_eq!(interface["floating_ips"], json!([]));
+        assert_eq!(hops(interface, "inward").len(), 0);
+    } else {
+        assert_eq!(interface["floating_ips"][0]["address"], port["floating_ip"]);
+        assert_eq!(interface["floating_ips"][0]["device"], router["gateway"]["device"]);
+        assert_eq!(interface["floating_ips"].as_array().map(Vec::len), Some(1));
+        let inward = kinds(interface, "inward");
+        assert_eq!(inward.first().map(String::as_str), Some("outside"));
+        assert_eq!(inward.last().map(String::as_str), Some("instance"));
+        assert!(inward.contains(&"nat".to_owned()), "{inward:?}");
+    }
+}
+
+/// A network whose router is on another host leaves by the tunnel.
+fn routed_elsewhere(interface: &Value) {
+    assert_eq!(interface["router"], Value::Null);
+    let outward = kinds(interface, "outward");
+    assert_eq!(outward[outward.len() - 2..], ["tunnel", "next-hop"], "{outward:?}");
+}
+
+/// What the tools an operator would use say.
+fn as_the_tools_say(lab: &Lab, host: &str, instance: &Value, interface: &Value) {
+    let tap = text(interface, "host_device");
+    assert_eq!(lab.on(host, &["ovs-vsctl", "get", "port", tap, "tag"]).ok().trim(), interface["vlan_tag"].to_string());
+    assert_eq!(lab.on(host, &["ovs-vsctl", "port-to-br", tap]).ok().trim(), interface["bridge"]);
+    let id = lab.on(host, &["ovs-vsctl", "--bare", "get", "interface", tap, "external_ids:iface-id"]).ok();
+    assert_eq!(id.trim().trim_matches('"'), interface["port_id"]);
+    let links = lab.sh(host, &format!("nsenter -n -t {} ip -j addr", instance["pid"])).json();
+    let link = find(&links, "ifname", &interface["device"]);
+    assert_eq!(link["address"], interface["mac"]);
+    let ipv4 = find(&link["addr_info"], "family", &json!("inet"));
+    let address = format!("{}/{}", text(ipv4, "local"), ipv4["prefixlen"]);
+    assert_eq!(json!([address]), interface["addresses"]);
+    let inner = hops(interface, "outward").into_iter().find(|hop| hop["kind"] == "inner-device").expect("inner device");
+    assert_eq!(inner["mtu"], link["mtu"]);
+    for floating in interface["floating_ips"].as_array().expect("floating IPs") {
+        let rules = floating["rules"].as_array().expect("rules");
+        assert_eq!(rules.len(), 3, "DNAT, the router's own DNAT, SNAT: {rules:#?}");
+        let router = text(&interface["router"]["netns"], "name");
+        let saved = lab.on(host, &["ip", "netns", "exec", router, "iptables-save", "-t", "nat"]).ok();
+        for rule in rules {
+            assert!(saved.lines().any(|line| line == text(rule, "rule")), "{rule:#} is not in\n{saved}");
+        }
+    }
+}
+
+#[test]
+fn whatever_an_operator_has_in_hand_means_the_instance() {
+    let Some(lab) = Lab::up("neutron-ovs") else { return };
+    let host = "compute-1";
+    for instance in lab.instances(host) {
+        let mut keys = vec![
+            text(&instance, "container_name").to_owned(),
+            text(&instance, "container_id").to_owned(),
+            text(&instance, "container_id")[..12].to_owned(),
+            text(&instance, "uuid").to_owned(),
+            text(&instance, "uuid").to_uppercase(),
+            text(&instance, "uuid")[..8].to_owned(),
+            text(&instance, "name").to_owned(),
+            instance["pid"].to_string(),
+        ];
+        for port in instance["ports"].as_array().expect("ports") {
+            keys.extend(
+                ["id", "mac", "device", "floating_ip"]
+                    .iter()
+                    .filter_map(|field| port[*field].as_str().map(str::to_owned)),
+            );
+            keys.push(text(port, "id")[..11].to_owned());
+            keys.push(text(port, "mac").to_uppercase().replace(':', "-"));
+            keys.push(port["host_devices"][0].as_str().expect("a device").to_owned());
+        }
+        for key in keys {
+            let trace = lab.trace(host, &key);
+            assert_eq!(trace["instance"]["container_id"], instance["container_id"], "{key}");
+        }
+    }
+    // Two tenants use the same address: asking for it must not guess.
+    let ambiguous = lab.netdiag(host, &["trace", "10.0.0.2"]);
+    assert_eq!((ambiguous.code, ambiguous.out.as_str()), (Some(4), ""));
+    assert_eq!(ambiguous.err.matches("fixed IP 10.0.0.2").count(), 2, "{}", ambiguous.err);
+    assert_eq!(lab.trace(host, "10.0.1.2")["verdict"], "works");
+}
+
+#[test]
+fn everything_the_lab_promises_works() {
+    let Some(lab) = Lab::up("neutron-ovs") else { return };
+    let checked = lab.check();
+    assert_eq!(checked.code, Some(0), "{checked:#?}");
+}
