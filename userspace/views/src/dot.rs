@@ -28,8 +28,9 @@ pub fn render(trace: &Trace, out: &mut impl Write) -> io::Result<()> {
 
 /// The lines above the graph.
 fn heading(picture: &Picture) -> String {
-    let legend = "dotted arrows: past a broken hop";
-    [&picture.title, &picture.seen, &picture.answer, legend].iter().map(|line| left(line, 90)).collect()
+    let legend = if picture.has_dead_steps() { "dotted arrows: past a broken hop" } else { "" };
+    let lines = [&picture.title, &picture.seen, &picture.answer, legend];
+    lines.iter().filter(|line| !line.is_empty()).map(|line| left(line, 90)).collect()
 }
 
 /// One interface.

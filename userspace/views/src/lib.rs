@@ -5,6 +5,8 @@
 //! outside is made harmless in [`escape`] and nowhere else.
 #![forbid(unsafe_code)]
 
+/// Which addresses of a device say something.
+mod address;
 /// A trace as a Graphviz graph.
 pub mod dot;
 /// The one place where text from outside is made harmless.

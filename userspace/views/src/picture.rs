@@ -7,7 +7,7 @@ use std::ops::Range;
 use netdiag_model::trace::{Direction, Hop, HopKind, HopState, InterfaceTrace, Trace, Verdict};
 
 use crate::{
-    place, shorten, time,
+    address, place, shorten, time,
     tunnels::{self, Entry},
 };
 
@@ -39,6 +39,14 @@ pub(crate) struct Path {
     pub(crate) direction: Direction,
     /// Its namespaces in the order packets meet them.
     pub(crate) places: Vec<Place>,
+}
+
+impl Picture {
+    /// Whether there is a step no packet takes, so that a reader needs to know how it is drawn.
+    pub(crate) fn has_dead_steps(&self) -> bool {
+        let mut paths = self.panels.iter().flat_map(|panel| &panel.paths);
+        paths.any(|path| steps(&path.stops()).iter().any(|step| step.dead))
+    }
 }
 
 impl Path {
@@ -143,11 +151,11 @@ impl Stop {
     /// A hop with the lines a picture has room for.
     fn of(hop: &Hop) -> Self {
         let mut lines = Vec::new();
-        let known = [hop.kind.name(), hop.status.as_str()];
-        let what: Vec<&str> = known.into_iter().filter(|word| !word.is_empty()).collect();
-        lines.push(what.join(" · "));
+        let (kind, status) = (hop.kind.name(), hop.status.as_str());
+        // A status that says what the kind says is no news.
+        lines.push(if status.is_empty() || status == kind { kind.to_owned() } else { format!("{kind} · {status}") });
         lines.extend(hop.mtu.map(|mtu| format!("mtu {mtu}")));
-        lines.extend(hop.addresses.iter().map(ToString::to_string));
+        lines.extend(address::given(&hop.addresses).map(ToString::to_string));
         lines.extend(hop.rules.iter().flat_map(|rule| {
             let meaning = if rule.meaning.is_empty() { &rule.rule } else { &rule.meaning };
             [meaning.clone(), format!("{} packets", rule.counters.packets)]
@@ -272,3 +280,28 @@ pub(crate) const fn direction_colour(direction: Direction) -> &'static str {
 const INWARD: &str = "#1a7f37";
 /// The colour of a step nothing takes.
 pub(crate) const DEAD: &str = "#57606a";
+
+#[cfg(test)]
+mod tests {
+    use super::{Picture, Step, steps};
+    use crate::fixtures;
+
+    #[test]
+    fn tunnels_lead_to_hosts_of_their_own_and_a_broken_one_cuts_off_no_other() {
+        let picture = Picture::of(&fixtures::mesh());
+        let shown = steps(&picture.panels[0].paths[0].stops());
+        let step = |from, to| Step { from, to, dead: false };
+        assert_eq!(shown, [step(0, 1), step(1, 2), step(1, 3), step(1, 4), step(1, 5), step(1, 6), step(1, 7)]);
+    }
+
+    #[test]
+    fn nothing_takes_a_step_past_a_broken_hop() {
+        let picture = Picture::of(&fixtures::broken());
+        let stops = picture.panels[0].paths[0].stops();
+        let broken = stops.iter().position(|stop| stop.state == netdiag_model::trace::HopState::Broken).unwrap();
+        for step in steps(&stops) {
+            assert_eq!(step.dead, step.from >= broken, "{step:?}");
+        }
+        assert!(picture.has_dead_steps());
+    }
+}

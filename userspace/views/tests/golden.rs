@@ -3,6 +3,7 @@
 //! A fixture is what `netdiag snapshot -w` wrote on a host, so these tests show what an operator sees there, and that a
 //! view is a function of a snapshot and of nothing else. To add a host, put its snapshot into `fixtures` and a line into
 //! [`HOSTS`]; to accept what changed, run `cargo insta review`.
+#![cfg(test)]
 
 use std::{fs, io, path::Path};
 

@@ -23,25 +23,25 @@ const LINE: usize = 17;
 /// From the top of a line to the foot of its letters.
 const ASCENT: usize = 13;
 /// Between the border of anything and what is in it.
-const PAD: usize = 10;
+const PAD: usize = 8;
 /// Around the whole picture.
 const MARGIN: usize = 20;
 /// Between the border of a namespace and its hops, where arrows pass tunnels.
-const RIM: usize = 16;
+const RIM: usize = 12;
 /// Between columns, where arrows go from one height to another.
-const GUTTER: usize = 36;
+const GUTTER: usize = 30;
 /// Between rows, where arrows go back to the left edge.
 const ROW_GAP: usize = 28;
 /// Between boxes, where arrows go down.
-const STEP: usize = 22;
+const STEP: usize = 20;
 /// Columns after which a line in a box is broken.
-const BOX_COLUMNS: usize = 28;
+const BOX_COLUMNS: usize = 25;
 /// Lines one statement of a hop may take.
 const STATEMENT_LINES: usize = 4;
 /// The narrowest picture, for its heading's sake.
 const LEAST_WIDTH: usize = 720;
-/// The widest row; a page shows a picture of this width at its own size.
-const MOST_WIDTH: usize = 1200;
+/// The widest picture: on most screens it shows at its own size.
+const MOST_WIDTH: usize = 1280;
 
 /// A rectangle.
 #[derive(Clone, Copy, Debug)]
@@ -128,7 +128,7 @@ impl<'a> Drawing<'a> {
     pub(super) fn of(picture: &'a Picture) -> Self {
         let paths = picture.panels.iter().flat_map(|panel| &panel.paths);
         let rows = paths.flat_map(|path| rows(&path.places));
-        let widest = rows.map(|row| row_width(row)).max().unwrap_or_default();
+        let widest = rows.map(row_width).max().unwrap_or_default();
         let width = (widest + 2 * MARGIN).max(LEAST_WIDTH);
         let room = (width - 2 * MARGIN) * 2 / ADVANCE_TWICE;
         let mut y = MARGIN;
@@ -303,7 +303,7 @@ fn to_next_row(
 
 /// The corners of an arrow past other hops of the same column, between them and its border.
 fn past((column, from): (&Column<'_>, &HopBox<'_>), to: &HopBox<'_>) -> Vec<(usize, usize)> {
-    let rim = column.frame.x + 5;
+    let rim = column.frame.x + 3;
     vec![(from.frame.x, from.middle()), (rim, from.middle()), (rim, to.middle()), (to.frame.x, to.middle())]
 }
 

@@ -110,8 +110,8 @@ impl<'a> Table<'a> {
     /// The line of titles.
     fn titles(&self, page: &mut Page<'_>) {
         let mut line = self.layout.titles(page);
-        if self.words.is_some() {
-            line.push(Span::new(Paint::Dim, "STATUS, ADDRESSES"));
+        if let Some(room) = self.words {
+            line.push(Span::new(Paint::Dim, page.cut_end("STATUS, ADDRESSES", room)));
         }
         page.line(line);
     }

@@ -152,13 +152,14 @@ impl<'a> Layout<'a> {
     fn room(&self, at: usize, cells: &[Cell]) -> Option<usize> {
         let mut room = self.widths[at]?;
         let mut space = self.columns[at].space();
-        for next in at + 1..self.columns.len() {
-            let Some(columns) = self.widths[next] else { continue };
-            if !cells[next].text.is_empty() || !self.columns[next].unknown.is_empty() {
+        let behind = self.columns.iter().zip(&self.widths).zip(cells).skip(at + 1);
+        for ((column, columns), cell) in behind {
+            let Some(columns) = columns else { continue };
+            if !cell.text.is_empty() || !column.unknown.is_empty() {
                 break;
             }
             room += space + columns;
-            space = self.columns[next].space();
+            space = column.space();
         }
         Some(room)
     }
@@ -217,9 +218,12 @@ mod tests {
         let layout = Layout::fit(&columns, &rows, 24);
         let style = Style::default();
         let page = Page::new(&style);
-        let shown: Vec<String> =
-            rows.iter().map(|row| layout.line(&page, row).iter().map(|span| span.text.as_str()).collect()).collect();
-        assert_eq!(shown, ["int-br-ex to phy  UP    ", "eth0        1500  UP    "]);
+        let shown: Vec<String> = rows
+            .iter()
+            .map(|row| layout.line(&page, row).iter().map(|span| span.text.as_str()).collect::<String>())
+            .map(|line| line.trim_end().to_owned())
+            .collect();
+        assert_eq!(shown, ["int-br-ex to phy  UP", "eth0        1500  UP"]);
         assert_eq!(layout.left_over(&rows[0]).count(), 0);
     }
 

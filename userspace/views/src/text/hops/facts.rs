@@ -1,6 +1,5 @@
 //! The facts of a hop, as cells of a table and as words behind it.
 
-use ipnet::IpNet;
 use netdiag_model::trace::{Hop, HopState, InterfaceTrace};
 
 use super::{
@@ -12,7 +11,7 @@ use super::{
     },
     is_device,
 };
-use crate::place;
+use crate::{address, place};
 
 /// Something a hop says about itself.
 pub(super) struct Fact {
@@ -131,7 +130,8 @@ fn status(page: &Page<'_>, hop: &Hop) -> String {
 /// The addresses of a hop. Those every device gives itself (`fe80::`) say nothing, so they are left to `-v` and to pages
 /// without a width.
 fn addresses(page: &Page<'_>, hop: &Hop) -> Vec<String> {
-    let all = page.style.detail > 0 || page.width() >= Style::UNLIMITED;
-    let own = |net: &&IpNet| matches!(net, IpNet::V6(net) if net.addr().is_unicast_link_local());
-    hop.addresses.iter().filter(|net| all || !own(net)).map(ToString::to_string).collect()
+    if page.style.detail > 0 || page.width() >= Style::UNLIMITED {
+        return hop.addresses.iter().map(ToString::to_string).collect();
+    }
+    address::given(&hop.addresses).map(ToString::to_string).collect()
 }
