@@ -92,7 +92,7 @@ impl Lab {
             words.extend(["--instances", &count]);
         }
         lab.xtask(&words).ok();
-        let status = lab.xtask(&["status", "-o", "json"]).json();
+        let status = lab.xtask(&["status", &lab.name, "-o", "json"]).json();
         let mine = |built: &&Value| built["name"] == lab.name.as_str();
         lab.built = status.as_array().and_then(|labs| labs.iter().find(mine)).cloned().expect("the lab is listed");
         Some(lab)

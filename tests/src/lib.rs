@@ -15,6 +15,8 @@
 pub mod lab;
 /// What a test needs of the machine it runs on.
 mod needs;
+/// A host of its own for one test.
+pub mod private_host;
 
 pub use lab::Lab;
 pub use needs::{require, require_ebpf, require_programs, require_root};

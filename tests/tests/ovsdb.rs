@@ -18,6 +18,11 @@ use netdiag_tests::require_root;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+/// For a server that answers, however busy the machine is.
+const PATIENT: Duration = Duration::from_mins(1);
+/// For one that never will.
+const IMPATIENT: Duration = Duration::from_secs(5);
+
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 
 /// An Open vSwitch nobody else uses.
@@ -36,7 +41,7 @@ impl Switch {
         switch.daemons.push(server);
         let started = Instant::now();
         while !switch.path("db.sock").exists() {
-            ensure!(started.elapsed() < Duration::from_secs(5), "ovsdb-server does not start");
+            ensure!(started.elapsed() < PATIENT, "ovsdb-server does not start");
             thread::sleep(Duration::from_millis(10));
         }
         switch.vsctl(&["--no-wait", "init"])?;
@@ -67,7 +72,7 @@ impl Switch {
 
     fn vsctl(&self, arguments: &[&str]) -> anyhow::Result<()> {
         let database = format!("--db={}", self.remote());
-        run(self.command("ovs-vsctl").args([&database, "--timeout=10"]).args(arguments))
+        run(self.command("ovs-vsctl").args([&database, "--timeout=60"]).args(arguments))
     }
 
     /// Runs commands of ovs-vsctl, one in a line, each argument set apart by a space.
@@ -80,11 +85,11 @@ impl Switch {
         Ok(kill_process(Pid::from_child(&self.daemons[0]), signal)?)
     }
 
-    async fn look(&self) -> Snapshot {
+    async fn look(&self, timeout: Duration) -> Snapshot {
         let options = Options {
             ovsdb_socket: self.path("db.sock"),
             docker_socket: self.path("no.sock"),
-            timeout: Duration::from_secs(5),
+            timeout,
             ..Options::default()
         };
         look(options).await
@@ -140,7 +145,7 @@ async fn bridges_ports_tunnels_and_what_neutron_writes_on_them_are_read() {
     let switch = Switch::start().unwrap();
     switch.configure(NEUTRON).unwrap();
     switch.vsctl(&["set", "Open_vSwitch", ".", HOSTILE]).unwrap();
-    let snapshot = switch.look().await;
+    let snapshot = switch.look(PATIENT).await;
     assert_eq!(snapshot.facts.gaps().filter(|gap| gap.source == SourceKind::Ovsdb).count(), 0);
     let [fact] = snapshot.facts.switches.as_slice() else { panic!("{:?}", snapshot.facts.switches) };
     assert_eq!(fact.netns, snapshot.facts.namespaces.iter().find(|netns| netns.host).map(|netns| netns.id));
@@ -178,7 +183,7 @@ async fn a_port_whose_device_is_missing_says_why() {
     switch.vsctl(&["add-br", "br-int", "--", "set", "Bridge", "br-int", "datapath_type=netdev"]).unwrap();
     // ovs-vsctl says itself that the device is missing, and succeeds.
     switch.vsctl(&["add-port", "br-int", "tapgone"]).unwrap();
-    let snapshot = switch.look().await;
+    let snapshot = switch.look(PATIENT).await;
     let interface = &port(bridge(&snapshot.facts.switches[0], "br-int").unwrap(), "tapgone").unwrap().interfaces[0];
     assert_eq!(interface.ofport, Some(-1));
     assert!(interface.error.as_ref().is_some_and(|error| error.contains("No such device")), "{interface:?}");
@@ -191,10 +196,10 @@ async fn a_server_that_is_stopped_is_a_gap_and_read_again_once_it_goes_on() {
     }
     let switch = Switch::start().unwrap();
     switch.signal(Signal::STOP).unwrap();
-    let stopped = switch.look().await;
+    let stopped = switch.look(IMPATIENT).await;
     switch.signal(Signal::CONT).unwrap();
     assert!(stopped.facts.switches.is_empty());
     let gap = stopped.facts.gaps().find(|gap| gap.source == SourceKind::Ovsdb).unwrap();
     assert_eq!((gap.why.as_str(), gap.absent), ("get_schema: no answer within 1500 ms", false));
-    assert_eq!(switch.look().await.facts.switches.len(), 1);
+    assert_eq!(switch.look(PATIENT).await.facts.switches.len(), 1);
 }

@@ -84,6 +84,8 @@ enum Verb {
     Node(node::Args),
     #[command(hide = true)]
     Build(node::Args),
+    #[command(hide = true)]
+    Controller,
 }
 
 /// Runs one verb.
@@ -101,5 +103,6 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Verb::Fabric(spec) => report::result(fabric::run(&spec)),
         Verb::Node(args) => report::result(node::run(&args)),
         Verb::Build(args) => report::result(node::build(&args)),
+        Verb::Controller => neutron::controller::run(),
     }
 }

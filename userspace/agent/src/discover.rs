@@ -74,13 +74,23 @@ pub(crate) struct Scope {
     pub(crate) options: Options,
     /// Every namespace found, the host's first.
     pub(crate) namespaces: Arc<[Namespace]>,
+    /// When a source that reads many things has to come back with those it has: a little before it is cut off.
+    pub(crate) deadline: tokio::time::Instant,
+}
+
+impl Scope {
+    /// A look that starts now. The deadline leaves a source time to say what it did not get to.
+    pub(crate) fn new(options: Options, namespaces: Vec<Namespace>) -> Self {
+        let deadline = tokio::time::Instant::now() + options.timeout.mul_f32(0.9);
+        Self { options, namespaces: namespaces.into(), deadline }
+    }
 }
 
 /// Looks at the host once.
 pub async fn look(options: Options) -> Snapshot {
     let timeout = options.timeout;
     let (namespaces, mut facts) = netns::read(&options).await;
-    let scope = Scope { options, namespaces: namespaces.into() };
+    let scope = Scope::new(options, namespaces);
     let (netlink, sysctl, bpf, netfilter, ovsdb, docker, process) = tokio::join!(
         bounded(SourceKind::Netlink, timeout, netlink::read(&scope)),
         bounded(SourceKind::Sysctl, timeout, sysctl::read(&scope)),

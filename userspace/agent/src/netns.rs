@@ -22,7 +22,11 @@ use rustix::{
 use tokio::{
     sync::{Semaphore, oneshot},
     task::JoinSet,
+    time::Instant,
 };
+
+/// Namespaces worked in at once. More would not be faster: the kernel takes one lock for most of it.
+pub(crate) const AT_ONCE: usize = 16;
 
 /// A network namespace held open.
 #[derive(Clone, Debug)]
@@ -114,11 +118,11 @@ impl Namespace {
     }
 }
 
-/// Does the same work in many namespaces, in at most `at_once` of them at any moment; results come in the order of the
-/// namespaces. What is not done when the caller stops waiting is given up.
+/// Does the same work in many namespaces, in at most [`AT_ONCE`] of them at any moment; results come in the order of the
+/// namespaces. What is not done in time is given up, so that one slow namespace costs only itself.
 pub(crate) async fn in_each<T, E, F>(
     namespaces: &[Namespace],
-    at_once: usize,
+    deadline: Instant,
     work: impl Fn(Namespace) -> F,
 ) -> Vec<Result<T, E>>
 where
@@ -126,7 +130,7 @@ where
     E: From<NetnsError> + Send + 'static,
     F: Future<Output = Result<T, E>> + Send + 'static,
 {
-    let permits = Arc::new(Semaphore::new(at_once));
+    let permits = Arc::new(Semaphore::new(AT_ONCE));
     let mut tasks = JoinSet::new();
     for (place, namespace) in namespaces.iter().enumerate() {
         let (permits, work) = (Arc::clone(&permits), work(namespace.clone()));
@@ -135,14 +139,21 @@ where
             (place, work.await)
         });
     }
-    let panicked = |id| NetnsError::Thread { id, source: io::Error::other("the work panicked") };
-    let mut results: Vec<_> = namespaces.iter().map(|namespace| Err(panicked(namespace.id).into())).collect();
-    while let Some(joined) = tasks.join_next().await {
-        if let Ok((place, result)) = joined {
-            results[place] = result;
+    let mut results: Vec<_> = namespaces.iter().map(|_| None).collect();
+    let in_time = async {
+        while let Some(joined) = tasks.join_next().await {
+            if let Ok((place, result)) = joined {
+                results[place] = Some(result);
+            }
         }
-    }
-    results
+    };
+    let why = match tokio::time::timeout_at(deadline, in_time).await {
+        Ok(()) => "the work panicked",
+        Err(_) => "not done in time",
+    };
+    let undone = |id| NetnsError::Thread { id, source: io::Error::other(why) };
+    let results = namespaces.iter().zip(results);
+    results.map(|(namespace, result)| result.unwrap_or_else(|| Err(undone(namespace.id).into()))).collect()
 }
 
 /// Runs blocking work on a thread in a network namespace of its own. Unless the work hands the namespace on, it ends
@@ -215,7 +226,15 @@ fn netns_cookie(socket: &impl AsRawFd) -> io::Result<u64> {
 mod tests {
     use std::path::Path;
 
-    use super::{Namespace, NetnsError, in_each, in_new};
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::{AT_ONCE, Namespace, NetnsError, in_each, in_new};
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
 
     #[tokio::test]
     async fn one_namespace_has_one_identity_whatever_path_leads_to_it() {
@@ -235,7 +254,7 @@ mod tests {
         let own = Namespace::open(Path::new("/proc/self/ns/net")).unwrap();
         let mut many = vec![own; 3];
         many[1].host = true;
-        let results: Vec<Result<bool, NetnsError>> = in_each(&many, 2, |namespace| async move {
+        let results: Vec<Result<bool, NetnsError>> = in_each(&many, soon(), |namespace| async move {
             if namespace.host {
                 return namespace.run(|| panic!("for the test")).await;
             }
@@ -246,18 +265,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_namespace_that_takes_too_long_costs_only_itself() {
+        let own = Namespace::open(Path::new("/proc/self/ns/net")).unwrap();
+        let mut many = vec![own; 2];
+        many[1].host = true;
+        let deadline = Instant::now() + Duration::from_millis(50);
+        let results: Vec<Result<(), NetnsError>> = in_each(&many, deadline, |namespace| async move {
+            if namespace.host {
+                std::future::pending::<()>().await;
+            }
+            Ok(())
+        })
+        .await;
+        assert!(matches!(results[..], [Ok(()), Err(NetnsError::Thread { .. })]));
+    }
+
+    #[tokio::test]
     async fn no_more_namespaces_are_worked_in_at_once_than_allowed() {
         use std::sync::atomic::{AtomicUsize, Ordering};
         static BUSY: AtomicUsize = AtomicUsize::new(0);
-        let many = vec![Namespace::open(Path::new("/proc/self/ns/net")).unwrap(); 20];
-        let results: Vec<Result<usize, NetnsError>> = in_each(&many, 3, |_| async {
+        let many = vec![Namespace::open(Path::new("/proc/self/ns/net")).unwrap(); 3 * AT_ONCE];
+        let results: Vec<Result<usize, NetnsError>> = in_each(&many, soon(), |_| async {
             let busy = BUSY.fetch_add(1, Ordering::SeqCst) + 1;
             tokio::task::yield_now().await;
             BUSY.fetch_sub(1, Ordering::SeqCst);
             Ok(busy)
         })
         .await;
-        assert_eq!(results.into_iter().map(Result::unwrap).max(), Some(3));
+        assert_eq!(results.into_iter().map(Result::unwrap).max(), Some(AT_ONCE));
     }
 
     #[tokio::test]

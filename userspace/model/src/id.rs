@@ -81,7 +81,9 @@ impl FromStr for Mac {
         let mut octets = [0; 6];
         let mut parts = text.split([':', '-']);
         for octet in &mut octets {
-            let part = parts.next().filter(|part| part.len() == 2).ok_or(InvalidMac)?;
+            // from_str_radix would take a sign for a digit.
+            let digits = |part: &&str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let part = parts.next().filter(digits).ok_or(InvalidMac)?;
             *octet = u8::from_str_radix(part, 16).map_err(|_| InvalidMac)?;
         }
         if parts.next().is_some() { Err(InvalidMac) } else { Ok(Self(octets)) }
@@ -168,7 +170,15 @@ mod tests {
 
     #[test]
     fn mac_of_the_wrong_shape_is_refused() {
-        for text in ["", "fa:16:3e:00:00", "fa:16:3e:00:00:02:03", "fa:16:3e:00:00:zz", "fa163e000002", "f:a:1:6:3:e"] {
+        for text in [
+            "",
+            "fa:16:3e:00:00",
+            "fa:16:3e:00:00:02:03",
+            "fa:16:3e:00:00:zz",
+            "fa163e000002",
+            "f:a:1:6:3:e",
+            "fa:16:3e:00:00:+2",
+        ] {
             assert_eq!(text.parse::<Mac>(), Err(InvalidMac), "{text}");
         }
     }

@@ -16,6 +16,14 @@ Exit codes:
   6    inconclusive: something the answer needs could not be read
   130  interrupted";
 
+/// What a trace needs; shown below its long help.
+const TRACE_NEEDS: &str = "\
+Needs root, or CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_NET_ADMIN. Without them it answers from what it can read, and says
+what it could not. Nothing on the host is changed.";
+
+/// Where Docker is asked.
+const DOCKER_SOCKET: &str = "Docker's socket [default: $DOCKER_HOST, else /run/docker.sock]";
+
 /// Where do an instance's packets go on this compute host, and where do they die?
 #[derive(Debug, Parser)]
 #[command(name = "netdiag", version, about, after_help = EXIT_CODES, propagate_version = true, max_term_width = 100)]
@@ -27,8 +35,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Follow the packets of one instance, out and in, hop by hop
-    ///
-    /// Needs root, or CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_NET_ADMIN; without them it says what it could not read.
+    #[command(after_long_help = TRACE_NEEDS)]
     Trace {
         /// Name, container id, Nova or Neutron UUID (or a prefix), fixed or floating IP, MAC, device or pid
         instance: String,
@@ -104,8 +111,7 @@ pub(crate) struct Sockets {
     #[arg(long, value_name = "SECONDS", default_value_t = 10, env = "NETDIAG_TIMEOUT",
           value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) timeout: u64,
-    /// Docker's socket [default: $DOCKER_HOST, else /run/docker.sock]
-    #[arg(long, value_name = "PATH", env = "NETDIAG_DOCKER_SOCKET")]
+    #[arg(long, value_name = "PATH", env = "NETDIAG_DOCKER_SOCKET", help = DOCKER_SOCKET)]
     pub(crate) docker_socket: Option<PathBuf>,
     /// Socket of the OVSDB server [default: /run/openvswitch/db.sock]
     #[arg(long, value_name = "PATH", env = "NETDIAG_OVSDB_SOCKET")]

@@ -114,18 +114,12 @@ fn between(lab: &Inventory, router: &Router, probes: &mut Vec<Probe>) -> Result<
     Ok(())
 }
 
-/// From an instance to its gateway, to the external gateway, to the machine outside, and to the metadata service.
+/// From an instance to its gateway, to the machine outside, and to the metadata service.
 fn outward(lab: &Inventory, instance: &Instance, probes: &mut Vec<Probe>) -> Result<()> {
     let Some(port) = instance.default_port() else { return Ok(()) };
     let Some(router) = port.router.as_ref().and_then(|id| lab.router(id)) else { return Ok(()) };
     probes.push(probe(lab, instance, Action::Ping { to: port.gateway, target: router.name.clone() })?);
     let seen = Some(port.floating_ip.unwrap_or(router.gateway.address.address));
-    for segment in &lab.segments {
-        let Some(gateway) = segment.gateway else { continue };
-        let target = format!("{} gateway", segment.name);
-        let action = Action::Fetch { to: gateway.address, name: "gateway".into(), seen, target };
-        probes.push(probe(lab, instance, action)?);
-    }
     for (host, address) in outside(lab) {
         let target = host.name.clone();
         probes.push(probe(lab, instance, Action::Ping { to: address, target: target.clone() })?);

@@ -105,6 +105,17 @@ impl Transaction {
         }
     }
 
+    /// Gives a bridge a controller that is not reached through the bridge itself.
+    pub(crate) fn set_controller(&mut self, bridge: &str, target: &str) {
+        self.add(&["set-controller", bridge, target]);
+        self.set("Controller", bridge, &["connection_mode=out-of-band".into(), "inactivity_probe=10000".into()]);
+    }
+
+    /// Lets the database be managed at an address beside its socket.
+    pub(crate) fn set_manager(&mut self, target: &str) {
+        self.add(&["set-manager", target]);
+    }
+
     /// Sets columns of a row, each written as `column=value` or `column:key=value`.
     pub(crate) fn set(&mut self, table: &str, row: &str, columns: &[String]) {
         if !columns.is_empty() {
@@ -125,6 +136,11 @@ impl Transaction {
         }
         command::run("ovs-vsctl", ["--timeout=60".to_owned()].iter().chain(&self.words)).map(drop)
     }
+}
+
+/// Waits until a column of a row has a value.
+pub(crate) fn wait_until(table: &str, row: &str, condition: &str) -> Result<()> {
+    command::run("ovs-vsctl", ["--timeout=30", "wait-until", table, row, condition]).map(drop)
 }
 
 /// Adds flows, one a line, all at once; ports may be named.

@@ -240,7 +240,15 @@ impl Status {
         let mut inventories = Vec::new();
         let mut out = io::stdout().lock();
         for lab in State::all()?.iter().filter(|lab| self.name.as_deref().is_none_or(|name| name == lab.name())) {
-            match lab.inventory()? {
+            let inventory = match lab.inventory() {
+                // Labs of another checkout may say more than this one understands: no reason to hide the others.
+                Err(error) if self.name.is_none() => {
+                    warn(&format!("lab {}: {error:#}", lab.name()));
+                    continue;
+                }
+                inventory => inventory?,
+            };
+            match inventory {
                 Some(inventory) => inventories.push(inventory),
                 None if self.output == Format::Text => writeln!(out, "{}: coming up", lab.name())?,
                 None => {}

@@ -4,7 +4,7 @@
 //! from inside the namespace, because it looks the link up in the namespace of whoever asks. A kernel without TCX has no
 //! TCX programs, which is no gap.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use aya::{
     programs::{
@@ -20,23 +20,23 @@ use netdiag_model::{
 
 use super::{
     Scope, chain,
-    netlink::attachments::{self, Attachments},
+    netlink::attachments::{self, Attachments, ConnectError, Filter, Xdp},
     report,
 };
-use crate::{
-    discover::netlink::attachments::{Filter, Xdp},
-    netns::{Namespace, in_each},
-};
+use crate::netns::{Namespace, in_each};
 
-/// Namespaces read at once.
-const AT_ONCE: usize = 16;
+/// `BPF_PROG_TYPE_SCHED_CLS` of `linux/bpf.h`: the kind of program TCX takes.
+const SCHED_CLS: u32 = 3;
 
 /// How often a link is asked for its programs when one of them goes between the list and the look at it.
 const ATTEMPTS: usize = 3;
 
 /// Reads every namespace.
 pub(super) async fn read(scope: &Scope) -> Facts {
-    let results = in_each(&scope.namespaces, AT_ONCE, read_one).await;
+    let loaded = tokio::task::spawn_blocking(loaded).await.map_err(|error| error.to_string()).and_then(|loaded| loaded);
+    // Where nothing is loaded that could be attached, a thread in every namespace to ask for it is saved.
+    let ask_for_tcx = loaded.as_ref().map_or(true, |loaded| loaded.classifiers);
+    let results = in_each(&scope.namespaces, scope.deadline, |namespace| read_one(namespace, ask_for_tcx)).await;
     let mut read = Read::default();
     for (namespace, result) in scope.namespaces.iter().zip(results) {
         match result {
@@ -44,18 +44,44 @@ pub(super) async fn read(scope: &Scope) -> Facts {
             Err(error) => read.refuse("programs", Some(namespace.id), chain(&error)),
         }
     }
-    read.name_programs().await;
+    read.name_programs(loaded);
     let how = format!("rtnetlink and BPF_PROG_QUERY in {} namespaces", scope.namespaces.len());
     Facts { programs: read.programs, ..report(SourceKind::Bpf, how, gaps(read.refused)) }
 }
 
-type Namespaced = (Attachments, Result<Vec<Tcx>, String>);
+type Attached = (Attachments, Result<Vec<Tcx>, String>);
 
-async fn read_one(namespace: Namespace) -> Result<Namespaced, attachments::ConnectError> {
+async fn read_one(namespace: Namespace, ask_for_tcx: bool) -> Result<Attached, ConnectError> {
     let attachments = attachments::read(&namespace).await?;
     let links = attachments.links.clone();
-    let tcx = namespace.run(move || tcx_of_all(&links)).await?;
+    let tcx = if ask_for_tcx { namespace.run(move || tcx_of_all(&links)).await? } else { Ok(Vec::new()) };
     Ok((attachments, tcx))
+}
+
+/// What the kernel has loaded, attached or not.
+struct Loaded {
+    /// Names by id; programs without one are left out.
+    names: BTreeMap<u32, String>,
+    /// There is a program that could be attached to TCX.
+    classifiers: bool,
+}
+
+fn loaded() -> Result<Loaded, String> {
+    let mut loaded = Loaded { names: BTreeMap::new(), classifiers: false };
+    for info in loaded_programs() {
+        match info {
+            Ok(info) => {
+                loaded.classifiers |= info.program_type() as u32 == SCHED_CLS;
+                if !info.name().is_empty() {
+                    loaded.names.insert(info.id(), String::from_utf8_lossy(info.name()).into_owned());
+                }
+            }
+            // It was unloaded while it was looked at.
+            Err(error) if errno(&error) == Some(libc::ENOENT) => {}
+            Err(error) => return Err(chain(&error)),
+        }
+    }
+    Ok(loaded)
 }
 
 // === TCX ===
@@ -143,43 +169,19 @@ impl Read {
     }
 
     /// Gives programs known by their id the name the kernel has for them.
-    async fn name_programs(&mut self) {
-        let unnamed = |fact: &&ProgramFact| {
-            matches!(fact.hook, ProgramHook::Xdp | ProgramHook::TcIngress | ProgramHook::TcEgress)
-        };
-        let ids: BTreeSet<u32> = self.programs.iter().filter(unnamed).filter_map(|fact| fact.id).collect();
-        if ids.is_empty() {
-            return;
-        }
-        let looked = tokio::task::spawn_blocking(move || names(&ids)).await.map_err(|error| error.to_string());
-        match looked.and_then(|names| names) {
-            Ok(names) => {
+    fn name_programs(&mut self, loaded: Result<Loaded, String>) {
+        match loaded {
+            Ok(loaded) => {
                 for fact in &mut self.programs {
-                    if let Some(name) = fact.id.and_then(|id| names.get(&id)) {
+                    if let Some(name) = fact.id.and_then(|id| loaded.names.get(&id)) {
                         fact.name.clone_from(name);
                     }
                 }
             }
+            Err(_) if self.programs.iter().all(|fact| fact.id.is_none()) => {}
             Err(why) => self.refuse("names of programs", None, why),
         }
     }
-}
-
-/// Names of loaded programs by id; those that have none are left out.
-fn names(ids: &BTreeSet<u32>) -> Result<BTreeMap<u32, String>, String> {
-    let mut names = BTreeMap::new();
-    for info in loaded_programs() {
-        match info {
-            Ok(info) if ids.contains(&info.id()) && !info.name().is_empty() => {
-                names.insert(info.id(), String::from_utf8_lossy(info.name()).into_owned());
-            }
-            Ok(_) => {}
-            // It was unloaded while it was looked at.
-            Err(error) if errno(&error) == Some(libc::ENOENT) => {}
-            Err(error) => return Err(chain(&error)),
-        }
-    }
-    Ok(names)
 }
 
 fn xdp_fact(netns: NetnsId, xdp: &Xdp) -> ProgramFact {

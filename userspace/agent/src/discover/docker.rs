@@ -99,7 +99,7 @@ async fn read_daemon(scope: &Scope, socket: &Path) -> Facts {
     let how = format!("unix:{}", socket.display());
     let timeout = scope.options.timeout;
     // Version, lists and inspections follow each other, and together they must end before the source is cut off.
-    let (bound, end) = (Duration::from_secs(3).min(timeout * 3 / 10), Instant::now() + timeout * 9 / 10);
+    let (bound, end) = (timeout * 3 / 10, Instant::now() + timeout * 9 / 10);
     match Daemon::connect(socket, bound, end).await {
         Ok(daemon) => daemon.read(&how, scope).await,
         Err((why, fix)) => {
@@ -123,7 +123,10 @@ impl Daemon {
         };
         match within(bound, "version", negotiate).await {
             Ok((api, version)) => Ok(Self { api, runtime: convert::runtime(&version), bound, end }),
-            Err(error) => Err((cause::chain(&error), "see whether `docker version` answers; if not, look at its log")),
+            Err(error) => Err((
+                cause::chain(&error),
+                "see whether `docker version` answers; give it longer with --timeout, or look at its log",
+            )),
         }
     }
 

@@ -6,10 +6,12 @@
 //! None of them takes the xtables lock.
 //!
 //! A host has hundreds of namespaces, most without rules, so what cannot be there is not asked for: legacy tools only
-//! where the kernel names tables, `iptables-nft-save` only where `nft` lists tables of iptables' names. Each tool is
+//! where the kernel names tables, `iptables-nft-save` only where `nft` lists tables of iptables' names. A table is kept
+//! once: as iptables prints it, or as nft does where iptables cannot print it or prints it wrong. Each tool is
 //! started by a thread inside the namespace, is given a time and killed after it; what could not be read is a gap.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::Path,
     time::{Duration, Instant},
@@ -22,7 +24,7 @@ use netdiag_model::{
     netfilter::{Family, Ruleset, nft, parse},
 };
 
-use super::{Scope, report};
+use super::{Scope, chain, report};
 use crate::netns::{Namespace, NetnsError};
 
 /// Which tools this host has.
@@ -110,7 +112,7 @@ impl Reader<'_> {
         match names {
             Ok(names) if names.trim().is_empty() => {}
             Ok(_) => {
-                self.save(RuleBackend::IptablesLegacy, ipv6).await;
+                self.save(RuleBackend::IptablesLegacy, ipv6, &BTreeSet::new()).await;
             }
             Err(error) => {
                 let file = if ipv6 { "ip6_tables_names" } else { "ip_tables_names" };
@@ -123,25 +125,26 @@ impl Reader<'_> {
     async fn nft(&mut self) {
         let Some(tool) = &self.tools.nft else {
             // Without nft it is not known where iptables-nft has tables; its own tool says.
-            self.save(RuleBackend::IptablesNft, false).await;
-            self.save(RuleBackend::IptablesNft, true).await;
+            self.save(RuleBackend::IptablesNft, false, &BTreeSet::new()).await;
+            self.save(RuleBackend::IptablesNft, true, &BTreeSet::new()).await;
             return;
         };
         let Some(text) = self.run(tool, &["-j", "list", "ruleset"]).await else { return };
-        let mut elsewhere = Vec::new();
+        let mut printed = Vec::new();
         for (ipv6, family) in [(false, Family::Ip), (true, Family::Ip6)] {
             if nft::has_iptables_tables(&text, ipv6) {
-                let names = self.save(RuleBackend::IptablesNft, ipv6).await;
-                elsewhere.extend(names.into_iter().map(|name| (family, name)));
+                let misprinted = nft::tables_with_lookups(&text, family);
+                let names = self.save(RuleBackend::IptablesNft, ipv6, &misprinted).await;
+                printed.extend(names.into_iter().map(|name| (family, name)));
             }
         }
-        let elsewhere: Vec<_> = elsewhere.iter().map(|(family, name)| (*family, name.as_str())).collect();
-        let rest = if elsewhere.is_empty() { text } else { nft::without(&text, &elsewhere) };
+        let printed: Vec<_> = printed.iter().map(|(family, name)| (*family, name.as_str())).collect();
+        let rest = if printed.is_empty() { text } else { nft::without(&text, &printed) };
         self.keep(RuleBackend::Nft, false, rest);
     }
 
-    /// Runs a `-save` tool; the tables it printed.
-    async fn save(&mut self, backend: RuleBackend, ipv6: bool) -> Vec<String> {
+    /// Runs a `-save` tool; the tables it printed, but for those it prints wrong.
+    async fn save(&mut self, backend: RuleBackend, ipv6: bool, misprinted: &BTreeSet<String>) -> Vec<String> {
         let Some(tool) = self.tools.save(backend, ipv6) else {
             if backend == RuleBackend::IptablesLegacy {
                 let tool = if ipv6 { "ip6tables-legacy-save" } else { "iptables-legacy-save" };
@@ -149,7 +152,10 @@ impl Reader<'_> {
             }
             return Vec::new();
         };
-        let Some(text) = self.run(tool, &["-c"]).await else { return Vec::new() };
+        let Some(mut text) = self.run(tool, &["-c"]).await else { return Vec::new() };
+        if backend == RuleBackend::IptablesNft && self.tools.nft.is_some() {
+            text = parse::without(&text, misprinted);
+        }
         let names = parse(&text).0.into_iter().map(|table| table.name).collect();
         self.keep(backend, ipv6, text);
         names
@@ -174,8 +180,7 @@ impl Reader<'_> {
     }
 
     fn not_entered(&mut self, error: &NetnsError) {
-        let why =
-            std::error::Error::source(error).map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
+        let why = chain(error);
         self.gap("rules", &why, "run as root");
     }
 

@@ -19,13 +19,14 @@ use netdiag_model::{
     id::{IfIndex, NetnsId},
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use tokio::time::timeout_at;
 
 use self::{
     connection::{Answer, ConnectError, Connection},
     nsid::{Ends, Numbers},
 };
 use super::{Scope, chain, report};
-use crate::netns::{Namespace, in_each};
+use crate::netns::{AT_ONCE, Namespace, in_each};
 
 /// Addresses.
 mod addresses;
@@ -46,13 +47,10 @@ mod routes;
 /// Policy rules.
 mod rules;
 
-/// Namespaces read at once. More would not be faster: the kernel takes one lock for most of it.
-pub(super) const AT_ONCE: usize = 16;
-
 /// Reads every namespace.
 pub(super) async fn read(scope: &Scope) -> Facts {
     let host = scope.namespaces.iter().find(|namespace| namespace.host).cloned().map(Arc::new);
-    let results = in_each(&scope.namespaces, AT_ONCE, |namespace| read_one(namespace, host.clone())).await;
+    let results = in_each(&scope.namespaces, scope.deadline, |namespace| read_one(namespace, host.clone())).await;
     let (mut readings, mut gaps) = (Vec::new(), Vec::new());
     for (namespace, result) in scope.namespaces.iter().zip(results) {
         match result {
@@ -61,7 +59,9 @@ pub(super) async fn read(scope: &Scope) -> Facts {
         }
     }
     let how = format!("rtnetlink in {} namespaces", readings.len());
-    explain_numbers(&mut readings, &scope.namespaces).await;
+    if timeout_at(scope.deadline, explain_numbers(&mut readings, &scope.namespaces)).await.is_err() {
+        gaps.push(late_numbers());
+    }
     let mut networks = Vec::new();
     for reading in readings {
         gaps.extend(reading.gaps);
@@ -193,6 +193,17 @@ fn assign(links: &mut [LinkFact], addresses: Vec<(IfIndex, AddressFact)>) {
         if let Some(link) = by_index.get_mut(&ifindex) {
             link.addresses.push(address);
         }
+    }
+}
+
+fn late_numbers() -> Gap {
+    Gap {
+        source: SourceKind::Netlink,
+        netns: None,
+        object: "ids of other namespaces".to_owned(),
+        why: "not done in time".to_owned(),
+        fix: "give it longer with --timeout".to_owned(),
+        absent: false,
     }
 }
 

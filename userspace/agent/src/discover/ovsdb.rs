@@ -65,7 +65,7 @@ pub(super) async fn read(scope: &Scope) -> Facts {
     let path = &scope.options.ovsdb_socket;
     let how = format!("unix:{}", path.display());
     // Three requests at most follow each other, and together they must end before the source is cut off.
-    let bound = Duration::from_secs(3).min(scope.options.timeout * 3 / 10);
+    let bound = scope.options.timeout * 3 / 10;
     match look(path, bound).await {
         Ok(look) => {
             let mut builder = Builder::new(look.tables);
@@ -123,7 +123,9 @@ fn fix(how: &str, error: &OvsdbError) -> String {
     match error {
         OvsdbError::Connect { source, .. } => connect_fix(source),
         OvsdbError::Hangs { .. } => {
-            format!("see whether `ovsdb-client list-dbs {how}` answers; if not, look at the log of ovsdb-server")
+            format!(
+                "see whether `ovsdb-client list-dbs {how}` answers; give it longer with --timeout, or look at its log"
+            )
         }
         OvsdbError::Refused { .. } | OvsdbError::Shape { .. } => {
             format!("see whether `ovsdb-client list-dbs {how}` names {DATABASE}; name its socket otherwise")

@@ -3,21 +3,24 @@
 //! `/proc/sys/net` shows the namespace of whoever looks, so a thread in the namespace reads it. A sysctl that does not
 //! exist (no IPv6, no bridge module, no connection tracking) is left out: that it is missing is the fact.
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+};
 
 use netdiag_model::{
     fact::{Facts, Gap, SourceKind, SysctlFact},
     id::NetnsId,
 };
+use rustix::fs::{Mode, OFlags};
 
 use super::{Scope, chain, report};
 use crate::netns::{Namespace, NetnsError, in_each};
 
 /// Where the sysctls of `net.` are.
 const ROOT: &str = "/proc/sys/net";
-
-/// Namespaces read at once.
-const AT_ONCE: usize = 16;
 
 /// Sysctls a namespace has once.
 const ONCE: [&str; 9] = [
@@ -41,7 +44,7 @@ const PER_LINK: [(&str, &[&str]); 2] = [
 /// Reads every namespace.
 pub(super) async fn read(scope: &Scope) -> Facts {
     let (mut sysctls, mut gaps) = (Vec::new(), Vec::new());
-    let results = in_each(&scope.namespaces, AT_ONCE, read_one).await;
+    let results = in_each(&scope.namespaces, scope.deadline, read_one).await;
     for (namespace, result) in scope.namespaces.iter().zip(results) {
         match result {
             Ok((fact, unread)) => {
@@ -68,8 +71,9 @@ async fn read_one(namespace: Namespace) -> Result<(SysctlFact, Option<io::Error>
 /// Values by name, and the first error that is not that a sysctl does not exist.
 fn read_below(root: &Path) -> (BTreeMap<String, String>, Option<io::Error>) {
     let mut reader = Reader { root, values: BTreeMap::new(), unread: None };
-    for path in ONCE {
-        reader.read(path, format!("net.{}", path.replace('/', ".")));
+    match rustix::fs::open(root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(dir) => ONCE.iter().for_each(|path| reader.read(&dir, path, format!("net.{}", path.replace('/', ".")))),
+        Err(error) => reader.note(error.into()),
     }
     for (dir, names) in PER_LINK {
         reader.read_links(dir, names);
@@ -90,23 +94,22 @@ impl Reader<'_> {
             Err(error) => return self.note(error),
         };
         for link in links.flatten() {
-            // A name that is no UTF-8 is a hint all the same; the file is found by the real one.
-            let link = link.file_name();
-            for name in names {
-                let path = Path::new(dir).join(&link).join(name);
-                let key = format!("net.{}.{}.{name}", dir.replace('/', "."), link.to_string_lossy());
-                self.read(path, key);
+            // A name that is no UTF-8 is a hint all the same; the directory is found by the real one.
+            let key = format!("net.{}.{}", dir.replace('/', "."), link.file_name().to_string_lossy());
+            match rustix::fs::open(link.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+                Ok(link) => names.iter().for_each(|name| self.read(&link, name, format!("{key}.{name}"))),
+                Err(error) => self.note(error.into()),
             }
         }
     }
 
     /// Reads one sysctl. The name of a link is kept as it is in the key, dots and all.
-    fn read(&mut self, path: impl AsRef<Path>, key: String) {
-        match fs::read_to_string(self.root.join(path)) {
+    fn read(&mut self, dir: impl AsFd, path: &str, key: String) {
+        match read_value(dir.as_fd(), path) {
             Ok(value) => {
-                self.values.insert(key, value.trim_end().to_owned());
+                self.values.insert(key, value);
             }
-            Err(error) => self.note(error),
+            Err(error) => self.note(error.into()),
         }
     }
 
@@ -115,6 +118,15 @@ impl Reader<'_> {
             self.unread = Some(error);
         }
     }
+}
+
+/// The value of a sysctl: three calls of the kernel for each of the many thousands there are.
+fn read_value(dir: BorrowedFd<'_>, path: &str) -> rustix::io::Result<String> {
+    let file = rustix::fs::openat(dir, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    // The kernel gives a number in one piece, and none of these is longer.
+    let mut value = [0; 64];
+    let length = rustix::io::read(&file, &mut value)?;
+    Ok(String::from_utf8_lossy(&value[..length]).trim_end().to_owned())
 }
 
 fn gap(netns: NetnsId, why: String) -> Gap {

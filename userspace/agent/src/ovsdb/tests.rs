@@ -11,17 +11,20 @@ use tokio::{
 
 use super::{Client, OvsdbError, Schema, frame::FrameError, table::Tables};
 
-const BOUND: Duration = Duration::from_millis(300);
+/// For a server that answers, however busy the machine is.
+const PATIENT: Duration = Duration::from_mins(1);
+/// For one that never will.
+const IMPATIENT: Duration = Duration::from_millis(300);
 
 /// A client of a server that does to its first connection what `serve` says.
-async fn client<F>(serve: impl FnOnce(UnixStream) -> F) -> (TempDir, Client)
+async fn client<F>(bound: Duration, serve: impl FnOnce(UnixStream) -> F) -> (TempDir, Client)
 where
     F: Future<Output = ()> + Send + 'static,
 {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("db.sock");
     let listener = UnixListener::bind(&path).unwrap();
-    let client = Client::connect(&path, BOUND).await.unwrap();
+    let client = Client::connect(&path, bound).await.unwrap();
     let (stream, _) = listener.accept().await.unwrap();
     tokio::spawn(serve(stream));
     (directory, client)
@@ -45,11 +48,12 @@ fn schema() -> Value {
 }
 
 async fn schema_of(raw: &'static [u8], then_close: bool) -> Result<Schema, OvsdbError> {
-    let (_directory, mut client) = client(async move |mut stream| {
+    let bound = if raw.is_empty() && !then_close { IMPATIENT } else { PATIENT };
+    let (_directory, mut client) = client(bound, async move |mut stream| {
         request(&mut stream).await;
         stream.write_all(raw).await.unwrap();
         if !then_close {
-            tokio::time::sleep(BOUND * 10).await;
+            tokio::time::sleep(PATIENT).await;
         }
     })
     .await;
@@ -64,7 +68,7 @@ async fn a_server_that_never_answers_is_given_up_after_the_bound() {
 
 #[tokio::test]
 async fn a_server_that_talks_without_end_is_given_up_after_the_bound() {
-    let (_directory, mut client) = client(async |mut stream: UnixStream| {
+    let (_directory, mut client) = client(IMPATIENT, async |mut stream: UnixStream| {
         while stream.write_all(br#"{"method":"update2","params":[],"id":null}"#).await.is_ok() {
             tokio::task::yield_now().await;
         }
@@ -125,7 +129,7 @@ async fn an_answer_of_the_wrong_shape_is_an_error() {
 
 #[tokio::test]
 async fn an_echo_before_the_answer_is_answered_and_the_answer_awaited() {
-    let (_directory, mut client) = client(async |mut stream: UnixStream| {
+    let (_directory, mut client) = client(PATIENT, async |mut stream: UnixStream| {
         let id = request(&mut stream).await["id"].clone();
         stream.write_all(br#"{"id":"echo","method":"echo","params":["are you there"]}"#).await.unwrap();
         let echo = request(&mut stream).await;
@@ -139,7 +143,7 @@ async fn an_echo_before_the_answer_is_answered_and_the_answer_awaited() {
 
 #[tokio::test]
 async fn an_answer_that_comes_byte_by_byte_is_read() {
-    let (_directory, mut client) = client(async |mut stream: UnixStream| {
+    let (_directory, mut client) = client(PATIENT, async |mut stream: UnixStream| {
         request(&mut stream).await;
         for byte in json!({ "id": 0, "result": schema() }).to_string().bytes() {
             stream.write_all(&[byte]).await.unwrap();
@@ -152,7 +156,7 @@ async fn an_answer_that_comes_byte_by_byte_is_read() {
 
 #[tokio::test]
 async fn a_server_without_monitor_cond_is_asked_with_monitor() {
-    let (_directory, mut client) = client(async |mut stream: UnixStream| {
+    let (_directory, mut client) = client(PATIENT, async |mut stream: UnixStream| {
         answer(&mut stream, schema()).await;
         let asked = request(&mut stream).await;
         assert_eq!(asked["params"][2], json!({ "Port": [{ "columns": ["tag"] }] }));

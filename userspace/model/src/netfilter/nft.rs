@@ -4,6 +4,8 @@
 //! they are listed and walked in the kernel's order. Of the rules, the common expressions become matches and targets;
 //! whatever else stands in a rule is kept as text and makes a walk say "unknown". Named sets and maps are not followed.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::{
@@ -55,6 +57,31 @@ pub fn has_iptables_tables(text: &str, ipv6: bool) -> bool {
         .iter()
         .filter_map(|object| place(object.get("table")?, "name"))
         .any(|(of, name)| of == family && IPTABLES_TABLES.contains(&name))
+}
+
+/// The tables of a family whose rules look something up in a set or map.
+///
+/// iptables never makes such rules, and `iptables-nft-save` prints them without the lookup: as if they matched
+/// everything (seen with 1.8.9). So what it prints of these tables is worth nothing.
+pub fn tables_with_lookups(text: &str, family: Family) -> BTreeSet<String> {
+    let objects = objects(text).unwrap_or_default();
+    let rules = objects.iter().filter_map(|object| object.get("rule"));
+    rules
+        .filter(|rule| rule.get("expr").is_some_and(looks_up))
+        .filter_map(|rule| place(rule, "table").filter(|(of, _)| *of == family))
+        .map(|(_, name)| name.to_owned())
+        .collect()
+}
+
+fn looks_up(value: &Value) -> bool {
+    match value {
+        Value::Object(object) => {
+            object.iter().any(|(key, value)| matches!(key.as_str(), "set" | "map" | "vmap") || looks_up(value))
+        }
+        Value::Array(values) => values.iter().any(looks_up),
+        Value::String(text) => text.starts_with('@'),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 /// The JSON without some tables: those that were read elsewhere. Returned as it was where it cannot be read.

@@ -7,6 +7,8 @@
 //! [`Test::Other`]: super::Test::Other
 //! [`Target::Other`]: super::Target::Other
 
+use std::collections::BTreeSet;
+
 use super::{BaseChain, ChainKind, ChainPolicy, Hook, Rule, RuleCounters, Table, Target};
 
 /// Options before the target.
@@ -86,12 +88,35 @@ impl Parser {
     }
 }
 
-/// The comment that a table "is incompatible, use 'nft' tool" is the only one that takes rules away from the answer.
+/// The comments that a table is, or holds chains, for "'nft' tool" only are the ones that take rules from the answer.
 fn comment(line: &str) -> Result<(), &'static str> {
-    if line.contains("is incompatible, use 'nft' tool") {
-        return Err("iptables cannot print this table, nft can");
+    match only_nft(line) {
+        Some(_) => Err("iptables cannot print this table, nft can"),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// The table a comment says iptables cannot print, or not all of.
+fn only_nft(line: &str) -> Option<&str> {
+    let (name, rest) = line.trim().strip_prefix("# Table `")?.split_once('\'')?;
+    (rest.contains("incompatible") && rest.contains("'nft' tool")).then_some(name)
+}
+
+/// What `iptables-nft-save` printed without the tables it says only nft can print, and without some more.
+pub fn without(text: &str, tables: &BTreeSet<String>) -> String {
+    let unprinted: BTreeSet<&str> = text.lines().filter_map(only_nft).collect();
+    let left_out = |name: &str| unprinted.contains(name) || tables.contains(name);
+    let mut kept = String::new();
+    let mut inside = false;
+    for line in text.lines() {
+        inside = line.strip_prefix('*').map_or(inside, |name| left_out(name.trim()));
+        if !inside && only_nft(line).is_none() {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+        inside &= line.trim() != "COMMIT";
+    }
+    kept
 }
 
 /// `INPUT ACCEPT [5:300]` or `name - [0:0]`.

@@ -5,6 +5,7 @@ use std::{fmt::Write as _, net::Ipv4Addr};
 use anyhow::{Context as _, Result};
 
 use super::{
+    controller,
     flows::{self, Vlan},
     router,
 };
@@ -25,6 +26,8 @@ const TUN: &str = "br-tun";
 const EX: &str = "br-ex";
 /// Bridge that holds the tunnel address where Open vSwitch, and not the kernel, sends the tunnels' packets.
 const PHY: &str = "br-phy";
+/// Where Neutron's agents reach the database (`ovsdb_connection`).
+const MANAGER: &str = "ptcp:6640:127.0.0.1";
 const INT_PATCH: &str = "int-br-ex";
 const EX_PATCH: &str = "phy-br-ex";
 const EXTERNAL_NIC: &str = "eth1";
@@ -46,11 +49,17 @@ impl<'a> Agent<'a> {
         let system_id = identity::uuid("system-id", name);
         let switch = Switch::start(&system_id, name)?;
         let address = host.uplink(TUNNEL_NIC)?.address.context("no address for tunnels")?;
+        controller::start()?;
         let mut agent = Self { host, switch, system_id, local_ip: address.address, bridges: Vec::new() };
         agent.add_bridges()?;
         agent.connect_underlay()?;
         agent.add_tunnels()?;
         Ok(agent)
+    }
+
+    /// The bridges the agent controls: all but the one for the tunnels' own packets.
+    fn bridges_of_the_agent(&self) -> impl Iterator<Item = &str> {
+        self.bridges.iter().map(String::as_str).filter(|bridge| *bridge != PHY)
     }
 
     fn has_external(&self) -> bool {
@@ -65,9 +74,12 @@ impl<'a> Agent<'a> {
         }
         let kind = format!("datapath_type={}", self.switch.datapath_type);
         let columns = [kind, "fail_mode=secure".into(), "protocols=OpenFlow10,OpenFlow13,OpenFlow14".into()];
+        let (address, port) = controller::ADDRESS;
         for bridge in &self.bridges {
             transaction.add_bridge(bridge, &columns);
+            transaction.set_controller(bridge, &format!("tcp:{address}:{port}"));
         }
+        transaction.set_manager(MANAGER);
         transaction.add_patch((INT, "patch-tun"), (TUN, "patch-int"));
         if self.has_external() {
             transaction.add_patch((INT, INT_PATCH), (EX, EX_PATCH));
@@ -163,7 +175,9 @@ impl<'a> Agent<'a> {
     /// Sets up routers, DHCP services and flows around the instances that are plugged.
     pub(crate) fn wire(&self, instances: &[Instance]) -> Result<()> {
         self.add_services()?;
-        self.add_flows(instances)
+        self.add_flows(instances)?;
+        // ovs-vswitchd writes this every five seconds; before that the agent looks dead.
+        self.bridges_of_the_agent().try_for_each(|bridge| ovs::wait_until("Controller", bridge, "is_connected=true"))
     }
 
     fn add_services(&self) -> Result<()> {

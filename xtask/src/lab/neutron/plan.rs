@@ -30,7 +30,10 @@ const EXTERNAL: &str = "public";
 const EXTERNAL_TAG: u16 = 2;
 
 /// Networks beyond the three of the example are added when more than this many further instances each would share one.
-const INSTANCES_A_NETWORK: u32 = 200;
+///
+/// The datapath in user space compares every address of the host with every port a broadcast goes to (`xport_has_ip` of
+/// Open vSwitch), so one network with hundreds of ports on one host takes a second for an ARP request.
+const INSTANCES_A_NETWORK: usize = 40;
 
 /// How a profile plugs a port: the devices on the host, from the instance outwards.
 pub(crate) struct Cabling {
@@ -72,8 +75,7 @@ fn example() -> Vec<Wish> {
 fn wishes(asked: u32) -> (Vec<Wish>, usize) {
     let mut wishes = example();
     let more = usize::try_from(asked).unwrap_or(usize::MAX).saturating_sub(wishes.len());
-    let room = usize::try_from(INSTANCES_A_NETWORK).unwrap_or(usize::MAX);
-    let networks = more.div_ceil(room).max(3);
+    let networks = more.div_ceil(INSTANCES_A_NETWORK).max(3);
     for place in 0..more {
         let network = place % networks;
         // Project `other` lives on the first host alone.

@@ -80,17 +80,27 @@ fn http(code: u16, body: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-async fn read_at(path: &Path) -> Facts {
-    let options = Options { timeout: Duration::from_secs(1), ..Options::default() };
+/// For a daemon that answers, however busy the machine is.
+const PATIENT: Duration = Duration::from_mins(1);
+/// For one that never will.
+const IMPATIENT: Duration = Duration::from_secs(2);
+
+async fn read_at(path: &Path, timeout: Duration) -> Facts {
+    let options = Options { timeout, ..Options::default() };
     let namespaces = Namespace::open(Path::new("/proc/self/ns/net")).into_iter().collect::<Vec<_>>();
-    let scope = Scope { options, namespaces: namespaces.into() };
+    let scope = Scope::new(options, namespaces);
     // Whatever the daemon does, its source must end by itself before it would be cut off.
-    tokio::time::timeout(Duration::from_secs(1), read_daemon(&scope, path)).await.unwrap()
+    tokio::time::timeout(timeout, read_daemon(&scope, path)).await.unwrap()
 }
 
 async fn read(answer: fn(&str) -> Reply) -> Facts {
     let (_directory, path) = daemon(answer);
-    read_at(&path).await
+    read_at(&path, PATIENT).await
+}
+
+async fn read_hanging(answer: fn(&str) -> Reply) -> Facts {
+    let (_directory, path) = daemon(answer);
+    read_at(&path, IMPATIENT).await
 }
 
 fn only_gap(facts: &Facts) -> &Gap {
@@ -112,8 +122,8 @@ fn only_container(facts: &Facts) -> &ContainerFact {
 
 #[tokio::test]
 async fn a_daemon_that_never_answers_is_a_gap() {
-    let facts = read(|_| Reply::Hang).await;
-    assert_eq!(only_gap(&facts).why, "version: no answer within 300 ms");
+    let facts = read_hanging(|_| Reply::Hang).await;
+    assert_eq!(only_gap(&facts).why, "version: no answer within 600 ms");
 }
 
 #[tokio::test]
@@ -121,7 +131,7 @@ async fn a_socket_nobody_listens_on_is_a_gap_that_says_so() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("docker.sock");
     drop(UnixListener::bind(&path).unwrap());
-    let facts = read_at(&path).await;
+    let facts = read_at(&path, PATIENT).await;
     assert_eq!(only_gap(&facts).why, "Connection refused (os error 111)");
     assert!(!only_gap(&facts).absent);
 }
@@ -142,7 +152,7 @@ async fn garbage_or_half_an_answer_is_a_gap() {
 
 #[tokio::test]
 async fn what_the_list_says_is_kept_where_inspecting_hangs() {
-    let facts = read(|path| match path {
+    let facts = read_hanging(|path| match path {
         "/version" => version(),
         "/containers/json?all=true" => Reply::Json(one_container()),
         "/networks" => Reply::Json(json!([])),
@@ -153,12 +163,12 @@ async fn what_the_list_says_is_kept_where_inspecting_hangs() {
     assert_eq!((container.name.as_deref(), container.state.as_str()), (Some("nova-1"), "running"));
     assert_eq!((container.labels["k"].as_str(), container.published[0].host_port), ("v", 8080));
     assert_eq!(container.published.len(), 1);
-    assert_eq!(only_gap(&facts).why, "aaaa: inspect: no answer within 300 ms");
+    assert_eq!(only_gap(&facts).why, "aaaa: inspect: no answer within 600 ms");
 }
 
 #[tokio::test]
 async fn what_time_does_not_suffice_for_is_named_and_kept() {
-    let facts = read(|path| match path {
+    let facts = read_hanging(|path| match path {
         "/version" => version(),
         "/containers/json?all=true" => Reply::Json((0..100).map(|id| json!({ "Id": format!("{id:04}") })).collect()),
         "/networks" => Reply::Json(json!([])),

@@ -102,11 +102,11 @@ mod tests {
 
     #[test]
     fn a_mark_has_a_mask_whichever_comes_first() {
-        let (mark, mask) = (RuleAttribute::FwMark(1), RuleAttribute::FwMask(0xff));
-        assert_eq!(read(vec![mark.clone(), mask.clone()]).fwmark, Some((1, 0xff)));
-        assert_eq!(read(vec![mask.clone(), mark.clone()]).fwmark, Some((1, 0xff)));
-        assert_eq!(read(vec![mark]).fwmark, Some((1, u32::MAX)));
-        assert_eq!(read(vec![mask]).fwmark, Some((0, 0xff)));
+        let both = [RuleAttribute::FwMark(1), RuleAttribute::FwMask(0xff)];
+        let [alone, below] = both.clone().map(|attribute| read(vec![attribute]).fwmark);
+        assert_eq!(read(both.to_vec()).fwmark, Some((1, 0xff)));
+        assert_eq!(read(both.into_iter().rev().collect()).fwmark, Some((1, 0xff)));
+        assert_eq!((alone, below), (Some((1, u32::MAX)), Some((0, 0xff))));
     }
 
     #[test]

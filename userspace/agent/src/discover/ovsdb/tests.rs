@@ -12,9 +12,11 @@ use crate::{
     ovsdb::table::Tables,
 };
 
+const TIMEOUT: Duration = Duration::from_secs(2);
+
 async fn read_at(path: &Path) -> Facts {
-    let options = Options { ovsdb_socket: path.into(), timeout: Duration::from_secs(1), ..Options::default() };
-    read(&Scope { options, namespaces: Vec::new().into() }).await
+    let options = Options { ovsdb_socket: path.into(), timeout: TIMEOUT, ..Options::default() };
+    read(&Scope::new(options, Vec::new())).await
 }
 
 fn only_gap(facts: &Facts) -> &Gap {
@@ -47,8 +49,8 @@ async fn a_server_that_hangs_is_a_gap_before_the_source_is_cut_off() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("db.sock");
     let _listener = UnixListener::bind(&path).unwrap();
-    let facts = tokio::time::timeout(Duration::from_secs(1), read_at(&path)).await.unwrap();
-    assert_eq!(only_gap(&facts).why, "get_schema: no answer within 300 ms");
+    let facts = tokio::time::timeout(TIMEOUT, read_at(&path)).await.unwrap();
+    assert_eq!(only_gap(&facts).why, "get_schema: no answer within 600 ms");
 }
 
 fn build(tables: Value) -> (netdiag_model::fact::SwitchFact, Option<String>) {

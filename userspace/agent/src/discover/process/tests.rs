@@ -32,8 +32,12 @@ fn hypervisor(root: &TempDir, pid: u32, command_line: &str, descriptors: &[(u32,
 }
 
 async fn read(root: &Path) -> Facts {
-    let options = Options { timeout: Duration::from_secs(1), proc_dir: root.into(), ..Options::default() };
-    super::read(&Scope { options, namespaces: Vec::new().into() }).await
+    read_within(root, Duration::from_mins(1)).await
+}
+
+async fn read_within(root: &Path, timeout: Duration) -> Facts {
+    let options = Options { timeout, proc_dir: root.into(), ..Options::default() };
+    super::read(&Scope::new(options, Vec::new())).await
 }
 
 #[tokio::test]
@@ -139,7 +143,8 @@ async fn a_process_whose_files_hang_costs_only_what_comes_after_it() {
     let pipe = root.path().join("5/cmdline");
     // Opening a pipe nobody writes to waits, as reading the command line of a stuck process does.
     rustix::fs::mknodat(cwd, &pipe, fifo, rustix::fs::Mode::RWXU, 0).unwrap();
-    let facts = tokio::time::timeout(Duration::from_secs(1), read(root.path())).await.unwrap();
+    let timeout = Duration::from_secs(2);
+    let facts = tokio::time::timeout(timeout, read_within(root.path(), timeout)).await.unwrap();
     assert_eq!(facts.containers.len(), 1);
     assert!(facts.gaps().any(|gap| gap.why == "time was up while process 5 was read"));
     drop(fs::OpenOptions::new().write(true).open(pipe).unwrap());

@@ -1,6 +1,6 @@
 use proptest::prelude::proptest;
 
-use super::{Family, has_iptables_tables, parse, without};
+use super::{Family, has_iptables_tables, parse, tables_with_lookups, without};
 use crate::{
     fact::RuleBackend,
     netfilter::{
@@ -114,6 +114,18 @@ fn tables_read_elsewhere_are_left_out() {
     assert_eq!(names(&without(&mixed, &[(Family::Ip, "raw")])), ["fw", "b"]);
     // The same name in another family is another table.
     assert_eq!(names(&without(&mixed, &[(Family::Ip6, "raw")])), ["fw", "raw", "b"]);
+}
+
+#[test]
+fn tables_whose_rules_look_things_up_are_told_apart() {
+    let (lookup, plain) = (r#"{"match":{"op":"==","left":{},"right":"@s"}}"#, r#"{"counter":{"packets":0,"bytes":0}}"#);
+    let rule = |table: &str, expression: &str| {
+        format!(r#"{{"rule":{{"family":"ip","table":"{table}","chain":"FORWARD","expr":[{expression}]}}}}"#)
+    };
+    let text = format!(r#"{{"nftables":[{},{}]}}"#, rule("filter", lookup), rule("raw", plain));
+    let names: Vec<String> = tables_with_lookups(&text, Family::Ip).into_iter().collect();
+    assert_eq!(names, ["filter"]);
+    assert!(tables_with_lookups(&text, Family::Ip6).is_empty());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 use proptest::prelude::{Strategy, any, prop, proptest};
 
-use super::parse;
+use super::{parse, without};
 use crate::netfilter::{
     AddressKind, AddressRange, BaseChain, ChainKind, ChainPolicy, ConnmarkOp, DevicePattern, Hook, Match, NatPorts,
     NatTo, PortRange, PortSide, Rule, RuleCounters, StateName, Table, Target, Test,
@@ -236,6 +236,22 @@ fn a_table_that_only_nft_can_print_is_reported_and_other_comments_are_not() {
     assert_eq!(problems, []);
     let (_, problems) = parse("# Table `filter' is incompatible, use 'nft' tool.\n");
     assert_eq!(problems.len(), 1);
+    let partly = "# Table `filter' contains incompatible base-chains, use 'nft' tool to list them.\n";
+    assert_eq!(parse(partly).1.len(), 1);
+}
+
+#[test]
+fn tables_that_are_better_read_elsewhere_are_left_out_of_the_text() {
+    let text = "# Table `nat' is incompatible, use 'nft' tool.\n*raw\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n*nat\n-A x -j \
+                DROP\nCOMMIT\n*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n";
+    let names = |left_out: &[&str]| {
+        let left_out = left_out.iter().map(|&name| name.to_owned()).collect();
+        let (tables, problems) = parse(&without(text, &left_out));
+        assert_eq!(problems, []);
+        tables.into_iter().map(|table| table.name).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&[]), ["raw", "filter"]);
+    assert_eq!(names(&["filter"]), ["raw"]);
 }
 
 fn render(tables: &[Table]) -> String {
