@@ -6,7 +6,7 @@ use netdiag_model::trace::{Direction, HopState, Trace};
 
 use crate::{
     escape,
-    picture::{self, Panel, Picture, Place, Stop},
+    picture::{self, Panel, Path, Picture, Step, Stop},
     wrap,
 };
 
@@ -28,8 +28,9 @@ pub fn render(trace: &Trace, out: &mut impl Write) -> io::Result<()> {
 
 /// The lines above the graph.
 fn heading(picture: &Picture) -> String {
-    let legend = "dotted arrows: past a broken hop";
-    [&picture.title, &picture.seen, &picture.answer, legend].iter().map(|line| left(line, 90)).collect()
+    let legend = if picture.has_dead_steps() { "dotted arrows: past a broken hop" } else { "" };
+    let lines = [&picture.title, &picture.seen, &picture.answer, legend];
+    lines.iter().filter(|line| !line.is_empty()).map(|line| left(line, 90)).collect()
 }
 
 /// One interface.
@@ -37,19 +38,20 @@ fn write_panel(number: usize, panel: &Panel, out: &mut impl Write) -> io::Result
     writeln!(out, "  subgraph cluster_{number} {{")?;
     writeln!(out, "    label=\"{}\"; color=\"#8c959f\"; style=rounded;", left(&panel.caption, 90))?;
     // Graphviz puts what comes later further left.
-    for (direction, places) in [(Direction::Inward, &panel.inward), (Direction::Outward, &panel.outward)] {
-        write_path((number, direction), places, out)?;
+    for path in panel.paths.iter().rev() {
+        write_path(number, path, out)?;
     }
     writeln!(out, "  }}")
 }
 
 /// One direction. Arrows inward are written backward, so that the instance is on top here too.
-fn write_path(path: (usize, Direction), places: &[Place], out: &mut impl Write) -> io::Result<()> {
-    let (panel, direction) = path;
-    let (name, title, colour) = match direction {
-        Direction::Outward => ("o", "outward: from the instance", picture::OUTWARD),
-        Direction::Inward => ("i", "inward: to the instance", picture::INWARD),
-        Direction::Lateral => ("l", "aside: to this network on other hosts", picture::OUTWARD),
+fn write_path(panel: usize, path: &Path, out: &mut impl Write) -> io::Result<()> {
+    let Path { direction, places } = path;
+    let (title, colour) = (picture::title(*direction), picture::direction_colour(*direction));
+    let name = match direction {
+        Direction::Outward => "o",
+        Direction::Lateral => "l",
+        Direction::Inward => "i",
     };
     writeln!(out, "    subgraph cluster_{panel}{name} {{")?;
     writeln!(out, "      label=\"{title}\"; color=\"{colour}\"; fontcolor=\"{colour}\"; style=rounded;")?;
@@ -65,13 +67,15 @@ fn write_path(path: (usize, Direction), places: &[Place], out: &mut impl Write) 
         }
         writeln!(out, "      }}")?;
     }
-    for (from, to, dead) in picture::steps(places) {
+    let stops = path.stops();
+    for Step { from, to, dead } in picture::steps(&stops) {
+        let (from, to) = (stops[from].number, stops[to].number);
         let (from, to) = (format!("{name}{panel}_{from}"), format!("{name}{panel}_{to}"));
         let (upper, lower, way) = match direction {
             Direction::Outward | Direction::Lateral => (from, to, "forward"),
             Direction::Inward => (to, from, "back"),
         };
-        let (colour, style) = if dead { ("#57606a", "dotted") } else { (colour, "solid") };
+        let (colour, style) = if dead { (picture::DEAD, "dotted") } else { (colour, "solid") };
         writeln!(out, "      {upper} -> {lower} [dir={way}, color=\"{colour}\", style={style}];")?;
     }
     writeln!(out, "    }}")

@@ -6,6 +6,8 @@ mod docker;
 mod hostile;
 /// A virtual machine behind a hybrid bridge, with a fault.
 mod hybrid;
+/// A nova-docker instance whose network is on many hosts.
+mod mesh;
 /// A nova-docker instance where everything works.
 mod nova_docker;
 /// The pages of `netdiag list` and `netdiag doctor`.
@@ -25,6 +27,7 @@ pub(crate) use self::{
     docker::published,
     hostile::hostile,
     hybrid::broken,
+    mesh::mesh,
     nova_docker::healthy,
     pages::{listing, report},
 };
@@ -33,8 +36,8 @@ pub(crate) use self::{
 const TAKEN_AT: u64 = 1_793_204_439;
 
 /// Every trace by its name.
-pub(crate) fn traces() -> [(&'static str, Trace); 4] {
-    [("healthy", healthy()), ("broken", broken()), ("published", published()), ("hostile", hostile())]
+pub(crate) fn traces() -> [(&'static str, Trace); 5] {
+    [("healthy", healthy()), ("broken", broken()), ("published", published()), ("hostile", hostile()), ("mesh", mesh())]
 }
 
 fn uuid(text: &str) -> Uuid {

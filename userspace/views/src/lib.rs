@@ -5,6 +5,8 @@
 //! outside is made harmless in [`escape`] and nowhere else.
 #![forbid(unsafe_code)]
 
+/// Which addresses of a device say something.
+mod address;
 /// A trace as a Graphviz graph.
 pub mod dot;
 /// The one place where text from outside is made harmless.
@@ -17,6 +19,8 @@ pub mod json_schema;
 pub mod mermaid;
 /// What a picture of a trace shows, whatever draws it.
 mod picture;
+/// Where a hop stands, in words.
+mod place;
 /// The JSON schemas of the published shapes.
 pub mod schema;
 /// Long ids cut to what tells them apart.
@@ -27,6 +31,8 @@ pub mod svg;
 pub mod text;
 /// Instants in words.
 mod time;
+/// Many tunnels as a few.
+mod tunnels;
 /// Text without a limit to its width, one line per thing.
 pub mod wide;
 /// Text broken into lines.

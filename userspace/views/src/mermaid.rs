@@ -6,7 +6,7 @@ use netdiag_model::trace::{Direction, HopState, Trace};
 
 use crate::{
     escape,
-    picture::{self, Picture, Place, Stop},
+    picture::{self, Path, Picture, Step, Stop},
 };
 
 /// Writes a trace as a flowchart from left to right: per interface a chain for each direction.
@@ -19,8 +19,8 @@ pub fn render(trace: &Trace, out: &mut impl Write) -> io::Result<()> {
     let mut links = 0;
     for (number, panel) in picture.panels.iter().enumerate() {
         writeln!(out, "  subgraph p{number}[\"{}\"]", escape::mermaid(&panel.caption))?;
-        for (direction, places) in [(Direction::Outward, &panel.outward), (Direction::Inward, &panel.inward)] {
-            links = write_path((number, direction), places, links, out)?;
+        for path in &panel.paths {
+            links = write_path(number, path, links, out)?;
         }
         writeln!(out, "  end")?;
     }
@@ -28,20 +28,14 @@ pub fn render(trace: &Trace, out: &mut impl Write) -> io::Result<()> {
 }
 
 /// One direction; `links` counts the arrows of the whole chart, by which Mermaid knows them.
-fn write_path(
-    (panel, direction): (usize, Direction),
-    places: &[Place],
-    mut links: usize,
-    out: &mut impl Write,
-) -> io::Result<usize> {
-    let (name, title, colour) = match direction {
-        Direction::Outward => ("o", "outward: from the instance", picture::OUTWARD),
-        Direction::Inward => ("i", "inward: to the instance", picture::INWARD),
-        Direction::Lateral => ("l", "aside: to this network on other hosts", picture::OUTWARD),
+fn write_path(panel: usize, path: &Path, mut links: usize, out: &mut impl Write) -> io::Result<usize> {
+    let Path { direction, places } = path;
+    let (title, colour) = (picture::title(*direction), picture::direction_colour(*direction));
+    let name = match direction {
+        Direction::Outward => "o",
+        Direction::Lateral => "l",
+        Direction::Inward => "i",
     };
-    if places.is_empty() {
-        return Ok(links);
-    }
     writeln!(out, "    subgraph {name}{panel}[\"{title}\"]")?;
     for (place, group) in places.iter().enumerate() {
         writeln!(out, "      subgraph {name}{panel}g{place}[\"{}\"]", escape::mermaid(&group.label))?;
@@ -50,8 +44,10 @@ fn write_path(
         }
         writeln!(out, "      end")?;
     }
-    for (from, to, dead) in picture::steps(places) {
-        let (arrow, colour) = if dead { ("-.->|\"past a broken hop\"|", "#57606a") } else { ("-->", colour) };
+    let stops = path.stops();
+    for Step { from, to, dead } in picture::steps(&stops) {
+        let (from, to) = (stops[from].number, stops[to].number);
+        let (arrow, colour) = if dead { ("-.->|\"past a broken hop\"|", picture::DEAD) } else { ("-->", colour) };
         writeln!(out, "      {name}{panel}n{from} {arrow} {name}{panel}n{to}")?;
         writeln!(out, "      linkStyle {links} stroke:{colour}")?;
         links += 1;

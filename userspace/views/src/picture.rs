@@ -2,9 +2,14 @@
 //!
 //! Text here is still as the model has it, with ids shortened; each drawing escapes it for its own language.
 
+use std::ops::Range;
+
 use netdiag_model::trace::{Direction, Hop, HopKind, HopState, InterfaceTrace, Trace, Verdict};
 
-use crate::{shorten, time};
+use crate::{
+    address, place, shorten, time,
+    tunnels::{self, Entry},
+};
 
 /// A picture of a trace.
 pub(crate) struct Picture {
@@ -24,10 +29,31 @@ pub(crate) struct Picture {
 pub(crate) struct Panel {
     /// The interface and its network.
     pub(crate) caption: String,
-    /// The path from the instance.
-    pub(crate) outward: Vec<Place>,
-    /// The path to the instance.
-    pub(crate) inward: Vec<Place>,
+    /// Its paths, from top to bottom: out, aside, in. One nobody can take is left out.
+    pub(crate) paths: Vec<Path>,
+}
+
+/// One direction of an interface.
+pub(crate) struct Path {
+    /// Which.
+    pub(crate) direction: Direction,
+    /// Its namespaces in the order packets meet them.
+    pub(crate) places: Vec<Place>,
+}
+
+impl Picture {
+    /// Whether there is a step no packet takes, so that a reader needs to know how it is drawn.
+    pub(crate) fn has_dead_steps(&self) -> bool {
+        let mut paths = self.panels.iter().flat_map(|panel| &panel.paths);
+        paths.any(|path| steps(&path.stops()).iter().any(|step| step.dead))
+    }
+}
+
+impl Path {
+    /// Its hops in the order packets meet them.
+    pub(crate) fn stops(&self) -> Vec<&Stop> {
+        self.places.iter().flat_map(|place| &place.stops).collect()
+    }
 }
 
 /// Hops one after the other in one namespace.
@@ -73,10 +99,11 @@ impl Picture {
 impl Panel {
     /// The paths of an interface.
     fn of(interface: &InterfaceTrace) -> Self {
+        let paths = [Direction::Outward, Direction::Lateral, Direction::Inward];
+        let paths = paths.map(|direction| Path { direction, places: places(interface, direction) });
         Self {
             caption: shorten::ids(&caption(interface)),
-            outward: places(interface, Direction::Outward),
-            inward: places(interface, Direction::Inward),
+            paths: paths.into_iter().filter(|path| !path.places.is_empty()).collect(),
         }
     }
 }
@@ -98,38 +125,37 @@ fn caption(interface: &InterfaceTrace) -> String {
 /// The hops of a direction, those in one namespace together.
 fn places(interface: &InterfaceTrace, direction: Direction) -> Vec<Place> {
     let mut places: Vec<Place> = Vec::new();
-    for hop in interface.hops.iter().filter(|hop| hop.direction == direction) {
-        let label = place_of(interface, hop);
+    let hops = interface.hops.iter().filter(|hop| hop.direction == direction).collect();
+    for entry in tunnels::summary(hops) {
+        let (hop, stop) = match entry {
+            Entry::Hop(hop) => (hop, Stop::of(hop)),
+            Entry::More(first, more) => (first, Stop::more(first, more)),
+        };
+        let label = shorten::ids(&place::of(interface, hop));
         match places.last_mut() {
-            Some(place) if place.label == label => place.stops.push(Stop::of(hop)),
-            _ => places.push(Place { label, stops: vec![Stop::of(hop)] }),
+            Some(place) if place.label == label => place.stops.push(stop),
+            _ => places.push(Place { label, stops: vec![stop] }),
         }
     }
     places
 }
 
-/// Where a hop stands. The instance stands in its own namespace, a guest in itself.
-fn place_of(interface: &InterfaceTrace, hop: &Hop) -> String {
-    let inside = matches!(hop.kind, HopKind::Instance | HopKind::Namespace | HopKind::InnerDevice);
-    let netns = hop.netns.as_ref().or(if inside { interface.netns.as_ref() } else { None });
-    let outside = matches!(hop.kind, HopKind::NextHop | HopKind::Outside);
-    match netns {
-        Some(netns) => shorten::ids(&netns.label),
-        None if inside => "guest".to_owned(),
-        None if outside => "outside".to_owned(),
-        None => "place unknown".to_owned(),
-    }
-}
-
 impl Stop {
+    /// Stands for tunnels that are well, of which the first is given.
+    fn more(first: &Hop, more: usize) -> Self {
+        let lines = vec![HopKind::Tunnel.name().to_owned()];
+        let name = format!("and {more} more that are ok");
+        Self { number: first.number, kind: HopKind::Tunnel, name, state: HopState::Ok, lines }
+    }
+
     /// A hop with the lines a picture has room for.
     fn of(hop: &Hop) -> Self {
         let mut lines = Vec::new();
-        let known = [hop.kind.name(), hop.status.as_str()];
-        let what: Vec<&str> = known.into_iter().filter(|word| !word.is_empty()).collect();
-        lines.push(what.join(" · "));
+        let (kind, status) = (hop.kind.name(), hop.status.as_str());
+        // A status that says what the kind says is no news.
+        lines.push(if status.is_empty() || status == kind { kind.to_owned() } else { format!("{kind} · {status}") });
         lines.extend(hop.mtu.map(|mtu| format!("mtu {mtu}")));
-        lines.extend(hop.addresses.iter().map(ToString::to_string));
+        lines.extend(address::given(&hop.addresses).map(ToString::to_string));
         lines.extend(hop.rules.iter().flat_map(|rule| {
             let meaning = if rule.meaning.is_empty() { &rule.rule } else { &rule.meaning };
             [meaning.clone(), format!("{} packets", rule.counters.packets)]
@@ -141,16 +167,42 @@ impl Stop {
     }
 }
 
-/// The steps of a path: the number of a hop, that of the next, and whether a broken hop lies before the step, so that
-/// no packet takes it.
-pub(crate) fn steps(places: &[Place]) -> impl Iterator<Item = (usize, usize, bool)> {
-    let stops: Vec<&Stop> = places.iter().flat_map(|place| &place.stops).collect();
-    let mut dead = false;
-    let step = move |pair: &[&Stop]| {
-        dead |= pair[0].state == HopState::Broken;
-        (pair[0].number, pair[1].number, dead)
-    };
-    stops.windows(2).map(step).collect::<Vec<_>>().into_iter()
+/// A step of a path, by the places of its hops on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Step {
+    /// Where packets come from.
+    pub(crate) from: usize,
+    /// Where they go.
+    pub(crate) to: usize,
+    /// Whether no packet takes it, because a broken hop lies before it.
+    pub(crate) dead: bool,
+}
+
+/// The steps between hops in the order packets meet them. Tunnels in a row lie beside one another: each leads to
+/// another host.
+pub(crate) fn steps(hops: &[&Stop]) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    let mut dead: Vec<bool> = Vec::new();
+    for (to, hop) in hops.iter().enumerate() {
+        let sources = sources(hops, to);
+        steps.extend(sources.clone().map(|from| Step { from, to, dead: dead[from] }));
+        let cut_off = !sources.is_empty() && sources.into_iter().all(|from| dead[from]);
+        dead.push(cut_off || hop.state == HopState::Broken);
+    }
+    steps
+}
+
+/// The hops that packets come to a hop from.
+fn sources(hops: &[&Stop], to: usize) -> Range<usize> {
+    let tunnel = |at: &usize| hops[*at].kind == HopKind::Tunnel;
+    let first = to - (0..to).rev().take_while(tunnel).count();
+    if tunnel(&to) {
+        first.saturating_sub(1)..first
+    } else if first < to {
+        first..to
+    } else {
+        to.saturating_sub(1)..to
+    }
 }
 
 /// A state in a picture: a mark and a word where it is not simply well.
@@ -206,7 +258,50 @@ pub(crate) const fn fill(kind: HopKind) -> &'static str {
     }
 }
 
-/// The colour of the way out.
-pub(crate) const OUTWARD: &str = "#0969da";
-/// The colour of the way in.
-pub(crate) const INWARD: &str = "#1a7f37";
+/// What a direction is called in a picture.
+pub(crate) const fn title(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Outward => "outward: from the instance",
+        Direction::Lateral => "aside: to this network on other hosts",
+        Direction::Inward => "inward: to the instance",
+    }
+}
+
+/// The colour of a direction, at least 4.5 to 1 against white.
+pub(crate) const fn direction_colour(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Outward => "#0969da",
+        Direction::Lateral => "#0e7490",
+        Direction::Inward => INWARD,
+    }
+}
+
+/// The colour of the way in, and of an answer that is good.
+const INWARD: &str = "#1a7f37";
+/// The colour of a step nothing takes.
+pub(crate) const DEAD: &str = "#57606a";
+
+#[cfg(test)]
+mod tests {
+    use super::{Picture, Step, steps};
+    use crate::fixtures;
+
+    #[test]
+    fn tunnels_lead_to_hosts_of_their_own_and_a_broken_one_cuts_off_no_other() {
+        let picture = Picture::of(&fixtures::mesh());
+        let shown = steps(&picture.panels[0].paths[0].stops());
+        let step = |from, to| Step { from, to, dead: false };
+        assert_eq!(shown, [step(0, 1), step(1, 2), step(1, 3), step(1, 4), step(1, 5), step(1, 6), step(1, 7)]);
+    }
+
+    #[test]
+    fn nothing_takes_a_step_past_a_broken_hop() {
+        let picture = Picture::of(&fixtures::broken());
+        let stops = picture.panels[0].paths[0].stops();
+        let broken = stops.iter().position(|stop| stop.state == netdiag_model::trace::HopState::Broken).unwrap();
+        for step in steps(&stops) {
+            assert_eq!(step.dead, step.from >= broken, "{step:?}");
+        }
+        assert!(picture.has_dead_steps());
+    }
+}

@@ -1,8 +1,8 @@
 //! A trace as an SVG picture, laid out here: no other program is needed.
 //!
-//! Per interface two bands, the way out above the way in, the instance always on the left. In a band the namespaces are
-//! columns and their hops boxes; packets go down a column and through the gutter to the next one, so no arrow crosses
-//! text.
+//! Per interface a band for each direction. In a band the namespaces are columns in the order packets meet them, row by
+//! row where they are many, and their hops boxes; packets go down a column and through the gutter to the next one, so no
+//! arrow crosses text.
 //!
 //! ```text
 //!  instance's netns     host            router's netns    outside
@@ -59,7 +59,9 @@ pub fn render(trace: &Trace, out: &mut impl Write) -> io::Result<()> {
 /// The heads of arrows, one per colour: a marker does not take the colour of its line everywhere.
 fn write_arrow_heads(out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "<defs>")?;
-    for (name, colour) in [("outward", picture::OUTWARD), ("inward", picture::INWARD), ("dead", FAINT)] {
+    let directions = [Direction::Outward, Direction::Lateral, Direction::Inward];
+    let heads = directions.map(|direction| (head(direction), picture::direction_colour(direction)));
+    for (name, colour) in heads.into_iter().chain([("dead", picture::DEAD)]) {
         writeln!(
             out,
             "<marker id=\"{name}\" markerWidth=\"9\" markerHeight=\"8\" refX=\"8\" refY=\"4\" orient=\"auto\" \
@@ -67,6 +69,15 @@ fn write_arrow_heads(out: &mut impl Write) -> io::Result<()> {
         )?;
     }
     writeln!(out, "</defs>")
+}
+
+/// The name of the head of a direction's arrows.
+const fn head(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Outward => "outward",
+        Direction::Lateral => "aside",
+        Direction::Inward => "inward",
+    }
 }
 
 /// One direction of one interface.
@@ -117,10 +128,10 @@ fn write_column(column: &Column<'_>, out: &mut impl Write) -> io::Result<()> {
 /// One arrow. Past a broken hop it is grey and dotted: nothing comes this way.
 fn write_arrow(arrow: &Arrow, direction: Direction, out: &mut impl Write) -> io::Result<()> {
     let points: Vec<String> = arrow.points.iter().map(|(x, y)| format!("{x},{y}")).collect();
-    let (name, colour, dash) = match (arrow.dead, direction) {
-        (true, _) => ("dead", FAINT, " stroke-dasharray=\"2 4\""),
-        (false, Direction::Outward | Direction::Lateral) => ("outward", picture::OUTWARD, ""),
-        (false, Direction::Inward) => ("inward", picture::INWARD, ""),
+    let (name, colour, dash) = if arrow.dead {
+        ("dead", picture::DEAD, " stroke-dasharray=\"2 4\"")
+    } else {
+        (head(direction), picture::direction_colour(direction), "")
     };
     writeln!(
         out,

@@ -37,6 +37,8 @@ fn graphs_of_a_trace() {
     assert_snapshot!("healthy_dot", text(|out| dot::render(&fixtures::healthy(), out)));
     assert_snapshot!("broken_dot", text(|out| dot::render(&fixtures::broken(), out)));
     assert_snapshot!("healthy_mermaid", text(|out| mermaid::render(&fixtures::healthy(), out)));
+    assert_snapshot!("mesh_dot", text(|out| dot::render(&fixtures::mesh(), out)));
+    assert_snapshot!("mesh_mermaid", text(|out| mermaid::render(&fixtures::mesh(), out)));
     assert_snapshot!("broken_mermaid", text(|out| mermaid::render(&fixtures::broken(), out)));
 }
 

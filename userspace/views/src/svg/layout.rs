@@ -1,15 +1,16 @@
 //! Where everything goes, in whole pixels.
 //!
 //! There is no font to measure here, so a character is given a little more than any fixed-width font takes, and text is
-//! broken to the columns a box has before the box is sized to the text.
+//! broken to the columns a box has before the box is sized to the text. Namespaces that do not fit beside one another go
+//! on in the next row.
 
-use netdiag_model::trace::{Direction, HopState};
+use netdiag_model::trace::Direction;
 use unicode_width::UnicodeWidthStr;
 
 use super::{FAINT, INK};
 use crate::{
     escape,
-    picture::{self, Panel, Picture, Place, Stop},
+    picture::{self, Path, Picture, Place, Step, Stop},
     wrap,
 };
 
@@ -22,19 +23,25 @@ const LINE: usize = 17;
 /// From the top of a line to the foot of its letters.
 const ASCENT: usize = 13;
 /// Between the border of anything and what is in it.
-const PAD: usize = 10;
+const PAD: usize = 8;
 /// Around the whole picture.
 const MARGIN: usize = 20;
+/// Between the border of a namespace and its hops, where arrows pass tunnels.
+const RIM: usize = 12;
 /// Between columns, where arrows go from one height to another.
-const GUTTER: usize = 44;
+const GUTTER: usize = 30;
+/// Between rows, where arrows go back to the left edge.
+const ROW_GAP: usize = 28;
 /// Between boxes, where arrows go down.
-const STEP: usize = 22;
+const STEP: usize = 20;
 /// Columns after which a line in a box is broken.
-const BOX_COLUMNS: usize = 32;
+const BOX_COLUMNS: usize = 25;
 /// Lines one statement of a hop may take.
 const STATEMENT_LINES: usize = 4;
 /// The narrowest picture, for its heading's sake.
 const LEAST_WIDTH: usize = 720;
+/// The widest picture: on most screens it shows at its own size.
+const MOST_WIDTH: usize = 1280;
 
 /// A rectangle.
 #[derive(Clone, Copy, Debug)]
@@ -96,9 +103,9 @@ pub(super) struct Arrow {
 pub(super) struct Band<'a> {
     /// Which.
     pub(super) direction: Direction,
-    /// The caption, and which way it is.
+    /// Which way it is.
     pub(super) title: Vec<Text>,
-    /// Its columns in the order packets meet them, which is from right to left on the way in.
+    /// Its columns in the order packets meet them, from left to right and row by row.
     pub(super) columns: Vec<Column<'a>>,
     /// Its arrows.
     pub(super) arrows: Vec<Arrow>,
@@ -119,8 +126,9 @@ pub(super) struct Drawing<'a> {
 impl<'a> Drawing<'a> {
     /// Lays a picture out.
     pub(super) fn of(picture: &'a Picture) -> Self {
-        let widths: Vec<[Vec<usize>; 2]> = picture.panels.iter().map(column_widths).collect();
-        let widest = widths.iter().flatten().map(|widths| total(widths)).max().unwrap_or_default();
+        let paths = picture.panels.iter().flat_map(|panel| &panel.paths);
+        let rows = paths.flat_map(|path| rows(&path.places));
+        let widest = rows.map(row_width).max().unwrap_or_default();
         let width = (widest + 2 * MARGIN).max(LEAST_WIDTH);
         let room = (width - 2 * MARGIN) * 2 / ADVANCE_TWICE;
         let mut y = MARGIN;
@@ -128,73 +136,70 @@ impl<'a> Drawing<'a> {
         heading.extend(stack(&picture.seen, room, &mut y, (FAINT, false)));
         heading.extend(stack(&picture.answer, room, &mut y, (picture::answer_colour(picture.state), true)));
         let mut bands = Vec::new();
-        for (panel, [outward, inward]) in picture.panels.iter().zip(&widths) {
+        for panel in &picture.panels {
             y += STEP;
             heading.extend(stack(&panel.caption, room, &mut y, (INK, true)));
-            for (direction, places, widths) in
-                [(Direction::Outward, &panel.outward, outward), (Direction::Inward, &panel.inward, inward)]
-            {
-                if !places.is_empty() {
-                    bands.push(Band::of(direction, places, widths, &mut y));
-                }
-            }
+            bands.extend(panel.paths.iter().map(|path| Band::of(path, &mut y)));
         }
         Self { width, height: y + MARGIN, heading, bands }
     }
 }
 
-/// Widths of the columns of both directions, from left to right; the same where both have as many.
-fn column_widths(panel: &Panel) -> [Vec<usize>; 2] {
-    let widths = |places: &[Place]| places.iter().map(natural_width).collect::<Vec<_>>();
-    let mut outward = widths(&panel.outward);
-    let mut inward = widths(&panel.inward);
-    inward.reverse();
-    if outward.len() == inward.len() {
-        for (out, back) in outward.iter_mut().zip(&mut inward) {
-            *out = (*out).max(*back);
-            *back = *out;
+/// The rows of a direction: as few as there must be, and each about as wide as the others.
+fn rows(places: &[Place]) -> Vec<&[Place]> {
+    let widest = places.iter().map(natural_width).max().unwrap_or_default();
+    let least = fill(places, MOST_WIDTH - 2 * MARGIN);
+    // The narrowest room that still takes no more rows.
+    let narrower = (widest..MOST_WIDTH - 2 * MARGIN).find(|room| fill(places, *room).len() == least.len());
+    narrower.map_or(least, |room| fill(places, room))
+}
+
+/// Rows, each filled before the next one is begun.
+fn fill(places: &[Place], room: usize) -> Vec<&[Place]> {
+    let (mut rows, mut first) = (Vec::new(), 0);
+    for end in 1..=places.len() {
+        if end == places.len() || row_width(&places[first..=end]) > room {
+            rows.push(&places[first..end]);
+            first = end;
         }
     }
-    [outward, inward]
+    rows
+}
+
+/// Width of namespaces with the gutters between them.
+fn row_width(places: &[Place]) -> usize {
+    places.iter().map(natural_width).sum::<usize>() + GUTTER * places.len().saturating_sub(1)
 }
 
 /// The width of a namespace: as wide as its longest line.
 fn natural_width(place: &Place) -> usize {
     let label = broken(&place.label, BOX_COLUMNS).into_iter().map(|line| advance(&line)).max();
     let boxes = place.stops.iter().flat_map(lines).map(|(line, ..)| advance(&line)).max();
-    label.unwrap_or_default().max(boxes.unwrap_or_default() + 2 * PAD) + 2 * PAD
-}
-
-/// Width of columns with the gutters between them.
-fn total(widths: &[usize]) -> usize {
-    widths.iter().sum::<usize>() + GUTTER * widths.len().saturating_sub(1)
+    label.unwrap_or_default().max(boxes.unwrap_or_default() + 2 * PAD) + 2 * RIM
 }
 
 impl<'a> Band<'a> {
     /// Lays a direction out below `y`, and moves `y` below it.
-    fn of(direction: Direction, places: &'a [Place], widths: &[usize], y: &mut usize) -> Self {
-        let dead = places.iter().flat_map(|place| &place.stops).any(|stop| stop.state == HopState::Broken);
-        let (title, colour) = match direction {
-            Direction::Outward => ("outward: from the instance →", picture::OUTWARD),
-            Direction::Inward => ("inward: to the instance ←", picture::INWARD),
-            Direction::Lateral => ("aside: to this network on other hosts →", picture::OUTWARD),
-        };
-        let title = if dead { format!("{title} · dotted: past a broken hop") } else { title.to_owned() };
+    fn of(path: &'a Path, y: &mut usize) -> Self {
+        let direction = path.direction;
+        let steps = picture::steps(&path.stops());
+        let dotted = if steps.iter().any(|step| step.dead) { " · dotted: past a broken hop" } else { "" };
+        *y += 10;
+        let title = format!("{} →{dotted}", picture::title(direction));
+        let title = stack(&title, BOX_COLUMNS * 3, y, (picture::direction_colour(direction), true));
         *y += 6;
-        let title = stack(&title, BOX_COLUMNS * 3, y, (colour, true));
-        *y += 6;
-        let top = *y;
-        let mut columns = Vec::new();
-        let last = places.len() - 1;
-        for (met, place) in places.iter().enumerate() {
-            let at = if direction == Direction::Outward { met } else { last - met };
-            let x = MARGIN + total(&widths[..at]) + if at > 0 { GUTTER } else { 0 };
-            let column = Column::of(place, (x, top, widths[at]));
-            *y = (*y).max(column.frame.y + column.frame.height);
-            columns.push(column);
+        let (mut columns, mut row_ends) = (Vec::new(), Vec::new());
+        for row in rows(&path.places) {
+            let (mut x, top) = (MARGIN, *y + if columns.is_empty() { 0 } else { ROW_GAP });
+            for place in row {
+                let column = Column::of(place, (x, top, natural_width(place)));
+                x += column.frame.width + GUTTER;
+                *y = (*y).max(column.frame.y + column.frame.height);
+                columns.push(column);
+            }
+            row_ends.push(*y);
         }
-        *y += 6;
-        let arrows = arrows(direction, &columns);
+        let arrows = arrows(&columns, &row_ends, steps);
         Self { direction, title, columns, arrows }
     }
 }
@@ -205,14 +210,14 @@ impl<'a> Column<'a> {
         let mut below = y + 4;
         let mut label = Vec::new();
         for line in broken(&place.label, BOX_COLUMNS) {
-            label.push(Text { x: x + PAD, y: below + ASCENT, colour: FAINT, bold: true, line });
+            label.push(Text { x: x + RIM, y: below + ASCENT, colour: FAINT, bold: true, line });
             below += LINE;
         }
         below += 4;
         let mut boxes = Vec::new();
         for (number, stop) in place.stops.iter().enumerate() {
             below += if number > 0 { STEP } else { 0 };
-            let hop = HopBox::of(stop, (x + PAD, below, width - 2 * PAD));
+            let hop = HopBox::of(stop, (x + RIM, below, width - 2 * RIM));
             below += hop.frame.height;
             boxes.push(hop);
         }
@@ -249,36 +254,57 @@ fn lines(stop: &Stop) -> Vec<(String, &'static str, bool)> {
     lines
 }
 
-/// Arrows between the hops of a direction.
-fn arrows(direction: Direction, columns: &[Column<'_>]) -> Vec<Arrow> {
-    let mut arrows = Vec::new();
-    let mut dead = false;
-    for (place, column) in columns.iter().enumerate() {
-        for (number, hop) in column.boxes.iter().enumerate() {
-            dead |= hop.stop.state == HopState::Broken;
-            let center = hop.frame.x + hop.frame.width / 2;
-            let points = if let Some(next) = column.boxes.get(number + 1) {
-                vec![(center, hop.frame.y + hop.frame.height), (center, next.frame.y)]
-            } else if let Some(first) = columns.get(place + 1).and_then(|next| next.boxes.first()) {
-                across(direction, (column, hop), first)
-            } else {
-                continue;
-            };
-            arrows.push(Arrow { points, dead });
-        }
-    }
-    arrows
+/// Arrows between the hops of a direction; `row_ends` are the lower edges of its rows.
+fn arrows(columns: &[Column<'_>], row_ends: &[usize], steps: Vec<Step>) -> Vec<Arrow> {
+    let boxes: Vec<(&Column<'_>, &HopBox<'_>)> =
+        columns.iter().flat_map(|column| column.boxes.iter().map(move |hop| (column, hop))).collect();
+    let draw = |Step { from, to, dead }| {
+        let ((column, start), (next, end)) = (boxes[from], boxes[to]);
+        let points = if next.frame.x > column.frame.x && next.frame.y == column.frame.y {
+            across((column, start), (next, end))
+        } else if next.frame.y > column.frame.y {
+            let row_end = row_ends.iter().find(|end| **end > column.frame.y).copied().unwrap_or_default();
+            to_next_row((column, start), row_end, (next, end))
+        } else if to == from + 1 {
+            let center = start.frame.x + start.frame.width / 2;
+            vec![(center, start.frame.y + start.frame.height), (center, end.frame.y)]
+        } else {
+            past((column, start), end)
+        };
+        Arrow { points, dead }
+    };
+    steps.into_iter().map(draw).collect()
 }
 
 /// The corners of an arrow through the gutter to the next column.
-fn across(direction: Direction, (column, from): (&Column<'_>, &HopBox<'_>), to: &HopBox<'_>) -> Vec<(usize, usize)> {
-    let (start, gutter, end) = match direction {
-        Direction::Outward | Direction::Lateral => {
-            (from.frame.x + from.frame.width, column.frame.x + column.frame.width + GUTTER / 2, to.frame.x)
-        }
-        Direction::Inward => (from.frame.x, column.frame.x - GUTTER / 2, to.frame.x + to.frame.width),
-    };
-    vec![(start, from.middle()), (gutter, from.middle()), (gutter, to.middle()), (end, to.middle())]
+fn across((column, from): (&Column<'_>, &HopBox<'_>), (_, to): (&Column<'_>, &HopBox<'_>)) -> Vec<(usize, usize)> {
+    let gutter = column.frame.x + column.frame.width + GUTTER / 2;
+    let start = from.frame.x + from.frame.width;
+    vec![(start, from.middle()), (gutter, from.middle()), (gutter, to.middle()), (to.frame.x, to.middle())]
+}
+
+/// The corners of an arrow to the next row: by the right of its column, between the rows, and by the left edge.
+fn to_next_row(
+    (column, from): (&Column<'_>, &HopBox<'_>),
+    row_end: usize,
+    (_, to): (&Column<'_>, &HopBox<'_>),
+) -> Vec<(usize, usize)> {
+    let (right, left) = (column.frame.x + column.frame.width + MARGIN / 2, MARGIN / 2);
+    let (start, between) = (from.frame.x + from.frame.width, row_end + ROW_GAP / 2);
+    vec![
+        (start, from.middle()),
+        (right, from.middle()),
+        (right, between),
+        (left, between),
+        (left, to.middle()),
+        (to.frame.x, to.middle()),
+    ]
+}
+
+/// The corners of an arrow past other hops of the same column, between them and its border.
+fn past((column, from): (&Column<'_>, &HopBox<'_>), to: &HopBox<'_>) -> Vec<(usize, usize)> {
+    let rim = column.frame.x + 3;
+    vec![(from.frame.x, from.middle()), (rim, from.middle()), (rim, to.middle()), (to.frame.x, to.middle())]
 }
 
 /// Texts under one another from `y` on, which moves below them.

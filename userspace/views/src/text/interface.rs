@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use netdiag_model::trace::{Direction, HopState, InterfaceTrace, NetnsRef, Router, RuleRef, Service};
+use netdiag_model::trace::{Direction, HopState, InterfaceTrace, Router, RuleRef, Service};
 
 use super::{
     hops,
@@ -18,9 +18,9 @@ pub(super) fn draw(page: &mut Page<'_>, interface: &InterfaceTrace, place: (usiz
     router(page, interface.router.as_ref());
     floating_ips(page, interface);
     published_ports(page, interface);
-    let layout = hops::layout(page, &interface.hops);
+    let table = hops::Table::fit(page, interface);
     for direction in [Direction::Outward, Direction::Lateral, Direction::Inward] {
-        hops::draw(page, &layout, &interface.hops, direction);
+        table.draw(page, direction);
     }
     services(page, interface);
 }
@@ -36,12 +36,7 @@ fn heading(page: &mut Page<'_>, interface: &InterfaceTrace, (number, of): (usize
     names.extend(interface.mac.map(|mac| mac.to_string()));
     page.list(vec![Span::new(Paint::Heading, title), Span::space(2)], &names, Paint::Strong);
     page.field("port", &interface.port_id.iter().map(ToString::to_string).collect::<Vec<_>>());
-    page.field("inside", &interface.netns.iter().map(place_of).collect::<Vec<_>>());
-}
-
-/// A namespace by its name and its identity.
-fn place_of(netns: &NetnsRef) -> String {
-    format!("{} {}", netns.label, netns.id)
+    page.field("netns", &interface.netns.iter().map(|netns| netns.id.to_string()).collect::<Vec<_>>());
 }
 
 /// The network of the interface in the words of Neutron or Docker.

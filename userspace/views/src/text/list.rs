@@ -19,6 +19,7 @@ type Content = fn(&Row, &RowInterface) -> Option<String>;
 const COLUMNS: [(Column, Content); 15] = [
     (Column::new("HOST END", 15, 16), |_, interface| interface.host_device.clone()),
     (Column::new("TAG", 4, 4).right(), |_, interface| interface.vlan_tag.map(|tag| tag.to_string())),
+    (Column::new("HOSTNAME", 17, 32), |row, _| row.identity.hostname.clone()),
     (Column::new("KIND", 9, 9), |row, _| Some(row.identity.kind.name().to_owned())),
     (Column::new("NETWORK", 9, 36), |_, interface| {
         interface.network_name.clone().or_else(|| interface.network_id.clone())
@@ -31,7 +32,6 @@ const COLUMNS: [(Column, Content); 15] = [
     (Column::new("DEVICE", 14, 16), |_, interface| interface.device.clone()),
     (Column::new("NOVA", 9, 36), |row, _| row.identity.nova_uuid.as_ref().map(ToString::to_string)),
     (Column::new("LIBVIRT", 17, 24), |row, _| row.identity.libvirt_name.clone()),
-    (Column::new("HOSTNAME", 17, 32), |row, _| row.identity.hostname.clone()),
     (Column::new("PID", 7, 8).right(), |row, _| row.identity.pid.map(|pid| pid.to_string())),
     (Column::new("CONTAINER", 13, 64), |row, _| row.identity.container_id.clone()),
 ];
@@ -78,10 +78,12 @@ fn table(page: &mut Page<'_>, instances: &[Row]) {
     let rows: Vec<Vec<Vec<Cell>>> = instances.iter().map(|row| lines(page, row)).collect();
     let columns = columns();
     let layout = Layout::fit(&columns, &rows.concat(), page.width());
-    layout.titles(page);
+    let titles = layout.titles(page);
+    page.line(titles);
     for (instance, lines) in instances.iter().zip(&rows) {
         for cells in lines {
-            layout.row(page, cells);
+            let line = layout.line(page, cells);
+            page.line(line);
         }
         if page.style.detail > 0 {
             trace::identity(page, &instance.identity);

@@ -220,10 +220,19 @@ impl<'a> Page<'a> {
         self.hang(vec![Span::space(4)], body);
     }
 
-    /// Adds things separated by commas after a lead; each thing stays on one line where it fits at all.
-    pub(super) fn list(&mut self, lead: Line, things: &[String], paint: Paint) {
-        let things: Vec<String> = things.iter().map(|thing| atom(thing)).collect();
-        self.hang(lead, &Span::new(paint, things.join(", ")));
+    /// Adds things separated by commas after a lead; each thing stays on one line where it fits at all. Where one fills
+    /// a line, each has its own.
+    pub(super) fn list(&mut self, mut lead: Line, things: &[String], paint: Paint) {
+        let indent: usize = lead.iter().map(|span| width(&span.text)).sum();
+        let room = self.width().saturating_sub(indent);
+        if things.iter().all(|thing| width(thing) < room) {
+            let things: Vec<String> = things.iter().map(|thing| atom(thing)).collect();
+            return self.hang(lead, &Span::new(paint, things.join(", ")));
+        }
+        for thing in things {
+            let further = vec![Span::space(indent)];
+            self.hang(std::mem::replace(&mut lead, further), &Span::new(paint, thing));
+        }
     }
 
     /// Adds a named value of several things, exactly as they are; nothing where there is nothing.

@@ -115,39 +115,59 @@ impl<'a> Layout<'a> {
     }
 
     /// Columns the whole table takes.
-    fn total(&self) -> usize {
+    pub(super) fn total(&self) -> usize {
         let shown = self.columns.iter().zip(&self.widths).filter_map(|(column, width)| Some((column, (*width)?)));
         shown.map(|(column, width)| width + column.space()).sum::<usize>().saturating_sub(BETWEEN)
     }
 
     /// The line of titles.
-    pub(super) fn titles(&self, page: &mut Page<'_>) {
+    pub(super) fn titles(&self, page: &Page<'_>) -> Line {
         let titles: Vec<Cell> = self.columns.iter().map(|column| Span::new(Paint::Dim, column.title)).collect();
-        self.row(page, &titles);
+        self.line(page, &titles)
     }
 
-    /// One row.
-    pub(super) fn row(&self, page: &mut Page<'_>, cells: &[Cell]) {
+    /// The line of a row. A text longer than its column goes on over the blank cells behind it.
+    pub(super) fn line(&self, page: &Page<'_>, cells: &[Cell]) -> Line {
         let mut line = Line::new();
-        for ((column, columns), cell) in self.columns.iter().zip(&self.widths).zip(cells) {
-            let Some(columns) = *columns else { continue };
+        let mut borrowed = 0;
+        for (at, column) in self.columns.iter().enumerate() {
+            let (Some(columns), Some(room)) = (self.widths[at], self.room(at, cells)) else { continue };
+            let cell = &cells[at];
             let text = match (cell.text.is_empty(), column.essential) {
                 (true, _) => column.unknown.to_owned(),
-                (false, true) => page.cut(&cell.text, columns),
-                (false, false) => page.cut_end(&cell.text, columns),
+                (false, true) => page.cut(&cell.text, room),
+                (false, false) => page.cut_end(&cell.text, room),
             };
-            let padding = Span::space(columns.saturating_sub(width(&text)));
-            let cell = Span::new(cell.paint, text);
-            line.extend(if column.right { [padding, cell] } else { [cell, padding] });
-            line.push(Span::space(column.space()));
+            let taken = width(&text) + borrowed;
+            let whole = columns + column.space();
+            borrowed = taken.saturating_sub(whole);
+            let padding = if column.right { columns.saturating_sub(taken) } else { 0 };
+            let behind = whole.saturating_sub(taken + padding);
+            line.extend([Span::space(padding), Span::new(cell.paint, text), Span::space(behind)]);
         }
-        page.line(line);
+        line
+    }
+
+    /// Columns a cell may take: its own and those of the blank cells behind it. None where its column is not shown.
+    fn room(&self, at: usize, cells: &[Cell]) -> Option<usize> {
+        let mut room = self.widths[at]?;
+        let mut space = self.columns[at].space();
+        let behind = self.columns.iter().zip(&self.widths).zip(cells).skip(at + 1);
+        for ((column, columns), cell) in behind {
+            let Some(columns) = columns else { continue };
+            if !cell.text.is_empty() || !column.unknown.is_empty() {
+                break;
+            }
+            room += space + columns;
+            space = column.space();
+        }
+        Some(room)
     }
 
     /// Columns and cells the row had no room for.
     pub(super) fn left_over<'b>(&'b self, cells: &'b [Cell]) -> impl Iterator<Item = (&'static str, &'b Cell)> {
-        let shown = |at: usize| self.widths[at].is_some_and(|columns| width(&cells[at].text) <= columns);
-        cells
+        let shown = |at: usize| self.room(at, cells).is_some_and(|room| width(&cells[at].text) <= room);
+        cells[..self.columns.len()]
             .iter()
             .enumerate()
             .filter(move |(at, cell)| !cell.text.is_empty() && !shown(*at))
@@ -164,7 +184,10 @@ fn natural(column: &Column, at: usize, rows: &[Vec<Cell>]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::{Column, Layout};
-    use crate::text::page::Span;
+    use crate::text::{
+        Style,
+        page::{Page, Span},
+    };
 
     const NAME: Column = Column::new("NAME", 6, 20).essential();
     const NOTE: Column = Column::new("NOTE", 10, 30);
@@ -185,6 +208,23 @@ mod tests {
         let layout = Layout::fit(&columns, &rows, 14);
         let left: Vec<&str> = layout.left_over(&rows[0]).map(|(title, _)| title).collect();
         assert_eq!(left, ["NAME"]);
+    }
+
+    #[test]
+    fn a_long_cell_goes_on_over_blank_ones_and_what_follows_stays_in_place() {
+        let columns = [NAME, Column::new("MTU", 4, 5).right().blank(), Column::new("STATUS", 6, 8).essential()];
+        let row = |name: &str, mtu: &str| vec![Span::plain(name), Span::plain(mtu), Span::plain("UP")];
+        let rows = vec![row("int-br-ex to phy", ""), row("eth0", "1500")];
+        let layout = Layout::fit(&columns, &rows, 24);
+        let style = Style::default();
+        let page = Page::new(&style);
+        let shown: Vec<String> = rows
+            .iter()
+            .map(|row| layout.line(&page, row).iter().map(|span| span.text.as_str()).collect::<String>())
+            .map(|line| line.trim_end().to_owned())
+            .collect();
+        assert_eq!(shown, ["int-br-ex to phy  UP", "eth0        1500  UP"]);
+        assert_eq!(layout.left_over(&rows[0]).count(), 0);
     }
 
     #[test]

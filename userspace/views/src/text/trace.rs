@@ -52,7 +52,9 @@ pub(super) fn identity(page: &mut Page<'_>, instance: &Identity) {
     page.field("runs by", &runs);
     page.field_short("container", &container.into_iter().flatten().cloned().collect::<Vec<_>>());
     page.field("libvirt", instance.libvirt_name.as_slice());
-    page.field("nova", &instance.nova_uuid.iter().map(ToString::to_string).collect::<Vec<_>>());
+    // A name as nova-docker gives it says the id already.
+    let nova = instance.nova_uuid.iter().filter(|nova| !instance.name.contains(nova.as_str()));
+    page.field("nova", &nova.map(ToString::to_string).collect::<Vec<_>>());
     page.field("hostname", instance.hostname.as_slice());
     if page.style.detail > 0 {
         let labels: Vec<String> = instance.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();

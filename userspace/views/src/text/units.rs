@@ -1,6 +1,6 @@
 //! Numbers in compact units, as an eye compares them: `987`, `12.3k`, `4.5 MB`.
 
-use netdiag_model::{fact::LinkStats, netfilter::RuleCounters};
+use netdiag_model::netfilter::RuleCounters;
 
 /// Prefixes of the powers of a thousand.
 const PREFIXES: [&str; 7] = ["", "k", "M", "G", "T", "P", "E"];
@@ -23,29 +23,9 @@ pub(super) fn traffic(packets: u64, octets: u64) -> String {
     format!("{} {unit} {}", count(packets), bytes(octets))
 }
 
-/// What a device has received, with its losses where there are any.
-pub(super) fn received(stats: &LinkStats) -> String {
-    with_losses(traffic(stats.rx_packets, stats.rx_bytes), stats.rx_dropped, stats.rx_errors)
-}
-
-/// What a device has sent, with its losses where there are any.
-pub(super) fn sent(stats: &LinkStats) -> String {
-    with_losses(traffic(stats.tx_packets, stats.tx_bytes), stats.tx_dropped, stats.tx_errors)
-}
-
 /// What a rule has counted.
 pub(super) fn counted(counters: RuleCounters) -> String {
     traffic(counters.packets, counters.bytes)
-}
-
-/// Adds drops and errors to a count; a reader looks for them, and zeroes would hide them.
-fn with_losses(mut text: String, dropped: u64, errors: u64) -> String {
-    for (number, word) in [(dropped, "dropped"), (errors, "errors")] {
-        if number > 0 {
-            text = format!("{text} ({} {word})", count(number));
-        }
-    }
-    text
 }
 
 /// Three significant digits and the prefix of their power of a thousand.
