@@ -17,6 +17,8 @@ mod command;
 mod explain;
 /// Packet filter rules on a path.
 mod filter;
+/// The hops inside the instance.
+mod inside;
 /// The way in, from a floating IP or a published port.
 mod inward;
 /// Every instance on one page.

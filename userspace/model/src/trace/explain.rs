@@ -1,13 +1,8 @@
 //! The whole explanation of one instance: its cards, their paths, what is wrong, and one sentence.
 
 use super::{
-    Direction, Finding, FloatingIp, Hop, HopKind, HopState, InstanceKind, InterfaceTrace, Publication, Severity, Trace,
-    Verdict,
-    command::in_netns,
-    filter, inward,
-    outward::Way,
-    path::{Path, finding},
-    sentence, service,
+    Direction, Finding, FloatingIp, HopKind, HopState, InstanceKind, InterfaceTrace, Publication, Severity, Trace,
+    Verdict, command::in_netns, filter, inside, inward, outward::Way, path::finding, sentence, service,
 };
 use crate::{
     fact::{DockerNetworkFact, Gap},
@@ -95,7 +90,7 @@ fn instance_findings(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Vec<
 
 fn interface(inventory: &Inventory<'_>, instance: &Instance<'_>, nic: &Nic<'_>) -> (InterfaceTrace, Vec<Finding>) {
     let mut way = Way::new(inventory, nic, docker_network(inventory, instance, nic).is_some());
-    inner_hops(&mut way.path, inventory, instance, nic);
+    inside::hops(&mut way.path, inventory, instance, nic);
     way.follow();
     let network = nic.port.as_ref().map(crate::inventory::PortPlace::network).unwrap_or_default();
     let docker = docker_network(inventory, instance, nic);
@@ -146,74 +141,6 @@ fn docker_network<'a>(
     let by_endpoint = endpoint.and_then(|endpoint| networks.iter().find(|network| network.id == endpoint.network_id));
     let bridge = nic.bridge.and_then(|bridge| inventory.link(bridge)).map(|link| link.name.as_str());
     by_endpoint.or_else(|| networks.iter().find(|network| bridge.is_some() && network.bridge.as_deref() == bridge))
-}
-
-/// The hops inside the instance: itself, its namespace, its end of the link.
-fn inner_hops(path: &mut Path, inventory: &Inventory<'_>, instance: &Instance<'_>, nic: &Nic<'_>) {
-    let identity = &instance.identity;
-    path.push(Hop {
-        kind: HopKind::Instance,
-        name: identity.name.clone(),
-        state: match identity.state.as_str() {
-            "running" => HopState::Ok,
-            "exited" | "dead" | "created" => HopState::Broken,
-            "paused" => HopState::Warning,
-            _ => HopState::Unknown,
-        },
-        status: identity.state.clone(),
-        note: format!("{} ({})", identity.kind.name(), identity.runtime),
-        ..Hop::default()
-    });
-    let Some(inner) = nic.inner else {
-        path.push(Hop {
-            kind: HopKind::InnerDevice,
-            name: "guest NIC".to_owned(),
-            state: HopState::Unknown,
-            status: "inside the guest".to_owned(),
-            mac: nic.mac,
-            addresses: nic.addresses.clone(),
-            note: "a guest's own network cannot be seen from its host".to_owned(),
-            ..Hop::default()
-        });
-        return;
-    };
-    let netns = inventory.netns(inner.netns);
-    let routes = inventory.network(inner.netns).map_or(&[][..], |network| &network.routes);
-    let default = routes.iter().find(|route| route.destination.prefix_len() == 0 && route.kind == "unicast");
-    let gateway = default.and_then(|route| route.next_hops.first()?.gateway);
-    let known = inventory.network(inner.netns).is_some();
-    path.push(Hop {
-        kind: HopKind::Namespace,
-        name: inner.netns.to_string(),
-        netns: Some(netns),
-        state: if known { HopState::Ok } else { HopState::Unknown },
-        status: gateway.map_or_else(|| "no gateway".to_owned(), |gateway| format!("via {gateway}")),
-        detail: namespace_names(inventory, inner.netns),
-        verify: vec![in_netns(inventory, inner.netns, "ip route")],
-        ..Hop::default()
-    });
-    path.device(inventory, HopKind::InnerDevice, inner);
-    let link_mac = inventory.link(inner).and_then(|link| link.mac);
-    let attached = nic.port.as_ref().and_then(crate::inventory::PortPlace::attached_mac);
-    if let (Some(own), Some(port)) = (link_mac, attached)
-        && own != port
-    {
-        path.report(
-            finding(
-                Severity::Error,
-                "mac-mismatch",
-                own.to_string(),
-                format!("the instance sends from {own}, its Neutron port is {port}: anti-spoofing drops it"),
-            )
-            .seen("the link's address is not external_ids:attached-mac of the port")
-            .verify(in_netns(inventory, inner.netns, "ip link")),
-        );
-    }
-}
-
-fn namespace_names(inventory: &Inventory<'_>, netns: crate::id::NetnsId) -> Vec<(String, String)> {
-    let names = inventory.namespace(netns).map_or(&[][..], |namespace| &namespace.names);
-    names.iter().map(|name| ("path".to_owned(), name.path.clone())).collect()
 }
 
 /// Gaps that could have changed this answer: those of the whole host, and those of namespaces on a path.

@@ -17,7 +17,6 @@ pub(super) fn path(way: &Way<'_, '_>, floating: &[FloatingIp], published: &[Publ
         name: targets.words(),
         state: HopState::Ok,
         status: "from outside".to_owned(),
-        note: "a client opens a connection".to_owned(),
         ..Hop::default()
     });
     for hop in way.path.hops.iter().rev() {

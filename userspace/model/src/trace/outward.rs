@@ -158,9 +158,8 @@ impl<'i, 'a> Way<'i, 'a> {
     fn through_linux_bridge(&mut self, bridge: LinkKey, from: LinkKey) {
         filter::linux_bridge(self, bridge, from);
         let own = self.inventory.addresses(bridge);
-        let known_inside = self.nic.inner.is_some() && !self.routed;
-        if self.gateway.is_none() && known_inside {
-            self.end_of_segment(bridge);
+        if self.default_route_elsewhere() {
+            self.end_of_segment(Some(bridge.netns));
             return;
         }
         let gateway_here = self.gateway.map_or(!own.is_empty(), |gateway| own.iter().any(|net| net.addr() == gateway));
@@ -192,13 +191,20 @@ impl<'i, 'a> Way<'i, 'a> {
         }
     }
 
+    /// Whether the instance's default route is known to leave by another card, or by none, and nothing that comes in from
+    /// outside makes it answer by this one.
+    fn default_route_elsewhere(&self) -> bool {
+        let entered = self.routed || !self.inventory.floating_ips(self.nic).is_empty();
+        self.nic.inner.is_some() && self.gateway.is_none() && !entered
+    }
+
     /// The instance's default route leaves by another card: by this one it reaches its own subnet.
-    fn end_of_segment(&mut self, bridge: LinkKey) {
+    fn end_of_segment(&mut self, netns: Option<NetnsId>) {
         let subnet = self.nic.addresses.first().map_or_else(|| "the segment".to_owned(), |net| net.trunc().to_string());
         self.path.push(Hop {
             kind: HopKind::NextHop,
             name: subnet,
-            netns: Some(self.inventory.netns(bridge.netns)),
+            netns: netns.map(|netns| self.inventory.netns(netns)),
             state: HopState::Ok,
             status: "this segment".to_owned(),
             note: "the default route does not leave by this card: it reaches its own subnet".to_owned(),
@@ -242,7 +248,12 @@ impl<'i, 'a> Way<'i, 'a> {
             // A guest's default route cannot be seen from here; then the network's router is taken for it.
             .or_else(|| segment.iter().find(|member| self.gateway.is_none() && is_router(member.device)));
         match router {
+            Some(member) if self.default_route_elsewhere() => {
+                self.router = self.router_of(member.device);
+                self.end_of_segment(port.switch.netns);
+            }
             Some(member) => {
+                switching::port(&mut self.path, self.inventory, &member.port);
                 self.path.device(self.inventory, HopKind::RouterPort, member.device);
                 self.mtu_step(member.device);
                 self.route_in(member.device);
@@ -375,6 +386,18 @@ impl<'i, 'a> Way<'i, 'a> {
         {
             router.external_device = inventory.link(outside).map(|link| link.name.clone());
         }
+        let out = inventory.link(outside).map_or("?", |link| &link.name);
+        let via = answer.next_hop.gateway.map_or_else(String::new, |gateway| format!(" via {gateway}"));
+        if let Some(hop) = self.path.hops.last_mut() {
+            hop.note = format!(
+                "{}{via} dev {out}",
+                if answer.route.destination.prefix_len() == 0 {
+                    "default".to_owned()
+                } else {
+                    answer.route.destination.to_string()
+                }
+            );
+        }
         filter::routed(self, inside, outside);
         let neighbour = answer.neighbour(None).map(|address| (netns, address));
         self.leave_by(outside, neighbour);
@@ -383,20 +406,8 @@ impl<'i, 'a> Way<'i, 'a> {
     fn router_hop(&mut self, inside: LinkKey) {
         let inventory = self.inventory;
         let netns = inventory.netns(inside.netns);
-        let role = inventory.role(inside.netns);
-        let id = match role {
-            Role::Router(id) | Role::Snat(id) => Some(id.clone()),
-            Role::Host | Role::Container | Role::Fip(_) | Role::Dhcp(_) | Role::OvnMetadata(_) | Role::Other => None,
-        };
         if self.router.is_none() {
-            let own = inventory.addresses(inside).first().map(ipnet::IpNet::addr);
-            self.router = self.gateway.or(own).map(|gateway| Router {
-                id,
-                netns: netns.clone(),
-                internal_device: inventory.link(inside).map(|link| link.name.clone()).unwrap_or_default(),
-                external_device: None,
-                gateway,
-            });
+            self.router = self.router_of(inside);
         }
         let ipv6 = self.source.is_some_and(|source| source.is_ipv6());
         let name = if ipv6 { "net.ipv6.conf.all.forwarding" } else { "net.ipv4.ip_forward" };
@@ -429,6 +440,23 @@ impl<'i, 'a> Way<'i, 'a> {
                 .fix(in_netns(inventory, inside.netns, &format!("sysctl -w {name}=1"))),
             );
         }
+    }
+
+    /// The router behind its end in the instance's network; its external end is known once the route is looked up.
+    fn router_of(&self, inside: LinkKey) -> Option<Router> {
+        let inventory = self.inventory;
+        let id = match inventory.role(inside.netns) {
+            Role::Router(id) | Role::Snat(id) => Some(id.clone()),
+            Role::Host | Role::Container | Role::Fip(_) | Role::Dhcp(_) | Role::OvnMetadata(_) | Role::Other => None,
+        };
+        let own = inventory.addresses(inside).first().map(ipnet::IpNet::addr);
+        self.gateway.or(own).map(|gateway| Router {
+            id,
+            netns: inventory.netns(inside.netns),
+            internal_device: inventory.link(inside).map(|link| link.name.clone()).unwrap_or_default(),
+            external_device: None,
+            gateway,
+        })
     }
 
     fn no_route(&mut self, netns: NetnsId, reason: &NoRoute) {

@@ -5,7 +5,7 @@ use super::{
     command::{in_netns, quote},
 };
 use crate::{
-    fact::OperState,
+    fact::{LinkFact, OperState},
     id::LinkKey,
     inventory::{Inventory, PortPlace},
 };
@@ -43,6 +43,12 @@ impl Finding {
     pub(super) fn fix(self, command: impl Into<String>) -> Self {
         Self { fix: Some(command.into()), ..self }
     }
+}
+
+/// State of a link in the kernel's word. Devices whose driver says nothing (TAP, loopback) are in state UNKNOWN all their
+/// life; where they are switched on and have a carrier, that reads like a fault that is none.
+fn status(link: &LinkFact) -> &'static str {
+    if link.state == OperState::Unknown && link.admin_up && link.carrier { "UP" } else { link.state.name() }
 }
 
 /// Hops in one direction.
@@ -83,6 +89,7 @@ impl Path {
         let netns = inventory.netns(key.netns);
         let show = in_netns(inventory, key.netns, &format!("ip -s -d link show dev {}", quote(&link.name)));
         let mut detail = vec![("ifindex".to_owned(), key.ifindex.to_string())];
+        detail.push(("state".to_owned(), link.state.name().to_owned()));
         detail.extend(link.kind.iter().map(|kind| ("kind".to_owned(), kind.clone())));
         detail.extend(link.qdisc.iter().map(|qdisc| ("qdisc".to_owned(), qdisc.clone())));
         detail.extend(link.alias.iter().map(|alias| ("alias".to_owned(), alias.clone())));
@@ -96,7 +103,7 @@ impl Path {
             name: link.name.clone(),
             netns: Some(netns.clone()),
             state: HopState::Ok,
-            status: link.state.name().to_owned(),
+            status: status(link).to_owned(),
             mtu: Some(link.mtu),
             mac: link.mac,
             addresses: link.addresses.iter().map(|held| held.address).collect(),

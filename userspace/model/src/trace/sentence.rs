@@ -1,6 +1,6 @@
 //! The whole answer in one sentence, in the tenant's words.
 
-use super::{Finding, InterfaceTrace, Severity, Verdict};
+use super::{Direction, Finding, HopKind, InterfaceTrace, Router, Severity, Verdict};
 use crate::inventory::Instance;
 
 /// Composes the sentence.
@@ -45,17 +45,30 @@ fn interface(interface: &InterfaceTrace) -> String {
         .or_else(|| interface.bridge.clone())
         .map_or_else(String::new, |network| format!(" on {network}"));
     let out = match (&interface.router, interface.hops.iter().find_map(translated_to)) {
-        (Some(router), Some(source)) => format!("reaches the outside through {} as {source}", router.netns.label),
+        _ if interface.hops.iter().any(|hop| hop.status == "this segment") => "reaches its own subnet".to_owned(),
+        (Some(router), Some(source)) => format!("reaches the outside through {} as {source}", router_words(router)),
         (Some(router), None) if router.external_device.is_some() => {
-            format!("is routed to the outside by {} without translation", router.netns.label)
+            format!("is routed to the outside by {} without translation", router_words(router))
         }
         (Some(router), None) => format!("reaches its gateway {} and no further", router.gateway),
-        (None, _) if interface.hops.iter().any(|hop| hop.status == "this segment") => {
-            "reaches its own subnet".to_owned()
-        }
-        (None, _) => "has no router on this host".to_owned(),
+        (None, _) => tunnel(interface).map_or_else(
+            || "has no router on this host".to_owned(),
+            |tunnel| format!("leaves this host by a tunnel ({tunnel}): its router is on another one"),
+        ),
     };
     format!("{address}{on} {out}; {}.", inward(interface))
+}
+
+/// The router as a tenant knows it, else where it lives.
+fn router_words(router: &Router) -> String {
+    let id = router.id.as_ref().map(|id| format!("router {}", id.prefix(8)));
+    id.unwrap_or_else(|| if router.netns.label == "host" { "this host".to_owned() } else { router.netns.label.clone() })
+}
+
+/// The tunnel a network without a router on this host leaves by.
+fn tunnel(interface: &InterfaceTrace) -> Option<&str> {
+    let outward = interface.hops.iter().filter(|hop| hop.direction == Direction::Outward);
+    outward.filter(|hop| hop.kind == HopKind::Tunnel).map(|hop| hop.status.as_str()).next()
 }
 
 /// What a source translation on the way out makes of the instance's address.
@@ -70,12 +83,14 @@ fn inward(interface: &InterfaceTrace) -> String {
         .filter(|floating| floating.works())
         .map(|floating| floating.address.to_string())
         .collect();
-    let published: Vec<_> = interface
+    let mut published: Vec<_> = interface
         .published_ports
         .iter()
         .filter(|publication| publication.works())
         .map(|publication| format!("{}/{}", publication.port.host_port, publication.port.protocol))
         .collect();
+    // A port published on IPv4 and on IPv6 is one way in to whoever reads a sentence.
+    published.dedup();
     match (&floating[..], &published[..]) {
         ([], []) => "nothing outside can open a connection to it".to_owned(),
         ([], ports) => format!("the outside reaches it by the host's port {}", ports.join(", ")),

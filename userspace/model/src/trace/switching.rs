@@ -5,7 +5,10 @@ use super::{
     command::quote,
     path::{Path, finding},
 };
-use crate::inventory::{Inventory, PortPlace, switch::DEAD_VLAN};
+use crate::{
+    fact::{LinkStats, OvsInterfaceFact},
+    inventory::{Inventory, PortPlace, switch::DEAD_VLAN},
+};
 
 /// Network types that leave a host by a tunnel.
 const TUNNELLED: [&str; 3] = ["vxlan", "gre", "geneve"];
@@ -28,12 +31,29 @@ pub(super) fn port(path: &mut Path, inventory: &Inventory<'_>, place: &PortPlace
         netns: place.switch.netns.map(|id| inventory.netns(id)),
         state: HopState::Ok,
         status: port.tag.map_or_else(|| "no tag".to_owned(), |tag| format!("tag {tag}")),
+        counters: counters(interface),
         note: network_words(place),
         detail,
         verify: vec![format!("ovs-vsctl list port {0} -- list interface {0}", quote(&interface.name))],
         ..Hop::default()
     });
     wiring(path, place);
+}
+
+/// `Interface.statistics`, as the switch counts: what it received from the port and sent to it. None for patch ports and
+/// for devices in other namespaces, whose statistics the user-space datapath does not have.
+fn counters(interface: &OvsInterfaceFact) -> Option<LinkStats> {
+    let count = |name: &str| interface.statistics.get(name).copied().unwrap_or(0);
+    (!interface.statistics.is_empty()).then(|| LinkStats {
+        rx_packets: count("rx_packets"),
+        rx_bytes: count("rx_bytes"),
+        rx_dropped: count("rx_dropped"),
+        rx_errors: count("rx_errors"),
+        tx_packets: count("tx_packets"),
+        tx_bytes: count("tx_bytes"),
+        tx_dropped: count("tx_dropped"),
+        tx_errors: count("tx_errors"),
+    })
 }
 
 /// The network of a port in a few words.
@@ -153,6 +173,7 @@ pub(super) fn tunnels<'a>(path: &mut Path, inventory: &Inventory<'a>, on: &PortP
             netns: tunnel.switch.netns.map(|id| inventory.netns(id)),
             state: HopState::Ok,
             status: format!("{} {local} to {remote}", interface.kind),
+            counters: counters(interface),
             note: network.to_owned(),
             detail,
             verify: vec![format!("ovs-vsctl list interface {}", quote(&interface.name))],

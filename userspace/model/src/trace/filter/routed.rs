@@ -69,7 +69,6 @@ fn nat_hop(way: &Way<'_, '_>, netns: NetnsId, step: &Step, name: &str) -> Hop {
         name: name.to_owned(),
         netns: Some(way.inventory.netns(netns)),
         state: if step.certain { HopState::Ok } else { HopState::Unknown },
-        status: "translates".to_owned(),
         verify: vec![in_netns(way.inventory, netns, super::save_command(step))],
         rules: vec![rule],
         ..Hop::default()
