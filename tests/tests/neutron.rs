@@ -1,5 +1,5 @@
-//! Every instance of the `neutron-ovs` lab, traced and compared with what was built and with what `ip`, `ovs-vsctl` and
-//! `iptables-save` say.
+//! Every instance of the labs that look as Neutron leaves a host, `neutron-ovs` and `hybrid`, traced and compared with
+//! what was built and with what `ip`, `ovs-vsctl` and `iptables-save` say.
 
 use netdiag_tests::Lab;
 use serde_json::{Value, json};
@@ -33,8 +33,17 @@ fn kinds(interface: &Value, direction: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_instance_is_traced_as_it_was_built() {
-    let Some(lab) = Lab::up("neutron-ovs") else { return };
+fn every_instance_plugged_into_br_int_is_traced_as_it_was_built() {
+    every_instance_is_traced_as_it_was_built("neutron-ovs");
+}
+
+#[test]
+fn every_instance_behind_a_hybrid_plug_is_traced_as_it_was_built() {
+    every_instance_is_traced_as_it_was_built("hybrid");
+}
+
+fn every_instance_is_traced_as_it_was_built(profile: &str) {
+    let Some(lab) = Lab::up(profile) else { return };
     let mut traced = 0;
     for host in lab.hosts() {
         for instance in lab.instances(&host) {
@@ -51,8 +60,10 @@ fn every_instance_is_traced_as_it_was_built() {
             assert_eq!(trace["interfaces"].as_array().map(Vec::len), Some(ports.len()));
             for port in ports {
                 let interface = find(&trace["interfaces"], "port_id", &port["id"]);
-                as_built(&lab, &host, port, interface);
-                as_the_tools_say(&lab, &host, &instance, interface);
+                let default = ports.last().is_some_and(|last| last["id"] == port["id"]);
+                as_built(&lab, &host, (port, default), interface);
+                as_the_tools_say(&lab, &host, (&instance, port), interface);
+                security_groups(port, interface);
                 traced += 1;
             }
         }
@@ -61,24 +72,25 @@ fn every_instance_is_traced_as_it_was_built() {
 }
 
 /// What the lab knows because it made it.
-fn as_built(lab: &Lab, host: &str, port: &Value, interface: &Value) {
+fn as_built(lab: &Lab, host: &str, (port, default): (&Value, bool), interface: &Value) {
     for (ours, theirs) in [
         ("mac", "mac"),
         ("device", "device"),
-        ("bridge", "bridge"),
         ("vlan_tag", "vlan_tag"),
         ("segmentation_id", "segmentation_id"),
         ("network_id", "network"),
     ] {
         assert_eq!(interface[ours], port[theirs], "{ours}");
     }
+    let bridge = if port["linux_bridge"].is_string() { &port["linux_bridge"] } else { &port["bridge"] };
+    assert_eq!(interface["bridge"], *bridge);
     assert_eq!(interface["host_device"], port["host_devices"][0]);
     assert_eq!(interface["addresses"], json!([cidr(&port["address"])]));
     let network = find(&lab.built["networks"], "id", &port["network"]);
     dhcp(host, network, interface);
     let router = lab.built["routers"].as_array().expect("routers").iter().find(|router| router["id"] == port["router"]);
     match router.filter(|router| router["host"] == host) {
-        Some(router) => routed_here(router, port, interface),
+        Some(router) => routed_here(router, (port, default), interface),
         None => routed_elsewhere(interface),
     }
 }
@@ -93,14 +105,19 @@ fn dhcp(host: &str, network: &Value, interface: &Value) {
     assert_eq!(interface["dhcp"]["state"], "ok");
 }
 
-fn routed_here(router: &Value, port: &Value, interface: &Value) {
+fn routed_here(router: &Value, (port, default): (&Value, bool), interface: &Value) {
     assert_eq!(interface["router"]["netns"]["name"], router["netns"]);
     assert_eq!(interface["router"]["id"], router["id"]);
     let inside = find(&router["interfaces"], "network", &port["network"]);
     assert_eq!(interface["router"]["internal_device"], inside["device"]);
-    assert_eq!(interface["router"]["external_device"], router["gateway"]["device"]);
     assert_eq!(interface["metadata"]["netns"]["name"], router["netns"]);
     let outward = hops(interface, "outward");
+    if !default {
+        // The instance's default route leaves by its last card; by this one it reaches its own subnet.
+        assert_eq!(outward.last().expect("hops")["status"], "this segment");
+        return;
+    }
+    assert_eq!(interface["router"]["external_device"], router["gateway"]["device"]);
     let nat = outward.iter().find(|hop| hop["kind"] == "nat").expect("a translation on the way out");
     let gateway = json!(text(&router["gateway"]["address"], "address"));
     let source = if port["floating_ip"].is_null() { &gateway } else { &port["floating_ip"] };
@@ -128,10 +145,10 @@ fn routed_elsewhere(interface: &Value) {
 }
 
 /// What the tools an operator would use say.
-fn as_the_tools_say(lab: &Lab, host: &str, instance: &Value, interface: &Value) {
-    let tap = text(interface, "host_device");
+fn as_the_tools_say(lab: &Lab, host: &str, (instance, port): (&Value, &Value), interface: &Value) {
+    let tap = port["host_devices"].as_array().and_then(|all| all.last()).and_then(Value::as_str).expect("a device");
     assert_eq!(lab.on(host, &["ovs-vsctl", "get", "port", tap, "tag"]).ok().trim(), interface["vlan_tag"].to_string());
-    assert_eq!(lab.on(host, &["ovs-vsctl", "port-to-br", tap]).ok().trim(), interface["bridge"]);
+    assert_eq!(lab.on(host, &["ovs-vsctl", "port-to-br", tap]).ok().trim(), port["bridge"]);
     let id = lab.on(host, &["ovs-vsctl", "--bare", "get", "interface", tap, "external_ids:iface-id"]).ok();
     assert_eq!(id.trim().trim_matches('"'), interface["port_id"]);
     let links = lab.sh(host, &format!("nsenter -n -t {} ip -j addr", instance["pid"])).json();
@@ -150,6 +167,23 @@ fn as_the_tools_say(lab: &Lab, host: &str, instance: &Value, interface: &Value) 
         for rule in rules {
             assert!(saved.lines().any(|line| line == text(rule, "rule")), "{rule:#} is not in\n{saved}");
         }
+    }
+}
+
+/// The chains of the port's security groups are on its path, and only there.
+fn security_groups(port: &Value, interface: &Value) {
+    let outward = hops(interface, "outward");
+    let filter = outward.iter().find(|hop| hop["kind"] == "filter" && hop["name"] == "security groups");
+    let chains: Vec<&Value> =
+        filter.and_then(|hop| hop["rules"].as_array()).into_iter().flatten().map(|rule| &rule["chain"]).collect();
+    let spoof = &port["security"]["chains"]["spoof"];
+    assert_eq!(chains.contains(&spoof), spoof.is_string(), "{chains:?}");
+    assert_eq!(filter.is_some(), port["linux_bridge"].is_string(), "{filter:?}");
+    if spoof.is_string() && !port["floating_ip"].is_null() {
+        let inward = hops(interface, "inward");
+        let filter = inward.iter().find(|hop| hop["kind"] == "filter").expect("an ingress filter");
+        let rules = filter["rules"].as_array().expect("rules");
+        assert!(rules.iter().any(|rule| rule["chain"] == port["security"]["chains"]["ingress"]), "{filter:#}");
     }
 }
 
@@ -191,8 +225,10 @@ fn whatever_an_operator_has_in_hand_means_the_instance() {
 }
 
 #[test]
-fn everything_the_lab_promises_works() {
-    let Some(lab) = Lab::up("neutron-ovs") else { return };
-    let checked = lab.check();
-    assert_eq!(checked.code, Some(0), "{checked:#?}");
+fn everything_the_labs_promise_works() {
+    for profile in ["neutron-ovs", "hybrid", "docker"] {
+        let Some(lab) = Lab::up(profile) else { return };
+        let checked = lab.check();
+        assert_eq!(checked.code, Some(0), "{profile}: {checked:#?}");
+    }
 }
