@@ -355,15 +355,15 @@ mod tests {
     fn every_way_a_packet_can_take_is_tried() {
         let texts: Vec<_> = probes(&running()).unwrap().iter().map(ToString::to_string).collect();
         for expected in [
-            "web-1: TCP to 10.0.0.3 (web-2, same network), seen as 10.0.0.2",
-            "db-2: TCP to 10.0.0.5 (web-3, same network), seen as 10.0.0.4",
-            "web-1: TCP to 10.0.1.2 (db-1, by demo-router), seen as 10.0.0.2",
+            "web-1: TCP to 10.0.0.3:80 (web-2, same network), seen as 10.0.0.2",
+            "db-2: TCP to 10.0.0.5:80 (web-3, same network), seen as 10.0.0.4",
+            "web-1: TCP to 10.0.1.2:80 (db-1, by demo-router), seen as 10.0.0.2",
             "web-1: ping 10.0.0.1 (demo-router)",
-            "web-1: TCP to 203.0.113.10 (outside), seen as 172.24.4.6",
-            "web-2: TCP to 203.0.113.10 (outside), seen as 172.24.4.2",
-            "outside: TCP to 172.24.4.9 (floating IP of web-3), seen as 203.0.113.10",
-            "web-2: TCP to 172.24.4.6 (floating IP of web-1)",
-            "other-1: TCP to 169.254.169.254 (metadata), seen as 10.0.0.2",
+            "web-1: TCP to 203.0.113.10:80 (outside), seen as 172.24.4.6",
+            "web-2: TCP to 203.0.113.10:80 (outside), seen as 172.24.4.2",
+            "outside: TCP to 172.24.4.9:80 (floating IP of web-3), seen as 203.0.113.10",
+            "web-2: TCP to 172.24.4.6:80 (floating IP of web-1), seen as 172.24.4.2",
+            "other-1: TCP to 169.254.169.254:80 (metadata), seen as 10.0.0.2",
         ] {
             assert!(texts.iter().any(|text| text == expected), "{expected} is not among\n{}", texts.join("\n"));
         }
