@@ -84,9 +84,7 @@ fn published(container: &Value, trace: &Value) {
     let interfaces = list(&trace["interfaces"]);
     let found: Vec<&Value> = interfaces.iter().flat_map(|interface| list(&interface["published_ports"])).collect();
     for port in list(&container["published"]) {
-        let same = |one: &&&Value| {
-            one["port"]["host_port"] == port["host_port"] && one["port"]["protocol"] == port["protocol"]
-        };
+        let same = |one: &&&Value| one["host_port"] == port["host_port"] && one["protocol"] == port["protocol"];
         let mine: Vec<_> = found.iter().filter(same).collect();
         assert!(!mine.is_empty(), "{port} is not in {found:#?}");
         assert!(mine.iter().all(|one| one["state"] == "ok"), "{mine:#?}");

@@ -229,6 +229,8 @@ pub struct Publication {
     pub port: PublishedPort,
     /// NAT rules that make it.
     pub rules: Vec<RuleRef>,
+    /// Process that carries it where no rule does (`docker-proxy`).
+    pub process: Option<String>,
     /// Whether it is complete.
     pub state: HopState,
 }

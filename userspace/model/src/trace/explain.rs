@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     fact::{DockerNetworkFact, Gap},
+    id::NetnsId,
     inventory::{Instance, Inventory, Nic},
 };
 
@@ -35,57 +36,58 @@ pub fn explain(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Trace {
     }
 }
 
-/// What is wrong with the instance before any card is looked at.
+/// What there is to say of the instance before any card is looked at.
 fn instance_findings(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Vec<Finding> {
-    let name = &instance.identity.name;
+    let identity = &instance.identity;
+    let name = &identity.name;
+    let say = |severity, code, message: String, seen: String| finding(severity, code, name, message).seen(seen);
+    let on_host = instance.nics.is_empty() && instance.netns.is_some() && instance.netns == inventory.host;
     let mut findings = Vec::new();
-    if matches!(instance.identity.state.as_str(), "exited" | "dead" | "created" | "removing") {
-        findings.push(
-            finding(Severity::Error, "not-running", name, format!("{name} is not running: it has no network"))
-                .seen(format!("state {}", instance.identity.state))
-                .fix("start it"),
-        );
-    } else if instance.network_mode == Some("host")
-        || (instance.netns.is_some() && instance.netns == inventory.host && instance.nics.is_empty())
-    {
-        findings.push(
-            finding(
-                Severity::Info,
-                "host-network",
-                name,
-                format!("{name} uses the host's own network: it has no cards of its own"),
-            )
-            .seen("its network namespace is the host's"),
-        );
-    } else if instance.nics.is_empty() && instance.network_mode == Some("none") && instance.identity.nova_uuid.is_none()
-    {
-        findings.push(
-            finding(
-                Severity::Info,
-                "no-network",
-                name,
-                format!("{name} was started without a network, and nobody has plugged one in"),
-            )
-            .seen("NetworkMode none, no link but loopback"),
-        );
+    if matches!(identity.state.as_str(), "exited" | "dead" | "created" | "removing") {
+        let message = format!("{name} is not running: it has no network");
+        findings
+            .push(say(Severity::Error, "not-running", message, format!("state {}", identity.state)).fix("start it"));
+    } else if instance.network_mode == Some("host") || on_host {
+        let held = instance.netns.or(inventory.host).map(|netns| host_addresses(inventory, netns)).unwrap_or_default();
+        let message = format!("{name} uses the host's own network: the outside reaches it by {held}");
+        findings.push(say(Severity::Info, "host-network", message, "its network namespace is the host's".to_owned()));
+    } else if instance.nics.is_empty() && instance.network_mode == Some("none") && identity.nova_uuid.is_none() {
+        let message = format!("{name} was started without a network, and nobody has plugged one in");
+        let seen = "NetworkMode none, no link but loopback".to_owned();
+        findings.push(say(Severity::Info, "no-network", message, seen));
     } else if instance.nics.is_empty() {
-        let fix = if instance.identity.kind == InstanceKind::Vm {
-            "virsh domiflist shows what it should have"
-        } else {
-            "plug a port into it"
-        };
-        let show = instance.netns.map(|netns| in_netns(inventory, netns, "ip link"));
-        let found = finding(
-            Severity::Error,
-            "no-interface",
-            name,
-            format!("{name} has no network card: nothing is plugged in"),
-        )
-        .seen("no link but loopback in its namespace, no tap held open")
-        .fix(fix);
-        findings.push(Finding { verify: show, ..found });
+        findings.push(nothing_plugged(inventory, instance));
+    }
+    if let Some(owner) = instance.network_mode.and_then(|mode| mode.strip_prefix("container:")) {
+        let owners = inventory.instances.iter().map(|other| &other.identity);
+        let owner = owners
+            .clone()
+            .find(|other| other.container_id.as_deref() == Some(owner))
+            .map_or(owner, |other| &other.name);
+        let message = format!("{name} shares the network of {owner}: cards, addresses and ports are the same");
+        findings.push(say(Severity::Info, "shared-network", message, format!("NetworkMode container:{owner}")));
     }
     findings
+}
+
+fn nothing_plugged(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Finding {
+    let name = &instance.identity.name;
+    let vm = instance.identity.kind == InstanceKind::Vm;
+    let fix = if vm { "virsh domiflist shows what it should have" } else { "plug a port into it" };
+    let show = instance.netns.map(|netns| in_netns(inventory, netns, "ip link"));
+    let found =
+        finding(Severity::Error, "no-interface", name, format!("{name} has no network card: nothing is plugged in"))
+            .seen("no link but loopback in its namespace, no tap held open")
+            .fix(fix);
+    Finding { verify: show, ..found }
+}
+
+/// The addresses the host itself is reached by.
+fn host_addresses(inventory: &Inventory<'_>, netns: NetnsId) -> String {
+    let links = inventory.links_in(netns).filter(|(_, link)| !link.loopback);
+    let held = links.flat_map(|(key, _)| inventory.addresses(key)).map(|net| net.addr().to_string());
+    let held: Vec<String> = held.collect();
+    if held.is_empty() { "no address of its own".to_owned() } else { held.join(", ") }
 }
 
 fn interface(inventory: &Inventory<'_>, instance: &Instance<'_>, nic: &Nic<'_>) -> (InterfaceTrace, Vec<Finding>) {
@@ -96,6 +98,7 @@ fn interface(inventory: &Inventory<'_>, instance: &Instance<'_>, nic: &Nic<'_>) 
     let docker = docker_network(inventory, instance, nic);
     let floating_ips = filter::floating_ips(&mut way);
     let published_ports = filter::publications(&mut way, instance);
+    filter::lets_nobody_in(&mut way, !floating_ips.is_empty());
     let inward = inward::path(&way, &floating_ips, &published_ports);
     let (dhcp, metadata) = service::find(&mut way);
     let Way { path, lateral, router, .. } = way;

@@ -158,7 +158,8 @@ impl<'i, 'a> Way<'i, 'a> {
     fn through_linux_bridge(&mut self, bridge: LinkKey, from: LinkKey) {
         filter::linux_bridge(self, bridge, from);
         let own = self.inventory.addresses(bridge);
-        if self.default_route_elsewhere() {
+        // Behind a per-port bridge the segment goes on in Open vSwitch.
+        if self.default_route_elsewhere() && self.nic.port.is_none() {
             self.end_of_segment(Some(bridge.netns));
             return;
         }

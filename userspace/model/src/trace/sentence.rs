@@ -1,6 +1,6 @@
 //! The whole answer in one sentence, in the tenant's words.
 
-use super::{Direction, Finding, HopKind, InterfaceTrace, Router, Severity, Verdict};
+use super::{Direction, Finding, HopKind, HopState, InterfaceTrace, Router, Severity, Verdict};
 use crate::inventory::Instance;
 
 /// Composes the sentence.
@@ -44,6 +44,11 @@ fn interface(interface: &InterfaceTrace) -> String {
         })
         .or_else(|| interface.bridge.clone())
         .map_or_else(String::new, |network| format!(" on {network}"));
+    let groups = |direction| {
+        let filters = interface.hops.iter().filter(|hop| hop.direction == direction && hop.kind == HopKind::Filter);
+        filters.clone().any(|hop| hop.state == HopState::Unknown)
+    };
+    let limit = |direction| if groups(direction) { ", as far as its filters allow" } else { "" };
     let out = match (&interface.router, interface.hops.iter().find_map(translated_to)) {
         _ if interface.hops.iter().any(|hop| hop.status == "this segment") => "reaches its own subnet".to_owned(),
         (Some(router), Some(source)) => format!("reaches the outside through {} as {source}", router_words(router)),
@@ -56,7 +61,8 @@ fn interface(interface: &InterfaceTrace) -> String {
             |tunnel| format!("leaves this host by a tunnel ({tunnel}): its router is on another one"),
         ),
     };
-    format!("{address}{on} {out}; {}.", inward(interface))
+    let (outward, back) = (limit(Direction::Outward), limit(Direction::Inward));
+    format!("{address}{on} {out}{outward}; {}{back}.", inward(interface))
 }
 
 /// The router as a tenant knows it, else where it lives.

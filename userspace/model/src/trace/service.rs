@@ -61,6 +61,7 @@ fn process(inventory: &Inventory<'_>, netns: NetnsId, names: &[&str]) -> Option<
 /// Metadata through the router: its namespace redirects the address to a proxy.
 fn by_router(way: &Way<'_, '_>) -> Option<Service> {
     let inventory = way.inventory;
+    let allowed = filter::lets_metadata_out(way);
     inventory.router_ports(way.nic).iter().find_map(|member| {
         let netns = member.device.netns;
         let redirect = filter::metadata_redirect(inventory, member.device)?;
@@ -70,9 +71,17 @@ fn by_router(way: &Way<'_, '_>) -> Option<Service> {
             netns: inventory.netns(netns),
             device: inventory.link(member.device).map(|link| link.name.clone()),
             addresses: vec![ipnet::IpNet::from(IpAddr::from(METADATA_ADDRESS))],
-            state: if process.is_some() { HopState::Ok } else { HopState::Unknown },
+            state: match (allowed, process.is_some()) {
+                (false, _) => HopState::Broken,
+                (true, true) => HopState::Ok,
+                (true, false) => HopState::Unknown,
+            },
             process,
-            note: format!("{}; {} packets", redirect.meaning, redirect.counters.packets),
+            note: if allowed {
+                format!("{}; {} packets", redirect.meaning, redirect.counters.packets)
+            } else {
+                "the port's security groups do not let requests for it out".to_owned()
+            },
         })
     })
 }

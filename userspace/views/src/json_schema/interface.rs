@@ -216,6 +216,8 @@ pub struct PublishedPort {
     pub container_port: u16,
     /// NAT rules that make it.
     pub rules: Vec<RuleDocument>,
+    /// Process that carries it where no rule does (`docker-proxy`).
+    pub process: Option<String>,
     /// Whether it is complete.
     pub state: State,
 }
@@ -228,6 +230,7 @@ impl From<&model::Publication> for PublishedPort {
             host_port: publication.port.host_port,
             container_port: publication.port.container_port,
             rules: published(&publication.rules),
+            process: publication.process.clone(),
             state: publication.state.into(),
         }
     }

@@ -53,7 +53,7 @@ fn network(page: &mut Page<'_>, interface: &InterfaceTrace) {
     things.extend(interface.physical_network.iter().map(|physical| format!("physical network {physical}")));
     things.extend(interface.vlan_tag.map(|tag| format!("tag {tag}")));
     if things.is_empty() {
-        things.push("unknown".to_owned());
+        things.push("none that Docker or Neutron knows of".to_owned());
     }
     page.field("network", &things);
 }
@@ -114,7 +114,9 @@ fn published_ports(page: &mut Page<'_>, interface: &InterfaceTrace) {
         };
         let arrow = page.glyph("→", "->");
         let leads = format!("{} {host} {arrow} {}", page.exact(&port.protocol), port.container_port);
-        stateful(page, "published", publication.state, &[leads, rules_counted(&publication.rules)]);
+        let by = publication.process.as_ref().map(|process| format!("by {}", page.say(process)));
+        let by = by.unwrap_or_else(|| rules_counted(&publication.rules));
+        stateful(page, "published", publication.state, &[leads, by]);
         listed_rules(page, &publication.rules);
     }
 }

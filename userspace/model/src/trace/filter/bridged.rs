@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// IP protocol number of TCP.
-const TCP: u8 = 6;
+pub(super) const TCP: u8 = 6;
 
 /// What these rules are to a tenant.
 const NAME: &str = "security groups";
@@ -37,12 +37,7 @@ pub(in crate::trace) fn at_host_device(way: &mut Way<'_, '_>, outer: LinkKey) {
     if !named {
         return;
     }
-    let any = Packet {
-        physdev_in: device(inventory, outer),
-        physdev_out: uplink(inventory, bridge, outer),
-        source_mac: way.nic.mac.map_or(Known::Unknown, Known::Is),
-        ..bridged(inventory, bridge, Packet::between(source(way), Address::Unknown))
-    };
+    let any = outgoing(way, bridge, outer);
     // What starts most connections: rules for DHCP, or for one peer, do not concern it.
     let usual = Packet { destination: Address::Outside, protocol: Known::Is(TCP), ..any.clone() };
     let whole = ask(inventory, outer.netns, Hook::Forward, any);
@@ -56,39 +51,45 @@ pub(in crate::trace) fn at_host_device(way: &mut Way<'_, '_>, outer: LinkKey) {
 /// The same for what comes in.
 pub(in crate::trace) fn inward_at_host_device(way: &Way<'_, '_>, outward: &Hop, path: &mut Path) {
     let inventory = way.inventory;
-    let Some(outer) = way.nic.outer else { return };
-    let Some(bridge) = inventory.linux_bridge(outer).filter(|bridge| called(inventory, *bridge)) else { return };
+    let Some((outer, bridge)) = filtered(way) else { return };
     // Filters of routing namespaces are asked with their router.
-    let here = outward.netns.as_ref().is_some_and(|netns| netns.id == outer.netns) && names_port(inventory, outer);
+    let here = outward.netns.as_ref().is_some_and(|netns| netns.id == outer.netns);
     if !here || way.legs.iter().any(|leg| leg.netns == outer.netns) {
         return;
     }
-    let packet = Packet {
-        physdev_in: uplink(inventory, bridge, outer),
-        physdev_out: device(inventory, outer),
-        ..bridged(inventory, bridge, Packet::between(Address::Outside, source(way)))
-    };
-    let walked = ask(inventory, outer.netns, Hook::Forward, packet.clone());
+    let packet = incoming(way, bridge, outer, Address::Outside);
+    let walked = ask(inventory, outer.netns, Hook::Forward, packet);
     let label = inventory.netns(outer.netns);
     let place = Place { netns: outer.netns, label: &label, name: NAME.to_owned(), what: "packets to the instance" };
     push_filter(path, inventory, &place, &walked);
-    let dies =
-        |packet: Packet| matches!(ask(inventory, outer.netns, Hook::Forward, packet).outcome, Outcome::Drop { .. });
-    let tcp = Packet { protocol: Known::Is(TCP), ..packet.clone() };
-    if !matches!(walked.outcome, Outcome::Drop { .. }) && dies(tcp) && dies(packet.echo_request()) {
-        let device = inventory.link(outer).map(|link| link.name.clone()).unwrap_or_default();
-        path.report(
-            finding(
-                Severity::Warning,
-                "security-group-denies",
-                device,
-                "no security group rule lets a TCP connection or a ping from outside in",
-            )
-            .seen("both die in the port's ingress chain, whatever the port and the source")
-            .verify(in_netns(inventory, outer.netns, "iptables-save -c"))
-            .fix("add an ingress rule to one of the port's security groups, if it is meant to be reached"),
-        );
+}
+
+/// A packet from the instance to anywhere, as it crosses the bridge.
+pub(super) fn outgoing(way: &Way<'_, '_>, bridge: LinkKey, outer: LinkKey) -> Packet {
+    let inventory = way.inventory;
+    Packet {
+        physdev_in: device(inventory, outer),
+        physdev_out: uplink(inventory, bridge, outer),
+        source_mac: way.nic.mac.map_or(Known::Unknown, Known::Is),
+        ..bridged(inventory, bridge, Packet::between(source(way), Address::Unknown))
     }
+}
+
+/// A packet to the instance, as it crosses the bridge.
+pub(super) fn incoming(way: &Way<'_, '_>, bridge: LinkKey, outer: LinkKey, from: Address) -> Packet {
+    let inventory = way.inventory;
+    Packet {
+        physdev_in: uplink(inventory, bridge, outer),
+        physdev_out: device(inventory, outer),
+        ..bridged(inventory, bridge, Packet::between(from, source(way)))
+    }
+}
+
+/// The host's end of a card with its bridge, where bridged packets meet rules that name it.
+pub(super) fn filtered(way: &Way<'_, '_>) -> Option<(LinkKey, LinkKey)> {
+    let outer = way.nic.outer.filter(|outer| names_port(way.inventory, *outer))?;
+    let bridge = way.inventory.linux_bridge(outer).filter(|bridge| called(way.inventory, *bridge))?;
+    Some((outer, bridge))
 }
 
 fn bridged(inventory: &Inventory<'_>, bridge: LinkKey, packet: Packet) -> Packet {

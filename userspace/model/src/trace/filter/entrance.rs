@@ -11,6 +11,9 @@ use crate::{
     trace::{FloatingIp, HopState, Publication, RuleRef, Severity, command::in_netns, outward::Way, path::finding},
 };
 
+/// Docker's own process for ports that no rule leads on.
+const PROXY: &str = "docker-proxy";
+
 /// What a client outside sends to.
 #[derive(Clone, Debug)]
 pub(in crate::trace) struct Targets {
@@ -162,7 +165,8 @@ pub(in crate::trace) fn publications(way: &mut Way<'_, '_>, instance: &Instance<
             way.path.findings.push(missing_dnat(inventory, host, port));
         }
         let rules = here.map(|step| rule_ref(inventory, host, step)).into_iter().collect();
-        found.push(Publication { port: port.clone(), rules, state });
+        let process = (here.is_none() && proxied).then(|| PROXY.to_owned());
+        found.push(Publication { port: port.clone(), rules, process, state });
     }
     found
 }
@@ -179,7 +183,7 @@ fn belongs(way: &Way<'_, '_>, instance: &Instance<'_>) -> bool {
 
 fn docker_proxy(inventory: &Inventory<'_>, host: NetnsId) -> bool {
     let processes = inventory.namespace(host).map_or(&[][..], |namespace| &namespace.processes);
-    processes.iter().any(|process| process.comm == "docker-proxy")
+    processes.iter().any(|process| process.comm == PROXY)
 }
 
 fn missing_dnat(inventory: &Inventory<'_>, host: NetnsId, port: &PublishedPort) -> crate::trace::Finding {
