@@ -23,6 +23,10 @@ const HOSTS: &[(&str, &[&str])] = &[
     ("neutron-ovs-compute-1", &["172.24.4.6", "instance-00000004", "172.24.4.8"]),
     // The router is on another host.
     ("neutron-ovs-compute-2", &["10.0.0.5"]),
+    // Security groups on a bridge between tap and Open vSwitch; a port whose groups let nobody in.
+    ("hybrid-compute-1", &["172.24.4.6", "instance-00000002"]),
+    // Published ports and a card plugged by hand; two networks; the network of another container.
+    ("docker-1", &["web-1", "api-1", "sidecar-1"]),
 ];
 
 /// How a text is looked at.
