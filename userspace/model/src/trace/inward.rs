@@ -29,7 +29,8 @@ pub(super) fn path(way: &Way<'_, '_>, floating: &[FloatingIp], published: &[Publ
                 if let Some(leg) = leg {
                     filter::routed_inward(way, leg, &mut targets, &mut path);
                 }
-                path.push(hop.clone());
+                // The note is the route out.
+                path.push(Hop { note: String::new(), ..hop.clone() });
             }
             HopKind::Patch => path.push(other_way(hop)),
             HopKind::Instance
