@@ -1,0 +1,221 @@
+//! Layer 2 of the way out: Linux bridges and Open vSwitch, as far as the router or the wire.
+
+use std::net::IpAddr;
+
+use super::Way;
+use crate::{
+    id::{LinkKey, Mac, NetnsId},
+    inventory::{PortPlace, Role},
+    trace::{
+        Direction, Hop, HopKind, HopState, Severity,
+        command::quote,
+        filter,
+        path::{Path, finding},
+        switching,
+    },
+};
+
+impl<'a> Way<'_, 'a> {
+    pub(super) fn through_linux_bridge(&mut self, bridge: LinkKey, from: LinkKey) {
+        filter::linux_bridge(self, bridge, from);
+        let own = self.inventory.addresses(bridge);
+        // Behind a per-port bridge the segment goes on in Open vSwitch.
+        if self.default_route_elsewhere() && self.nic.port.is_none() {
+            self.end_of_segment(Some(bridge.netns));
+            return;
+        }
+        let gateway_here = self.gateway.map_or(!own.is_empty(), |gateway| own.iter().any(|net| net.addr() == gateway));
+        if gateway_here {
+            self.route_in(bridge);
+            return;
+        }
+        let Some(uplink) = self.bridge_uplink(bridge, from) else {
+            let name = self.inventory.link(bridge).map_or("the bridge", |link| &link.name).to_owned();
+            self.path.report(
+                finding(
+                    Severity::Warning,
+                    "bridge-without-uplink",
+                    &name,
+                    format!("{name} has no way out: no address of its own and no port that leads on"),
+                )
+                .seen("no other port is a physical device, a VLAN, or a veth to another bridge")
+                .verify(format!("bridge link show; ip -d link show master {}", quote(&name))),
+            );
+            return;
+        };
+        if let Some(peer) = self.inventory.peer(uplink) {
+            self.path.device(self.inventory, HopKind::Veth, uplink);
+            self.path.device(self.inventory, HopKind::Veth, peer);
+            self.enter_device(peer);
+        } else {
+            self.path.device(self.inventory, HopKind::Uplink, uplink);
+            self.leave(None);
+        }
+    }
+
+    /// Whether the instance's default route is known to leave by another card, or by none, and nothing that comes in from
+    /// outside makes it answer by this one.
+    pub(super) fn default_route_elsewhere(&self) -> bool {
+        let entered = self.routed || !self.inventory.floating_ips(self.nic).is_empty();
+        self.nic.inner.is_some() && self.gateway.is_none() && !entered
+    }
+
+    /// The instance's default route leaves by another card: by this one it reaches its own subnet.
+    pub(super) fn end_of_segment(&mut self, netns: Option<NetnsId>) {
+        let subnet = self.nic.addresses.first().map_or_else(|| "the segment".to_owned(), |net| net.trunc().to_string());
+        self.path.push(Hop {
+            kind: HopKind::NextHop,
+            name: subnet,
+            netns: netns.map(|netns| self.inventory.netns(netns)),
+            state: HopState::Ok,
+            status: "this segment".to_owned(),
+            note: "the default route does not leave by this card: it reaches its own subnet".to_owned(),
+            ..Hop::default()
+        });
+    }
+
+    /// The port of a Linux bridge that leads on: where the bridge learned the gateway, else the only one that is no
+    /// instance's.
+    pub(super) fn bridge_uplink(&self, bridge: LinkKey, from: LinkKey) -> Option<LinkKey> {
+        let inventory = self.inventory;
+        let instances: Vec<_> =
+            inventory.instances.iter().flat_map(|instance| &instance.nics).filter_map(|nic| nic.outer).collect();
+        let leads_on = |key: &LinkKey| *key != from && !instances.contains(key);
+        let learned = self.gateway_mac().and_then(|mac| {
+            let fdb = &inventory.network(bridge.netns)?.fdb;
+            let entry = fdb.iter().find(|entry| entry.mac == mac && entry.master == Some(bridge.ifindex))?;
+            Some(LinkKey { netns: bridge.netns, ifindex: entry.ifindex })
+        });
+        learned.filter(leads_on).or_else(|| inventory.bridge_ports(bridge).map(|(key, _)| key).find(leads_on))
+    }
+
+    pub(super) fn gateway_mac(&self) -> Option<Mac> {
+        let neighbours = &self.inventory.network(self.nic.inner?.netns)?.neighbours;
+        neighbours.iter().find(|entry| Some(entry.address) == self.gateway)?.mac
+    }
+
+    /// Goes on from the instance's port of an Open vSwitch bridge: to the router on this host, or out by patch or tunnel.
+    pub(super) fn enter_port(&mut self, port: &PortPlace<'a>) {
+        switching::port(&mut self.path, self.inventory, port);
+        self.path.ovs_bridge(self.inventory, port);
+        self.other_hosts(port);
+        let segment = self.inventory.segment(port);
+        let holds_gateway = |device: LinkKey| {
+            self.gateway.is_some_and(|gateway| self.inventory.addresses(device).iter().any(|net| net.addr() == gateway))
+        };
+        let is_router = |device: LinkKey| matches!(self.inventory.role(device.netns), Role::Router(_));
+        let router = segment
+            .iter()
+            .find(|member| holds_gateway(member.device))
+            // A guest's default route cannot be seen from here; then the network's router is taken for it.
+            .or_else(|| segment.iter().find(|member| self.gateway.is_none() && is_router(member.device)));
+        match router {
+            Some(member) if self.default_route_elsewhere() => {
+                self.router = self.router_of(member.device);
+                self.end_of_segment(port.switch.netns);
+            }
+            Some(member) => {
+                switching::port(&mut self.path, self.inventory, &member.port);
+                self.path.device(self.inventory, HopKind::RouterPort, member.device);
+                self.mtu_step(member.device);
+                self.route_in(member.device);
+            }
+            None => self.leave_switch(port, None),
+        }
+    }
+
+    /// The tunnels to the same network on other hosts, beside the way out.
+    pub(super) fn other_hosts(&mut self, port: &PortPlace<'a>) {
+        if self.inventory.segment(port).is_empty() || !self.lateral.hops.is_empty() {
+            return;
+        }
+        let Some(patch) = switching::way_out(self.inventory, port) else { return };
+        let Some(far) = self.inventory.ports().patch_peer(&patch) else { return };
+        if self.inventory.ports().on(far.bridge).any(|port| port.is_tunnel()) {
+            switching::patch(&mut self.lateral, self.inventory, &patch);
+            self.lateral.ovs_bridge(self.inventory, &far);
+            switching::tunnels(&mut self.lateral, self.inventory, &far, &switching::network_words(port));
+        }
+    }
+
+    /// Leaves a bridge of Open vSwitch towards the outside: by a patch port and the next bridge's NIC or tunnel.
+    pub(super) fn leave_switch(&mut self, port: &PortPlace<'a>, neighbour: Option<(NetnsId, IpAddr)>) {
+        if !self.spend() {
+            return;
+        }
+        // A bridge that has its own NIC or is the host's own end needs no patch.
+        if self.leave_by_nic(port, neighbour) {
+            return;
+        }
+        let Some(patch) = switching::way_out(self.inventory, port) else {
+            self.stop(format!("no port of {} leads out of this host for this network", port.bridge.name));
+            return;
+        };
+        let Some(far) = switching::patch(&mut self.path, self.inventory, &patch) else { return };
+        self.path.ovs_bridge(self.inventory, &far);
+        if self.inventory.ports().on(far.bridge).any(|port| port.is_tunnel()) {
+            self.lateral = Path::new(Direction::Lateral);
+            switching::tunnels(&mut self.path, self.inventory, &far, &switching::network_words(port));
+            self.path.push(Hop {
+                kind: HopKind::NextHop,
+                name: self.gateway.map_or_else(|| "another host".to_owned(), |gateway| gateway.to_string()),
+                state: HopState::Unknown,
+                status: "other host".to_owned(),
+                note: "the router of this network is on another host: trace on from there".to_owned(),
+                ..Hop::default()
+            });
+        } else if !self.leave_by_nic(&far, neighbour) {
+            self.no_uplink(&far);
+        }
+    }
+
+    pub(super) fn no_uplink(&mut self, port: &PortPlace<'a>) {
+        let bridge = &port.bridge.name;
+        self.path.report(
+            finding(
+                Severity::Warning,
+                "bridge-without-uplink",
+                bridge,
+                format!("{bridge} has no NIC and no address: nothing leaves the host by it"),
+            )
+            .seen("no port of the bridge is a device of the host, and the bridge's own device has no address")
+            .verify(format!("ovs-vsctl list-ports {}", quote(bridge)))
+            .fix(format!("ovs-vsctl add-port {} <NIC>", quote(bridge))),
+        );
+    }
+
+    /// Leaves by a NIC that is a port of this bridge, or by the bridge's own device where the host itself is outside.
+    pub(super) fn leave_by_nic(&mut self, port: &PortPlace<'a>, neighbour: Option<(NetnsId, IpAddr)>) -> bool {
+        let inventory = self.inventory;
+        let nic = inventory.ports().on(port.bridge).find_map(|other| {
+            let plain = other.interface.kind.is_empty() || other.interface.kind == "system";
+            let foreign = !other.interface.external_ids.contains_key("iface-id") && !other.is(port);
+            let device = inventory.device(&other)?;
+            // The peer of an instance's veth is inside the instance; a NIC's wire end cannot be seen from here.
+            let wire = inventory.peer(device).is_none();
+            (plain && foreign && wire).then_some(device)
+        });
+        if let Some(nic) = nic {
+            self.path.device(inventory, HopKind::Uplink, nic);
+            self.leave(neighbour);
+            return true;
+        }
+        let local = port.switch.netns.and_then(|netns| inventory.link_named(netns, &port.bridge.name));
+        let Some(local) = local.filter(|local| !inventory.addresses(*local).is_empty()) else { return false };
+        self.path.device(inventory, HopKind::Uplink, local);
+        if let Some((_, address)) = neighbour.filter(|(_, address)| inventory.holder(local.netns, *address).is_some()) {
+            self.path.push(Hop {
+                kind: HopKind::NextHop,
+                name: address.to_string(),
+                netns: Some(inventory.netns(local.netns)),
+                state: HopState::Ok,
+                status: "this host".to_owned(),
+                note: "the host itself is the gateway".to_owned(),
+                ..Hop::default()
+            });
+        } else {
+            self.leave(neighbour);
+        }
+        true
+    }
+}
