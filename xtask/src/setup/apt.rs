@@ -1,6 +1,6 @@
 //! Installs packages with apt, without starting the daemons in them.
 
-use std::process::Command;
+use std::{io, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -28,7 +28,6 @@ else
     echo "no daemon is started: $guard forbids it until the installation is over"
 fi
 export DEBIAN_FRONTEND=noninteractive
-apt-get update || echo "the package lists could not all be refreshed; going on with what there is"
 apt-get install --yes --no-install-recommends "$@"
 "#;
 
@@ -37,6 +36,10 @@ pub(super) fn install(needs: &[&Need]) -> Result<()> {
     if command::find("apt-get").is_none() {
         bail!("this machine has no apt-get; install what is listed above by its own package manager");
     }
+    if let Err(error) = command::run(as_root("apt-get")?.arg("update").stdout(io::stderr())) {
+        eprintln!("the package lists could not all be refreshed ({error}); going on with what there is");
+    }
+    // Only now: which package has a program can depend on the lists.
     let mut packages: Vec<_> = needs.iter().flat_map(|need| need.packages()).copied().collect();
     packages.sort_unstable();
     packages.dedup();
