@@ -82,7 +82,7 @@ pub(crate) const NEEDS: &[Need] = &[
         build: true,
     },
     Need::lab(
-        &["ovs-vswitchd", "ovsdb-server", "ovs-vsctl", "ovs-ofctl", "ovs-appctl"],
+        &["ovs-vswitchd", "ovsdb-server", "ovsdb-tool", "ovs-vsctl", "ovs-ofctl", "ovs-dpctl", "ovs-appctl"],
         &[&["openvswitch-switch"]],
         "the lab's virtual switch",
     ),
@@ -91,7 +91,7 @@ pub(crate) const NEEDS: &[Need] = &[
     Need::lab(&["docker"], &[&["docker-cli"], &["docker.io"]], "starts the lab's instances"),
     Need::lab(&["dnsmasq"], &[&["dnsmasq-base"]], "the DHCP server of the lab's networks"),
     Need::lab(
-        &["iptables", "iptables-save", "iptables-legacy-save", "ip6tables-save"],
+        &["iptables", "iptables-save", "iptables-restore", "iptables-legacy-save", "ip6tables-save"],
         &[&["iptables"]],
         "the lab's NAT and security-group rules, and reading them",
     ),
@@ -109,7 +109,8 @@ pub(crate) const NEEDS: &[Need] = &[
     Need::lab(&["ping"], &[&["iputils-ping"]], "traffic between the lab's instances"),
     Need::lab(&["arping"], &[&["iputils-arping"]], "announces the lab's floating IPs"),
     Need::lab(&["tcpdump"], &[&["tcpdump"]], "what really is on the wire, for comparison"),
-    Need::lab(&["nsenter", "unshare"], &[&["util-linux"]], "enters and makes the lab's namespaces"),
+    Need::lab(&["nsenter", "unshare", "setpriv"], &[&["util-linux"]], "enters and makes the lab's namespaces"),
+    Need::lab(&["sysctl"], &[&["procps"]], "the lab's forwarding settings"),
     Need::lab(&["modprobe"], &[&["kmod"]], "loads the kernel's openvswitch where it is a module"),
     Need::lab(&["dot"], &[&["graphviz"]], "checks the DOT output"),
     Need::lab(&["tmux"], &[&["tmux"]], "a terminal for the tests of what is drawn"),
