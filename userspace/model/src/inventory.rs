@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use ipnet::IpNet;
 
 use crate::{
-    fact::{LinkFact, NamespaceFact, NetworkFact, ProgramFact, RulesetFact, SysctlFact},
+    fact::{LinkFact, NamespaceFact, NetworkFact, ProgramFact, RulesetFact, SourceKind, SysctlFact},
     id::{LinkKey, NetnsId},
     netfilter::Ruleset,
     snapshot::Snapshot,
@@ -130,6 +130,12 @@ impl<'a> Inventory<'a> {
     /// What rtnetlink said of a namespace.
     pub fn network(&self, netns: NetnsId) -> Option<&'a NetworkFact> {
         self.networks.get(&netns).copied()
+    }
+
+    /// Whether a source could not read something that concerns a namespace: what is missing there may exist all the same.
+    pub fn unread(&self, source: SourceKind, netns: NetnsId) -> bool {
+        let mut gaps = self.snapshot.facts.gaps();
+        gaps.any(|gap| gap.source == source && !gap.absent && gap.netns.is_none_or(|of| of == netns))
     }
 
     /// How a namespace was found, and the processes in it.

@@ -57,7 +57,7 @@ impl Host {
         self.facts.networks.push(NetworkFact {
             netns: id,
             nsids: BTreeMap::new(),
-            links: vec![],
+            links: vec![LinkFact { ifindex: IfIndex(1), name: "lo".to_owned(), loopback: true, ..LinkFact::default() }],
             neighbours: vec![],
             routes: vec![],
             rules: vec![lookup(32766, MAIN)],
@@ -86,7 +86,7 @@ impl Host {
     /// A link of a kind that is up; `None` is a physical device.
     pub(crate) fn link(&mut self, netns: NetnsId, name: &str, kind: Option<&str>) -> LinkKey {
         let links = &mut self.network(netns).links;
-        let ifindex = IfIndex(u32::try_from(links.len()).unwrap() + 2);
+        let ifindex = IfIndex(u32::try_from(links.len()).unwrap() + 1);
         links.push(LinkFact {
             ifindex,
             name: name.to_owned(),

@@ -193,7 +193,9 @@ fn a_card_behind_a_hybrid_plug_has_the_port_at_the_far_end_of_its_bridge() {
 #[test]
 fn a_segment_is_a_bridge_and_a_vlan_and_the_dead_vlan_is_none() {
     let mut host = Host::new();
-    for (name, tag) in [("a", Some(1)), ("b", Some(1)), ("c", Some(2)), ("d", Some(4095)), ("e", Some(4095)), ("f", None)] {
+    for (name, tag) in
+        [("a", Some(1)), ("b", Some(1)), ("c", Some(2)), ("d", Some(4095)), ("e", Some(4095)), ("f", None)]
+    {
         host.link(host.id, name, Some("tun"));
         host.ovs("br-int", name, "").tag = tag;
     }
@@ -300,7 +302,7 @@ fn a_guests_addresses_are_those_its_own_segment_learned() {
     for (netns, address) in [(mine, "10.0.0.5"), (other, "10.9.9.9"), (mine, "fe80::1")] {
         let NetworkFact { links, neighbours, .. } = host.network(netns);
         neighbours.push(NeighbourFact {
-            ifindex: links[0].ifindex,
+            ifindex: links[1].ifindex,
             address: address.parse().unwrap(),
             mac: Some(mac(MAC)),
             state: "REACHABLE".to_owned(),
