@@ -215,7 +215,7 @@ impl Host {
         self.facts.containers.push(ContainerFact {
             source: SourceKind::Docker,
             runtime: Runtime::Docker,
-            id: format!("{number:064x}"),
+            id: format!("{number:012x}{:052x}", 0),
             name: Some(name.to_owned()),
             hostname: None,
             image: None,
