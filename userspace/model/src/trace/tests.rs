@@ -361,3 +361,27 @@ fn what_comes_in_is_filtered_even_where_nothing_filters_what_goes_out() {
     let trace = hybrid(lets).trace("web-1");
     assert!(!codes(&trace).contains(&"filter-drop"), "{:#?}", trace.findings);
 }
+
+/// A card whose network has a DHCP namespace on this host, in which no process was seen.
+fn dhcp(host: &mut Host) {
+    plugged(host, "vxlan");
+    let netns = host.netns(&["qdhcp-5c1b2a3d-0000-4000-8000-000000000001"]);
+    let port = host.link(netns, "tap9", Some("tun"));
+    host.address(port, "10.0.0.3/24");
+    host.ovs("br-int", "tap9", "internal").tag = Some(1);
+}
+
+#[test]
+fn dhcp_is_silent_only_where_its_processes_could_be_seen() {
+    let mut host = Host::new();
+    dhcp(&mut host);
+    let trace = host.trace("web-1");
+    assert!(codes(&trace).contains(&"dhcp-silent"), "{:#?}", trace.findings);
+    assert_eq!(trace.interfaces[0].dhcp.as_ref().map(|dhcp| dhcp.state), Some(HopState::Broken));
+    let mut host = Host::new();
+    dhcp(&mut host);
+    host.gap(SourceKind::Netns, None);
+    let trace = host.trace("web-1");
+    assert!(!codes(&trace).contains(&"dhcp-silent"), "{:#?}", trace.findings);
+    assert_eq!(trace.interfaces[0].dhcp.as_ref().map(|dhcp| dhcp.state), Some(HopState::Unknown));
+}
