@@ -170,14 +170,4 @@ fn unresolved(inventory: &Inventory<'_>, query: &str, ambiguous: bool, hits: &[(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::distance;
-
-    #[test]
-    fn distance_counts_edits_up_to_two() {
-        assert_eq!(distance("web-1", "web-1"), 0);
-        assert_eq!(distance("web-1", "wbe-1"), 2);
-        assert_eq!(distance("web-1", "web1"), 1);
-        assert_eq!(distance("web-1", "database"), 3);
-    }
-}
+mod tests;

@@ -28,7 +28,7 @@ mod groups;
 mod routed;
 
 pub(super) use bridged::{at_host_device, inward_at_host_device, linux_bridge};
-pub(super) use entrance::{Targets, floating_ips, publications};
+pub(super) use entrance::{Targets, floating_ips, once, publications};
 pub(super) use groups::{lets_metadata_out, lets_nobody_in};
 pub(super) use routed::{routed, routed_inward};
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{HopState, Service, Severity, command::in_netns, filter, outward::Way, path::finding};
 use crate::{
-    fact::METADATA_ADDRESS,
+    fact::{METADATA_ADDRESS, SourceKind},
     id::NetnsId,
     inventory::{Inventory, neighbourhood::Member},
 };
@@ -21,7 +21,7 @@ pub(super) fn find(way: &mut Way<'_, '_>) -> (Option<Service>, Option<Service>) 
 fn dhcp(way: &mut Way<'_, '_>, member: &Member<'_>) -> Service {
     let inventory = way.inventory;
     let service = service(inventory, member, &["dnsmasq"], "answers DHCP and DNS on this network");
-    if service.process.is_none() {
+    if service.process.is_none() && !blind(inventory, member.device.netns) {
         let label = &service.netns.label;
         way.lateral.findings.push(
             finding(
@@ -46,10 +46,19 @@ fn service(inventory: &Inventory<'_>, member: &Member<'_>, names: &[&str], note:
         netns: inventory.netns(member.device.netns),
         device: link.map(|link| link.name.clone()),
         addresses: inventory.addresses(member.device),
-        state: if process.is_some() && up { HopState::Ok } else { HopState::Broken },
+        state: match (up, process.is_some()) {
+            (true, true) => HopState::Ok,
+            (true, false) if blind(inventory, member.device.netns) => HopState::Unknown,
+            (true | false, _) => HopState::Broken,
+        },
         process,
         note: note.to_owned(),
     }
+}
+
+/// Whether processes may run in a namespace that could not be seen there: `/proc/<pid>/ns/net` takes `CAP_SYS_PTRACE`.
+fn blind(inventory: &Inventory<'_>, netns: NetnsId) -> bool {
+    inventory.unread(SourceKind::Netns, netns)
 }
 
 fn process(inventory: &Inventory<'_>, netns: NetnsId, names: &[&str]) -> Option<String> {

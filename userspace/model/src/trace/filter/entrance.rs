@@ -1,13 +1,13 @@
 //! Floating IPs and published ports: how the outside comes in.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{ask, rule_ref};
 use crate::{
     fact::PublishedPort,
     id::NetnsId,
     inventory::{Instance, Inventory, Role},
-    netfilter::{Address, Effect, Hook, Known, Packet, Step},
+    netfilter::{Address, Effect, Hook, Known, Packet, Step, Walk},
     trace::{FloatingIp, HopState, Publication, RuleRef, Severity, command::in_netns, outward::Way, path::finding},
 };
 
@@ -26,11 +26,12 @@ pub(in crate::trace) struct Targets {
 }
 
 impl Targets {
-    /// The working ways in; the packet that is walked goes to the first.
+    /// The ways in from outside; the packet that is walked goes to the first. A port published on loopback is none.
     pub(in crate::trace) fn of(floating: &[FloatingIp], published: &[Publication]) -> Self {
         let published_by_process = published.first().is_some_and(|publication| publication.process.is_some());
         let floating: Vec<_> = floating.iter().map(|floating| floating.address).collect();
-        let published: Vec<_> = published.iter().map(|publication| publication.port.clone()).collect();
+        let open = published.iter().filter(|publication| !publication.port.host_address.is_loopback());
+        let published: Vec<_> = open.map(|publication| publication.port.clone()).collect();
         let now = match (floating.first(), published.first()) {
             (Some(address), _) => Packet::between(Address::Outside, Address::Is(*address)),
             (None, Some(port)) => to_host(port),
@@ -49,10 +50,8 @@ impl Targets {
     pub(in crate::trace) fn words(&self) -> String {
         let addresses = self.floating.iter().map(|address| format!("floating IP {address}"));
         let ports = self.published.iter().map(|port| format!("host port {}/{}", port.host_port, port.protocol));
-        let mut words: Vec<String> = addresses.chain(ports).collect();
         // A port published on IPv4 and IPv6 alike is one way in.
-        words.dedup();
-        words.join(", ")
+        once(addresses.chain(ports)).join(", ")
     }
 
     /// Whether a namespace may let a packet through as it is: it was translated before, a process carries it on, or the
@@ -73,6 +72,24 @@ impl Targets {
         let (destination, destination_port) = (packet.destination, packet.destination_port);
         self.now = Packet { destination, destination_port, to_local: Known::Is(false), ..self.now.clone() };
     }
+}
+
+/// Words in their order, each once.
+pub(in crate::trace) fn once(words: impl Iterator<Item = String>) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    words.filter(|word| seen.insert(word.clone())).collect()
+}
+
+/// The rules that a client of a published port meets. A packet to loopback can only come from the host itself: the kernel
+/// drops one from outside as a martian (RFC 1122, section 3.2.1.3), and Docker 28 adds rules in `raw` that do the same.
+fn lead_on(inventory: &Inventory<'_>, host: NetnsId, port: &PublishedPort) -> Walk {
+    let packet = to_host(port);
+    if port.host_address.is_loopback() {
+        let itself = Address::Is(port.host_address);
+        let packet = Packet { source: itself, in_device: Known::Absent, out_device: Known::Is("lo".into()), ..packet };
+        return ask(inventory, host, Hook::Output, packet);
+    }
+    ask(inventory, host, Hook::Prerouting, packet)
 }
 
 /// A packet from outside to a published port of the host.
@@ -158,7 +175,7 @@ pub(in crate::trace) fn publications(way: &mut Way<'_, '_>, instance: &Instance<
     let Some(host) = inventory.host else { return Vec::new() };
     let mut found = Vec::new();
     for port in instance.published {
-        let walked = ask(inventory, host, Hook::Prerouting, to_host(port));
+        let walked = lead_on(inventory, host, port);
         let translation: Vec<&Step> =
             walked.steps.iter().filter(|step| matches!(step.effect, Effect::Dnat(..))).collect();
         let here = translation.iter().find(|step| leads_to(step, way));
@@ -208,7 +225,11 @@ fn missing_dnat(inventory: &Inventory<'_>, host: NetnsId, port: &PublishedPort) 
         &name,
         format!("no rule of the host leads port {name} to the container, and no docker-proxy serves it"),
     )
-    .seen("no DNAT matches it at PREROUTING")
+    .seen(if port.host_address.is_loopback() {
+        "no DNAT matches it at OUTPUT"
+    } else {
+        "no DNAT matches it at PREROUTING"
+    })
     .verify(in_netns(inventory, host, save))
     .fix("restart dockerd: something removed its rules, firewalld or a flush")
 }

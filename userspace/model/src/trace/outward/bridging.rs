@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::Way;
+use super::{DefaultRoute, Way};
 use crate::{
     id::{LinkKey, Mac, NetnsId},
     inventory::{PortPlace, Role, switch::DEAD_VLAN},
@@ -10,7 +10,7 @@ use crate::{
         Direction, Hop, HopKind, HopState, Severity,
         command::quote,
         filter,
-        path::{Path, finding},
+        path::{Path, SEGMENT, finding},
         switching,
     },
 };
@@ -57,7 +57,7 @@ impl<'a> Way<'_, 'a> {
     /// outside makes it answer by this one.
     pub(super) fn default_route_elsewhere(&self) -> bool {
         let entered = self.routed || !self.inventory.floating_ips(self.nic).is_empty();
-        self.nic.inner.is_some() && self.gateway.is_none() && !entered
+        self.default_route == DefaultRoute::Elsewhere && !entered
     }
 
     /// The instance's default route leaves by another card: by this one it reaches its own subnet.
@@ -68,7 +68,7 @@ impl<'a> Way<'_, 'a> {
             name: subnet,
             netns: netns.map(|netns| self.inventory.netns(netns)),
             state: HopState::Ok,
-            status: "this segment".to_owned(),
+            status: SEGMENT.to_owned(),
             note: "the default route does not leave by this card: it reaches its own subnet".to_owned(),
             ..Hop::default()
         });
@@ -90,8 +90,9 @@ impl<'a> Way<'_, 'a> {
     }
 
     pub(super) fn gateway_mac(&self) -> Option<Mac> {
-        let neighbours = &self.inventory.network(self.nic.inner?.netns)?.neighbours;
-        neighbours.iter().find(|entry| Some(entry.address) == self.gateway)?.mac
+        let inner = self.nic.inner?;
+        let mut neighbours = self.inventory.network(inner.netns)?.neighbours.iter();
+        neighbours.find(|entry| entry.ifindex == inner.ifindex && Some(entry.address) == self.gateway)?.mac
     }
 
     /// Goes on from the instance's port of an Open vSwitch bridge: to the router on this host, or out by patch or tunnel.
@@ -143,7 +144,7 @@ impl<'a> Way<'_, 'a> {
     }
 
     /// Leaves a bridge of Open vSwitch towards the outside: by a patch port and the next bridge's NIC or tunnel.
-    pub(super) fn leave_switch(&mut self, port: &PortPlace<'a>, neighbour: Option<(NetnsId, IpAddr)>) {
+    pub(super) fn leave_switch(&mut self, port: &PortPlace<'a>, neighbour: Option<(LinkKey, IpAddr)>) {
         if !self.spend() {
             return;
         }
@@ -189,7 +190,7 @@ impl<'a> Way<'_, 'a> {
     }
 
     /// Leaves by a NIC that is a port of this bridge, or by the bridge's own device where the host itself is outside.
-    pub(super) fn leave_by_nic(&mut self, port: &PortPlace<'a>, neighbour: Option<(NetnsId, IpAddr)>) -> bool {
+    pub(super) fn leave_by_nic(&mut self, port: &PortPlace<'a>, neighbour: Option<(LinkKey, IpAddr)>) -> bool {
         let inventory = self.inventory;
         let nic = inventory.ports().on(port.bridge).find_map(|other| {
             let plain = other.interface.kind.is_empty() || other.interface.kind == "system";

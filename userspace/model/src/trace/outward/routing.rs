@@ -53,7 +53,7 @@ impl Way<'_, '_> {
             );
         }
         filter::routed(self, inside, outside);
-        let neighbour = answer.neighbour(None).map(|address| (netns, address));
+        let neighbour = answer.neighbour(None).map(|address| (outside, address));
         self.leave_by(outside, neighbour);
     }
 
@@ -135,7 +135,7 @@ impl Way<'_, '_> {
     }
 
     /// Leaves a routing namespace by one of its devices.
-    pub(super) fn leave_by(&mut self, outside: LinkKey, neighbour: Option<(NetnsId, IpAddr)>) {
+    pub(super) fn leave_by(&mut self, outside: LinkKey, neighbour: Option<(LinkKey, IpAddr)>) {
         let inventory = self.inventory;
         if let Some(port) = inventory.port_of(outside) {
             self.path.device(inventory, HopKind::RouterPort, outside);
