@@ -21,7 +21,8 @@ pub fn explain(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Trace {
         interfaces.push(interface);
         findings.extend(found);
     }
-    findings.sort_by_key(|finding| finding.severity);
+    // A lost carrier is what the fault at the other end of a link looks like: it comes after the fault itself.
+    findings.sort_by_key(|finding| (finding.severity, finding.code == "no-carrier"));
     // The paths of two cards may meet the same fault.
     let mut seen = Vec::new();
     findings.retain(|finding| {
@@ -122,6 +123,7 @@ fn host_addresses(inventory: &Inventory<'_>, netns: NetnsId) -> String {
 fn interface(inventory: &Inventory<'_>, instance: &Instance<'_>, nic: &Nic<'_>) -> (InterfaceTrace, Vec<Finding>) {
     let mut way = Way::new(inventory, nic, docker_network(inventory, instance, nic).is_some());
     inside::hops(&mut way.path, inventory, instance, nic);
+    filter::lets_out(&mut way);
     way.follow();
     let network = nic.port.as_ref().map(crate::inventory::PortPlace::network).unwrap_or_default();
     let docker = docker_network(inventory, instance, nic);

@@ -37,9 +37,12 @@ pub(super) fn path(way: &Way<'_, '_>, floating: &[FloatingIp], published: &[Publ
                     break;
                 }
             }
+            HopKind::InnerDevice => {
+                path.push(hop.clone());
+                filter::lets_in(way, &mut path);
+            }
             HopKind::Patch => path.push(other_way(hop)),
             HopKind::Instance
-            | HopKind::InnerDevice
             | HopKind::LinuxBridge
             | HopKind::Veth
             | HopKind::OvsPort

@@ -115,7 +115,8 @@ impl<'i, 'a> Way<'i, 'a> {
                 self.default_route = DefaultRoute::Here;
             }
             Ok(_) => {}
-            Err(NoRoute::Unknown) => self.default_route = DefaultRoute::Unknown,
+            // A dead route is there; that its link is down is said of the link.
+            Err(NoRoute::Unknown | NoRoute::Dead) => self.default_route = DefaultRoute::Unknown,
             Err(reason) => {
                 let elsewhere = self.inventory.links_in(inner.netns).filter(|(_, link)| !link.loopback).count() > 1;
                 let severity = if elsewhere { Severity::Info } else { Severity::Error };
@@ -128,9 +129,10 @@ impl<'i, 'a> Way<'i, 'a> {
                         "the instance has no default route: it reaches only its own subnet",
                     )
                     .seen(match reason {
-                        NoRoute::None | NoRoute::Unknown => "no route to 0.0.0.0/0 or ::/0 in its namespace".to_owned(),
-                        NoRoute::Refused(kind) => format!("its default route is of kind {kind}"),
-                        NoRoute::Dead => "its default route's link is down".to_owned(),
+                        NoRoute::Refused(kind) => format!("a route or a policy rule of kind {kind} is in the way"),
+                        NoRoute::None | NoRoute::Unknown | NoRoute::Dead => {
+                            "no route to 0.0.0.0/0 or ::/0 in its namespace".to_owned()
+                        }
                     })
                     .verify(in_netns(self.inventory, inner.netns, "ip route show table all"))
                     .fix("give the subnet a gateway and plug the port again, or add the route inside"),

@@ -225,5 +225,7 @@ impl Path {
 }
 
 fn bridge_note(port: &PortPlace<'_>) -> String {
-    if port.bridge.mirrors > 0 { format!("{} mirror(s)", port.bridge.mirrors) } else { String::new() }
+    // What the flows do is asked of the switch itself (`ofproto/trace`), not guessed from the database.
+    let mirrors = if port.bridge.mirrors > 0 { format!(", {} mirror(s)", port.bridge.mirrors) } else { String::new() };
+    format!("flows not read{mirrors}")
 }

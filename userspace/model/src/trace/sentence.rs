@@ -1,6 +1,9 @@
 //! The whole answer in one sentence, in the tenant's words.
 
-use super::{Direction, Finding, HopKind, HopState, InterfaceTrace, Router, Severity, Verdict, filter::once};
+use super::{
+    Direction, Finding, HopKind, HopState, InterfaceTrace, Router, Severity, Verdict,
+    filter::{once, port_words},
+};
 use crate::inventory::Instance;
 
 /// Composes the sentence.
@@ -99,15 +102,15 @@ fn inward(interface: &InterfaceTrace) -> String {
         .published_ports
         .iter()
         .filter(|publication| publication.works() && !publication.port.host_address.is_loopback())
-        .map(|publication| format!("{}/{}", publication.port.host_port, publication.port.protocol));
+        .map(|publication| port_words(&publication.port));
     // A port published on IPv4 and on IPv6 is one way in to whoever reads a sentence.
     let published = once(published);
     match (&floating[..], &published[..]) {
         ([], []) => without_translation(interface),
-        ([], ports) => format!("the outside reaches it by the host's port {}", ports.join(", ")),
+        ([], ports) => format!("the outside reaches it by {}", ports.join(", ")),
         (addresses, []) => format!("the outside reaches it by floating IP {}", addresses.join(", ")),
         (addresses, ports) => {
-            format!("the outside reaches it by floating IP {} and port {}", addresses.join(", "), ports.join(", "))
+            format!("the outside reaches it by floating IP {} and {}", addresses.join(", "), ports.join(", "))
         }
     }
 }

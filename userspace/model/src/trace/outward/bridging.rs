@@ -8,7 +8,7 @@ use crate::{
     inventory::{PortPlace, Role, switch::DEAD_VLAN},
     trace::{
         Direction, Hop, HopKind, HopState, Severity,
-        command::quote,
+        command::{in_netns, quote},
         filter,
         path::{Path, SEGMENT, finding},
         switching,
@@ -99,6 +99,11 @@ impl<'a> Way<'_, 'a> {
     pub(super) fn enter_port(&mut self, port: &PortPlace<'a>) {
         switching::port(&mut self.path, self.inventory, port);
         self.path.ovs_bridge(self.inventory, port);
+        if let Some((near, parent)) = self.inventory.ports().trunk_parent(port) {
+            switching::patch(&mut self.path, self.inventory, &near);
+            self.enter_port(&parent);
+            return;
+        }
         if port.port.tag.is_none_or(|tag| tag == DEAD_VLAN) && port.port_id().is_some() {
             self.stop("frames of this port go no further: it is not wired to its network");
             return;
@@ -125,8 +130,37 @@ impl<'a> Way<'_, 'a> {
                 self.mtu_step(member.device);
                 self.route_in(member.device);
             }
-            None => self.leave_switch(port, None),
+            None => {
+                self.gateway_nowhere(port);
+                self.leave_switch(port, None);
+            }
         }
+    }
+
+    /// The network's router is here, and does not hold the address the instance sends to.
+    fn gateway_nowhere(&mut self, port: &PortPlace<'a>) {
+        let Some(gateway) = self.gateway else { return };
+        let segment = self.inventory.segment(port);
+        let mut routers =
+            segment.iter().filter(|member| matches!(self.inventory.role(member.device.netns), Role::Router(_)));
+        let Some(router) = routers.next() else { return };
+        let held: Vec<String> =
+            self.inventory.addresses(router.device).iter().map(|net| net.addr().to_string()).collect();
+        let held = if held.is_empty() { "no address".to_owned() } else { held.join(", ") };
+        let label = self.inventory.netns(router.device.netns).label;
+        self.path.report(
+            finding(
+                Severity::Warning,
+                "gateway-elsewhere",
+                gateway.to_string(),
+                format!(
+                    "the instance sends to the gateway {gateway}, which the network's router on this host does not hold"
+                ),
+            )
+            .seen(format!("{label} has {held} on {}", router.port.interface.name))
+            .verify(in_netns(self.inventory, router.device.netns, "ip addr"))
+            .fix("compare the instance's default route with the subnet's gateway"),
+        );
     }
 
     /// The tunnels to the same network on other hosts, beside the way out.
@@ -176,9 +210,13 @@ impl<'a> Way<'_, 'a> {
 
     pub(super) fn no_uplink(&mut self, port: &PortPlace<'a>) {
         let bridge = &port.bridge.name;
+        let mut others = self.inventory.ports().on(port.bridge).filter(|other| !other.is_patch());
+        if let Some(other) = others.find(|other| other.interface.name != *bridge) {
+            return self.stop(format!("{bridge} goes on by {}, which is not followed", other.interface.name));
+        }
         self.path.report(
             finding(
-                Severity::Warning,
+                Severity::Error,
                 "bridge-without-uplink",
                 bridge,
                 format!("{bridge} has no NIC and no address: nothing leaves the host by it"),
