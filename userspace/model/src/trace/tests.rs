@@ -385,3 +385,19 @@ fn dhcp_is_silent_only_where_its_processes_could_be_seen() {
     assert!(!codes(&trace).contains(&"dhcp-silent"), "{:#?}", trace.findings);
     assert_eq!(trace.interfaces[0].dhcp.as_ref().map(|dhcp| dhcp.state), Some(HopState::Unknown));
 }
+
+#[test]
+fn keepalived_is_no_metadata_proxy() {
+    for (comm, state) in [("keepalived", HopState::Unknown), ("haproxy", HopState::Ok)] {
+        let mut host = hybrid("");
+        let router = host.facts.namespaces.last().unwrap().id;
+        host.rules(
+            router,
+            "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -d 169.254.169.254/32 -i qr-+ -p tcp -m tcp --dport 80 \
+             -j REDIRECT --to-ports 9697\nCOMMIT\n",
+        );
+        host.process(router, 70, comm);
+        let metadata = host.trace("web-1").interfaces[0].metadata.clone().unwrap();
+        assert_eq!((metadata.state, metadata.process.is_some()), (state, state == HopState::Ok), "{comm}");
+    }
+}
