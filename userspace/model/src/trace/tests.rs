@@ -225,6 +225,8 @@ fn a_device_open_vswitch_may_have_is_not_said_to_be_routed_where_ovsdb_could_not
         host.facts.switches.clear();
         host.gap(SourceKind::Ovsdb, None);
         host.sysctl(host.id, "net.ipv4.ip_forward", "0");
+        // ovsdb-server is stopped, the kernel's datapath goes on.
+        host.facts.reports[0].gaps[0].absent = in_kernel;
         if in_kernel {
             let datapath = host.link(host.id, "ovs-system", Some("openvswitch"));
             let tap = LinkKey { netns: host.id, ifindex: crate::id::IfIndex(2) };
