@@ -140,12 +140,16 @@ fn every_fault_is_named_and_a_mended_one_is_gone() {
         lab.sh(HOST, &make).ok();
         let said = lab.netdiag(HOST, &["trace", &target.container, "-o", "json"]);
         let trace = said.json();
+        let by_address =
+            if code.starts_with("floating-ip-") { trace.clone() } else { lab.trace(HOST, &target.floating) };
         lab.sh(HOST, &mend).ok();
         let findings = trace["findings"].as_array().expect("findings");
         let named = findings.iter().find(|finding| finding["code"] == code);
         let named = named.unwrap_or_else(|| panic!("{make}: no {code} in {findings:#?}"));
         assert_eq!(named["severity"], severity, "{make}");
         assert!(named["evidence"].as_str().is_some_and(|evidence| !evidence.is_empty()), "{make}: no evidence");
+        // Whatever is broken, the address the tenant knows still means the instance.
+        assert_eq!(by_address["instance"]["container_name"], target.container.as_str(), "{make}");
         let expected = if severity == "error" { 3 } else { 0 };
         assert_eq!(said.code, Some(expected), "{make}: {findings:#?}");
     }

@@ -39,7 +39,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
         return traced;
     }
     let down = command::run(lab()?.args(["down", LAB]));
-    traced.and(down)
+    traced.and(down)?;
+    println!("\nThe lab is gone again; `cargo xtask demo --keep` leaves it running.");
+    Ok(())
 }
 
 /// Sends some packets, so that there is something to count, and shows the way they took.

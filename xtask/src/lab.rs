@@ -15,12 +15,12 @@
 //! kernel takes the lab down, whoever is killed.
 //!
 //! # Plan and inventory
-//! A profile is a pure function from the number of instances to an [`inventory::Inventory`], computed alike by every
+//! A profile is a pure function from the number of instances to an `inventory::Inventory`, computed alike by every
 //! process above, and a builder that makes one host of it. What only the kernel can say (pids, container ids, versions) is
 //! filled in by the builders. `check` and the tests know a lab by this inventory alone.
 //!
 //! # How to add a profile
-//! 1. Add it to [`inventory::Profile`], and to the two `match`es in `profile`.
+//! 1. Add it to `inventory::Profile`, and to the two `match`es in `profile`.
 //! 2. Write `profile/<name>.rs` with `plan(&Spec) -> Inventory` and `build(&Host) -> Result<Built>`. `build` runs inside the
 //!    lab host: everything has its standard path there, and commands are run as they are (`command::run`).
 //! 3. Shared pieces: `ovs` (daemons, transactions, flows), `runtime` (instances as containers or plain namespaces),

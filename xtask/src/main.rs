@@ -5,7 +5,7 @@
 //! | [`setup`] | installs what the other verbs use, after saying what | root or sudo, if something is missing |
 //! | [`build`] | the eBPF programs, then the binary that carries them | nothing |
 //! | [`demo`] | a compute host, and the trace of one of its instances | root or sudo |
-//! | [`test`] | every test there is | root or sudo |
+//! | [`mod@test`] | every test there is | root or sudo |
 //! | [`check`] | what CI runs without privileges | nothing |
 //! | [`lab`] | throw-away compute hosts | root, the lab's packages |
 //! | [`arch`] | which crate may depend on which | nothing |

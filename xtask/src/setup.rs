@@ -55,7 +55,7 @@ impl Missing {
     /// What will be installed, and what for.
     fn describe(self) -> String {
         match self {
-            Self::Package(need) => format!("{} (apt): {}", need.packages().join(", "), need.reason),
+            Self::Package(need) => need.describe(),
             Self::Linker => format!("bpf-linker {} (cargo install): links the eBPF programs", linker::VERSION),
             Self::RustSource => "rust-src (rustup, else Debian's package): `core` for the eBPF programs".to_owned(),
         }

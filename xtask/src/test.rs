@@ -2,7 +2,7 @@
 
 use std::{env, path::Path, process::Command};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{
     build, command,
@@ -23,7 +23,7 @@ pub(crate) struct Args {
     filter: Option<String>,
 }
 
-/// Sets up, builds, and runs every test.
+/// Sets up, builds, and runs every test, those after a failure too: one run tells all there is to tell.
 pub(crate) fn run(args: Args) -> Result<()> {
     let Args { setup, filter } = args;
     setup::ensure(Scope::Lab, setup)?;
@@ -34,18 +34,23 @@ pub(crate) fn run(args: Args) -> Result<()> {
         let mut cargo = command::cargo(&root);
         cargo
             .args(arguments)
+            .args(["--locked", "--no-fail-fast"])
             .args(filter.as_deref())
             .env(build::OBJECT_VARIABLE, &object)
             .env("NETDIAG_BIN", &binary)
             .env("NETDIAG_XTASK", env::current_exe().context("find this program")?);
         Ok(cargo)
     };
-    command::run(&mut cargo(&["test", "--workspace", "--exclude", "netdiag-tests", "--locked"])?)?;
-    let mut privileged = cargo(&["test", "--package", "netdiag-tests", "--locked"])?;
+    let unprivileged = command::run(&mut cargo(&["test", "--workspace", "--exclude", "netdiag-tests"])?);
+    let mut privileged = cargo(&["test", "--package", "netdiag-tests"])?;
     if let Some((variable, runner)) = runner(&root)? {
         privileged.env(variable, runner);
     }
-    command::run(&mut privileged)
+    let privileged = command::run(&mut privileged);
+    match (unprivileged, privileged) {
+        (Err(first), Err(second)) => bail!("{first:#}; {second:#}"),
+        (first, second) => first.and(second),
+    }
 }
 
 /// How cargo has to start the privileged tests: through sudo, unless this is root already.

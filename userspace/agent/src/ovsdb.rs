@@ -5,9 +5,9 @@
 //!
 //! | part | what it holds |
 //! |---|---|
-//! | [`frame`] | cuts the byte stream into JSON values |
-//! | [`value`] | the encodings of one column |
-//! | [`table`] | rows by table, read from an answer |
+//! | `frame` | cuts the byte stream into JSON values |
+//! | `value` | the encodings of one column |
+//! | `table` | rows by table, read from an answer |
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,6 +1,6 @@
 //! Facts joined into one picture of the host. Flow: discover.
 //!
-//! An [`Inventory`] borrows a snapshot and adds what no single source knows: which namespace is what, which link is the
+//! An `Inventory` borrows a snapshot and adds what no single source knows: which namespace is what, which link is the
 //! other end of which, which device is which Open vSwitch port, and which instance owns them. Names are hints here:
 //! everything is joined by identity (namespace and index, container id, port UUID) wherever a source gives one.
 

@@ -1,8 +1,8 @@
 //! iptables and nftables rules: parsed, recognised and walked. Flow: explain.
 //!
-//! Three steps, each of its own: [`Ruleset::read`] turns what `iptables-save -c` or `nft -j list ruleset` printed into
-//! [`Table`]s and keeps what it does not know as raw text; [`recognise`] names the chains Neutron, Docker and others
-//! made; [`walk()`] follows one packet through one hook in the kernel's order. Matching is three-valued: a match that is
+//! Three steps, each of its own: `Ruleset::read` turns what `iptables-save -c` or `nft -j list ruleset` printed into
+//! `Table`s and keeps what it does not know as raw text; `recognise` names the chains Neutron, Docker and others
+//! made; `walk` follows one packet through one hook in the kernel's order. Matching is three-valued: a match that is
 //! not understood, or a field of the packet that is not known, makes the answer "unknown", never "no".
 //!
 //! Nothing here reads a file or starts a tool, and nothing panics, whatever the text.

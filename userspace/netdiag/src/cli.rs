@@ -206,3 +206,42 @@ pub(crate) enum SchemaOf {
     /// `netdiag doctor -o json`
     Doctor,
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_every_option_says_what_it_is_for() {
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+        }
+    }
+
+    #[test]
+    fn every_option_with_a_value_can_be_set_by_the_environment() {
+        // What is asked, rather than how, belongs on the command line.
+        let asked = ["instance", "write", "of", "shell", "dir", "verbose", "help", "version"];
+        for command in Cli::command().get_subcommands() {
+            for argument in command.get_arguments().filter(|argument| !asked.contains(&argument.get_id().as_str())) {
+                let variable = argument.get_env().and_then(|name| name.to_str());
+                assert!(variable.is_some_and(|name| name.starts_with("NETDIAG_")), "{}", argument.get_id());
+            }
+        }
+    }
+
+    #[test]
+    fn help_names_every_command_and_every_exit_code() {
+        insta::assert_snapshot!(Cli::command().term_width(80).render_help().to_string());
+    }
+}

@@ -1,6 +1,6 @@
 //! Installs packages with apt, without starting the daemons in them.
 
-use std::process::Command;
+use std::io;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -28,7 +28,6 @@ else
     echo "no daemon is started: $guard forbids it until the installation is over"
 fi
 export DEBIAN_FRONTEND=noninteractive
-apt-get update || echo "the package lists could not all be refreshed; going on with what there is"
 apt-get install --yes --no-install-recommends "$@"
 "#;
 
@@ -37,12 +36,20 @@ pub(super) fn install(needs: &[&Need]) -> Result<()> {
     if command::find("apt-get").is_none() {
         bail!("this machine has no apt-get; install what is listed above by its own package manager");
     }
+    if let Err(error) = command::run(command::as_root("apt-get")?.arg("update").stdout(io::stderr())) {
+        eprintln!("the package lists could not all be refreshed ({error}); going on with what there is");
+    }
+    // Only now: which package has a program can depend on the lists.
     let mut packages: Vec<_> = needs.iter().flat_map(|need| need.packages()).copied().collect();
     packages.sort_unstable();
     packages.dedup();
-    let mut shell = as_root("sh")?;
+    let mut shell = command::as_root("sh")?;
     shell.args(["-c", SCRIPT, "netdiag-setup"]).args(&packages);
-    command::run(&mut shell).with_context(|| format!("install {}", packages.join(" ")))?;
+    // Not `command::run`, whose error repeats the whole script.
+    let status = shell.status().context("start a shell as root")?;
+    if !status.success() {
+        bail!("install {}: {status}; apt-get says above why", packages.join(" "));
+    }
     if std::fs::exists("/run/systemd/system").unwrap_or(false) {
         eprintln!(
             "the next boot starts what was installed; `systemctl disable openvswitch-switch docker containerd` keeps \
@@ -50,17 +57,4 @@ pub(super) fn install(needs: &[&Need]) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// A command that runs with root's rights.
-fn as_root(program: &str) -> Result<Command> {
-    if rustix::process::geteuid().is_root() {
-        return Ok(Command::new(program));
-    }
-    if command::find("sudo").is_none() {
-        bail!("installing packages needs root, and there is no sudo: run `cargo xtask setup` as root once");
-    }
-    let mut sudo = Command::new("sudo");
-    sudo.arg(program);
-    Ok(sudo)
 }

@@ -44,11 +44,33 @@ impl Need {
         }
     }
 
-    /// Names of the packages to install on this machine.
+    /// Names of the packages to install on this machine; needs its package lists where there are alternatives.
     pub(crate) fn packages(&self) -> &'static [&'static str] {
-        let [alternatives @ .., last] = self.from else { return &[] };
-        alternatives.iter().copied().find(|names| names.iter().all(|name| is_known(name))).unwrap_or(last)
+        choose(self.from, is_known).or(self.from.last().copied()).unwrap_or_default()
     }
+
+    /// The packages and the reason, for a reader.
+    pub(crate) fn describe(&self) -> String {
+        format!("{} (apt): {}", name(self.from, is_known), self.reason)
+    }
+}
+
+/// The first of several lists of packages that are all known; nothing has to be known where there is no choice.
+fn choose(
+    from: &'static [&'static [&'static str]],
+    is_known: impl Fn(&str) -> bool,
+) -> Option<&'static [&'static str]> {
+    match from {
+        [only] => Some(only),
+        alternatives => alternatives.iter().copied().find(|names| names.iter().all(|name| is_known(name))),
+    }
+}
+
+/// The lists of packages, or the one that is chosen. A machine fresh from an image has no package lists before the first
+/// `apt-get update` and cannot tell the alternatives apart.
+fn name(from: &'static [&'static [&'static str]], is_known: impl Fn(&str) -> bool) -> String {
+    let chosen = choose(from, is_known).map(|names| vec![names]);
+    chosen.unwrap_or_else(|| from.to_vec()).iter().map(|names| names.join(", ")).collect::<Vec<_>>().join(" or ")
 }
 
 /// Everything.
@@ -60,7 +82,7 @@ pub(crate) const NEEDS: &[Need] = &[
         build: true,
     },
     Need::lab(
-        &["ovs-vswitchd", "ovsdb-server", "ovs-vsctl", "ovs-ofctl", "ovs-appctl"],
+        &["ovs-vswitchd", "ovsdb-server", "ovsdb-tool", "ovs-vsctl", "ovs-ofctl", "ovs-dpctl", "ovs-appctl"],
         &[&["openvswitch-switch"]],
         "the lab's virtual switch",
     ),
@@ -69,7 +91,7 @@ pub(crate) const NEEDS: &[Need] = &[
     Need::lab(&["docker"], &[&["docker-cli"], &["docker.io"]], "starts the lab's instances"),
     Need::lab(&["dnsmasq"], &[&["dnsmasq-base"]], "the DHCP server of the lab's networks"),
     Need::lab(
-        &["iptables", "iptables-save", "iptables-legacy-save", "ip6tables-save"],
+        &["iptables", "iptables-save", "iptables-restore", "iptables-legacy-save", "ip6tables-save"],
         &[&["iptables"]],
         "the lab's NAT and security-group rules, and reading them",
     ),
@@ -87,7 +109,8 @@ pub(crate) const NEEDS: &[Need] = &[
     Need::lab(&["ping"], &[&["iputils-ping"]], "traffic between the lab's instances"),
     Need::lab(&["arping"], &[&["iputils-arping"]], "announces the lab's floating IPs"),
     Need::lab(&["tcpdump"], &[&["tcpdump"]], "what really is on the wire, for comparison"),
-    Need::lab(&["nsenter", "unshare"], &[&["util-linux"]], "enters and makes the lab's namespaces"),
+    Need::lab(&["nsenter", "unshare", "setpriv"], &[&["util-linux"]], "enters and makes the lab's namespaces"),
+    Need::lab(&["sysctl"], &[&["procps"]], "the lab's forwarding settings"),
     Need::lab(&["modprobe"], &[&["kmod"]], "loads the kernel's openvswitch where it is a module"),
     Need::lab(&["dot"], &[&["graphviz"]], "checks the DOT output"),
     Need::lab(&["tmux"], &[&["tmux"]], "a terminal for the tests of what is drawn"),
@@ -111,7 +134,9 @@ fn is_static(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{NEEDS, is_static};
+    use super::{NEEDS, choose, is_static, name};
+
+    const CLIENT: &[&[&str]] = &[&["docker-cli"], &["docker.io"]];
 
     #[test]
     fn every_need_names_packages_and_a_reason() {
@@ -125,5 +150,19 @@ mod tests {
     fn a_dynamic_program_is_not_taken_for_a_static_one() {
         assert!(!is_static("apt-get"));
         assert!(!is_static("no-such-program-anywhere"));
+    }
+
+    #[test]
+    fn the_first_alternative_the_archive_has_is_chosen() {
+        assert_eq!(choose(CLIENT, |_| true), Some(["docker-cli"].as_slice()));
+        assert_eq!(choose(CLIENT, |package| package == "docker.io"), Some(["docker.io"].as_slice()));
+        assert_eq!(name(CLIENT, |package| package == "docker.io"), "docker.io");
+    }
+
+    #[test]
+    fn without_package_lists_every_alternative_is_named_and_none_is_chosen() {
+        assert_eq!(choose(CLIENT, |_| false), None);
+        assert_eq!(name(CLIENT, |_| false), "docker-cli or docker.io");
+        assert_eq!(name(&[&["gcc", "libc6-dev"]], |_| false), "gcc, libc6-dev");
     }
 }

@@ -2,7 +2,7 @@
 //! Flow: discover.
 //!
 //! All namespaces are read at once, each over one socket. A request that fails is a gap for what it asked, and the rest
-//! goes on. Types of netlink never leave this module: [`attachments`] hands plain data to the source of programs.
+//! goes on. Types of netlink never leave this module: `attachments` hands plain data to the source of programs.
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "the kernel has more attributes than are read, and new ones must not be errors"

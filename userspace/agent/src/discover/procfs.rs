@@ -1,7 +1,7 @@
 //! Bounded reads of `/proc`. Flow: discover.
 //!
 //! A process may rename itself, fill its command line with megabytes and end at any moment: every read has a limit and
-//! may fail with [`io::ErrorKind::NotFound`], which means the process has ended.
+//! may fail with `io::ErrorKind::NotFound`, which means the process has ended.
 
 use std::{
     fmt,

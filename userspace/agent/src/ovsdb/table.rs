@@ -1,6 +1,6 @@
 //! Rows by table, as the answer of a monitor holds them, and the typed reading of their cells. Flow: discover.
 //!
-//! A cell that does not hold what it should is skipped and noted in [`Oddities`]; the rest of its row is kept.
+//! A cell that does not hold what it should is skipped and noted in `Oddities`; the rest of its row is kept.
 
 use std::collections::BTreeMap;
 

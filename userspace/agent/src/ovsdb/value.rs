@@ -1,7 +1,7 @@
 //! The encodings of one column (RFC 7047 section 5.1). Flow: discover.
 //!
 //! One column changes its form from row to row: a set of one element is a bare atom, any other is `["set", […]]`.
-//! Here both are a [`Datum::Set`]. What a column should hold is for the caller to know.
+//! Here both are a `Datum::Set`. What a column should hold is for the caller to know.
 
 use serde_json::Value;
 

@@ -64,9 +64,20 @@ impl<'a> Inventory<'a> {
         found
     }
 
+    /// Devices of the network a card is meant to be on. That is not always the segment it is on: a port in the dead VLAN,
+    /// or in a wrong one, still belongs to the network Neutron's agent wrote on it, and its floating IP is still its own.
     fn members(&self, nic: &Nic<'a>, wanted: impl Fn(&Role) -> bool) -> Vec<Member<'a>> {
-        let segment = nic.port.as_ref().map(|port| self.segment(port)).unwrap_or_default();
-        segment.into_iter().filter(|member| wanted(self.role(member.device.netns))).collect()
+        let Some(port) = &nic.port else { return Vec::new() };
+        let network = port.network().id;
+        let ports = self.ports().on(port.bridge).filter(|other| !other.is(port));
+        let meant = ports.filter(|other| network.is_some() && other.network().id == network);
+        let named = meant.filter_map(|port| Some(Member { port, device: self.device(&port)? }));
+        let mut found: Vec<Member<'a>> = named.collect();
+        if network.is_none() {
+            found = self.segment(port);
+        }
+        found.retain(|member| wanted(self.role(member.device.netns)));
+        found
     }
 
     /// Namespaces that translate addresses for a card: its routers, and the namespaces that share a router's id.

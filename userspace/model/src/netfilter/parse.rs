@@ -1,11 +1,8 @@
 //! Parses what `iptables-save -c` and `ip6tables-save -c` print, legacy or nft. Flow: explain.
 //!
-//! A rule is never lost: an option that is not known is kept as text in [`Test::Other`] or [`Target::Other`], and the
+//! A rule is never lost: an option that is not known is kept as text in `Test::Other` or `Target::Other`, and the
 //! options after it are read on. A line that is no rule, chain or table becomes a [`ParseProblem`]. Any text is
 //! accepted, truncated, mixed up or hostile.
-//!
-//! [`Test::Other`]: super::Test::Other
-//! [`Target::Other`]: super::Target::Other
 
 use std::collections::BTreeSet;
 

@@ -1,7 +1,7 @@
 //! Packet filter rules on a path: which one filters, which one translates, which one kills.
 //!
 //! Nothing here knows a product's chains: a packet such as the path carries is walked through the rules
-//! ([`crate::netfilter::walk()`]), and what it meets is what is shown.
+//! (`netfilter::walk`), and what it meets is what is shown.
 
 use std::net::IpAddr;
 

@@ -9,7 +9,8 @@ use super::{Direction, FloatingIp, Hop, HopKind, HopState, Publication, filter, 
 pub(super) fn path(way: &Way<'_, '_>, floating: &[FloatingIp], published: &[Publication]) -> Path {
     let mut path = Path::new(Direction::Inward);
     let mut targets = filter::Targets::of(floating, published);
-    if targets.is_empty() {
+    // Where the way out ends before any router, there is no way in to follow.
+    if targets.is_empty() || way.legs.is_empty() {
         return path;
     }
     path.push(Hop {
@@ -29,11 +30,12 @@ pub(super) fn path(way: &Way<'_, '_>, floating: &[FloatingIp], published: &[Publ
             }
             HopKind::Router => {
                 let leg = way.legs.iter().find(|leg| hop.netns.as_ref().is_some_and(|netns| netns.id == leg.netns));
-                if let Some(leg) = leg {
-                    filter::routed_inward(way, leg, &mut targets, &mut path);
-                }
+                let goes_on = leg.is_none_or(|leg| filter::routed_inward(way, leg, &mut targets, &mut path));
                 // The note is the route out.
                 path.push(Hop { note: String::new(), ..hop.clone() });
+                if !goes_on {
+                    break;
+                }
             }
             HopKind::Patch => path.push(other_way(hop)),
             HopKind::Instance

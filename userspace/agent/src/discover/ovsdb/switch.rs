@@ -1,4 +1,4 @@
-//! Rows of the `Open_vSwitch` database to a [`SwitchFact`]. Flow: discover.
+//! Rows of the `Open_vSwitch` database to a `SwitchFact`. Flow: discover.
 //!
 //! Each row is taken out of its table when it is used, so that rows that refer to each other in odd ways can neither
 //! multiply nor go round in circles. What does not fit is noted, and the rest is kept.

@@ -16,7 +16,7 @@ pub(super) struct Before {
     pub(super) counters: Option<RuleCounters>,
 }
 
-/// Extensions whose options [`test`] knows; what another one means is kept as one text.
+/// Extensions whose options [`test()`] knows; what another one means is kept as one text.
 const MODULES: [&str; 18] = [
     "addrtype",
     "comment",

@@ -19,6 +19,8 @@ const PROXY: &str = "docker-proxy";
 pub(in crate::trace) struct Targets {
     floating: Vec<IpAddr>,
     published: Vec<PublishedPort>,
+    /// A process of the host carries the packet on where no rule does.
+    carried: bool,
     /// Where the packet goes now: a router on the way may already have translated it.
     now: Packet,
 }
@@ -26,6 +28,7 @@ pub(in crate::trace) struct Targets {
 impl Targets {
     /// The ways in from outside; the packet that is walked goes to the first. A port published on loopback is none.
     pub(in crate::trace) fn of(floating: &[FloatingIp], published: &[Publication]) -> Self {
+        let published_by_process = published.first().is_some_and(|publication| publication.process.is_some());
         let floating: Vec<_> = floating.iter().map(|floating| floating.address).collect();
         let open = published.iter().filter(|publication| !publication.port.host_address.is_loopback());
         let published: Vec<_> = open.map(|publication| publication.port.clone()).collect();
@@ -34,7 +37,8 @@ impl Targets {
             (None, Some(port)) => to_host(port),
             (None, None) => Packet::default(),
         };
-        Self { floating, published, now }
+        let carried = floating.is_empty() && published_by_process;
+        Self { floating, published, carried, now }
     }
 
     /// True where nothing outside can open a connection.
@@ -48,6 +52,15 @@ impl Targets {
         let ports = self.published.iter().map(|port| format!("host port {}/{}", port.host_port, port.protocol));
         // A port published on IPv4 and IPv6 alike is one way in.
         once(addresses.chain(ports)).join(", ")
+    }
+
+    /// Whether a namespace may let a packet through as it is: it was translated before, a process carries it on, or the
+    /// namespace only routes it to the one that translates (`fip-` of a distributed router).
+    pub(super) fn passes_untranslated(&self, way: &Way<'_, '_>, netns: NetnsId) -> bool {
+        let arrived =
+            matches!(self.now.destination, Address::Is(to) if way.nic.addresses.iter().any(|net| net.addr() == to));
+        let translates = way.inventory.translators(way.nic).contains(&netns) || Some(netns) == way.inventory.host;
+        arrived || self.carried || !translates
     }
 
     pub(super) fn packet(&self) -> Packet {

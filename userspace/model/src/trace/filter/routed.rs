@@ -76,7 +76,8 @@ fn nat_hop(way: &Way<'_, '_>, netns: NetnsId, step: &Step, name: &str) -> Hop {
 }
 
 /// Rules of a routing namespace for a packet on its way in: what a client sent to a floating IP or a published port.
-pub(in crate::trace) fn routed_inward(way: &Way<'_, '_>, leg: &Leg, targets: &mut Targets, path: &mut Path) {
+/// False where the packet goes no further.
+pub(in crate::trace) fn routed_inward(way: &Way<'_, '_>, leg: &Leg, targets: &mut Targets, path: &mut Path) -> bool {
     let inventory = way.inventory;
     let packet = Packet { in_device: device(inventory, leg.outside), ..targets.packet() };
     let before = ask(inventory, leg.netns, Hook::Prerouting, packet);
@@ -93,6 +94,18 @@ pub(in crate::trace) fn routed_inward(way: &Way<'_, '_>, leg: &Leg, targets: &mu
             path.push(Hop { detail: vec![("destination becomes".to_owned(), becomes)], ..hop });
         }
     }
+    let translated = before.steps.iter().any(|step| matches!(step.effect, Effect::Dnat(..)));
+    if !translated && !targets.passes_untranslated(way, leg.netns) {
+        path.push(Hop {
+            kind: HopKind::Nat,
+            name: "no DNAT".to_owned(),
+            netns: Some(label),
+            state: HopState::Broken,
+            note: format!("nothing here leads {} to the instance", targets.words()),
+            ..Hop::default()
+        });
+        return false;
+    }
     let through = forward(way, leg.netns, &before, leg.inside);
     push_filter(path, inventory, &place("forward filter"), &through);
     let after = ask(inventory, leg.netns, Hook::Postrouting, through.packet);
@@ -101,4 +114,5 @@ pub(in crate::trace) fn routed_inward(way: &Way<'_, '_>, leg: &Leg, targets: &mu
         path.push(hop);
     }
     targets.translated(&before.packet);
+    true
 }

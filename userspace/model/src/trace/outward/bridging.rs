@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{DefaultRoute, Way};
 use crate::{
     id::{LinkKey, Mac, NetnsId},
-    inventory::{PortPlace, Role},
+    inventory::{PortPlace, Role, switch::DEAD_VLAN},
     trace::{
         Direction, Hop, HopKind, HopState, Severity,
         command::quote,
@@ -99,6 +99,10 @@ impl<'a> Way<'_, 'a> {
     pub(super) fn enter_port(&mut self, port: &PortPlace<'a>) {
         switching::port(&mut self.path, self.inventory, port);
         self.path.ovs_bridge(self.inventory, port);
+        if port.port.tag.is_none_or(|tag| tag == DEAD_VLAN) && port.port_id().is_some() {
+            self.stop("frames of this port go no further: it is not wired to its network");
+            return;
+        }
         self.other_hosts(port);
         let segment = self.inventory.segment(port);
         let holds_gateway = |device: LinkKey| {
