@@ -188,7 +188,8 @@ impl<'i, 'a> Way<'i, 'a> {
     /// (`ovs-system`); the user-space datapath leaves no trace on them.
     fn may_be_switched(&self, device: LinkKey) -> bool {
         let enslaved = self.inventory.master(device).is_some_and(|on| self.inventory.kind(on) == Some("openvswitch"));
-        enslaved || self.inventory.unread(SourceKind::Ovsdb, device.netns)
+        let none_read = self.inventory.snapshot.facts.switches.is_empty();
+        enslaved || (none_read && self.inventory.unread(SourceKind::Ovsdb, device.netns))
     }
 
     /// The next hop outside this host, with what the neighbour table says of it.

@@ -9,6 +9,10 @@ use crate::{
     inventory::{Inventory, neighbourhood::Member},
 };
 
+/// What Neutron runs in a router's namespace besides the metadata proxy: VRRP of highly available routers with its
+/// monitor, IPv6 router advertisements, connection synchronisation. Names as `/proc/<pid>/comm` cuts them (15 characters).
+const HELPERS: [&str; 4] = ["keepalived", "neutron-keepali", "radvd", "conntrackd"];
+
 /// Finds both services.
 pub(super) fn find(way: &mut Way<'_, '_>) -> (Option<Service>, Option<Service>) {
     let inventory = way.inventory;
@@ -75,7 +79,8 @@ fn by_router(way: &Way<'_, '_>) -> Option<Service> {
         let netns = member.device.netns;
         let redirect = filter::metadata_redirect(inventory, member.device)?;
         let processes = inventory.namespace(netns).map_or(&[][..], |namespace| &namespace.processes);
-        let process = processes.first().map(|process| format!("{} ({})", process.comm, process.pid));
+        let mut candidates = processes.iter().filter(|process| !HELPERS.contains(&process.comm.as_str()));
+        let process = candidates.next().map(|process| format!("{} ({})", process.comm, process.pid));
         Some(Service {
             netns: inventory.netns(netns),
             device: inventory.link(member.device).map(|link| link.name.clone()),

@@ -225,6 +225,8 @@ fn a_device_open_vswitch_may_have_is_not_said_to_be_routed_where_ovsdb_could_not
         host.facts.switches.clear();
         host.gap(SourceKind::Ovsdb, None);
         host.sysctl(host.id, "net.ipv4.ip_forward", "0");
+        // ovsdb-server is stopped, the kernel's datapath goes on.
+        host.facts.reports[0].gaps[0].absent = in_kernel;
         if in_kernel {
             let datapath = host.link(host.id, "ovs-system", Some("openvswitch"));
             let tap = LinkKey { netns: host.id, ifindex: crate::id::IfIndex(2) };
@@ -384,4 +386,20 @@ fn dhcp_is_silent_only_where_its_processes_could_be_seen() {
     let trace = host.trace("web-1");
     assert!(!codes(&trace).contains(&"dhcp-silent"), "{:#?}", trace.findings);
     assert_eq!(trace.interfaces[0].dhcp.as_ref().map(|dhcp| dhcp.state), Some(HopState::Unknown));
+}
+
+#[test]
+fn keepalived_is_no_metadata_proxy() {
+    for (comm, state) in [("keepalived", HopState::Unknown), ("haproxy", HopState::Ok)] {
+        let mut host = hybrid("");
+        let router = host.facts.namespaces.last().unwrap().id;
+        host.rules(
+            router,
+            "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -d 169.254.169.254/32 -i qr-+ -p tcp -m tcp --dport 80 \
+             -j REDIRECT --to-ports 9697\nCOMMIT\n",
+        );
+        host.process(router, 70, comm);
+        let metadata = host.trace("web-1").interfaces[0].metadata.clone().unwrap();
+        assert_eq!((metadata.state, metadata.process.is_some()), (state, state == HopState::Ok), "{comm}");
+    }
 }
