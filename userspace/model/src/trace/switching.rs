@@ -151,7 +151,9 @@ pub(super) fn patch<'a>(path: &mut Path, inventory: &Inventory<'a>, near: &PortP
 /// network leaves towards the bridge that has tunnel ports, any other towards one that has none.
 pub(super) fn way_out<'a>(inventory: &Inventory<'a>, from: &PortPlace<'a>) -> Option<PortPlace<'a>> {
     let tunnelled = from.network().kind.is_some_and(|kind| TUNNELLED.contains(&kind));
-    let mut patches = inventory.ports().on(from.bridge).filter(|port| port.is_patch() && port.carries(from.port.tag));
+    let leads_out = |port: &PortPlace<'a>| port.is_patch() && port.port_id().is_none() && port.carries(from.port.tag);
+    // A patch that carries a Neutron port leads to a trunk, which is an instance and no way out.
+    let mut patches = inventory.ports().on(from.bridge).filter(leads_out);
     patches.find(|patch| match inventory.ports().patch_peer(patch) {
         Some(peer) => inventory.ports().on(peer.bridge).any(|port| port.is_tunnel()) == tunnelled,
         // A patch without its other end is still the way, and broken: by its name where nothing else says.

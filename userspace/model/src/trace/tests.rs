@@ -4,24 +4,26 @@ use super::{HopKind, HopState, Trace, Verdict};
 use crate::{
     fact::{EndpointFact, LinkDetail, MachineFact, OperState, PublishedPort, SourceKind},
     id::{LinkKey, NetnsId},
+    inventory::Inventory,
+    resolve::resolve,
     testing::{Host, PORT, ROUTER, codes, mac, neutron},
 };
 
 const MAC: &str = "fa:16:3e:00:00:01";
 
-/// A container on a Linux bridge of the host, which routes and translates for it.
+/// A container on a Linux bridge of the host, which routes for it into a private network.
 fn docker(host: &mut Host) -> (NetnsId, LinkKey) {
     let netns = host.netns(&[]);
     let (veth, inner) = host.veth((host.id, "veth1"), (netns, "eth0"));
     let docker0 = host.bridge(host.id, "docker0", &[veth]);
     let eth0 = host.link(host.id, "eth0", None);
     host.mac(inner, MAC);
-    for (key, address) in [(inner, "172.17.0.2/16"), (docker0, "172.17.0.1/16"), (eth0, "192.0.2.10/24")] {
+    for (key, address) in [(inner, "172.17.0.2/16"), (docker0, "172.17.0.1/16"), (eth0, "192.168.1.10/24")] {
         host.address(key, address);
     }
     host.route(inner, "0.0.0.0/0", Some("172.17.0.1"));
-    host.route(eth0, "0.0.0.0/0", Some("192.0.2.1"));
-    host.neighbour(eth0, "192.0.2.1", "REACHABLE");
+    host.route(eth0, "0.0.0.0/0", Some("192.168.1.1"));
+    host.neighbour(eth0, "192.168.1.1", "REACHABLE");
     let endpoint = EndpointFact {
         network: "bridge".to_owned(),
         network_id: "b".repeat(64),
@@ -185,7 +187,7 @@ fn an_address_two_links_know_is_asked_of_the_link_the_path_leaves_by() {
     let mut host = Host::new();
     docker(&mut host);
     let eth1 = host.link(host.id, "eth1", None);
-    host.neighbour(eth1, "192.0.2.1", "FAILED");
+    host.neighbour(eth1, "192.168.1.1", "FAILED");
     host.network(host.id).neighbours.reverse();
     let trace = host.trace("web-1");
     assert_eq!((codes(&trace), last(&trace)), (vec![], ("REACHABLE", HopState::Ok)));
@@ -274,7 +276,7 @@ fn a_port_published_twice_is_one_way_in_whatever_lies_between() {
     let ports = [("0.0.0.0", 80), ("0.0.0.0", 443), ("::", 80), ("::", 443)];
     host.facts.containers[0].published = ports.map(|(address, port)| published(address, port)).into();
     let trace = host.trace("web-1");
-    assert!(trace.sentence.contains("by the host's port 80/tcp, 443/tcp"), "{}", trace.sentence);
+    assert!(trace.sentence.contains("by host port 80/tcp, host port 443/tcp"), "{}", trace.sentence);
     assert_eq!(trace.sentence.matches("443/tcp").count(), 1, "{}", trace.sentence);
     let outside = trace.interfaces[0].hops.iter().find(|hop| hop.kind == HopKind::Outside).unwrap();
     assert_eq!(outside.name, "host port 80/tcp, host port 443/tcp");
@@ -317,7 +319,7 @@ fn a_container_that_calls_itself_host_is_not_the_host() {
     let forger = host.netns(&[]);
     host.container("host", Some(forger));
     let snapshot = host.snapshot();
-    let inventory = crate::inventory::Inventory::build(&snapshot);
+    let inventory = Inventory::build(&snapshot);
     assert_eq!(inventory.netns(inventory.host.unwrap()).label, "host");
     assert_ne!(inventory.netns(forger).label, "host");
 }
@@ -402,4 +404,73 @@ fn keepalived_is_no_metadata_proxy() {
         let metadata = host.trace("web-1").interfaces[0].metadata.clone().unwrap();
         assert_eq!((metadata.state, metadata.process.is_some()), (state, state == HopState::Ok), "{comm}");
     }
+}
+
+#[test]
+fn a_private_address_that_leaves_untranslated_by_a_public_device_is_warned_about() {
+    let mut host = Host::new();
+    let (_, _) = docker(&mut host);
+    let eth0 = host.facts.networks[0].links.iter().find(|link| link.name == "eth0").map(|link| link.ifindex).unwrap();
+    host.address(LinkKey { netns: host.id, ifindex: eth0 }, "198.51.100.10/24");
+    assert_eq!(codes(&host.trace("web-1")), ["no-translation"]);
+}
+
+#[test]
+fn rules_that_could_not_be_read_are_not_said_to_translate_nothing() {
+    let mut host = Host::new();
+    docker(&mut host);
+    let eth0 = host.facts.networks[0].links.iter().find(|link| link.name == "eth0").map(|link| link.ifindex).unwrap();
+    host.address(LinkKey { netns: host.id, ifindex: eth0 }, "198.51.100.10/24");
+    host.gap(SourceKind::Netfilter, None);
+    assert!(codes(&host.trace("web-1")).is_empty());
+}
+
+#[test]
+fn a_trunks_parent_is_wired_on_the_far_side_of_its_own_bridge() {
+    let mut host = Host::new();
+    let netns = host.netns(&[]);
+    let (_, inner) = host.veth((host.id, "tap1"), (netns, "ns1"));
+    host.mac(inner, MAC);
+    host.address(inner, "10.0.0.2/24");
+    host.route(inner, "0.0.0.0/0", Some("10.0.0.1"));
+    host.container("web-1", Some(netns));
+    // The tap has no tag on its own bridge; the patch port on br-int carries the Neutron port and the tag.
+    let tap = host.ovs("tbr-1", "tap1", "");
+    neutron(tap, PORT, MAC, 1);
+    tap.tag = None;
+    host.patch(("tbr-1", "tpt-1"), ("br-int", "tpi-1"));
+    let bridge = host.facts.switches[0].bridges.iter_mut().find(|bridge| bridge.name == "br-int").unwrap();
+    neutron(&mut bridge.ports[0], PORT, MAC, 3);
+    let trace = host.trace("web-1");
+    assert!(!codes(&trace).contains(&"no-tag"), "{:?}", codes(&trace));
+    assert_eq!((trace.interfaces[0].vlan_tag, trace.interfaces[0].port_id.is_some()), (Some(3), true));
+    let bridges: Vec<_> = trace.interfaces[0].hops.iter().filter(|hop| hop.kind == HopKind::OvsBridge).collect();
+    assert_eq!(bridges.iter().map(|hop| hop.name.as_str()).collect::<Vec<_>>(), ["tbr-1", "br-int"]);
+}
+
+#[test]
+fn a_floating_ip_means_its_instance_even_where_only_its_rules_are_left() {
+    let mut host = hybrid("");
+    // The router's end lost its VLAN: nothing but the rules ties the address to the instance.
+    let bridge = &mut host.facts.switches[0].bridges[0];
+    bridge.ports.iter_mut().find(|port| port.name == "qr-1").unwrap().tag = Some(9);
+    let snapshot = host.snapshot();
+    let inventory = Inventory::build(&snapshot);
+    let place = resolve(&inventory, "172.24.4.6").unwrap();
+    assert_eq!(inventory.instances[place].identity.name, "web-1");
+}
+
+#[test]
+fn a_standby_router_is_said_to_be_one_and_is_no_fault() {
+    let mut host = hybrid("-A FORWARD -m physdev --physdev-out tap1 --physdev-is-bridged -j ACCEPT\n");
+    let router =
+        host.facts.namespaces.iter().find(|one| one.names.iter().any(|name| name.path.contains("qrouter"))).unwrap().id;
+    for link in &mut host.network(router).links {
+        link.addresses.clear();
+    }
+    let ha = host.link(router, "ha-1", Some("tun"));
+    host.address(ha, "169.254.192.7/18");
+    let trace = host.trace("web-1");
+    assert!(codes(&trace).contains(&"router-standby"), "{:?}", codes(&trace));
+    assert!(!codes(&trace).iter().any(|code| code.starts_with("floating-ip-")), "{:?}", codes(&trace));
 }

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::{Place, Targets, ask, device, entrance::answering_device, push_filter, rule_ref, source, translated};
 use crate::{
+    fact::SourceKind,
     id::{LinkKey, NetnsId},
     netfilter::{Address, Effect, Hook, Known, Outcome, Packet, Step, Walk},
     trace::{
@@ -62,7 +63,8 @@ fn untranslated(way: &mut Way<'_, '_>, netns: NetnsId, outside: LinkKey) {
     let external =
         inventory.addresses(outside).iter().any(|net| matches!(net, IpNet::V4(net) if !net.addr().is_private()));
     let private = matches!(way.source, Some(IpAddr::V4(source)) if source.is_private());
-    if !private || !external {
+    // Where rules could not be read, nothing is known of what they translate.
+    if !private || !external || inventory.unread(SourceKind::Netfilter, netns) {
         return;
     }
     let label = inventory.netns(netns).label;
