@@ -8,6 +8,7 @@ use serde_json::Value;
 const HOST: &str = "compute-1";
 
 /// A fault: how it is made, how it is mended, and the finding that must name it.
+#[derive(Clone)]
 struct Fault {
     code: &'static str,
     severity: &'static str,
@@ -71,22 +72,16 @@ impl Target {
     }
 }
 
-/// Everything that can be broken without the lab having to be built again.
-fn faults(target: &Target) -> Vec<Fault> {
-    let Target { tap, inner, floating, fixed, qr, qg, .. } = target;
-    let up_down = |device: &str, state: &str| format!("ip link set {device} {state}");
-    let route = "ip route replace default via 10.0.0.1";
-    let dnat = format!("-d {floating}/32 -j DNAT --to-destination {fixed}");
-    let snat = format!("-s {fixed}/32 -j SNAT --to-source {floating} --random-fully");
-    let (drop_on, drop_off) = ("iptables -I FORWARD 1 -s 10.0.0.0/24 -j DROP", "iptables -D FORWARD 1");
+/// Devices, VLANs, patch ports: what carries frames.
+fn wiring(target: &Target) -> Vec<Fault> {
+    let Target { tap, inner, .. } = target;
     vec![
         fault("link-down", up_down(tap, "down"), up_down(tap, "up")),
         fault(
             "link-down",
             target.inside(&up_down(inner, "down")),
-            target.inside(&format!("sh -c '{} && {route}'", up_down(inner, "up"))),
+            target.inside(&format!("sh -c '{} && {ROUTE}'", up_down(inner, "up"))),
         ),
-        fault("no-default-route", target.inside("ip route del default"), target.inside(route)),
         fault("dead-vlan", format!("ovs-vsctl set port {tap} tag=4095"), format!("ovs-vsctl set port {tap} tag=1")),
         fault("wrong-tag", format!("ovs-vsctl set port {tap} tag=77"), format!("ovs-vsctl set port {tap} tag=1")),
         fault("no-tag", format!("ovs-vsctl remove port {tap} tag 1"), format!("ovs-vsctl set port {tap} tag=1")),
@@ -95,6 +90,20 @@ fn faults(target: &Target) -> Vec<Fault> {
             "ovs-vsctl set interface int-br-ex options:peer=nonexistent-peer",
             "ovs-vsctl set interface int-br-ex options:peer=phy-br-ex",
         ),
+        fault("link-down", "ip link set eth1 down", "ip link set eth1 up"),
+        fault("bridge-without-uplink", "ovs-vsctl del-port br-ex eth1", "ovs-vsctl add-port br-ex eth1"),
+        Fault {
+            severity: "warning",
+            ..fault("mtu-mismatch", format!("ip link set {tap} mtu 1400"), format!("ip link set {tap} mtu 1500"))
+        },
+    ]
+}
+
+/// Routes, gateways, forwarding: what decides where packets go.
+fn routing(target: &Target) -> Vec<Fault> {
+    let Target { qr, qg, .. } = target;
+    vec![
+        fault("no-default-route", target.inside("ip route del default"), target.inside(ROUTE)),
         fault(
             "forwarding-off",
             target.in_router("sysctl -qw net.ipv4.ip_forward=0"),
@@ -106,6 +115,25 @@ fn faults(target: &Target) -> Vec<Fault> {
             target.in_router("ip route replace unreachable default"),
             target.in_router(&format!("ip route replace default via 172.24.4.1 dev {qg}")),
         ),
+        fault(
+            "forwarding-off",
+            target.in_router(&format!("sysctl -qw net.ipv4.conf.{qr}.forwarding=0")),
+            target.in_router(&format!("sysctl -qw net.ipv4.conf.{qr}.forwarding=1")),
+        ),
+        Fault {
+            severity: "warning",
+            ..fault("gateway-elsewhere", target.inside("ip route replace default via 10.0.0.9"), target.inside(ROUTE))
+        },
+    ]
+}
+
+/// Translation and filters: what rules do to packets.
+fn rules(target: &Target) -> Vec<Fault> {
+    let Target { floating, fixed, qg, .. } = target;
+    let dnat = format!("-d {floating}/32 -j DNAT --to-destination {fixed}");
+    let snat = format!("-s {fixed}/32 -j SNAT --to-source {floating} --random-fully");
+    let (drop_on, drop_off) = ("iptables -I FORWARD 1 -s 10.0.0.0/24 -j DROP", "iptables -D FORWARD 1");
+    vec![
         fault(
             "floating-ip-dnat",
             target.nat("D", &format!("PREROUTING {dnat}")),
@@ -122,12 +150,43 @@ fn faults(target: &Target) -> Vec<Fault> {
             target.in_router(&format!("ip addr add {floating}/32 dev {qg}")),
         ),
         fault("filter-drop", target.in_router(drop_on), target.in_router(drop_off)),
-        fault("link-down", "ip link set eth1 down", "ip link set eth1 up"),
-        Fault {
-            severity: "warning",
-            ..fault("mtu-mismatch", format!("ip link set {tap} mtu 1400"), format!("ip link set {tap} mtu 1500"))
-        },
+        fault(
+            "dnat-elsewhere",
+            target
+                .in_router(&format!("iptables -t nat -I PREROUTING -d {floating} -j DNAT --to-destination 10.0.0.99")),
+            target.in_router("iptables -t nat -D PREROUTING 1"),
+        ),
+        fault(
+            "snat-address",
+            target.in_router(&format!("iptables -t nat -I POSTROUTING -s {fixed} -j SNAT --to-source 172.24.4.250")),
+            target.in_router("iptables -t nat -D POSTROUTING 1"),
+        ),
+        fault("filter-drop", target.inside("iptables -A OUTPUT -j DROP"), target.inside("iptables -F OUTPUT")),
+        fault("filter-drop", target.inside("iptables -P INPUT DROP"), target.inside("iptables -P INPUT ACCEPT")),
     ]
+}
+
+/// The default route of the instance as nova-docker sets it.
+const ROUTE: &str = "ip route replace default via 10.0.0.1";
+
+fn up_down(device: &str, state: &str) -> String {
+    format!("ip link set {device} {state}")
+}
+
+#[test]
+fn a_packet_that_died_is_not_killed_again_by_rules_it_never_meets() {
+    let Some(lab) = Lab::up("neutron-ovs") else { return };
+    let target = Target::of(&lab);
+    lab.sh(HOST, &target.in_router(&format!("iptables -t raw -A PREROUTING -d {} -j DROP", target.floating))).ok();
+    let trace = lab.trace(HOST, &target.floating);
+    let findings = trace["findings"].as_array().expect("findings");
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+    assert_eq!(findings[0]["code"], "filter-drop");
+    assert!(
+        findings[0]["evidence"]
+            .as_str()
+            .is_some_and(|rule| rule.ends_with("-j DROP") && rule.contains(&target.floating))
+    );
 }
 
 #[test]
@@ -136,7 +195,7 @@ fn every_fault_is_named_and_a_mended_one_is_gone() {
     let target = Target::of(&lab);
     let healthy = lab.trace(HOST, &target.container);
     assert_eq!(healthy["findings"].as_array().map(Vec::len), Some(0), "{healthy:#}");
-    for Fault { code, severity, make, mend } in faults(&target) {
+    for Fault { code, severity, make, mend } in [wiring(&target), routing(&target), rules(&target)].concat() {
         lab.sh(HOST, &make).ok();
         let said = lab.netdiag(HOST, &["trace", &target.container, "-o", "json"]);
         let trace = said.json();

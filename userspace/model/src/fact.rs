@@ -161,7 +161,8 @@ pub struct NamespaceFact {
     /// Paths that lead to it, `/proc` not counted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<NamespaceName>,
-    /// Processes in it, lowest pid first; of a crowded namespace only the first [`NamespaceFact::PROCESSES_KEPT`].
+    /// Processes in it, lowest pid first; of a crowded namespace only the first [`NamespaceFact::PROCESSES_KEPT`]
+    /// and [`NamespaceFact::SERVERS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub processes: Vec<ProcessFact>,
     /// How many processes are in it.
@@ -171,6 +172,9 @@ pub struct NamespaceFact {
 impl NamespaceFact {
     /// How many processes of a namespace a fact lists.
     pub const PROCESSES_KEPT: usize = 16;
+
+    /// Processes whose absence says something: the first of each is kept however crowded its namespace.
+    pub const SERVERS: [&str; 3] = ["dnsmasq", "haproxy", "docker-proxy"];
 }
 
 /// A path that leads to a namespace.

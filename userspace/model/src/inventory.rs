@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, HashMap};
 use ipnet::IpNet;
 
 use crate::{
-    fact::{ContainerFact, LinkFact, NamespaceFact, NetworkFact, ProgramFact, RulesetFact, SysctlFact},
-    id::{IfIndex, LinkKey, NetnsId},
+    fact::{LinkFact, NamespaceFact, NetworkFact, ProgramFact, RulesetFact, SourceKind, SysctlFact},
+    id::{LinkKey, NetnsId},
     netfilter::Ruleset,
     snapshot::Snapshot,
     trace::NetnsRef,
@@ -30,6 +30,8 @@ pub mod role;
 pub mod route;
 /// Open vSwitch: ports, patch pairs, tunnels, and the devices behind them.
 pub mod switch;
+#[cfg(test)]
+mod tests;
 
 pub use instance::Instance;
 pub use nic::Nic;
@@ -130,6 +132,12 @@ impl<'a> Inventory<'a> {
         self.networks.get(&netns).copied()
     }
 
+    /// Whether a source could not read something that concerns a namespace: what is missing there may exist all the same.
+    pub fn unread(&self, source: SourceKind, netns: NetnsId) -> bool {
+        let mut gaps = self.snapshot.facts.gaps();
+        gaps.any(|gap| gap.source == source && !gap.absent && gap.netns.is_none_or(|of| of == netns))
+    }
+
     /// How a namespace was found, and the processes in it.
     pub fn namespace(&self, netns: NetnsId) -> Option<&'a NamespaceFact> {
         self.namespaces.get(&netns).copied()
@@ -220,36 +228,31 @@ impl<'a> Inventory<'a> {
         &self.ports
     }
 
-    /// The device behind an Open vSwitch port: the link of that name, wherever it was moved to.
+    /// The device behind an Open vSwitch port: the link of that name in the switch's own namespace, or, for an internal
+    /// port, wherever it was moved to.
     ///
-    /// An internal port of the user-space datapath can sit in any namespace and has no index in OVSDB, so it is found by
-    /// name; where several links carry the name, `attached-mac` and then the switch's own namespace decide.
+    /// An internal port in another namespace has no index in OVSDB, so it is found by name. Whoever owns a namespace names
+    /// links in it as they like: only a link of the kind Open vSwitch makes can be the port (`openvswitch` in the kernel
+    /// datapath, a TAP in user space), and where several are, `attached-mac` must single one out.
     pub fn device(&self, port: &PortPlace<'a>) -> Option<LinkKey> {
-        let candidates: Vec<LinkKey> = self.links_named(&port.interface.name).collect();
-        let attached = port.attached_mac();
-        let by_mac = |key: &&LinkKey| attached.is_some() && self.link(**key).is_some_and(|link| link.mac == attached);
-        let at_home = |key: &&LinkKey| Some(key.netns) == port.switch.netns;
-        candidates
-            .iter()
-            .find(at_home)
-            .or_else(|| candidates.iter().find(by_mac))
-            .or_else(|| candidates.first().filter(|_| port.interface.kind == "internal"))
-            .copied()
+        let name = &port.interface.name;
+        if let Some(home) = port.switch.netns.and_then(|netns| self.link_named(netns, name)) {
+            return Some(home);
+        }
+        let made = |key: &LinkKey| matches!(self.kind(*key), Some("openvswitch" | "tun"));
+        let moved: Vec<LinkKey> =
+            self.links_named(name).filter(|_| port.interface.kind == "internal").filter(made).collect();
+        if let [only] = moved[..] {
+            return Some(only);
+        }
+        let attached = port.attached_mac()?;
+        let mut same = moved.into_iter().filter(|key| self.link(*key).is_some_and(|link| link.mac == Some(attached)));
+        same.next().filter(|_| same.next().is_none())
     }
 
     /// The Open vSwitch port a device is.
     pub fn port_of(&self, key: LinkKey) -> Option<PortPlace<'a>> {
         let name = &self.link(key)?.name;
         self.ports.named(name).find(|port| self.device(port) == Some(key))
-    }
-
-    /// The container that owns a namespace.
-    pub fn container(&self, netns: NetnsId) -> Option<&'a ContainerFact> {
-        self.snapshot.facts.containers.iter().find(|container| container.netns == Some(netns))
-    }
-
-    /// Key of a link by namespace and index.
-    pub fn key(netns: NetnsId, ifindex: IfIndex) -> LinkKey {
-        LinkKey { netns, ifindex }
     }
 }

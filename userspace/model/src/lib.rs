@@ -22,3 +22,7 @@ pub mod resolve;
 pub mod snapshot;
 /// The paths of one instance, hop by hop. Flow: explain.
 pub mod trace;
+
+/// Hosts built by hand.
+#[cfg(test)]
+mod testing;

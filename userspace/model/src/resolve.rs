@@ -68,6 +68,12 @@ pub fn resolve(inventory: &Inventory<'_>, query: &str) -> Result<usize, Unresolv
             _ => return Err(unresolved(inventory, query, true, &hits)),
         }
     }
+    let behind = behind_floating_ip(inventory, query, &keys);
+    match behind[..] {
+        [] => {}
+        [(place, _)] => return Ok(place),
+        _ => return Err(unresolved(inventory, query, true, &behind)),
+    }
     let near: Vec<(usize, &Key)> = keys
         .iter()
         .enumerate()
@@ -77,6 +83,16 @@ pub fn resolve(inventory: &Inventory<'_>, query: &str) -> Result<usize, Unresolv
     let all = keys.iter().enumerate().filter_map(|(place, keys)| keys.first().map(|key| (place, key)));
     let offered = if near.is_empty() { all.collect() } else { near };
     Err(unresolved(inventory, query, false, &offered))
+}
+
+/// Instances that a floating IP may stand for by its rules alone. An operator asks for one exactly when its path is broken,
+/// and then nothing but the rules may tie it to its instance.
+fn behind_floating_ip<'k>(inventory: &Inventory<'_>, query: &str, keys: &'k [Vec<Key>]) -> Vec<(usize, &'k Key)> {
+    let Ok(address) = query.parse() else { return Vec::new() };
+    let fixed: Vec<String> = inventory.behind_floating_ip(address).iter().map(ToString::to_string).collect();
+    let stands_for = |key: &&Key| key.what == "fixed IP" && fixed.contains(&key.text);
+    let hits = keys.iter().enumerate().filter_map(|(place, keys)| Some((place, keys.iter().find(stands_for)?)));
+    hits.collect()
 }
 
 fn exactly(key: &Key, query: &str) -> bool {
@@ -143,6 +159,9 @@ fn keys(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Vec<Key> {
         for floating in inventory.floating_ips(nic) {
             add("floating IP", Some(floating.address.to_string()), false);
         }
+        for (_, port, _) in inventory.port_forwardings(nic) {
+            add("floating IP", Some(port.host_address.to_string()), false);
+        }
         add("device", nic.outer_name(inventory).map(str::to_owned), false);
         add("device", nic.port.map(|port| port.interface.name.clone()), false);
         let bridge = nic.bridge.and_then(|bridge| inventory.link(bridge)).filter(|link| link.name.starts_with("qbr"));
@@ -170,14 +189,4 @@ fn unresolved(inventory: &Inventory<'_>, query: &str, ambiguous: bool, hits: &[(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::distance;
-
-    #[test]
-    fn distance_counts_edits_up_to_two() {
-        assert_eq!(distance("web-1", "web-1"), 0);
-        assert_eq!(distance("web-1", "wbe-1"), 2);
-        assert_eq!(distance("web-1", "web1"), 1);
-        assert_eq!(distance("web-1", "database"), 3);
-    }
-}
+mod tests;

@@ -34,6 +34,9 @@ mod service;
 /// Open vSwitch on a path.
 mod switching;
 
+#[cfg(test)]
+mod tests;
+
 pub use explain::explain;
 pub use listing::list;
 
@@ -97,6 +100,14 @@ pub struct Identity {
     pub state: String,
     /// Labels of the container.
     pub labels: BTreeMap<String, String>,
+}
+
+impl Identity {
+    /// Whether it has no process, and so no network. The words are Docker's (API, `State.Status`); one that is being
+    /// restarted has none until it runs again.
+    pub(crate) fn is_stopped(&self) -> bool {
+        matches!(self.state.as_str(), "exited" | "dead" | "created" | "removing" | "restarting")
+    }
 }
 
 /// What an instance is.

@@ -18,7 +18,7 @@ Exit codes:
 
 /// What a trace needs; shown below its long help.
 const TRACE_NEEDS: &str = "\
-Needs root, or CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_NET_ADMIN. Without them it answers from what it can read, and says
+Needs root, or CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_NET_ADMIN and CAP_NET_RAW. Without them it answers from what it can read, and says
 what it could not. Nothing on the host is changed.";
 
 /// Where Docker is asked.
@@ -107,7 +107,7 @@ pub(crate) struct Source {
 /// Where to look on this host.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Sockets {
-    /// The most any one source may take, in seconds
+    /// The most any one source may take, in seconds; one request to a daemon gets three tenths of it
     #[arg(long, value_name = "SECONDS", default_value_t = 10, env = "NETDIAG_TIMEOUT",
           value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) timeout: u64,
@@ -131,7 +131,7 @@ pub(crate) struct Look {
     #[arg(long, env = "NETDIAG_ASCII")]
     pub(crate) ascii: bool,
     /// Columns to fit the text into [default: the terminal's, else 80]
-    #[arg(long, value_name = "COLUMNS", env = "NETDIAG_WIDTH", value_parser = clap::value_parser!(u16).range(40..=1000))]
+    #[arg(long, value_name = "COLUMNS", env = "NETDIAG_WIDTH", value_parser = clap::value_parser!(u16).range(60..=1000))]
     pub(crate) width: Option<u16>,
     /// Do not shorten UUIDs and container ids
     #[arg(long, env = "NETDIAG_FULL_IDS")]

@@ -56,7 +56,7 @@ pub(crate) async fn list(source: &Source, look: &Look, output: ListOutput) -> an
         ListOutput::Json => json::render(&listing, out),
         ListOutput::Yaml => yaml::render(&listing, out),
     })?;
-    Ok(Exit::Works)
+    Ok(if listing.gaps.is_empty() { Exit::Works } else { Exit::Inconclusive })
 }
 
 /// Says what this host can and cannot do.

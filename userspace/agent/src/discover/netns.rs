@@ -121,8 +121,12 @@ impl Survey {
             Ok(metadata) => {
                 let found = self.found.entry(metadata.ino()).or_default();
                 found.process_count += 1;
-                if found.processes.len() < NamespaceFact::PROCESSES_KEPT {
-                    found.processes.push(ProcessFact { pid, comm: comm(dir) });
+                let comm = comm(dir);
+                let first = || found.processes.iter().all(|process| process.comm != comm);
+                if found.processes.len() < NamespaceFact::PROCESSES_KEPT
+                    || (NamespaceFact::SERVERS.contains(&comm.as_str()) && first())
+                {
+                    found.processes.push(ProcessFact { pid, comm });
                     found.paths.push(path);
                 }
             }
@@ -328,9 +332,9 @@ fn gap(object: String, why: String) -> Gap {
 mod tests {
     use std::{fs, io, os::unix::fs::symlink, path::Path};
 
-    use netdiag_model::fact::{Facts, NameKind, StaleName};
+    use netdiag_model::fact::{Facts, NameKind, NamespaceFact, StaleName};
 
-    use super::{Unread, gap, look};
+    use super::{Survey, Unread, gap, look};
     use crate::discover::Options;
 
     /// Looks with a directory of names beside the real `/proc`.
@@ -340,6 +344,27 @@ mod tests {
 
     fn stale(facts: &Facts, name: &str) -> StaleName {
         facts.stale_names.iter().find(|stale| stale.path.ends_with(name)).unwrap().clone()
+    }
+
+    #[test]
+    fn a_process_that_serves_is_kept_however_crowded_its_namespace() {
+        let dir = tempfile::tempdir().unwrap();
+        let namespace = dir.path().join("net");
+        fs::write(&namespace, "").unwrap();
+        for pid in 1..=40 {
+            let process = dir.path().join(pid.to_string());
+            fs::create_dir_all(process.join("ns")).unwrap();
+            fs::hard_link(&namespace, process.join("ns/net")).unwrap();
+            fs::write(process.join("comm"), if pid > 30 { "docker-proxy\n" } else { "sleep\n" }).unwrap();
+        }
+        let mut survey = Survey::default();
+        survey.processes(dir.path());
+        let found = survey.found.into_values().next().unwrap();
+        assert_eq!((found.process_count, found.processes.len()), (40, NamespaceFact::PROCESSES_KEPT + 1));
+        assert_eq!(
+            found.processes.last().map(|process| (process.pid, process.comm.as_str())),
+            Some((31, "docker-proxy"))
+        );
     }
 
     #[test]
@@ -412,7 +437,7 @@ mod tests {
 
     #[test]
     fn refusals_with_one_cause_are_counted_in_one_gap() {
-        let mut survey = super::Survey::default();
+        let mut survey = Survey::default();
         for _ in 0..143 {
             survey.count_unread(Unread::Process, &io::Error::from_raw_os_error(libc::EACCES));
         }

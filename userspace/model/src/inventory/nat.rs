@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::{Inventory, Nic};
 use crate::{
+    fact::PublishedPort,
     id::NetnsId,
     netfilter::{
         Ruleset, Table,
@@ -58,6 +59,51 @@ impl<'a> Inventory<'a> {
             }
         }
         found
+    }
+
+    /// Ports of floating IPs that a card's routers lead to it (the `port_forwarding` extension of Neutron's L3 agent). Of a
+    /// range the first port is given; the rule says the whole.
+    pub fn port_forwardings(&self, nic: &Nic<'a>) -> Vec<(NetnsId, PublishedPort, RuleRef)> {
+        let mut found = Vec::new();
+        for netns in self.translators(nic) {
+            for ruleset in self.rulesets(netns) {
+                for forwarding in recognise::port_forwardings(&ruleset.tables) {
+                    if !nic.addresses.iter().any(|net| net.addr() == forwarding.fixed) {
+                        continue;
+                    }
+                    let protocol = match forwarding.protocol {
+                        17 => "udp",
+                        132 => "sctp",
+                        _ => "tcp",
+                    };
+                    let port = PublishedPort {
+                        protocol: protocol.to_owned(),
+                        host_address: forwarding.floating,
+                        host_port: forwarding.ports.first,
+                        container_port: forwarding.to.unwrap_or(forwarding.ports).first,
+                    };
+                    let meaning = format!("port forwarding of {} to {}", forwarding.floating, forwarding.fixed);
+                    found.extend(
+                        self.rule_at(netns, ruleset, &forwarding.rule, meaning).map(|rule| (netns, port, rule)),
+                    );
+                }
+            }
+        }
+        found
+    }
+
+    /// Fixed addresses that a floating IP stands for by the rules of any router of this host, whichever instance's.
+    pub fn behind_floating_ip(&self, address: IpAddr) -> Vec<IpAddr> {
+        let neutron = self.roles().filter(|(_, role)| role.is_neutron());
+        let rulesets = neutron.flat_map(|(netns, _)| self.rulesets(netns));
+        let mut fixed: Vec<IpAddr> = rulesets
+            .flat_map(|ruleset| recognise::floating_ips(&ruleset.tables))
+            .filter(|rules| rules.floating == address)
+            .map(|rules| rules.fixed)
+            .collect();
+        fixed.sort();
+        fixed.dedup();
+        fixed
     }
 
     fn rule_at(&self, netns: NetnsId, ruleset: &Ruleset, at: &RuleAt, meaning: String) -> Option<RuleRef> {

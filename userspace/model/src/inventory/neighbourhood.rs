@@ -1,5 +1,7 @@
 //! Who else is on a network card's segment: routers, DHCP services, other instances.
 
+use std::collections::BTreeSet;
+
 use ipnet::IpNet;
 
 use super::{Inventory, Nic, PortPlace, Role, switch::DEAD_VLAN};
@@ -89,7 +91,9 @@ impl<'a> Inventory<'a> {
                 found.push(netns);
             }
         }
-        found.dedup();
+        // A router may have several ends on one segment, with other routers' between them.
+        let mut seen = BTreeSet::new();
+        found.retain(|netns| seen.insert(*netns));
         found
     }
 }

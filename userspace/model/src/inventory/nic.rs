@@ -32,6 +32,8 @@ impl<'a> Nic<'a> {
     fn plugged(inventory: &Inventory<'a>, inner: Option<LinkKey>, outer: Option<LinkKey>) -> Self {
         let bridge = outer.and_then(|outer| inventory.linux_bridge(outer));
         let direct = outer.and_then(|outer| inventory.port_of(outer));
+        // A trunk's tap has a bridge of its own; its VLAN and its network are written on br-int's side.
+        let direct = direct.map(|port| inventory.ports().trunk_parent(&port).map_or(port, |(_, parent)| parent));
         let port = direct.or_else(|| uplink_port(inventory, bridge?, outer?));
         let inner_link = inner.and_then(|inner| inventory.link(inner));
         Self {

@@ -8,6 +8,9 @@ use crate::{
     id::{NetnsId, Uuid},
 };
 
+/// What the host's own namespace is called, and no other.
+const HOST: &str = "host";
+
 /// What a namespace is. The prefixes are Neutron's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -77,8 +80,14 @@ fn role(namespace: &NamespaceFact, containers: &[Joined<'_>]) -> Role {
 
 fn label(namespace: &NamespaceFact, role: &Role, containers: &[Joined<'_>]) -> String {
     if *role == Role::Host {
-        return "host".to_owned();
+        return HOST.to_owned();
     }
+    let label = other_label(namespace, role, containers);
+    // A container may call itself as it likes.
+    if label == HOST { format!("{label} ({})", namespace.id) } else { label }
+}
+
+fn other_label(namespace: &NamespaceFact, role: &Role, containers: &[Joined<'_>]) -> String {
     let owners: Vec<_> = containers.iter().filter(|container| container.netns() == Some(namespace.id)).collect();
     let named = file_names(namespace).find(|name| role.is_neutron() == Role::of_name(name).is_some());
     match (&owners[..], named) {

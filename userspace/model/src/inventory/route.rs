@@ -1,8 +1,8 @@
 //! Routes: which way a namespace sends a packet.
 //!
-//! The look-up is the kernel's (`ip rule`, then longest prefix, then lowest metric) over what rtnetlink reported. A rule
-//! with a selector that the question does not answer (a firewall mark, say) is passed over and reported, so that the
-//! answer can say what it depends on.
+//! The look-up is the kernel's (`ip rule`, then longest prefix, then lowest metric; `fib_rules_lookup` and
+//! `fib_table_lookup`) over what rtnetlink reported. The packet that is asked for carries no firewall mark, and is bound to
+//! no device.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,9 +10,15 @@ use ipnet::IpNet;
 
 use super::Inventory;
 use crate::{
-    fact::{NetworkFact, NextHop, PolicyRuleFact, RouteFact},
+    fact::{NetworkFact, NextHop, PolicyRuleFact, RouteFact, SourceKind},
     id::{IfIndex, NetnsId},
 };
+
+/// Main routing table (`RT_TABLE_MAIN`).
+const MAIN: u32 = 254;
+
+/// Device of what a namespace sends itself.
+const LOOPBACK: &str = "lo";
 
 /// What a namespace is asked.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +57,7 @@ impl Answer<'_> {
 /// Why there is no way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoRoute {
-    /// rtnetlink could not be read there.
+    /// rtnetlink could not be read there, or not wholly, or a rule leads on in a way that is not known (`goto`).
     Unknown,
     /// No route matches.
     None,
@@ -71,28 +77,38 @@ impl<'a> Inventory<'a> {
         let ipv6 = question.source.is_ipv6();
         let mut rules: Vec<_> = network.rules.iter().filter(|rule| rule.ipv6 == ipv6).collect();
         rules.sort_by_key(|rule| rule.priority);
-        for rule in rules {
-            if !applies(rule, question) {
-                continue;
-            }
-            if rule.action != "lookup" {
-                return Err(NoRoute::Refused(rule.action.clone()));
-            }
-            match lookup(network, rule.table, question) {
-                Err(NoRoute::None) => {}
-                found => return found.map(|answer| Answer { rule: Some(rule), ..answer }),
+        if rules.is_empty() {
+            // A kernel without CONFIG_IP_MULTIPLE_TABLES has no rules.
+            return lookup(network, MAIN, question).map_err(|reason| self.unless_unread(netns, reason));
+        }
+        for rule in rules.into_iter().filter(|rule| applies(rule, question)) {
+            match rule.action.as_str() {
+                "nop" => {}
+                "lookup" => match lookup(network, rule.table, question) {
+                    Err(NoRoute::None) => {}
+                    found => return found.map(|answer| Answer { rule: Some(rule), ..answer }),
+                },
+                "blackhole" | "unreachable" | "prohibit" => return Err(NoRoute::Refused(rule.action.clone())),
+                _ => return Err(NoRoute::Unknown),
             }
         }
-        Err(NoRoute::None)
+        Err(self.unless_unread(netns, NoRoute::None))
+    }
+
+    /// What was not found may be among what rtnetlink could not read.
+    fn unless_unread(&self, netns: NetnsId, reason: NoRoute) -> NoRoute {
+        let mut gaps = self.snapshot.facts.gaps();
+        let partly = gaps.any(|gap| gap.source == SourceKind::Netlink && gap.netns == Some(netns));
+        if partly && reason == NoRoute::None { NoRoute::Unknown } else { reason }
     }
 }
 
 fn applies(rule: &PolicyRuleFact, question: Question<'_>) -> bool {
     let holds = rule.source.is_none_or(|net| net.contains(&question.source))
         && rule.destination.is_none_or(|net| question.destination.is_some_and(|address| net.contains(&address)))
-        && rule.iif.as_deref().is_none_or(|iif| question.iif == Some(iif))
+        && rule.iif.as_deref().is_none_or(|iif| question.iif.unwrap_or(LOOPBACK) == iif)
         && rule.oif.is_none()
-        && rule.fwmark.is_none();
+        && rule.fwmark.is_none_or(|(mark, mask)| mark & mask == 0);
     holds != rule.inverted
 }
 
@@ -126,13 +142,12 @@ fn matches(route: &RouteFact, question: Question<'_>) -> bool {
 mod tests {
     use super::{NoRoute, Question};
     use crate::{
-        fact::{Facts, NamespaceFact, NetworkFact, NextHop, PolicyRuleFact, RouteFact},
-        id::{IfIndex, NetnsId},
+        fact::{NextHop, PolicyRuleFact, RouteFact, SourceKind},
+        id::IfIndex,
         inventory::Inventory,
         snapshot::Snapshot,
+        testing::{Host, lookup},
     };
-
-    const NETNS: NetnsId = NetnsId { inode: 1, cookie: 1 };
 
     fn route(table: u32, destination: &str, gateway: Option<&str>, ifindex: u32) -> RouteFact {
         let next_hops = vec![NextHop {
@@ -153,40 +168,16 @@ mod tests {
     }
 
     fn rule(priority: u32, source: Option<&str>, table: u32) -> PolicyRuleFact {
-        PolicyRuleFact {
-            ipv6: false,
-            priority,
-            source: source.map(|source| source.parse().unwrap()),
-            destination: None,
-            iif: None,
-            oif: None,
-            fwmark: None,
-            inverted: false,
-            action: "lookup".to_owned(),
-            table,
-        }
+        PolicyRuleFact { source: source.map(|source| source.parse().unwrap()), ..lookup(priority, table) }
     }
 
+    /// A host whose own namespace has these rules and routes.
     fn snapshot(rules: Vec<PolicyRuleFact>, routes: Vec<RouteFact>) -> Snapshot {
-        let network = NetworkFact {
-            netns: NETNS,
-            nsids: [].into(),
-            links: vec![],
-            neighbours: vec![],
-            routes,
-            rules,
-            fdb: vec![],
-            vlans: vec![],
-        };
-        let namespace = NamespaceFact { id: NETNS, host: true, names: vec![], processes: vec![], process_count: 1 };
-        Snapshot {
-            schema_version: Snapshot::VERSION,
-            taken_at: 0,
-            hostname: String::new(),
-            kernel: String::new(),
-            netdiag: String::new(),
-            facts: Facts { namespaces: vec![namespace], networks: vec![network], ..Facts::default() },
-        }
+        let mut host = Host::new();
+        let id = host.id;
+        let network = host.network(id);
+        (network.rules, network.routes) = (rules, routes);
+        host.snapshot()
     }
 
     /// Link and gateway a packet from one address to another (or to the outside) leaves by.
@@ -197,7 +188,7 @@ mod tests {
             iif: None,
         };
         let inventory = Inventory::build(snapshot);
-        let answer = inventory.route(NETNS, question)?;
+        let answer = inventory.route(inventory.host.unwrap(), question)?;
         Ok((answer.ifindex().unwrap().0, answer.next_hop.gateway.map(|gateway| gateway.to_string())))
     }
 
@@ -239,5 +230,52 @@ mod tests {
         let fast = RouteFact { metric: 100, ..route(254, "0.0.0.0/0", Some("10.0.0.2"), 2) };
         let snapshot = snapshot(vec![rule(32766, None, 254)], vec![slow, fast]);
         assert_eq!(way(&snapshot, "10.9.9.9", None), Ok((2, Some("10.0.0.2".to_owned()))));
+    }
+
+    #[test]
+    fn a_kernel_without_policy_rules_looks_into_the_main_table() {
+        let snapshot = snapshot(vec![], vec![route(254, "0.0.0.0/0", Some("10.0.0.1"), 2)]);
+        assert_eq!(way(&snapshot, "10.9.9.9", None), Ok((2, Some("10.0.0.1".to_owned()))));
+    }
+
+    #[test]
+    fn a_rule_that_does_nothing_is_passed_over_and_one_that_jumps_leaves_the_answer_open() {
+        let acting = |action: &str| PolicyRuleFact { action: action.to_owned(), ..rule(100, None, 0) };
+        let asked = |action| {
+            let routes = vec![route(254, "0.0.0.0/0", Some("10.0.0.1"), 2)];
+            way(&snapshot(vec![acting(action), rule(32766, None, 254)], routes), "10.9.9.9", None)
+        };
+        assert_eq!(asked("nop"), Ok((2, Some("10.0.0.1".to_owned()))));
+        assert_eq!(asked("goto"), Err(NoRoute::Unknown));
+        assert_eq!(asked("prohibit"), Err(NoRoute::Refused("prohibit".to_owned())));
+    }
+
+    #[test]
+    fn a_packet_is_taken_to_carry_no_mark() {
+        let marked = |fwmark, inverted| PolicyRuleFact { fwmark: Some(fwmark), inverted, ..rule(100, None, 7) };
+        let asked = |rule_: PolicyRuleFact| {
+            let routes = vec![route(254, "0.0.0.0/0", Some("10.0.0.1"), 2), route(7, "0.0.0.0/0", Some("10.7.0.1"), 7)];
+            way(&snapshot(vec![rule_, rule(32766, None, 254)], routes), "10.9.9.9", None).unwrap().0
+        };
+        // As a VPN sends everything into its tunnel but what it has marked itself.
+        assert_eq!(asked(marked((0xca6c, u32::MAX), true)), 7);
+        assert_eq!(asked(marked((0xca6c, u32::MAX), false)), 2);
+        assert_eq!(asked(marked((0, 0xff), false)), 7);
+    }
+
+    #[test]
+    fn what_is_made_here_comes_by_loopback() {
+        let local = PolicyRuleFact { iif: Some("lo".to_owned()), ..rule(100, None, 7) };
+        let routes = vec![route(254, "0.0.0.0/0", Some("10.0.0.1"), 2), route(7, "0.0.0.0/0", Some("10.7.0.1"), 7)];
+        let snapshot = snapshot(vec![local, rule(32766, None, 254)], routes);
+        assert_eq!(way(&snapshot, "10.9.9.9", None).map(|(link, _)| link), Ok(7));
+    }
+
+    #[test]
+    fn routes_that_could_not_be_read_are_not_said_to_be_missing() {
+        let mut host = Host::new();
+        let id = host.id;
+        host.gap(SourceKind::Netlink, Some(id));
+        assert_eq!(way(&host.snapshot(), "10.9.9.9", None), Err(NoRoute::Unknown));
     }
 }

@@ -140,6 +140,15 @@ impl<'a> Ports<'a> {
         self.all.iter().filter(move |port| std::ptr::eq(port.bridge, bridge)).copied()
     }
 
+    /// Where the untagged frames of a trunk port go on: the patch pair from its own bridge (`tbr-`) to the port on br-int
+    /// that carries its Neutron port (`tpt-` to `tpi-`). None for ports that are no trunk's parent.
+    pub fn trunk_parent(&self, port: &PortPlace<'a>) -> Option<(PortPlace<'a>, PortPlace<'a>)> {
+        let id = port.port_id().filter(|_| port.port.tag.is_none() && !port.is_patch())?;
+        let patches = self.on(port.bridge).filter(PortPlace::is_patch);
+        let mut pairs = patches.filter_map(|near| Some((near, self.patch_peer(&near)?)));
+        pairs.find(|(_, far)| far.port_id().as_ref() == Some(&id))
+    }
+
     /// The other end of a patch port, if it is there and points back.
     pub fn patch_peer(&self, port: &PortPlace<'a>) -> Option<PortPlace<'a>> {
         let peer = port.interface.options.get("peer").filter(|_| port.is_patch())?;

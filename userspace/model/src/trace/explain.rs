@@ -1,13 +1,15 @@
 //! The whole explanation of one instance: its cards, their paths, what is wrong, and one sentence.
 
+use std::collections::BTreeSet;
+
 use super::{
-    Direction, Finding, FloatingIp, HopKind, HopState, InstanceKind, InterfaceTrace, Publication, Severity, Trace,
-    Verdict, command::in_netns, filter, inside, inward, outward::Way, path::finding, sentence, service,
+    Finding, FloatingIp, HopState, InstanceKind, InterfaceTrace, Publication, Severity, Trace, Verdict,
+    command::in_netns, filter, inside, inward, outward::Way, path::finding, sentence, service,
 };
 use crate::{
-    fact::{DockerNetworkFact, Gap},
+    fact::{DockerNetworkFact, Gap, SourceKind},
     id::NetnsId,
-    inventory::{Instance, Inventory, Nic},
+    inventory::{Instance, Inventory, Nic, Role},
 };
 
 /// Explains the paths of one instance.
@@ -19,10 +21,18 @@ pub fn explain(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Trace {
         interfaces.push(interface);
         findings.extend(found);
     }
-    findings.sort_by_key(|finding| finding.severity);
-    findings.dedup();
-    let gaps = gaps(inventory, &interfaces);
-    let verdict = verdict(&findings, &gaps, &interfaces);
+    // A lost carrier is what the fault at the other end of a link looks like: it comes after the fault itself.
+    findings.sort_by_key(|finding| (finding.severity, finding.code == "no-carrier"));
+    // The paths of two cards may meet the same fault.
+    let mut seen = Vec::new();
+    findings.retain(|finding| {
+        let new = !seen.contains(finding);
+        seen.extend(new.then(|| finding.clone()));
+        new
+    });
+    let gaps = gaps(inventory, instance, &interfaces);
+    let unknown = unread(inventory, instance) || !gaps.is_empty();
+    let verdict = verdict(&findings, unknown, &interfaces);
     let sentence = sentence::compose(instance, &interfaces, &findings, verdict);
     Trace {
         hostname: inventory.snapshot.hostname.clone(),
@@ -41,9 +51,13 @@ fn instance_findings(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Vec<
     let identity = &instance.identity;
     let name = &identity.name;
     let say = |severity, code, message: String, seen: String| finding(severity, code, name, message).seen(seen);
-    let on_host = instance.nics.is_empty() && instance.netns.is_some() && instance.netns == inventory.host;
+    // A virtual machine's process is in the host's namespace whatever the guest is plugged into.
+    let on_host = identity.kind != InstanceKind::Vm
+        && instance.nics.is_empty()
+        && instance.netns.is_some()
+        && instance.netns == inventory.host;
     let mut findings = Vec::new();
-    if matches!(identity.state.as_str(), "exited" | "dead" | "created" | "removing") {
+    if identity.is_stopped() {
         let message = format!("{name} is not running: it has no network");
         findings
             .push(say(Severity::Error, "not-running", message, format!("state {}", identity.state)).fix("start it"));
@@ -51,6 +65,10 @@ fn instance_findings(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Vec<
         let held = instance.netns.or(inventory.host).map(|netns| host_addresses(inventory, netns)).unwrap_or_default();
         let message = format!("{name} uses the host's own network: the outside reaches it by {held}");
         findings.push(say(Severity::Info, "host-network", message, "its network namespace is the host's".to_owned()));
+    } else if unread(inventory, instance) {
+        let message = format!("what is plugged into {name} is not known: its network could not be read");
+        let seen = "no link of its namespace was seen, not even loopback";
+        findings.push(say(Severity::Warning, "namespace-unread", message, seen.to_owned()).fix("run as root"));
     } else if instance.nics.is_empty() && instance.network_mode == Some("none") && identity.nova_uuid.is_none() {
         let message = format!("{name} was started without a network, and nobody has plugged one in");
         let seen = "NetworkMode none, no link but loopback".to_owned();
@@ -68,6 +86,18 @@ fn instance_findings(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Vec<
         findings.push(say(Severity::Info, "shared-network", message, format!("NetworkMode container:{owner}")));
     }
     findings
+}
+
+/// Whether the cards of an instance could not be looked for. A namespace always has loopback, so one without any link was
+/// not read.
+fn unread(inventory: &Inventory<'_>, instance: &Instance<'_>) -> bool {
+    if !instance.nics.is_empty() || instance.identity.is_stopped() || instance.network_mode == Some("host") {
+        return false;
+    }
+    if instance.identity.kind == InstanceKind::Vm {
+        return instance.netns.or(inventory.host).is_none_or(|netns| inventory.unread(SourceKind::Process, netns));
+    }
+    instance.netns.is_none_or(|netns| inventory.links_in(netns).next().is_none())
 }
 
 fn nothing_plugged(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Finding {
@@ -93,6 +123,7 @@ fn host_addresses(inventory: &Inventory<'_>, netns: NetnsId) -> String {
 fn interface(inventory: &Inventory<'_>, instance: &Instance<'_>, nic: &Nic<'_>) -> (InterfaceTrace, Vec<Finding>) {
     let mut way = Way::new(inventory, nic, docker_network(inventory, instance, nic).is_some());
     inside::hops(&mut way.path, inventory, instance, nic);
+    filter::lets_out(&mut way);
     way.follow();
     let network = nic.port.as_ref().map(crate::inventory::PortPlace::network).unwrap_or_default();
     let docker = docker_network(inventory, instance, nic);
@@ -146,13 +177,16 @@ fn docker_network<'a>(
     by_endpoint.or_else(|| networks.iter().find(|network| bridge.is_some() && network.bridge.as_deref() == bridge))
 }
 
-/// Gaps that could have changed this answer: those of the whole host, and those of namespaces on a path.
-fn gaps(inventory: &Inventory<'_>, interfaces: &[InterfaceTrace]) -> Vec<Gap> {
+/// Gaps that could have changed this answer: those of the whole host, those of the instance and of namespaces on a path,
+/// and namespaces whose links were not seen at all. The router of the path may be one of the last; other containers are
+/// on nobody's path.
+fn gaps(inventory: &Inventory<'_>, instance: &Instance<'_>, interfaces: &[InterfaceTrace]) -> Vec<Gap> {
+    let hops = interfaces.iter().flat_map(|interface| &interface.hops);
+    let on_path: BTreeSet<NetnsId> =
+        hops.filter_map(|hop| Some(hop.netns.as_ref()?.id)).chain(instance.netns).collect();
     let touched = |netns| {
-        interfaces
-            .iter()
-            .flat_map(|interface| &interface.hops)
-            .any(|hop| hop.netns.as_ref().is_some_and(|on| on.id == netns))
+        let blank = inventory.links_in(netns).next().is_none() && *inventory.role(netns) != Role::Container;
+        on_path.contains(&netns) || blank
     };
     let facts = &inventory.snapshot.facts;
     let mut gaps: Vec<Gap> = facts.gaps().filter(|gap| !gap.absent && gap.netns.is_none_or(touched)).cloned().collect();
@@ -161,16 +195,13 @@ fn gaps(inventory: &Inventory<'_>, interfaces: &[InterfaceTrace]) -> Vec<Gap> {
     gaps
 }
 
-fn verdict(findings: &[Finding], gaps: &[Gap], interfaces: &[InterfaceTrace]) -> Verdict {
+fn verdict(findings: &[Finding], unread: bool, interfaces: &[InterfaceTrace]) -> Verdict {
     let broken = findings.iter().any(|finding| finding.severity == Severity::Error);
     // The last hop outward leaves the host; what it does is unknown by nature and says nothing about this host.
-    let unknown = interfaces.iter().any(|interface| {
-        let outward = interface.hops.iter().filter(|hop| hop.direction == Direction::Outward);
-        outward.filter(|hop| hop.kind == HopKind::NextHop).any(|hop| hop.name == "unknown")
-    });
+    let lost = interfaces.iter().any(InterfaceTrace::is_lost);
     if broken {
         Verdict::Broken
-    } else if unknown || !gaps.is_empty() {
+    } else if lost || unread {
         Verdict::Inconclusive
     } else {
         Verdict::Works

@@ -24,12 +24,15 @@ mod bridged;
 mod entrance;
 /// What security groups mean for the services around a port.
 mod groups;
+/// Rules inside the instance itself.
+mod own;
 /// Routed traffic: forward filters and address translation.
 mod routed;
 
 pub(super) use bridged::{at_host_device, inward_at_host_device, linux_bridge};
-pub(super) use entrance::{Targets, floating_ips, publications};
+pub(super) use entrance::{Targets, floating_ips, once, port_words, publications};
 pub(super) use groups::{lets_metadata_out, lets_nobody_in};
+pub(super) use own::{lets_in, lets_out};
 pub(super) use routed::{routed, routed_inward};
 
 /// The rule that sends metadata requests that come in by a device to a proxy.

@@ -17,8 +17,8 @@ pub(super) fn hops(path: &mut Path, inventory: &Inventory<'_>, instance: &Instan
         kind: HopKind::Instance,
         name: identity.name.clone(),
         state: match identity.state.as_str() {
+            _ if identity.is_stopped() => HopState::Broken,
             "running" => HopState::Ok,
-            "exited" | "dead" | "created" => HopState::Broken,
             "paused" => HopState::Warning,
             _ => HopState::Unknown,
         },

@@ -23,8 +23,11 @@ pub(super) fn path(way: &Way<'_, '_>, floating: &[FloatingIp], published: &[Publ
     for hop in way.path.hops.iter().rev() {
         match hop.kind {
             // The outside is where this path starts; rules are asked again below.
-            HopKind::NextHop | HopKind::Nat | HopKind::Namespace => {}
-            HopKind::Filter => filter::inward_at_host_device(way, hop, &mut path),
+            HopKind::NextHop | HopKind::Nat | HopKind::Namespace | HopKind::Filter => {}
+            HopKind::HostDevice => {
+                filter::inward_at_host_device(way, &mut path);
+                path.push(hop.clone());
+            }
             HopKind::Router => {
                 let leg = way.legs.iter().find(|leg| hop.netns.as_ref().is_some_and(|netns| netns.id == leg.netns));
                 let goes_on = leg.is_none_or(|leg| filter::routed_inward(way, leg, &mut targets, &mut path));
@@ -34,10 +37,12 @@ pub(super) fn path(way: &Way<'_, '_>, floating: &[FloatingIp], published: &[Publ
                     break;
                 }
             }
+            HopKind::InnerDevice => {
+                path.push(hop.clone());
+                filter::lets_in(way, &mut path);
+            }
             HopKind::Patch => path.push(other_way(hop)),
             HopKind::Instance
-            | HopKind::InnerDevice
-            | HopKind::HostDevice
             | HopKind::LinuxBridge
             | HopKind::Veth
             | HopKind::OvsPort

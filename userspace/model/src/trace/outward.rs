@@ -10,9 +10,10 @@ use super::{
     Direction, Hop, HopKind, HopState, Router, Severity,
     command::{in_netns, quote},
     filter,
-    path::{Path, finding},
+    path::{LOST, Path, finding},
 };
 use crate::{
+    fact::{NeighbourFact, SourceKind},
     id::{LinkKey, NetnsId},
     inventory::{
         Inventory, Nic,
@@ -36,6 +37,17 @@ pub(super) struct Leg {
     pub(super) outside: LinkKey,
 }
 
+/// Whether the instance's default route leaves by the card that is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DefaultRoute {
+    /// It does, by a gateway or on the link.
+    Here,
+    /// It leaves by another card, or there is none.
+    Elsewhere,
+    /// A guest's routes cannot be seen from its host; a namespace's may not have been read.
+    Unknown,
+}
+
 /// The way out of one network card.
 #[derive(Debug)]
 pub(super) struct Way<'i, 'a> {
@@ -49,6 +61,7 @@ pub(super) struct Way<'i, 'a> {
     pub(super) source: Option<IpAddr>,
     /// Gateway the instance sends to.
     gateway: Option<IpAddr>,
+    default_route: DefaultRoute,
     /// Its network has a router by itself, whichever card the instance's default route takes: Docker publishes ports on
     /// every network it made.
     routed: bool,
@@ -68,6 +81,7 @@ impl<'i, 'a> Way<'i, 'a> {
             legs: Vec::new(),
             source,
             gateway: None,
+            default_route: DefaultRoute::Unknown,
             routed,
             budget: BUDGET,
         }
@@ -75,7 +89,7 @@ impl<'i, 'a> Way<'i, 'a> {
 
     /// Follows the card outward; the hops before its host end are already on the path.
     pub(super) fn follow(&mut self) {
-        self.gateway = self.instance_gateway();
+        self.find_gateway();
         let Some(outer) = self.nic.outer else {
             self.stop("the other end of the link is in a namespace that cannot be seen from here");
             return;
@@ -88,17 +102,22 @@ impl<'i, 'a> Way<'i, 'a> {
         self.enter_device(outer);
     }
 
-    /// The gateway of the instance's default route, if that route leaves by this card.
-    fn instance_gateway(&mut self) -> Option<IpAddr> {
-        let (inner, source) = (self.nic.inner?, self.source?);
+    /// Looks up the instance's default route, and its gateway if that route leaves by this card.
+    fn find_gateway(&mut self) {
+        let Some(inner) = self.nic.inner else { return };
+        self.default_route = DefaultRoute::Elsewhere;
+        let Some(source) = self.source else { return };
         let question = Question { source, destination: None, iif: None };
         match self.inventory.route(inner.netns, question) {
             Ok(answer) if answer.ifindex() == Some(inner.ifindex) => {
                 self.silent_gateway(inner, &answer);
-                answer.next_hop.gateway
+                self.gateway = answer.next_hop.gateway;
+                self.default_route = DefaultRoute::Here;
             }
-            Ok(_) | Err(NoRoute::Unknown) => None,
-            Err(_) => {
+            Ok(_) => {}
+            // A dead route is there; that its link is down is said of the link.
+            Err(NoRoute::Unknown | NoRoute::Dead) => self.default_route = DefaultRoute::Unknown,
+            Err(reason) => {
                 let elsewhere = self.inventory.links_in(inner.netns).filter(|(_, link)| !link.loopback).count() > 1;
                 let severity = if elsewhere { Severity::Info } else { Severity::Error };
                 let at = self.inventory.netns(inner.netns).label;
@@ -109,11 +128,15 @@ impl<'i, 'a> Way<'i, 'a> {
                         at,
                         "the instance has no default route: it reaches only its own subnet",
                     )
-                    .seen("no route to 0.0.0.0/0 or ::/0 in its namespace")
+                    .seen(match reason {
+                        NoRoute::Refused(kind) => format!("a route or a policy rule of kind {kind} is in the way"),
+                        NoRoute::None | NoRoute::Unknown | NoRoute::Dead => {
+                            "no route to 0.0.0.0/0 or ::/0 in its namespace".to_owned()
+                        }
+                    })
                     .verify(in_netns(self.inventory, inner.netns, "ip route show table all"))
                     .fix("give the subnet a gateway and plug the port again, or add the route inside"),
                 );
-                None
             }
         }
     }
@@ -121,8 +144,8 @@ impl<'i, 'a> Way<'i, 'a> {
     fn silent_gateway(&mut self, inner: LinkKey, answer: &Answer<'_>) {
         let Some(gateway) = answer.next_hop.gateway else { return };
         let neighbours = self.inventory.network(inner.netns).map_or(&[][..], |network| &network.neighbours);
-        let failed = neighbours.iter().find(|entry| entry.address == gateway && entry.state == "FAILED");
-        if failed.is_some() {
+        let of_gateway = |entry: &&NeighbourFact| entry.ifindex == inner.ifindex && entry.address == gateway;
+        if neighbours.iter().filter(of_gateway).any(|entry| entry.state == "FAILED") {
             self.path.report(
                 finding(
                     Severity::Warning,
@@ -145,7 +168,11 @@ impl<'i, 'a> Way<'i, 'a> {
             self.enter_port(&port);
         } else if let Some(bridge) = self.inventory.linux_bridge(device) {
             self.through_linux_bridge(bridge, device);
-        } else if matches!(self.inventory.kind(device), Some("veth" | "tun")) || self.answers_for_gateway(device) {
+        } else if self.answers_for_gateway(device) {
+            self.route_in(device);
+        } else if self.may_be_switched(device) {
+            self.stop("Open vSwitch may have this device, and its database could not be read");
+        } else if matches!(self.inventory.kind(device), Some("veth" | "tun")) {
             self.route_in(device);
         } else {
             // A macvlan, ipvlan or VLAN on a physical device: the frame is on the wire.
@@ -157,9 +184,17 @@ impl<'i, 'a> Way<'i, 'a> {
         self.gateway.is_some_and(|gateway| self.inventory.holder(device.netns, gateway) == Some(device))
     }
 
+    /// Whether a device may be a port of an Open vSwitch that was not read. The kernel datapath enslaves its ports
+    /// (`ovs-system`); the user-space datapath leaves no trace on them.
+    fn may_be_switched(&self, device: LinkKey) -> bool {
+        let enslaved = self.inventory.master(device).is_some_and(|on| self.inventory.kind(on) == Some("openvswitch"));
+        let none_read = self.inventory.snapshot.facts.switches.is_empty();
+        enslaved || (none_read && self.inventory.unread(SourceKind::Ovsdb, device.netns))
+    }
+
     /// The next hop outside this host, with what the neighbour table says of it.
-    fn leave(&mut self, neighbour: Option<(NetnsId, IpAddr)>) {
-        let Some((netns, address)) = neighbour.or_else(|| Some((self.nic.inner?.netns, self.gateway?))) else {
+    fn leave(&mut self, neighbour: Option<(LinkKey, IpAddr)>) {
+        let Some((link, address)) = neighbour.or_else(|| Some((self.nic.inner?, self.gateway?))) else {
             self.path.push(Hop {
                 kind: HopKind::NextHop,
                 name: "the wire".to_owned(),
@@ -169,8 +204,11 @@ impl<'i, 'a> Way<'i, 'a> {
             });
             return;
         };
+        let netns = link.netns;
         let neighbours = self.inventory.network(netns).map_or(&[][..], |network| &network.neighbours);
-        let entry = neighbours.iter().find(|entry| entry.address == address);
+        // Two links of a host may know the same address.
+        let asked = |entry: &&NeighbourFact| entry.ifindex == link.ifindex && entry.address == address && !entry.proxy;
+        let entry = neighbours.iter().find(asked);
         let status = entry.map_or("not asked yet", |entry| &entry.state);
         let show = in_netns(self.inventory, netns, &format!("ip neigh show {address}"));
         self.path.push(Hop {
@@ -202,7 +240,7 @@ impl<'i, 'a> Way<'i, 'a> {
     fn stop(&mut self, why: impl Into<String>) {
         self.path.push(Hop {
             kind: HopKind::NextHop,
-            name: "unknown".to_owned(),
+            name: LOST.to_owned(),
             state: HopState::Unknown,
             status: "not seen".to_owned(),
             note: why.into(),

@@ -1,7 +1,7 @@
 //! A path while it is being built: hops in order, and the findings that came up on the way.
 
 use super::{
-    Direction, Finding, Hop, HopKind, HopState, Severity,
+    Direction, Finding, Hop, HopKind, HopState, InterfaceTrace, Severity,
     command::{in_netns, quote},
 };
 use crate::{
@@ -25,6 +25,24 @@ pub(super) fn finding(
         evidence: String::new(),
         verify: None,
         fix: None,
+    }
+}
+
+/// Name of the hop that stands for whatever follows a place the path could not be followed beyond.
+pub(super) const LOST: &str = "unknown";
+
+/// Status of the last hop of a card that reaches its own subnet alone.
+pub(super) const SEGMENT: &str = "this segment";
+
+impl InterfaceTrace {
+    /// Whether the way out could not be followed to its end.
+    pub(super) fn is_lost(&self) -> bool {
+        self.hops.iter().any(|hop| hop.kind == HopKind::NextHop && hop.name == LOST)
+    }
+
+    /// Whether the card reaches its own subnet alone.
+    pub(super) fn is_local(&self) -> bool {
+        self.hops.iter().any(|hop| hop.kind == HopKind::NextHop && hop.status == SEGMENT)
     }
 }
 
@@ -207,5 +225,7 @@ impl Path {
 }
 
 fn bridge_note(port: &PortPlace<'_>) -> String {
-    if port.bridge.mirrors > 0 { format!("{} mirror(s)", port.bridge.mirrors) } else { String::new() }
+    // What the flows do is asked of the switch itself (`ofproto/trace`), not guessed from the database.
+    let mirrors = if port.bridge.mirrors > 0 { format!(", {} mirror(s)", port.bridge.mirrors) } else { String::new() };
+    format!("flows not read{mirrors}")
 }

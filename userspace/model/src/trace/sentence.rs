@@ -1,6 +1,9 @@
 //! The whole answer in one sentence, in the tenant's words.
 
-use super::{Direction, Finding, HopKind, HopState, InterfaceTrace, Router, Severity, Verdict};
+use super::{
+    Direction, Finding, HopKind, HopState, InterfaceTrace, Router, Severity, Verdict,
+    filter::{once, port_words},
+};
 use crate::inventory::Instance;
 
 /// Composes the sentence.
@@ -15,9 +18,14 @@ pub(super) fn compose(
     match (verdict, worst) {
         (Verdict::Broken, Some(finding)) => {
             let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
-            let more = if errors > 1 { format!(" ({} more errors below it)", errors - 1) } else { String::new() };
+            let more = match errors.saturating_sub(1) {
+                0 => String::new(),
+                1 => " (1 more error below it)".to_owned(),
+                more => format!(" ({more} more errors below it)"),
+            };
             format!("{name}: {}{more}.", finding.message)
         }
+        (Verdict::Inconclusive, Some(finding)) if interfaces.is_empty() => format!("{name}: {}.", finding.message),
         (Verdict::Inconclusive, _) => {
             format!(
                 "{name}: nothing seen speaks against its path, but not everything could be read. {}",
@@ -50,7 +58,8 @@ fn interface(interface: &InterfaceTrace) -> String {
     };
     let limit = |direction| if groups(direction) { ", as far as its filters allow" } else { "" };
     let out = match (&interface.router, interface.hops.iter().find_map(translated_to)) {
-        _ if interface.hops.iter().any(|hop| hop.status == "this segment") => "reaches its own subnet".to_owned(),
+        _ if interface.is_local() => "reaches its own subnet".to_owned(),
+        (None, _) if interface.is_lost() => "leaves by a way that could not be followed".to_owned(),
         (Some(router), Some(source)) => format!("reaches the outside through {} as {source}", router_words(router)),
         (Some(router), None) if router.external_device.is_some() => {
             format!("is routed to the outside by {} without translation", router_words(router))
@@ -89,20 +98,36 @@ fn inward(interface: &InterfaceTrace) -> String {
         .filter(|floating| floating.works())
         .map(|floating| floating.address.to_string())
         .collect();
-    let mut published: Vec<_> = interface
+    let published = interface
         .published_ports
         .iter()
-        .filter(|publication| publication.works())
-        .map(|publication| format!("{}/{}", publication.port.host_port, publication.port.protocol))
-        .collect();
+        .filter(|publication| publication.works() && !publication.port.host_address.is_loopback())
+        .map(|publication| port_words(&publication.port));
     // A port published on IPv4 and on IPv6 is one way in to whoever reads a sentence.
-    published.dedup();
+    let published = once(published);
     match (&floating[..], &published[..]) {
-        ([], []) => "nothing outside can open a connection to it".to_owned(),
-        ([], ports) => format!("the outside reaches it by the host's port {}", ports.join(", ")),
+        ([], []) => without_translation(interface),
+        ([], ports) => format!("the outside reaches it by {}", ports.join(", ")),
         (addresses, []) => format!("the outside reaches it by floating IP {}", addresses.join(", ")),
         (addresses, ports) => {
-            format!("the outside reaches it by floating IP {} and port {}", addresses.join(", "), ports.join(", "))
+            format!("the outside reaches it by floating IP {} and {}", addresses.join(", "), ports.join(", "))
         }
     }
+}
+
+/// Whether the outside reaches a card that this host translates nothing to.
+fn without_translation(interface: &InterfaceTrace) -> String {
+    let uplink = interface.hops.iter().any(|hop| hop.direction == Direction::Outward && hop.kind == HopKind::Uplink);
+    let translated = interface.hops.iter().any(|hop| translated_to(hop).is_some());
+    match &interface.router {
+        _ if interface.is_local() => "nothing outside can open a connection to it",
+        _ if interface.is_lost() => "whether the outside reaches it is not known",
+        None if tunnel(interface).is_some() => "that host knows whether the outside reaches it",
+        None if uplink => "whoever is on that network reaches it by its own address",
+        Some(router) if router.external_device.is_some() && !translated => {
+            "the outside reaches it where a route leads to its own address"
+        }
+        None | Some(_) => "nothing outside can open a connection to it",
+    }
+    .to_owned()
 }

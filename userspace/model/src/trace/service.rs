@@ -4,10 +4,14 @@ use std::net::IpAddr;
 
 use super::{HopState, Service, Severity, command::in_netns, filter, outward::Way, path::finding};
 use crate::{
-    fact::METADATA_ADDRESS,
+    fact::{METADATA_ADDRESS, SourceKind},
     id::NetnsId,
     inventory::{Inventory, neighbourhood::Member},
 };
+
+/// What Neutron runs in a router's namespace besides the metadata proxy: VRRP of highly available routers with its
+/// monitor, IPv6 router advertisements, connection synchronisation. Names as `/proc/<pid>/comm` cuts them (15 characters).
+const HELPERS: [&str; 4] = ["keepalived", "neutron-keepali", "radvd", "conntrackd"];
 
 /// Finds both services.
 pub(super) fn find(way: &mut Way<'_, '_>) -> (Option<Service>, Option<Service>) {
@@ -21,7 +25,7 @@ pub(super) fn find(way: &mut Way<'_, '_>) -> (Option<Service>, Option<Service>) 
 fn dhcp(way: &mut Way<'_, '_>, member: &Member<'_>) -> Service {
     let inventory = way.inventory;
     let service = service(inventory, member, &["dnsmasq"], "answers DHCP and DNS on this network");
-    if service.process.is_none() {
+    if service.process.is_none() && !blind(inventory, member.device.netns) {
         let label = &service.netns.label;
         way.lateral.findings.push(
             finding(
@@ -46,10 +50,19 @@ fn service(inventory: &Inventory<'_>, member: &Member<'_>, names: &[&str], note:
         netns: inventory.netns(member.device.netns),
         device: link.map(|link| link.name.clone()),
         addresses: inventory.addresses(member.device),
-        state: if process.is_some() && up { HopState::Ok } else { HopState::Broken },
+        state: match (up, process.is_some()) {
+            (true, true) => HopState::Ok,
+            (true, false) if blind(inventory, member.device.netns) => HopState::Unknown,
+            (true | false, _) => HopState::Broken,
+        },
         process,
         note: note.to_owned(),
     }
+}
+
+/// Whether processes may run in a namespace that could not be seen there: `/proc/<pid>/ns/net` takes `CAP_SYS_PTRACE`.
+fn blind(inventory: &Inventory<'_>, netns: NetnsId) -> bool {
+    inventory.unread(SourceKind::Netns, netns)
 }
 
 fn process(inventory: &Inventory<'_>, netns: NetnsId, names: &[&str]) -> Option<String> {
@@ -66,7 +79,8 @@ fn by_router(way: &Way<'_, '_>) -> Option<Service> {
         let netns = member.device.netns;
         let redirect = filter::metadata_redirect(inventory, member.device)?;
         let processes = inventory.namespace(netns).map_or(&[][..], |namespace| &namespace.processes);
-        let process = processes.first().map(|process| format!("{} ({})", process.comm, process.pid));
+        let mut candidates = processes.iter().filter(|process| !HELPERS.contains(&process.comm.as_str()));
+        let process = candidates.next().map(|process| format!("{} ({})", process.comm, process.pid));
         Some(Service {
             netns: inventory.netns(netns),
             device: inventory.link(member.device).map(|link| link.name.clone()),

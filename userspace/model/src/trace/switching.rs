@@ -37,7 +37,9 @@ pub(super) fn port(path: &mut Path, inventory: &Inventory<'_>, place: &PortPlace
         verify: vec![format!("ovs-vsctl list port {0} -- list interface {0}", quote(&interface.name))],
         ..Hop::default()
     });
-    wiring(path, place);
+    if inventory.ports().trunk_parent(place).is_none() {
+        wiring(path, place);
+    }
 }
 
 /// `Interface.statistics`, as the switch counts: what it received from the port and sent to it. None for patch ports and

@@ -6,7 +6,7 @@ use crate::{
     inventory::Inventory,
     netfilter::{Address, Hook, Known, Outcome, Packet, Test},
     trace::{
-        Hop, HopKind, Severity,
+        HopKind, Severity,
         command::in_netns,
         outward::Way,
         path::{Path, finding},
@@ -48,13 +48,12 @@ pub(in crate::trace) fn at_host_device(way: &mut Way<'_, '_>, outer: LinkKey) {
     push_filter(&mut way.path, inventory, &place, shown);
 }
 
-/// The same for what comes in.
-pub(in crate::trace) fn inward_at_host_device(way: &Way<'_, '_>, outward: &Hop, path: &mut Path) {
+/// The same for what comes in. It is asked for whether or not anything filters what goes out.
+pub(in crate::trace) fn inward_at_host_device(way: &Way<'_, '_>, path: &mut Path) {
     let inventory = way.inventory;
     let Some((outer, bridge)) = filtered(way) else { return };
     // Filters of routing namespaces are asked with their router.
-    let here = outward.netns.as_ref().is_some_and(|netns| netns.id == outer.netns);
-    if !here || way.legs.iter().any(|leg| leg.netns == outer.netns) {
+    if way.legs.iter().any(|leg| leg.netns == outer.netns) {
         return;
     }
     let packet = incoming(way, bridge, outer, Address::Outside);

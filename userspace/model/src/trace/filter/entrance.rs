@@ -1,14 +1,16 @@
 //! Floating IPs and published ports: how the outside comes in.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{ask, rule_ref};
 use crate::{
     fact::PublishedPort,
     id::NetnsId,
-    inventory::{Instance, Inventory, Role},
-    netfilter::{Address, Effect, Hook, Known, Packet, Step},
-    trace::{FloatingIp, HopState, Publication, RuleRef, Severity, command::in_netns, outward::Way, path::finding},
+    inventory::{Instance, Inventory, Role, nat::Floating},
+    netfilter::{Address, Effect, Hook, Known, Packet, Step, Walk},
+    trace::{
+        Finding, FloatingIp, HopState, Publication, RuleRef, Severity, command::in_netns, outward::Way, path::finding,
+    },
 };
 
 /// Docker's own process for ports that no rule leads on.
@@ -26,17 +28,18 @@ pub(in crate::trace) struct Targets {
 }
 
 impl Targets {
-    /// The working ways in; the packet that is walked goes to the first.
+    /// The ways in from outside; the packet that is walked goes to the first. A port published on loopback is none.
     pub(in crate::trace) fn of(floating: &[FloatingIp], published: &[Publication]) -> Self {
-        let published_by_process = published.first().is_some_and(|publication| publication.process.is_some());
         let floating: Vec<_> = floating.iter().map(|floating| floating.address).collect();
-        let published: Vec<_> = published.iter().map(|publication| publication.port.clone()).collect();
+        let open = published.iter().filter(|publication| !publication.port.host_address.is_loopback());
+        let by_process = open.clone().next().is_some_and(|publication| publication.process.is_some());
+        let published: Vec<_> = open.map(|publication| publication.port.clone()).collect();
         let now = match (floating.first(), published.first()) {
             (Some(address), _) => Packet::between(Address::Outside, Address::Is(*address)),
             (None, Some(port)) => to_host(port),
             (None, None) => Packet::default(),
         };
-        let carried = floating.is_empty() && published_by_process;
+        let carried = floating.is_empty() && by_process;
         Self { floating, published, carried, now }
     }
 
@@ -48,11 +51,9 @@ impl Targets {
     /// The targets in words.
     pub(in crate::trace) fn words(&self) -> String {
         let addresses = self.floating.iter().map(|address| format!("floating IP {address}"));
-        let ports = self.published.iter().map(|port| format!("host port {}/{}", port.host_port, port.protocol));
-        let mut words: Vec<String> = addresses.chain(ports).collect();
+        let ports = self.published.iter().map(port_words);
         // A port published on IPv4 and IPv6 alike is one way in.
-        words.dedup();
-        words.join(", ")
+        once(addresses.chain(ports)).join(", ")
     }
 
     /// Whether a namespace may let a packet through as it is: it was translated before, a process carries it on, or the
@@ -64,6 +65,11 @@ impl Targets {
         arrived || self.carried || !translates
     }
 
+    /// Whether a process of the host carries the packet on.
+    pub(super) const fn is_carried(&self) -> bool {
+        self.carried
+    }
+
     pub(super) fn packet(&self) -> Packet {
         self.now.clone()
     }
@@ -73,6 +79,34 @@ impl Targets {
         let (destination, destination_port) = (packet.destination, packet.destination_port);
         self.now = Packet { destination, destination_port, to_local: Known::Is(false), ..self.now.clone() };
     }
+}
+
+/// A published port in words: a port of the host, or of the floating IP it is forwarded from.
+pub(in crate::trace) fn port_words(port: &PublishedPort) -> String {
+    let number = format!("port {}/{}", port.host_port, port.protocol);
+    if port.host_address.is_unspecified() {
+        format!("host {number}")
+    } else {
+        format!("{} {number}", port.host_address)
+    }
+}
+
+/// Words in their order, each once.
+pub(in crate::trace) fn once(words: impl Iterator<Item = String>) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    words.filter(|word| seen.insert(word.clone())).collect()
+}
+
+/// The rules that a client of a published port meets. A packet to loopback can only come from the host itself: the kernel
+/// drops one from outside as a martian (RFC 1122, section 3.2.1.3), and Docker 28 adds rules in `raw` that do the same.
+fn lead_on(inventory: &Inventory<'_>, host: NetnsId, port: &PublishedPort) -> Walk {
+    let packet = to_host(port);
+    if port.host_address.is_loopback() {
+        let itself = Address::Is(port.host_address);
+        let packet = Packet { source: itself, in_device: Known::Absent, out_device: Known::Is("lo".into()), ..packet };
+        return ask(inventory, host, Hook::Output, packet);
+    }
+    ask(inventory, host, Hook::Prerouting, packet)
 }
 
 /// A packet from outside to a published port of the host.
@@ -90,55 +124,73 @@ fn to_host(port: &PublishedPort) -> Packet {
 /// Floating IPs of a card, with what each lacks.
 pub(in crate::trace) fn floating_ips(way: &mut Way<'_, '_>) -> Vec<FloatingIp> {
     let inventory = way.inventory;
-    let mut found = Vec::new();
-    for floating in inventory.floating_ips(way.nic) {
-        let at = |rule: &Option<RuleRef>| rule.clone();
-        let answers = answering_device(inventory, floating.netns, floating.address);
-        let (dnat, snat) = (at(&floating.dnat), at(&floating.snat));
-        let mut lacks = Vec::new();
-        for (present, what, code) in [
-            (dnat.is_some(), "no DNAT rule: nothing that comes for it reaches the instance", "floating-ip-dnat"),
-            (snat.is_some(), "no SNAT rule: the instance does not leave as it", "floating-ip-snat"),
-            (
-                answers.is_some(),
-                "no device answers for it: nothing that comes for it enters the router",
-                "floating-ip-address",
-            ),
-        ] {
-            if !present {
-                lacks.push((what, code));
-            }
-        }
-        let label = inventory.netns(floating.netns).label;
-        for (what, code) in &lacks {
-            way.path.findings.push(
-                finding(
-                    Severity::Error,
-                    code,
-                    floating.address.to_string(),
-                    format!("floating IP {} has {what}", floating.address),
-                )
-                .seen(format!("rules and addresses of {label}"))
-                .verify(in_netns(inventory, floating.netns, "iptables-save -t nat; ip addr"))
-                .fix(
-                    "see neutron-l3-agent's log; on a highly available router see whether this host is the active one",
-                ),
-            );
-        }
-        found.push(FloatingIp {
-            address: floating.address,
-            fixed_address: floating.fixed,
-            device: answers,
-            rules: [dnat, floating.output, snat].into_iter().flatten().collect(),
-            state: if lacks.is_empty() { HopState::Ok } else { HopState::Broken },
-        });
+    inventory.floating_ips(way.nic).into_iter().map(|floating| floating_ip(way, floating)).collect()
+}
+
+fn floating_ip(way: &mut Way<'_, '_>, floating: Floating) -> FloatingIp {
+    let inventory = way.inventory;
+    let answers = answering_device(inventory, floating.netns, floating.address);
+    let standby = answers.is_none() && is_standby(inventory, floating.netns);
+    let state = if standby {
+        way.path.findings.push(standby_router(inventory, &floating));
+        HopState::Unknown
+    } else {
+        let lacks = lacks(&floating, answers.as_deref());
+        way.path.findings.extend(lacks.iter().map(|(what, code)| incomplete(inventory, &floating, what, code)));
+        if lacks.is_empty() { HopState::Ok } else { HopState::Broken }
+    };
+    FloatingIp {
+        address: floating.address,
+        fixed_address: floating.fixed,
+        device: answers,
+        rules: [floating.dnat, floating.output, floating.snat].into_iter().flatten().collect(),
+        state,
     }
-    found
+}
+
+/// What a floating IP lacks, each with its stable word.
+fn lacks(floating: &Floating, answers: Option<&str>) -> Vec<(&'static str, &'static str)> {
+    let parts = [
+        (
+            floating.dnat.is_some(),
+            "has no DNAT rule: nothing that comes for it reaches the instance",
+            "floating-ip-dnat",
+        ),
+        (floating.snat.is_some(), "has no SNAT rule: the instance does not leave as it", "floating-ip-snat"),
+        (answers.is_some(), "is on no device: nothing that comes for it enters the router", "floating-ip-address"),
+    ];
+    parts.into_iter().filter(|(there, ..)| !there).map(|(_, what, code)| (what, code)).collect()
+}
+
+fn incomplete(inventory: &Inventory<'_>, floating: &Floating, what: &str, code: &str) -> Finding {
+    let label = inventory.netns(floating.netns).label;
+    let address = floating.address.to_string();
+    finding(Severity::Error, code, &address, format!("floating IP {address} {what}"))
+        .seen(format!("rules and addresses of {label}"))
+        .verify(in_netns(inventory, floating.netns, "iptables-save -t nat; ip addr"))
+        .fix("see neutron-l3-agent's log")
+}
+
+fn standby_router(inventory: &Inventory<'_>, floating: &Floating) -> Finding {
+    let label = inventory.netns(floating.netns).label;
+    let message = format!("this host has the standby of {label}: floating IP {} is the active one's", floating.address);
+    finding(Severity::Info, "router-standby", label, message)
+        .seen("an ha- device, and no address on the router's other devices")
+        .verify(in_netns(inventory, floating.netns, "ip addr"))
+}
+
+/// Whether a router is the standby of a highly available pair: keepalived takes every address but those of the `ha-`
+/// device from it, and leaves the rules.
+fn is_standby(inventory: &Inventory<'_>, netns: NetnsId) -> bool {
+    let ha = |name: &str| name.starts_with("ha-");
+    let mut others = inventory.links_in(netns).filter(|(_, link)| !link.loopback && !ha(&link.name));
+    inventory.links_in(netns).any(|(_, link)| ha(&link.name))
+        && others.all(|(key, _)| inventory.addresses(key).is_empty())
 }
 
 /// The device that answers ARP for a floating IP: the one that holds it, or, on a distributed router, the external leg of
 /// the namespace that routes it in.
-fn answering_device(inventory: &Inventory<'_>, netns: NetnsId, address: IpAddr) -> Option<String> {
+pub(super) fn answering_device(inventory: &Inventory<'_>, netns: NetnsId, address: IpAddr) -> Option<String> {
     if let Some(holder) = inventory.holder(netns, address) {
         return inventory.link(holder).map(|link| link.name.clone());
     }
@@ -155,10 +207,10 @@ fn answering_device(inventory: &Inventory<'_>, netns: NetnsId, address: IpAddr) 
 /// Published ports that lead to a card.
 pub(in crate::trace) fn publications(way: &mut Way<'_, '_>, instance: &Instance<'_>) -> Vec<Publication> {
     let inventory = way.inventory;
-    let Some(host) = inventory.host else { return Vec::new() };
-    let mut found = Vec::new();
+    let mut found = forwardings(way);
+    let Some(host) = inventory.host else { return found };
     for port in instance.published {
-        let walked = ask(inventory, host, Hook::Prerouting, to_host(port));
+        let walked = lead_on(inventory, host, port);
         let translation: Vec<&Step> =
             walked.steps.iter().filter(|step| matches!(step.effect, Effect::Dnat(..))).collect();
         let here = translation.iter().find(|step| leads_to(step, way));
@@ -184,6 +236,18 @@ pub(in crate::trace) fn publications(way: &mut Way<'_, '_>, instance: &Instance<
     found
 }
 
+/// Port forwardings of a floating IP (the L3 agent's `port_forwarding` extension) that lead to a card.
+fn forwardings(way: &Way<'_, '_>) -> Vec<Publication> {
+    let inventory = way.inventory;
+    let forwardings = inventory.port_forwardings(way.nic).into_iter();
+    let publication = |(netns, port, rule): (NetnsId, PublishedPort, RuleRef)| {
+        let answered = answering_device(inventory, netns, port.host_address).is_some();
+        let state = if answered { HopState::Ok } else { HopState::Broken };
+        Publication { port, rules: vec![rule], process: None, state }
+    };
+    forwardings.map(publication).collect()
+}
+
 fn leads_to(step: &Step, way: &Way<'_, '_>) -> bool {
     let Effect::Dnat(Address::Is(to), _) = &step.effect else { return false };
     way.nic.addresses.iter().any(|net| net.addr() == *to)
@@ -199,7 +263,7 @@ fn docker_proxy(inventory: &Inventory<'_>, host: NetnsId) -> bool {
     processes.iter().any(|process| process.comm == PROXY)
 }
 
-fn missing_dnat(inventory: &Inventory<'_>, host: NetnsId, port: &PublishedPort) -> crate::trace::Finding {
+fn missing_dnat(inventory: &Inventory<'_>, host: NetnsId, port: &PublishedPort) -> Finding {
     let name = format!("{}/{}", port.host_port, port.protocol);
     let save = inventory.rulesets(host).first().map_or("iptables-save -t nat", |_| "iptables-save -t nat -c");
     finding(
@@ -208,7 +272,11 @@ fn missing_dnat(inventory: &Inventory<'_>, host: NetnsId, port: &PublishedPort) 
         &name,
         format!("no rule of the host leads port {name} to the container, and no docker-proxy serves it"),
     )
-    .seen("no DNAT matches it at PREROUTING")
+    .seen(if port.host_address.is_loopback() {
+        "no DNAT matches it at OUTPUT"
+    } else {
+        "no DNAT matches it at PREROUTING"
+    })
     .verify(in_netns(inventory, host, save))
     .fix("restart dockerd: something removed its rules, firewalld or a flush")
 }

@@ -1,14 +1,18 @@
 //! Routed traffic: forward filters and address translation.
 
-use super::{Place, Targets, ask, device, push_filter, rule_ref, source, translated};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{Place, Targets, ask, device, entrance::answering_device, push_filter, rule_ref, source, translated};
 use crate::{
     id::{LinkKey, NetnsId},
-    netfilter::{Address, Effect, Hook, Known, Packet, Step, Walk},
+    netfilter::{Address, Effect, Hook, Known, Outcome, Packet, Step, Walk},
     trace::{
-        Hop, HopKind, HopState,
+        Finding, Hop, HopKind, HopState, Severity,
         command::in_netns,
         outward::{Leg, Way},
-        path::Path,
+        path::{Path, finding},
     },
 };
 
@@ -30,10 +34,13 @@ pub(in crate::trace) fn routed(way: &mut Way<'_, '_>, inside: LinkKey, outside: 
     );
     let label = inventory.netns(netns);
     let place = |name: &str| Place { netns, label: &label, name: name.to_owned(), what: &what };
-    push_dead(way, &place("before routing"), &before);
+    if is_dead(&before) {
+        // What comes after it never sees the packet.
+        return push_filter(&mut way.path, inventory, &place("before routing"), &before);
+    }
     push_filter(&mut way.path, inventory, &place("forward filter"), &through);
     let translation = after.steps.iter().find(|step| matches!(step.effect, Effect::Snat(..)));
-    let Some(step) = translation else { return };
+    let Some(step) = translation else { return untranslated(way, netns, outside) };
     let Effect::Snat(to, port) = &step.effect else { return };
     let becomes = match to {
         Address::Local => outside_address(way, outside).unwrap_or_else(|| translated(*to, *port)),
@@ -41,13 +48,54 @@ pub(in crate::trace) fn routed(way: &mut Way<'_, '_>, inside: LinkKey, outside: 
     };
     let hop = nat_hop(way, netns, step, &format!("SNAT to {becomes}"));
     way.path.push(Hop { detail: vec![("source becomes".to_owned(), becomes)], ..hop });
+    unheld(way, netns, *to);
 }
 
 /// A hook before the forward filter that kills is a hop of its own; one that lets through is not worth a line.
-fn push_dead(way: &mut Way<'_, '_>, place: &Place<'_>, walked: &Walk) {
-    if matches!(walked.outcome, crate::netfilter::Outcome::Drop { .. }) {
-        push_filter(&mut way.path, way.inventory, place, walked);
+const fn is_dead(walked: &Walk) -> bool {
+    matches!(walked.outcome, Outcome::Drop { .. })
+}
+
+/// What is wrong with a source translation, and with the lack of one.
+fn untranslated(way: &mut Way<'_, '_>, netns: NetnsId, outside: LinkKey) {
+    let inventory = way.inventory;
+    let external =
+        inventory.addresses(outside).iter().any(|net| matches!(net, IpNet::V4(net) if !net.addr().is_private()));
+    let private = matches!(way.source, Some(IpAddr::V4(source)) if source.is_private());
+    if !private || !external {
+        return;
     }
+    let label = inventory.netns(netns).label;
+    way.path.report(
+        finding(
+            Severity::Warning,
+            "no-translation",
+            &label,
+            "packets leave with the instance's private address: answers find no way back unless the outside routes it",
+        )
+        .seen(format!("no SNAT or MASQUERADE of {label} matches"))
+        .verify(in_netns(inventory, netns, "iptables-save -t nat -c"))
+        .fix("normal where SNAT is switched off on the router; else see who removed the rule"),
+    );
+}
+
+/// A translation to an address that nobody here answers for.
+fn unheld(way: &mut Way<'_, '_>, netns: NetnsId, to: Address) {
+    let Address::Is(address) = to else { return };
+    if answering_device(way.inventory, netns, address).is_some() {
+        return;
+    }
+    let label = way.inventory.netns(netns).label;
+    way.path.report(
+        finding(
+            Severity::Error,
+            "snat-address",
+            address.to_string(),
+            format!("packets leave as {address}, which no device here answers for: the answers die outside"),
+        )
+        .seen(format!("no link of {label} holds it, and no fip- namespace routes it"))
+        .verify(in_netns(way.inventory, netns, "ip addr")),
+    );
 }
 
 fn forward(way: &Way<'_, '_>, netns: NetnsId, before: &Walk, out: LinkKey) -> Walk {
@@ -59,7 +107,7 @@ fn forward(way: &Way<'_, '_>, netns: NetnsId, before: &Walk, out: LinkKey) -> Wa
 fn outside_address(way: &Way<'_, '_>, outside: LinkKey) -> Option<String> {
     let ipv4 = way.source?.is_ipv4();
     let held = way.inventory.addresses(outside);
-    held.iter().map(ipnet::IpNet::addr).find(|address| address.is_ipv4() == ipv4).map(|address| address.to_string())
+    held.iter().map(IpNet::addr).find(|address| address.is_ipv4() == ipv4).map(|address| address.to_string())
 }
 
 fn nat_hop(way: &Way<'_, '_>, netns: NetnsId, step: &Step, name: &str) -> Hop {
@@ -75,6 +123,21 @@ fn nat_hop(way: &Way<'_, '_>, netns: NetnsId, step: &Step, name: &str) -> Hop {
     }
 }
 
+/// Whether a translation led the packet to an address that is not the instance's.
+fn leads_elsewhere(way: &Way<'_, '_>, packet: &Packet) -> bool {
+    let Address::Is(to) = packet.destination else { return false };
+    !way.nic.addresses.is_empty() && !way.nic.addresses.iter().any(|net| net.addr() == to)
+}
+
+/// A rule before the instance's own takes what comes for it.
+fn elsewhere(targets: &Targets, label: &str, before: &Walk) -> Finding {
+    let rule = before.steps.iter().find(|step| matches!(step.effect, Effect::Dnat(..)));
+    let message = format!("{} leads to another address than the instance's", targets.words());
+    finding(Severity::Error, "dnat-elsewhere", label, message)
+        .seen(rule.map_or_else(String::new, |step| step.raw.clone()))
+        .fix("remove the rule, or put it behind the one that leads to the instance")
+}
+
 /// Rules of a routing namespace for a packet on its way in: what a client sent to a floating IP or a published port.
 /// False where the packet goes no further.
 pub(in crate::trace) fn routed_inward(way: &Way<'_, '_>, leg: &Leg, targets: &mut Targets, path: &mut Path) -> bool {
@@ -84,8 +147,9 @@ pub(in crate::trace) fn routed_inward(way: &Way<'_, '_>, leg: &Leg, targets: &mu
     let what = format!("packets to {}", targets.words());
     let label = inventory.netns(leg.netns);
     let place = |name: &str| Place { netns: leg.netns, label: &label, name: name.to_owned(), what: &what };
-    if matches!(before.outcome, crate::netfilter::Outcome::Drop { .. }) {
+    if is_dead(&before) {
         push_filter(path, inventory, &place("before routing"), &before);
+        return false;
     }
     for step in &before.steps {
         if let Effect::Dnat(to, port) = &step.effect {
@@ -104,6 +168,21 @@ pub(in crate::trace) fn routed_inward(way: &Way<'_, '_>, leg: &Leg, targets: &mu
             note: format!("nothing here leads {} to the instance", targets.words()),
             ..Hop::default()
         });
+        return false;
+    }
+    if !translated && targets.is_carried() {
+        path.push(Hop {
+            kind: HopKind::Service,
+            name: "docker-proxy".to_owned(),
+            netns: Some(label),
+            state: HopState::Ok,
+            note: "a process of the host carries the bytes on".to_owned(),
+            ..Hop::default()
+        });
+        return true;
+    }
+    if translated && leads_elsewhere(way, &before.packet) {
+        path.report(elsewhere(targets, &label.label, &before));
         return false;
     }
     let through = forward(way, leg.netns, &before, leg.inside);

@@ -2,15 +2,15 @@
 
 use std::net::IpAddr;
 
-use super::Way;
+use super::{DefaultRoute, Way};
 use crate::{
     id::{LinkKey, Mac, NetnsId},
     inventory::{PortPlace, Role, switch::DEAD_VLAN},
     trace::{
         Direction, Hop, HopKind, HopState, Severity,
-        command::quote,
+        command::{in_netns, quote},
         filter,
-        path::{Path, finding},
+        path::{Path, SEGMENT, finding},
         switching,
     },
 };
@@ -57,7 +57,7 @@ impl<'a> Way<'_, 'a> {
     /// outside makes it answer by this one.
     pub(super) fn default_route_elsewhere(&self) -> bool {
         let entered = self.routed || !self.inventory.floating_ips(self.nic).is_empty();
-        self.nic.inner.is_some() && self.gateway.is_none() && !entered
+        self.default_route == DefaultRoute::Elsewhere && !entered
     }
 
     /// The instance's default route leaves by another card: by this one it reaches its own subnet.
@@ -68,7 +68,7 @@ impl<'a> Way<'_, 'a> {
             name: subnet,
             netns: netns.map(|netns| self.inventory.netns(netns)),
             state: HopState::Ok,
-            status: "this segment".to_owned(),
+            status: SEGMENT.to_owned(),
             note: "the default route does not leave by this card: it reaches its own subnet".to_owned(),
             ..Hop::default()
         });
@@ -90,14 +90,20 @@ impl<'a> Way<'_, 'a> {
     }
 
     pub(super) fn gateway_mac(&self) -> Option<Mac> {
-        let neighbours = &self.inventory.network(self.nic.inner?.netns)?.neighbours;
-        neighbours.iter().find(|entry| Some(entry.address) == self.gateway)?.mac
+        let inner = self.nic.inner?;
+        let mut neighbours = self.inventory.network(inner.netns)?.neighbours.iter();
+        neighbours.find(|entry| entry.ifindex == inner.ifindex && Some(entry.address) == self.gateway)?.mac
     }
 
     /// Goes on from the instance's port of an Open vSwitch bridge: to the router on this host, or out by patch or tunnel.
     pub(super) fn enter_port(&mut self, port: &PortPlace<'a>) {
         switching::port(&mut self.path, self.inventory, port);
         self.path.ovs_bridge(self.inventory, port);
+        if let Some((near, parent)) = self.inventory.ports().trunk_parent(port) {
+            switching::patch(&mut self.path, self.inventory, &near);
+            self.enter_port(&parent);
+            return;
+        }
         if port.port.tag.is_none_or(|tag| tag == DEAD_VLAN) && port.port_id().is_some() {
             self.stop("frames of this port go no further: it is not wired to its network");
             return;
@@ -124,8 +130,37 @@ impl<'a> Way<'_, 'a> {
                 self.mtu_step(member.device);
                 self.route_in(member.device);
             }
-            None => self.leave_switch(port, None),
+            None => {
+                self.gateway_nowhere(port);
+                self.leave_switch(port, None);
+            }
         }
+    }
+
+    /// The network's router is here, and does not hold the address the instance sends to.
+    fn gateway_nowhere(&mut self, port: &PortPlace<'a>) {
+        let Some(gateway) = self.gateway else { return };
+        let segment = self.inventory.segment(port);
+        let mut routers =
+            segment.iter().filter(|member| matches!(self.inventory.role(member.device.netns), Role::Router(_)));
+        let Some(router) = routers.next() else { return };
+        let held: Vec<String> =
+            self.inventory.addresses(router.device).iter().map(|net| net.addr().to_string()).collect();
+        let held = if held.is_empty() { "no address".to_owned() } else { held.join(", ") };
+        let label = self.inventory.netns(router.device.netns).label;
+        self.path.report(
+            finding(
+                Severity::Warning,
+                "gateway-elsewhere",
+                gateway.to_string(),
+                format!(
+                    "the instance sends to the gateway {gateway}, which the network's router on this host does not hold"
+                ),
+            )
+            .seen(format!("{label} has {held} on {}", router.port.interface.name))
+            .verify(in_netns(self.inventory, router.device.netns, "ip addr"))
+            .fix("compare the instance's default route with the subnet's gateway"),
+        );
     }
 
     /// The tunnels to the same network on other hosts, beside the way out.
@@ -143,7 +178,7 @@ impl<'a> Way<'_, 'a> {
     }
 
     /// Leaves a bridge of Open vSwitch towards the outside: by a patch port and the next bridge's NIC or tunnel.
-    pub(super) fn leave_switch(&mut self, port: &PortPlace<'a>, neighbour: Option<(NetnsId, IpAddr)>) {
+    pub(super) fn leave_switch(&mut self, port: &PortPlace<'a>, neighbour: Option<(LinkKey, IpAddr)>) {
         if !self.spend() {
             return;
         }
@@ -175,9 +210,13 @@ impl<'a> Way<'_, 'a> {
 
     pub(super) fn no_uplink(&mut self, port: &PortPlace<'a>) {
         let bridge = &port.bridge.name;
+        let mut others = self.inventory.ports().on(port.bridge).filter(|other| !other.is_patch());
+        if let Some(other) = others.find(|other| other.interface.name != *bridge) {
+            return self.stop(format!("{bridge} goes on by {}, which is not followed", other.interface.name));
+        }
         self.path.report(
             finding(
-                Severity::Warning,
+                Severity::Error,
                 "bridge-without-uplink",
                 bridge,
                 format!("{bridge} has no NIC and no address: nothing leaves the host by it"),
@@ -189,7 +228,7 @@ impl<'a> Way<'_, 'a> {
     }
 
     /// Leaves by a NIC that is a port of this bridge, or by the bridge's own device where the host itself is outside.
-    pub(super) fn leave_by_nic(&mut self, port: &PortPlace<'a>, neighbour: Option<(NetnsId, IpAddr)>) -> bool {
+    pub(super) fn leave_by_nic(&mut self, port: &PortPlace<'a>, neighbour: Option<(LinkKey, IpAddr)>) -> bool {
         let inventory = self.inventory;
         let nic = inventory.ports().on(port.bridge).find_map(|other| {
             let plain = other.interface.kind.is_empty() || other.interface.kind == "system";

@@ -53,7 +53,7 @@ impl Way<'_, '_> {
             );
         }
         filter::routed(self, inside, outside);
-        let neighbour = answer.neighbour(None).map(|address| (netns, address));
+        let neighbour = answer.neighbour(None).map(|address| (outside, address));
         self.leave_by(outside, neighbour);
     }
 
@@ -65,6 +65,12 @@ impl Way<'_, '_> {
         }
         let ipv6 = self.source.is_some_and(|source| source.is_ipv6());
         let name = if ipv6 { "net.ipv6.conf.all.forwarding" } else { "net.ipv4.ip_forward" };
+        let device = inventory.link(inside).map_or("", |link| &link.name);
+        let family = if ipv6 { "ipv6" } else { "ipv4" };
+        let own = format!("net.{family}.conf.{device}.forwarding");
+        // What decides is the switch of the device the packet comes in by; the one for all only sets it.
+        let refused = inventory.sysctl(inside.netns, &own) == Some("0");
+        let name = if refused { &own } else { name };
         let forwarding = inventory.sysctl(inside.netns, name);
         let route = if ipv6 { "ip -6 route show" } else { "ip route show" };
         self.path.push(Hop {
@@ -113,10 +119,17 @@ impl Way<'_, '_> {
         })
     }
 
+    /// Whether a namespace of Neutron's has an end towards the outside, so that it is meant to have a way there.
+    fn has_external_end(&self, netns: NetnsId) -> bool {
+        let external = |name: &str| ["qg-", "rfp-", "fpr-", "fg-"].iter().any(|prefix| name.starts_with(prefix));
+        self.inventory.role(netns).is_neutron() && self.inventory.links_in(netns).any(|(_, link)| external(&link.name))
+    }
+
     pub(super) fn no_route(&mut self, netns: NetnsId, reason: &NoRoute) {
         let label = self.inventory.netns(netns).label;
         let (severity, seen) = match reason {
             NoRoute::Unknown => return self.stop(format!("the routes of {label} could not be read")),
+            NoRoute::None if self.has_external_end(netns) => (Severity::Error, "no default route".to_owned()),
             NoRoute::None => (Severity::Warning, "no default route".to_owned()),
             NoRoute::Refused(kind) => (Severity::Error, format!("a route of kind {kind}")),
             NoRoute::Dead => (Severity::Error, "the default route's link is down".to_owned()),
@@ -130,12 +143,16 @@ impl Way<'_, '_> {
             )
             .seen(seen)
             .verify(in_netns(self.inventory, netns, "ip route show table all"))
-            .fix("set the router's external gateway: openstack router set --external-gateway"),
+            .fix(if self.inventory.role(netns).is_neutron() {
+                "set the router's external gateway: openstack router set --external-gateway"
+            } else {
+                "give it a default route"
+            }),
         );
     }
 
     /// Leaves a routing namespace by one of its devices.
-    pub(super) fn leave_by(&mut self, outside: LinkKey, neighbour: Option<(NetnsId, IpAddr)>) {
+    pub(super) fn leave_by(&mut self, outside: LinkKey, neighbour: Option<(LinkKey, IpAddr)>) {
         let inventory = self.inventory;
         if let Some(port) = inventory.port_of(outside) {
             self.path.device(inventory, HopKind::RouterPort, outside);
