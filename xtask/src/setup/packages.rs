@@ -104,16 +104,13 @@ pub(crate) const NEEDS: &[Need] = &[
         reason: "the image of the lab's containers",
         build: false,
     },
-    Need::lab(&["ethtool"], &[&["ethtool"]], "device settings, for comparison"),
-    Need::lab(&["conntrack"], &[&["conntrack"]], "tracked connections, for comparison"),
+    Need::lab(&["ethtool"], &[&["ethtool"]], "offloads of the lab's devices"),
+    Need::lab(&["conntrack"], &[&["conntrack"]], "tracked connections, to look at in a lab"),
     Need::lab(&["ping"], &[&["iputils-ping"]], "traffic between the lab's instances"),
-    Need::lab(&["arping"], &[&["iputils-arping"]], "announces the lab's floating IPs"),
-    Need::lab(&["tcpdump"], &[&["tcpdump"]], "what really is on the wire, for comparison"),
+    Need::lab(&["tcpdump"], &[&["tcpdump"]], "what is on the wire, to look at in a lab"),
     Need::lab(&["nsenter", "unshare", "setpriv"], &[&["util-linux"]], "enters and makes the lab's namespaces"),
     Need::lab(&["sysctl"], &[&["procps"]], "the lab's forwarding settings"),
     Need::lab(&["modprobe"], &[&["kmod"]], "loads the kernel's openvswitch where it is a module"),
-    Need::lab(&["dot"], &[&["graphviz"]], "checks the DOT output"),
-    Need::lab(&["tmux"], &[&["tmux"]], "a terminal for the tests of what is drawn"),
 ];
 
 /// True if the machine's package lists have the package.
