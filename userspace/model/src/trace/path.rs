@@ -184,6 +184,14 @@ impl Path {
         }
     }
 
+    /// What to know of a bridge of Open vSwitch. That its flows are not read is said once a path, of the first.
+    fn bridge_note(&self, port: &PortPlace<'_>) -> String {
+        let first = !self.hops.iter().any(|hop| hop.kind == HopKind::OvsBridge);
+        let mirrors = (port.bridge.mirrors > 0).then(|| format!("{} mirror(s)", port.bridge.mirrors));
+        let flows = first.then(|| "flows not read".to_owned());
+        mirrors.into_iter().chain(flows).collect::<Vec<_>>().join(", ")
+    }
+
     /// Adds a bridge of Open vSwitch as a hop, with what is wrong with it.
     pub(super) fn ovs_bridge(&mut self, inventory: &Inventory<'_>, port: &PortPlace<'_>) {
         let bridge = port.bridge;
@@ -201,7 +209,7 @@ impl Path {
             netns: port.switch.netns.map(|id| inventory.netns(id)),
             state: HopState::Ok,
             status: format!("{datapath} datapath"),
-            note: bridge_note(port),
+            note: self.bridge_note(port),
             detail,
             verify: vec![flows],
             ..Hop::default()
@@ -222,10 +230,4 @@ impl Path {
             );
         }
     }
-}
-
-fn bridge_note(port: &PortPlace<'_>) -> String {
-    // What the flows do is asked of the switch itself (`ofproto/trace`), not guessed from the database.
-    let mirrors = if port.bridge.mirrors > 0 { format!(", {} mirror(s)", port.bridge.mirrors) } else { String::new() };
-    format!("flows not read{mirrors}")
 }
