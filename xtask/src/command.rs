@@ -3,7 +3,7 @@
 use std::{
     env,
     ffi::OsStr,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -77,6 +77,16 @@ pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Result<Command> {
     let mut sudo = Command::new("sudo");
     sudo.arg("--preserve-env=CI,NETDIAG_CI").arg(program);
     Ok(sudo)
+}
+
+/// Starts this program again with root's rights and the same arguments, in its own place: terminal, signals and exit
+/// code need no passing on. Returns at once for root.
+pub(crate) fn become_root() -> Result<()> {
+    if is_root() {
+        return Ok(());
+    }
+    let mut again = as_root(env::current_exe().context("find this program")?)?;
+    Err(again.args(env::args_os().skip(1)).exec()).with_context(|| format!("start {}", line(&again)))
 }
 
 /// The command as a reader would type it, for messages.

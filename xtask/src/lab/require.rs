@@ -44,12 +44,9 @@ pub(crate) fn path() -> OsString {
     env::join_paths(directories).unwrap_or(given)
 }
 
-/// Fails with what is missing for any verb that enters or makes a lab.
+/// What any verb needs that enters or makes a lab, for its namespaces; whoever is not root gets it by sudo.
 pub(crate) fn root() -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        bail!("a lab needs root, for namespaces of its own: sudo -E env PATH=\"$PATH\" cargo xtask lab …");
-    }
-    Ok(())
+    crate::command::become_root()
 }
 
 /// Fails with the commands that are missing to bring a lab up, and the packages that have them.
