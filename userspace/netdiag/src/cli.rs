@@ -127,7 +127,7 @@ pub(crate) struct Look {
     /// Colour
     #[arg(long, value_enum, default_value_t, env = "NETDIAG_COLOR", value_name = "WHEN")]
     pub(crate) color: Colour,
-    /// Nothing but ASCII
+    /// Nothing but ASCII in text (pictures and JSON stay UTF-8)
     #[arg(long, env = "NETDIAG_ASCII")]
     pub(crate) ascii: bool,
     /// Columns to fit the text into [default: the terminal's, else 80]
