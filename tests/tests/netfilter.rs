@@ -46,8 +46,11 @@ impl Netns {
 
     /// Runs a tool inside with a text as its input.
     fn feed(&self, tool: &[&str], text: &str) {
-        let mut child =
-            Command::new("ip").args(["netns", "exec", &self.0]).args(tool).stdin(Stdio::piped()).spawn().unwrap();
+        // Tests run side by side, and the legacy tools share one lock file whatever the namespace.
+        let wait = tool[0].ends_with("-restore").then_some("--wait=20");
+        let mut inside = Command::new("ip");
+        inside.args(["netns", "exec", &self.0]).args(tool).args(wait);
+        let mut child = inside.stdin(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         assert!(child.wait().unwrap().success(), "{tool:?}");
     }
