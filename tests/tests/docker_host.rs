@@ -123,6 +123,9 @@ fn a_rule_that_drops_what_docker_published_is_named() {
     assert_eq!(lab.trace(host, "web-1")["verdict"], "works");
     // Rules that were flushed, as firewalld does when it reloads.
     lab.sh(host, "iptables -t nat -F DOCKER && kill $(pidof docker-proxy)").ok();
+    // `kill` only sends the signal: as long as a proxy lives it serves its port, on a busy machine for a while. What has
+    // no namespaces any more is gone to netdiag; it may stay a zombie (Z) until dockerd looks after it.
+    lab.sh(host, "timeout 20 sh -c 'while pgrep --exact --runstates D,R,S,T docker-proxy; do sleep 0.05; done'").ok();
     let trace = lab.trace(host, "web-1");
     assert!(list(&trace["findings"]).iter().any(|finding| finding["code"] == "published-port"), "{trace:#}");
 }
