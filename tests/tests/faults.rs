@@ -74,8 +74,16 @@ impl Target {
 
 /// Devices, VLANs, patch ports: what carries frames.
 fn wiring(target: &Target) -> Vec<Fault> {
-    let Target { tap, inner, .. } = target;
+    let Target { tap, inner, qr, .. } = target;
+    let protect = |on: bool| format!("ovs-vsctl set port {tap} protected={on} -- set port {qr} protected={on}");
     vec![
+        fault("protected-ports", protect(true), protect(false)),
+        fault(
+            "vlan-mode",
+            format!("ovs-vsctl set port {tap} vlan_mode=trunk"),
+            format!("ovs-vsctl clear port {tap} vlan_mode"),
+        ),
+        fault("vlan-not-carried", "ovs-vsctl set port int-br-ex trunks=4000", "ovs-vsctl clear port int-br-ex trunks"),
         fault("link-down", up_down(tap, "down"), up_down(tap, "up")),
         fault(
             "link-down",
@@ -166,6 +174,31 @@ fn rules(target: &Target) -> Vec<Fault> {
     ]
 }
 
+/// Ports of a per-port Linux bridge: what it lets through.
+fn bridged(target: &Target) -> Vec<Fault> {
+    let tap = &target.tap;
+    let qvb = tap.replacen("tap", "qvb", 1);
+    let set = |device: &str, what: &str| format!("bridge link set dev {device} {what}");
+    let both =
+        |on: &str| format!("{} && {}", set(tap, &format!("isolated {on}")), set(&qvb, &format!("isolated {on}")));
+    vec![
+        fault("isolated-ports", both("on"), both("off")),
+        fault("stp-blocked", set(&qvb, "state 4"), set(&qvb, "state 3")),
+        fault("stp-blocked", set(tap, "state 0"), set(tap, "state 3")),
+        fault(
+            "bridge-port-deaf",
+            format!("{} && bridge fdb flush dev {tap} master", set(tap, "learning off flood off")),
+            set(tap, "learning on flood on"),
+        ),
+        fault(
+            "bridge-port-locked",
+            format!("{} && bridge fdb flush dev {tap} master", set(tap, "locked on")),
+            set(tap, "locked off"),
+        ),
+        fault("broadcast-flood-off", set(&qvb, "bcast_flood off"), set(&qvb, "bcast_flood on")),
+    ]
+}
+
 /// The default route of the instance as nova-docker sets it.
 const ROUTE: &str = "ip route replace default via 10.0.0.1";
 
@@ -195,7 +228,19 @@ fn every_fault_is_named_and_a_mended_one_is_gone() {
     let target = Target::of(&lab);
     let healthy = lab.trace(HOST, &target.container);
     assert_eq!(healthy["findings"].as_array().map(Vec::len), Some(0), "{healthy:#}");
-    for Fault { code, severity, make, mend } in [wiring(&target), routing(&target), rules(&target)].concat() {
+    each_is_named(&lab, &target, [wiring(&target), routing(&target), rules(&target)].concat());
+}
+
+#[test]
+fn every_fault_of_a_linux_bridge_is_named_and_a_mended_one_is_gone() {
+    let Some(lab) = Lab::up("hybrid") else { return };
+    let target = Target::of(&lab);
+    each_is_named(&lab, &target, bridged(&target));
+}
+
+/// Makes and mends one fault after the other.
+fn each_is_named(lab: &Lab, target: &Target, faults: Vec<Fault>) {
+    for Fault { code, severity, make, mend } in faults {
         lab.sh(HOST, &make).ok();
         let said = lab.netdiag(HOST, &["trace", &target.container, "-o", "json"]);
         let trace = said.json();

@@ -11,6 +11,8 @@ use crate::{
     netfilter::RuleCounters,
 };
 
+/// Linux bridges on a path.
+mod bridge;
 /// Read-only commands that show the same by hand.
 mod command;
 /// The whole explanation of one instance.

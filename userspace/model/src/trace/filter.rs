@@ -29,7 +29,7 @@ mod own;
 /// Routed traffic: forward filters and address translation.
 mod routed;
 
-pub(super) use bridged::{at_host_device, inward_at_host_device, linux_bridge};
+pub(super) use bridged::{at_host_device, inward_at_host_device};
 pub(super) use entrance::{Targets, floating_ips, once, port_words, publications};
 pub(super) use groups::{lets_metadata_out, lets_nobody_in};
 pub(super) use own::{lets_in, lets_out};

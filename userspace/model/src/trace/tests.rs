@@ -9,6 +9,11 @@ use crate::{
     testing::{Host, PORT, ROUTER, codes, mac, neutron},
 };
 
+/// Linux bridges.
+mod bridges;
+/// Open vSwitch.
+mod switches;
+
 const MAC: &str = "fa:16:3e:00:00:01";
 
 /// A container on a Linux bridge of the host, which routes for it into a private network.

@@ -6,7 +6,7 @@ use crate::{
     inventory::Inventory,
     netfilter::{Address, Hook, Known, Outcome, Packet, Test},
     trace::{
-        HopKind, Severity,
+        Severity,
         command::in_netns,
         outward::Way,
         path::{Path, finding},
@@ -166,25 +166,4 @@ fn unfiltered(way: &mut Way<'_, '_>, outer: LinkKey) {
         .verify("iptables-save | grep physdev")
         .fix("normal where port security is off; else see neutron-openvswitch-agent's log"),
     );
-}
-
-/// Adds a Linux bridge as a hop, with what is wrong with the way through it.
-pub(in crate::trace) fn linux_bridge(way: &mut Way<'_, '_>, bridge: LinkKey, from: LinkKey) {
-    let inventory = way.inventory;
-    way.path.device(inventory, HopKind::LinuxBridge, bridge);
-    let Some(port) = inventory.link(from) else { return };
-    let Some(state) = port.bridge_port else { return };
-    if state.state != crate::fact::BridgePortState::Forwarding {
-        way.path.report(
-            finding(
-                Severity::Error,
-                "stp-blocked",
-                &port.name,
-                format!("{} does not forward: the bridge holds it in state {}", port.name, state.state.name()),
-            )
-            .seen(format!("bridge port state {}", state.state.name()))
-            .verify(in_netns(inventory, from.netns, "bridge link show"))
-            .fix("wait for STP, or set stp_state 0 on a bridge without loops"),
-        );
-    }
 }
