@@ -159,6 +159,21 @@ fn rules(target: &Target) -> Vec<Fault> {
         ),
         fault("filter-drop", target.in_router(drop_on), target.in_router(drop_off)),
         fault(
+            "filter-drop",
+            target.in_router("iptables -I FORWARD 1 -m conntrack --ctstate ESTABLISHED -j DROP"),
+            target.in_router(drop_off),
+        ),
+        fault(
+            "untracked",
+            target.in_router(&format!("iptables -t raw -I PREROUTING -s {fixed} -j CT --notrack")),
+            target.in_router("iptables -t raw -D PREROUTING 1"),
+        ),
+        fault(
+            "not-translated",
+            target.in_router(&format!("iptables -t raw -I PREROUTING -d {floating} -j CT --notrack")),
+            target.in_router("iptables -t raw -D PREROUTING 1"),
+        ),
+        fault(
             "dnat-elsewhere",
             target
                 .in_router(&format!("iptables -t nat -I PREROUTING -d {floating} -j DNAT --to-destination 10.0.0.99")),
@@ -183,7 +198,7 @@ fn bridged(target: &Target) -> Vec<Fault> {
         |on: &str| format!("{} && {}", set(tap, &format!("isolated {on}")), set(&qvb, &format!("isolated {on}")));
     vec![
         fault("isolated-ports", both("on"), both("off")),
-        fault("stp-blocked", set(&qvb, "state 4"), set(&qvb, "state 3")),
+        fault("stp-blocked", set(&qvb, "state 0"), set(&qvb, "state 3")),
         fault("stp-blocked", set(tap, "state 0"), set(tap, "state 3")),
         fault(
             "bridge-port-deaf",

@@ -18,6 +18,8 @@ use crate::{
     netfilter::{Address, Effect, Hook, Known, Outcome, Packet, Step, Walk, recognise::meaning, walk},
 };
 
+/// What follows the first packet of a flow.
+mod answers;
 /// Bridged traffic: security groups of the hybrid plug.
 mod bridged;
 /// Floating IPs and published ports.

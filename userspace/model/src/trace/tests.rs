@@ -11,6 +11,8 @@ use crate::{
 
 /// Linux bridges.
 mod bridges;
+/// Packet filter rules.
+mod filters;
 /// Open vSwitch.
 mod switches;
 

@@ -1,0 +1,149 @@
+//! Rules that do not stop the first packet of a flow and kill it all the same.
+
+use super::{Verdict, docker, hybrid};
+use crate::{
+    fact::SourceKind,
+    id::NetnsId,
+    testing::{Host, codes},
+    trace::{HopState, Trace},
+};
+
+fn router(host: &Host) -> NetnsId {
+    let named = |name: &crate::fact::NamespaceName| name.path.contains("qrouter");
+    host.facts.namespaces.iter().find(|one| one.names.iter().any(named)).unwrap().id
+}
+
+/// The trace of a container behind a router with more rules there.
+fn with_rules(rules: &str) -> Trace {
+    let mut host = hybrid("");
+    let router = router(&host);
+    host.rules(router, rules);
+    host.trace("web-1")
+}
+
+/// What the only error says.
+fn error(trace: &Trace) -> (&str, &str, &str) {
+    let errors: Vec<_> =
+        trace.findings.iter().filter(|finding| finding.severity == crate::trace::Severity::Error).collect();
+    assert_eq!((errors.len(), trace.verdict), (1, Verdict::Broken), "{:#?}", trace.findings);
+    (&errors[0].code, &errors[0].message, &errors[0].evidence)
+}
+
+#[test]
+fn a_rule_that_drops_answers_alone_breaks_the_path() {
+    let drop = "-A FORWARD -i qg-1 -m conntrack --ctstate ESTABLISHED -j DROP";
+    let trace = with_rules(&format!("*filter\n:FORWARD ACCEPT [0:0]\n{drop}\nCOMMIT\n"));
+    let (code, message, evidence) = error(&trace);
+    assert_eq!((code, evidence), ("filter-drop", drop));
+    assert!(message.starts_with("answers to the instance die"), "{message}");
+}
+
+#[test]
+fn a_rule_that_lets_only_the_first_packet_out_breaks_the_path() {
+    let drop = "-A FORWARD -i qr-1 -m conntrack --ctstate ESTABLISHED -j DROP";
+    let trace = with_rules(&format!("*filter\n:FORWARD ACCEPT [0:0]\n{drop}\nCOMMIT\n"));
+    assert_eq!(error(&trace).2, drop);
+    assert!(error(&trace).1.starts_with("packets of a flow that was answered die"), "{:?}", error(&trace));
+}
+
+#[test]
+fn a_stateful_filter_that_takes_answers_does_no_harm() {
+    let trace = with_rules(
+        "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n\
+         -A FORWARD -i qr-1 -j ACCEPT\n-A FORWARD -d 10.0.0.2/32 -j ACCEPT\nCOMMIT\n",
+    );
+    assert!(!codes(&trace).contains(&"filter-drop"), "{:#?}", trace.findings);
+}
+
+#[test]
+fn a_filter_that_lets_out_and_no_answer_in_breaks_the_path() {
+    let trace = with_rules(
+        "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -i qr-1 -j ACCEPT\n-A FORWARD -d 10.0.0.2/32 -m \
+         conntrack --ctstate NEW -j ACCEPT\nCOMMIT\n",
+    );
+    assert!(trace.findings.iter().any(|finding| finding.message.starts_with("answers to the instance")));
+}
+
+#[test]
+fn what_is_not_tracked_is_not_translated() {
+    let rule = "-A PREROUTING -s 10.0.0.2/32 -j CT --notrack";
+    let trace = with_rules(&format!("*raw\n:PREROUTING ACCEPT [0:0]\n{rule}\nCOMMIT\n"));
+    assert_eq!((error(&trace).0, error(&trace).2), ("untracked", rule));
+    let rule = "-A PREROUTING -d 172.24.4.6/32 -j CT --notrack";
+    let trace = with_rules(&format!("*raw\n:PREROUTING ACCEPT [0:0]\n{rule}\nCOMMIT\n"));
+    assert_eq!((error(&trace).0, error(&trace).2), ("not-translated", rule));
+}
+
+#[test]
+fn a_rule_in_front_of_the_translation_that_accepts_leaves_it_undone() {
+    let mut host = hybrid("");
+    let router = router(&host);
+    let rules = &mut host.facts.rulesets.iter_mut().find(|one| one.netns == router).unwrap().text;
+    *rules = rules.replacen("-A PREROUTING", "-A PREROUTING -d 172.24.4.6/32 -j ACCEPT\n-A PREROUTING", 1);
+    let trace = host.trace("web-1");
+    assert_eq!(error(&trace).0, "not-translated");
+}
+
+#[test]
+fn a_chain_after_routing_kills_like_any_other() {
+    let trace = with_rules("*mangle\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o qg-1 -j DROP\nCOMMIT\n");
+    assert_eq!(error(&trace).0, "filter-drop");
+}
+
+#[test]
+fn security_groups_must_let_answers_back_and_raw_rules_are_asked_first() {
+    let group = |answers: &str, raw: &str| {
+        let mut host = hybrid("");
+        let id = host.id;
+        host.facts.rulesets.retain(|one| one.netns != id);
+        host.rules(
+            id,
+            &format!(
+                "*raw\n:PREROUTING ACCEPT [0:0]\n{raw}COMMIT\n*filter\n:FORWARD ACCEPT [0:0]\n{answers}\
+                 -A FORWARD -m physdev --physdev-in tap1 --physdev-is-bridged -j ACCEPT\n\
+                 -A FORWARD -d 10.0.0.2/32 -p tcp -m conntrack --ctstate NEW -j ACCEPT\n\
+                 -A FORWARD -m physdev --physdev-out tap1 --physdev-is-bridged -j DROP\nCOMMIT\n"
+            ),
+        );
+        host.trace("web-1")
+    };
+    let answers = "-A FORWARD -m state --state RELATED,ESTABLISHED -j ACCEPT\n";
+    assert!(!codes(&group(answers, "")).contains(&"filter-drop"));
+    assert!(codes(&group("", "")).contains(&"filter-drop"));
+    let notrack = "-A PREROUTING -m physdev --physdev-in qvb1 -j CT --notrack\n";
+    assert!(codes(&group(answers, notrack)).contains(&"filter-drop"));
+}
+
+#[test]
+fn inside_the_instance_every_hook_counts_and_answers_must_come_in() {
+    for rules in [
+        "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -m conntrack --ctstate ESTABLISHED -j DROP\nCOMMIT\n",
+        "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j DROP\nCOMMIT\n",
+        "*mangle\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -j DROP\nCOMMIT\n",
+    ] {
+        let mut host = Host::new();
+        let (netns, _) = docker(&mut host);
+        host.rules(netns, rules);
+        let trace = host.trace("web-1");
+        assert_eq!(error(&trace).0, "filter-drop", "{rules}");
+    }
+}
+
+#[test]
+fn whether_metadata_is_let_out_is_not_known_where_rules_were_not_read() {
+    for (unread, state) in [(false, HopState::Ok), (true, HopState::Unknown)] {
+        let mut host = hybrid("");
+        let (router, id) = (router(&host), host.id);
+        host.rules(
+            router,
+            "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -d 169.254.169.254/32 -i qr-+ -p tcp -m tcp --dport 80 \
+             -j REDIRECT --to-ports 9697\nCOMMIT\n",
+        );
+        host.process(router, 70, "haproxy");
+        if unread {
+            host.gap(SourceKind::Netfilter, Some(id));
+        }
+        let trace = host.trace("web-1");
+        assert_eq!(trace.interfaces[0].metadata.as_ref().map(|one| one.state), Some(state), "{unread}");
+    }
+}
