@@ -210,6 +210,18 @@ fn bridged(target: &Target) -> Vec<Fault> {
             format!("{} && bridge fdb flush dev {tap} master", set(tap, "locked on")),
             set(tap, "locked off"),
         ),
+        fault(
+            "filter-drop",
+            format!("ebtables -A FORWARD -i {tap} -p ARP -j DROP"),
+            format!("ebtables -D FORWARD -i {tap} -p ARP -j DROP"),
+        ),
+        fault(
+            "filter-drop",
+            format!(
+                "nft 'table netdev gone {{ chain c {{ type filter hook ingress device {tap} priority 0; drop; }}; }}'"
+            ),
+            "nft delete table netdev gone",
+        ),
         fault("broadcast-flood-off", set(&qvb, "bcast_flood off"), set(&qvb, "bcast_flood on")),
     ]
 }

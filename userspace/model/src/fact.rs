@@ -71,6 +71,11 @@ pub struct Gap {
     pub absent: bool,
 }
 
+impl Gap {
+    /// What the gap of legacy `ebtables` is about. Its tables concern nothing but Linux bridges.
+    pub const EBTABLES: &str = "rules of ebtables-legacy";
+}
+
 /// How one source fared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceReport {

@@ -32,7 +32,7 @@ pub use rule::{
     AddressKind, AddressRange, BaseChain, Chain, ChainKind, ChainPolicy, ConnmarkOp, DevicePattern, Family, Hook,
     Match, NatPorts, NatTo, PortRange, PortSide, Rule, StateName, Table, Target, Test,
 };
-pub use walk::{Effect, Outcome, Step, Walk, walk};
+pub use walk::{Effect, Layer, Outcome, Step, Walk, walk, walk_layer};
 
 /// Packets and bytes a rule has counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -170,6 +170,17 @@ impl Host {
         self.facts.rulesets.push(RulesetFact { netns, backend: RuleBackend::IptablesNft, ipv6: false, text });
     }
 
+    /// What `nft -j list ruleset` printed of one base chain with rules.
+    pub(crate) fn nft(&mut self, netns: NetnsId, family: &str, chain: &str, rules: &[&str]) {
+        let place = format!(r#""family": "{family}", "table": "t""#);
+        let rules = rules.iter().map(|rule| format!(r#"{{"rule": {{{place}, "chain": "c", "expr": {rule}}}}}"#));
+        let chain = format!(r#"{{"chain": {{{place}, "name": "c", "type": "filter", "prio": 0, {chain}}}}}"#);
+        let table = format!(r#"{{"table": {{"family": "{family}", "name": "t"}}}}"#);
+        let objects: Vec<String> = [table, chain].into_iter().chain(rules).collect();
+        let text = format!(r#"{{"nftables": [{}]}}"#, objects.join(", "));
+        self.facts.rulesets.push(RulesetFact { netns, backend: RuleBackend::Nft, ipv6: false, text });
+    }
+
     pub(crate) fn sysctl(&mut self, netns: NetnsId, name: &str, value: &str) {
         let fact = self.facts.sysctls.iter_mut().find(|fact| fact.netns == netns).unwrap();
         fact.values.insert(name.to_owned(), value.to_owned());

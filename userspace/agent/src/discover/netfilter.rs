@@ -42,6 +42,7 @@ pub(super) async fn read(scope: &Scope) -> Facts {
     let reads = scope.namespaces.iter().map(|namespace| namespace_rules(&tools, namespace, limits));
     let all: Vec<(Vec<RulesetFact>, Vec<Gap>)> = stream::iter(reads).buffer_unordered(AT_A_TIME).collect().await;
     let (mut rulesets, mut gaps) = (Vec::new(), tools.gaps());
+    gaps.extend(ebtables(&fs::read_to_string("/proc/modules").unwrap_or_default()));
     for (found, missing) in all {
         rulesets.extend(found);
         gaps.extend(missing);
@@ -51,6 +52,22 @@ pub(super) async fn read(scope: &Scope) -> Facts {
     gaps.sort();
     let how = format!("{} in {} namespaces", tools.names(), scope.namespaces.len());
     Facts { rulesets, ..report(SourceKind::Netfilter, how, gaps) }
+}
+
+/// The gap of legacy ebtables, where its modules are loaded: a namespace gets its tables when they are first listed, so
+/// nothing here lists them. The tables of ebtables-nft are nftables' own.
+fn ebtables(modules: &str) -> Option<Gap> {
+    let tables = ["ebtable_filter ", "ebtable_nat ", "ebtable_broute "];
+    let module = modules.lines().find(|line| tables.iter().any(|table| line.starts_with(table)))?;
+    let module = module.split_whitespace().next().unwrap_or_default();
+    Some(Gap {
+        source: SourceKind::Netfilter,
+        netns: None,
+        object: Gap::EBTABLES.to_owned(),
+        why: format!("the module {module} is loaded, and listing such tables would make them where there are none"),
+        fix: "ebtables-legacy-save in the namespace of the bridge; unload the module where nothing uses it".to_owned(),
+        absent: false,
+    })
 }
 
 /// How long tools may take, so that one that hangs costs its own answer only and not that of the whole source.
@@ -129,7 +146,12 @@ impl Reader<'_> {
             self.save(RuleBackend::IptablesNft, true, &BTreeSet::new()).await;
             return;
         };
-        let Some(text) = self.run(tool, &["-j", "list", "ruleset"]).await else { return };
+        let Some(mut text) = self.run(tool, &["-j", "list", "ruleset"]).await else { return };
+        if nft::lacks_devices(&text)
+            && let Some(chains) = self.run(tool, &["list", "chains"]).await
+        {
+            text = nft::with_devices(&text, &chains);
+        }
         let mut printed = Vec::new();
         for (ipv6, family) in [(false, Family::Ip), (true, Family::Ip6)] {
             if nft::has_iptables_tables(&text, ipv6) {
@@ -197,5 +219,17 @@ fn gap(netns: NetnsId, object: &str, why: &str, fix: &str) -> Gap {
         why: why.to_owned(),
         fix: fix.to_owned(),
         absent: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ebtables;
+
+    #[test]
+    fn tables_of_legacy_ebtables_may_be_there_where_their_modules_are() {
+        assert!(ebtables("nf_tables 360448 2 nft_compat, Live 0x0\nebtable_filter_more 1 0 - Live 0x0\n").is_none());
+        let gap = ebtables("ebtables 45056 1 ebtable_filter, Live 0x0\nebtable_filter 16384 0 - Live 0x0\n").unwrap();
+        assert!(gap.why.contains("ebtable_filter") && !gap.absent);
     }
 }

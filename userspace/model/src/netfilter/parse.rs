@@ -188,7 +188,7 @@ fn base(table: &str, chain: &str) -> Option<BaseChain> {
         "security" => (ChainKind::Filter, 50),
         _ => return None,
     };
-    Some(BaseChain { kind, hook, priority })
+    Some(BaseChain { kind, hook, priority, devices: Some(Vec::new()) })
 }
 
 #[cfg(test)]

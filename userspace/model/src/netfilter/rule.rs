@@ -110,6 +110,8 @@ pub struct BaseChain {
     pub hook: Hook,
     /// Lower comes first; connection tracking is at -200.
     pub priority: i32,
+    /// Devices it is called for, at the hooks of devices; `None` where they were not printed. Empty at all other hooks.
+    pub devices: Option<Vec<String>>,
 }
 
 /// A table.
@@ -361,6 +363,8 @@ pub enum Test {
     },
     /// IPv6; else IPv4. Asked by tables of several families.
     Ipv6(bool),
+    /// `ether type`, `meta protocol`: what the frame carries, by number.
+    EtherType(Vec<u16>),
     /// Not understood; the text.
     Other(String),
 }

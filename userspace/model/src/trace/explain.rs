@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Finding, FloatingIp, HopState, InstanceKind, InterfaceTrace, Publication, Severity, Trace, Verdict,
+    Finding, FloatingIp, HopKind, HopState, InstanceKind, InterfaceTrace, Publication, Severity, Trace, Verdict,
     command::in_netns, filter, inside, inward, outward::Way, path::finding, sentence, service,
 };
 use crate::{
@@ -125,6 +125,7 @@ fn interface(inventory: &Inventory<'_>, instance: &Instance<'_>, nic: &Nic<'_>) 
     inside::hops(&mut way.path, inventory, instance, nic);
     filter::lets_out(&mut way);
     way.follow();
+    filter::at_devices(&mut way);
     let network = nic.port.as_ref().map(crate::inventory::PortPlace::network).unwrap_or_default();
     let docker = docker_network(inventory, instance, nic);
     let floating_ips = filter::floating_ips(&mut way);
@@ -182,6 +183,7 @@ fn docker_network<'a>(
 /// on nobody's path.
 fn gaps(inventory: &Inventory<'_>, instance: &Instance<'_>, interfaces: &[InterfaceTrace]) -> Vec<Gap> {
     let hops = interfaces.iter().flat_map(|interface| &interface.hops);
+    let bridged = hops.clone().any(|hop| hop.kind == HopKind::LinuxBridge);
     let on_path: BTreeSet<NetnsId> =
         hops.filter_map(|hop| Some(hop.netns.as_ref()?.id)).chain(instance.netns).collect();
     let touched = |netns| {
@@ -189,7 +191,8 @@ fn gaps(inventory: &Inventory<'_>, instance: &Instance<'_>, interfaces: &[Interf
         on_path.contains(&netns) || blank
     };
     let facts = &inventory.snapshot.facts;
-    let mut gaps: Vec<Gap> = facts.gaps().filter(|gap| !gap.absent && gap.netns.is_none_or(touched)).cloned().collect();
+    let concerns = |gap: &&Gap| gap.netns.is_none_or(touched) && (gap.object != Gap::EBTABLES || bridged);
+    let mut gaps: Vec<Gap> = facts.gaps().filter(|gap| !gap.absent).filter(concerns).cloned().collect();
     gaps.sort();
     gaps.dedup();
     gaps

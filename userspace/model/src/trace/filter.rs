@@ -24,6 +24,8 @@ mod answers;
 mod bridged;
 /// Floating IPs and published ports.
 mod entrance;
+/// Rules about frames: of bridges and of devices.
+mod frames;
 /// What security groups mean for the services around a port.
 mod groups;
 /// Rules inside the instance itself.
@@ -33,6 +35,7 @@ mod routed;
 
 pub(super) use bridged::{at_host_device, inward_at_host_device};
 pub(super) use entrance::{Targets, floating_ips, once, port_words, publications};
+pub(super) use frames::{at_bridge, at_devices};
 pub(super) use groups::{lets_metadata_out, lets_nobody_in};
 pub(super) use own::{lets_in, lets_out};
 pub(super) use routed::{routed, routed_inward};

@@ -55,7 +55,10 @@ fn tables_and_chains_keep_their_order_policy_and_place_in_the_kernel() {
     let chain = table.chain("POSTROUTING").unwrap();
     assert_eq!(chain.policy, Some(ChainPolicy::Drop));
     assert_eq!(chain.counters, RuleCounters { packets: 7, bytes: 420 });
-    assert_eq!(chain.base, Some(BaseChain { kind: ChainKind::Nat, hook: Hook::Postrouting, priority: 100 }));
+    assert_eq!(
+        chain.base,
+        Some(BaseChain { kind: ChainKind::Nat, hook: Hook::Postrouting, priority: 100, devices: Some(vec![]) })
+    );
     let mine = table.chain("mine").unwrap();
     assert_eq!((mine.base.as_ref(), mine.policy), (None, None));
     assert_eq!(mine.rules[0].counters, RuleCounters { packets: 3, bytes: 180 });

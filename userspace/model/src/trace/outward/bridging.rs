@@ -11,6 +11,7 @@ use crate::{
         Direction, Hop, HopKind, HopState, Severity,
         bridge::{self, Side},
         command::{in_netns, quote},
+        filter,
         path::{Path, SEGMENT, finding},
         switching::{self, WayOut},
     },
@@ -29,6 +30,7 @@ impl<'a> Way<'_, 'a> {
         let gateway_here = self.gateway.map_or(!own.is_empty(), |gateway| own.iter().any(|net| net.addr() == gateway));
         if gateway_here {
             bridge::vlans(&mut self.path, self.inventory, bridge, (from, bridge));
+            filter::at_bridge(self, from, None);
             self.route_in(bridge);
             return;
         }
@@ -67,6 +69,7 @@ impl<'a> Way<'_, 'a> {
         if self.gateway.is_some() {
             bridge::silenced(&mut self.path, inventory, ports.1, gateway);
         }
+        filter::at_bridge(self, ports.0, Some(ports.1));
     }
 
     /// Whether the instance's default route is known to leave by another card, or by none, and nothing that comes in from

@@ -1,8 +1,8 @@
 //! Rules that do not stop the first packet of a flow and kill it all the same.
 
-use super::{Verdict, docker, hybrid};
+use super::{Verdict, docker, hybrid, plugged};
 use crate::{
-    fact::SourceKind,
+    fact::{Gap, SourceKind},
     id::NetnsId,
     testing::{Host, codes},
     trace::{HopState, Trace},
@@ -145,5 +145,104 @@ fn whether_metadata_is_let_out_is_not_known_where_rules_were_not_read() {
         }
         let trace = host.trace("web-1");
         assert_eq!(trace.interfaces[0].metadata.as_ref().map(|one| one.state), Some(state), "{unread}");
+    }
+}
+
+const DROP: &str = r#"[{"drop": null}]"#;
+
+/// `ether type KIND drop`.
+fn drop_type(kind: &str) -> String {
+    let left = r#"{"payload": {"protocol": "ether", "field": "type"}}"#;
+    format!(r#"[{{"match": {{"op": "==", "left": {left}, "right": "{kind}"}}}}, {{"drop": null}}]"#)
+}
+
+/// `iifname DEVICE drop`.
+fn drop_from(device: &str) -> String {
+    let left = r#"{"meta": {"key": "iifname"}}"#;
+    format!(r#"[{{"match": {{"op": "==", "left": {left}, "right": "{device}"}}}}, {{"drop": null}}]"#)
+}
+
+#[test]
+fn rules_about_bridged_frames_kill_packets_and_the_questions_of_arp() {
+    let traced = |hook: &str, rule: &str| {
+        let mut host = hybrid("");
+        let id = host.id;
+        host.nft(id, "bridge", &format!(r#""hook": "{hook}", "policy": "accept""#), &[rule]);
+        host.trace("web-1")
+    };
+    for (hook, rule, words) in [
+        ("forward", drop_type("arp"), Some("ARP questions of the instance")),
+        ("prerouting", drop_type("ip"), Some("frames of the instance")),
+        ("forward", drop_from("tap1"), Some("frames of the instance")),
+        ("forward", drop_from("qvb1"), Some("frames to the instance")),
+        ("forward", drop_from("qbr1"), None),
+        ("forward", drop_type("ip6"), None),
+        // Nothing of the instance ends at the bridge itself.
+        ("input", DROP.to_owned(), None),
+    ] {
+        let trace = traced(hook, &rule);
+        match words {
+            Some(words) => assert!(trace.findings.iter().any(|one| one.message.starts_with(words)), "{hook} {rule}"),
+            None => assert!(!codes(&trace).contains(&"filter-drop"), "{hook} {rule}: {:#?}", trace.findings),
+        }
+    }
+}
+
+#[test]
+fn what_a_bridge_itself_routes_meets_the_rules_for_what_ends_there() {
+    for (hook, found) in [("input", true), ("output", true), ("forward", false)] {
+        let mut host = Host::new();
+        docker(&mut host);
+        let id = host.id;
+        host.nft(id, "bridge", &format!(r#""hook": "{hook}", "policy": "accept""#), &[DROP]);
+        assert_eq!(codes(&host.trace("web-1")).contains(&"filter-drop"), found, "{hook}");
+    }
+}
+
+#[test]
+fn a_rule_about_bridged_frames_that_is_not_understood_is_shown_as_such() {
+    let mut host = hybrid("");
+    let id = host.id;
+    host.nft(id, "bridge", r#""hook": "forward""#, &[r#"[{"xt": {"type": "match", "name": "ip"}}, {"drop": null}]"#]);
+    let trace = host.trace("web-1");
+    let hop = trace.interfaces[0].hops.iter().find(|hop| hop.name == "bridge filter").unwrap();
+    assert_eq!((hop.state, hop.status.as_str()), (HopState::Unknown, "depends on the packet"));
+}
+
+#[test]
+fn rules_of_a_devices_own_hooks_kill_what_passes_it() {
+    for (device, hook, broken) in [
+        ("veth1", "ingress", Some(true)),
+        ("veth1", "egress", Some(true)),
+        ("eth0", "egress", Some(true)),
+        ("eth9", "ingress", None),
+        ("", "ingress", Some(false)),
+    ] {
+        let mut host = Host::new();
+        docker(&mut host);
+        let id = host.id;
+        let dev = if device.is_empty() { String::new() } else { format!(r#", "dev": "{device}""#) };
+        host.nft(id, "netdev", &format!(r#""hook": "{hook}"{dev}"#), &[DROP]);
+        let trace = host.trace("web-1");
+        let worst = trace.interfaces[0].hops.iter().map(|hop| hop.state).max().unwrap();
+        let expected = broken.map_or(HopState::Ok, |broken| if broken { HopState::Broken } else { HopState::Unknown });
+        assert_eq!(
+            (worst, codes(&trace).contains(&"filter-drop")),
+            (expected, broken == Some(true)),
+            "{device} {hook}"
+        );
+    }
+}
+
+#[test]
+fn legacy_ebtables_that_was_not_read_concerns_paths_over_a_linux_bridge_alone() {
+    for bridged in [true, false] {
+        let mut host = Host::new();
+        let (_, _) = if bridged { docker(&mut host) } else { plugged(&mut host, "vxlan") };
+        host.gap(SourceKind::Netfilter, None);
+        host.facts.reports[0].gaps[0].object = Gap::EBTABLES.to_owned();
+        let trace = host.trace("web-1");
+        let noted = trace.interfaces[0].hops.iter().any(|hop| hop.note == "ebtables not evaluated");
+        assert_eq!((trace.gaps.len(), noted), (usize::from(bridged), bridged));
     }
 }
