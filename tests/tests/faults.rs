@@ -164,6 +164,14 @@ fn rules(target: &Target) -> Vec<Fault> {
             target.in_router(drop_off),
         ),
         fault(
+            "filter-drop",
+            target.in_router(&format!(
+                "sh -c 'ipset create gone hash:ip && ipset add gone {fixed} && \
+                 iptables -I FORWARD 1 -m set --match-set gone src -j DROP'"
+            )),
+            target.in_router("sh -c 'iptables -D FORWARD 1 && ipset destroy gone'"),
+        ),
+        fault(
             "untracked",
             target.in_router(&format!("iptables -t raw -I PREROUTING -s {fixed} -j CT --notrack")),
             target.in_router("iptables -t raw -D PREROUTING 1"),

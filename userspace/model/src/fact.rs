@@ -112,6 +112,9 @@ pub struct Facts {
     pub machines: Vec<MachineFact>,
     /// Packet filter rules, one per namespace, backend and family.
     pub rulesets: Vec<RulesetFact>,
+    /// ipsets, one per namespace whose rules ask for some.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<SetsFact>,
     /// Sysctls, one per namespace.
     pub sysctls: Vec<SysctlFact>,
     /// eBPF programs attached to devices.
@@ -132,6 +135,7 @@ impl Facts {
             docker_networks,
             machines,
             rulesets,
+            sets,
             sysctls,
             programs,
         } = other;
@@ -144,6 +148,7 @@ impl Facts {
         self.docker_networks.extend(docker_networks);
         self.machines.extend(machines);
         self.rulesets.extend(rulesets);
+        self.sets.extend(sets);
         self.sysctls.extend(sysctls);
         self.programs.extend(programs);
     }
@@ -966,6 +971,15 @@ pub struct RulesetFact {
     pub backend: RuleBackend,
     /// IPv6 rules; false for IPv4, and for [`RuleBackend::Nft`], whose tables carry their own family.
     pub ipv6: bool,
+    /// What the tool printed.
+    pub text: String,
+}
+
+/// The ipsets of one namespace, as `ipset save` prints them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SetsFact {
+    /// The namespace.
+    pub netns: NetnsId,
     /// What the tool printed.
     pub text: String,
 }

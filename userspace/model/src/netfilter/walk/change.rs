@@ -128,7 +128,8 @@ pub(super) fn unknown_test(test: &Test) -> String {
         Test::Fragment => "whether it is a fragment",
         Test::TcpFlags { .. } => "its TCP flags",
         Test::Ipv6(_) | Test::EtherType(_) => "its protocol",
-        Test::Set { name, .. } => return format!("the members of the set {name} are not known"),
+        Test::Set { name, members: None, .. } => return format!("the members of the set {name} are not known"),
+        Test::Set { name, .. } => return format!("whether it is in the set {name} is not known"),
         Test::Other(raw) => return format!("not understood: {raw}"),
     };
     format!("{what} is not known")

@@ -2,7 +2,7 @@
 
 use super::{Verdict, docker, hybrid, plugged};
 use crate::{
-    fact::{Gap, SourceKind},
+    fact::{Gap, SetsFact, SourceKind},
     id::NetnsId,
     testing::{Host, codes},
     trace::{HopState, Trace},
@@ -244,5 +244,21 @@ fn legacy_ebtables_that_was_not_read_concerns_paths_over_a_linux_bridge_alone() 
         let trace = host.trace("web-1");
         let noted = trace.interfaces[0].hops.iter().any(|hop| hop.note == "ebtables not evaluated");
         assert_eq!((trace.gaps.len(), noted), (usize::from(bridged), bridged));
+    }
+}
+
+#[test]
+fn a_rule_that_asks_for_a_set_is_decided_by_its_members_where_they_were_read() {
+    for (members, codes_of) in [(Some("10.0.0.2"), vec!["filter-drop"]), (Some("10.0.0.3"), vec![]), (None, vec![])] {
+        let mut host = hybrid("");
+        let netns = router(&host);
+        host.rules(netns, "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -m set --match-set bad src -j DROP\nCOMMIT\n");
+        let text = members.map(|member| format!("create bad hash:ip family inet\nadd bad {member}\n"));
+        host.facts.sets.extend(text.map(|text| SetsFact { netns, text }));
+        let trace = host.trace("web-1");
+        let errors = codes(&trace).into_iter().filter(|code| *code == "filter-drop");
+        assert_eq!(errors.collect::<Vec<_>>(), codes_of, "{members:?}");
+        let unknown = trace.interfaces[0].hops.iter().any(|hop| hop.status == "depends on the packet");
+        assert_eq!(unknown, members.is_none(), "{members:?}");
     }
 }
