@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use ipnet::IpNet;
+
 use crate::{
     fact::{
         AddressFact, ContainerFact, Facts, Gap, LinkDetail, LinkFact, NameKind, NamespaceFact, NamespaceName,
@@ -129,8 +131,12 @@ impl Host {
         bridge
     }
 
+    /// An address, with the connected route the kernel makes of it.
     pub(crate) fn address(&mut self, key: LinkKey, address: &str) {
-        let address = address.parse().unwrap();
+        let address: IpNet = address.parse().unwrap();
+        if address.prefix_len() < address.max_prefix_len() {
+            self.route(key, &address.trunc().to_string(), None);
+        }
         let held = AddressFact { address, scope: "global".to_owned(), dad_failed: false, tentative: false };
         self.edit(key).addresses.push(held);
     }

@@ -13,6 +13,8 @@ use crate::{
 mod bridges;
 /// Packet filter rules.
 mod filters;
+/// Routes, neighbours, addresses and MTUs.
+mod routes;
 /// Open vSwitch.
 mod switches;
 

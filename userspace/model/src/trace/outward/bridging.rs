@@ -31,6 +31,7 @@ impl<'a> Way<'_, 'a> {
         if gateway_here {
             bridge::vlans(&mut self.path, self.inventory, bridge, (from, bridge));
             filter::at_bridge(self, from, None);
+            self.written_down(bridge);
             self.route_in(bridge);
             return;
         }
@@ -152,7 +153,9 @@ impl<'a> Way<'_, 'a> {
                 switching::port(&mut self.path, self.inventory, &member.port);
                 switching::between(&mut self.path, port, &member.port);
                 self.path.device(self.inventory, HopKind::RouterPort, member.device);
-                self.mtu_step(member.device);
+                self.mtu_step(member.device, false);
+                self.router_mac(&member.port, member.device);
+                self.written_down(member.device);
                 self.route_in(member.device);
             }
             None => {

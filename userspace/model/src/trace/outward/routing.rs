@@ -33,7 +33,8 @@ impl Way<'_, '_> {
         };
         let Some(ifindex) = answer.ifindex() else { return self.no_route(netns, &NoRoute::None) };
         let outside = LinkKey { netns, ifindex };
-        self.legs.push(Leg { netns, inside, outside });
+        let leg = Leg { netns, inside, outside };
+        self.legs.push(leg);
         if let Some(router) = &mut self.router
             && router.external_device.is_none()
             && router.netns.id == netns
@@ -52,6 +53,10 @@ impl Way<'_, '_> {
                 }
             );
         }
+        if Some(netns) != inventory.host {
+            self.refusals(inside);
+        }
+        self.route_back(leg);
         filter::routed(self, inside, outside);
         let neighbour = answer.neighbour(None).map(|address| (outside, address));
         self.leave_by(outside, neighbour);
@@ -156,6 +161,8 @@ impl Way<'_, '_> {
         let inventory = self.inventory;
         if let Some(port) = inventory.port_of(outside) {
             self.path.device(inventory, HopKind::RouterPort, outside);
+            self.mtu_step(outside, true);
+            self.router_mac(&port, outside);
             switching::port(&mut self.path, inventory, &port);
             self.path.ovs_bridge(inventory, &port);
             self.leave_switch(&port, neighbour);
@@ -165,6 +172,7 @@ impl Way<'_, '_> {
             self.enter_device(peer);
         } else {
             self.path.device(inventory, HopKind::Uplink, outside);
+            self.mtu_step(outside, true);
             self.leave(neighbour);
         }
     }

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// A container on `br-int` whose router is on this host.
-fn routed() -> Host {
+pub(super) fn routed() -> Host {
     let mut host = Host::new();
     plugged(&mut host, "vxlan");
     let router = host.netns(&[&format!("qrouter-{ROUTER}")]);
