@@ -109,7 +109,7 @@ fn wiring(target: &Target) -> Vec<Fault> {
 
 /// Routes, gateways, forwarding: what decides where packets go.
 fn routing(target: &Target) -> Vec<Fault> {
-    let Target { qr, qg, .. } = target;
+    let Target { qr, qg, fixed, inner, .. } = target;
     vec![
         fault("no-default-route", target.inside("ip route del default"), target.inside(ROUTE)),
         fault(
@@ -128,6 +128,35 @@ fn routing(target: &Target) -> Vec<Fault> {
             target.in_router(&format!("sysctl -qw net.ipv4.conf.{qr}.forwarding=0")),
             target.in_router(&format!("sysctl -qw net.ipv4.conf.{qr}.forwarding=1")),
         ),
+        fault(
+            "no-route-back",
+            target.in_router(&format!("ip route add blackhole {fixed}/32")),
+            target.in_router(&format!("ip route del blackhole {fixed}/32")),
+        ),
+        fault(
+            "wrong-neighbour",
+            target.inside(&format!("ip neigh replace 10.0.0.1 lladdr 02:00:00:00:00:99 dev {inner} nud permanent")),
+            target.inside(&format!("ip neigh del 10.0.0.1 dev {inner}")),
+        ),
+        fault("router-vlan", format!("ovs-vsctl remove port {qr} other_config tag -- set port {qr} tag=9"), {
+            format!("ovs-vsctl set port {qr} tag=1 other_config:tag=1")
+        }),
+        Fault {
+            severity: "warning",
+            ..fault(
+                "mtu-mismatch",
+                target.in_router(&format!("ip link set {qg} mtu 1400")),
+                target.in_router(&format!("ip link set {qg} mtu 1500")),
+            )
+        },
+        Fault {
+            severity: "warning",
+            ..fault(
+                "route-refuses",
+                target.inside("ip route add prohibit 198.51.100.0/24"),
+                target.inside("ip route del prohibit 198.51.100.0/24"),
+            )
+        },
         Fault {
             severity: "warning",
             ..fault("gateway-elsewhere", target.inside("ip route replace default via 10.0.0.9"), target.inside(ROUTE))

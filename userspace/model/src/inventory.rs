@@ -159,7 +159,8 @@ impl<'a> Inventory<'a> {
 
     /// A namespace as a reader wants to see it.
     pub fn netns(&self, id: NetnsId) -> NetnsRef {
-        NetnsRef { id, label: self.labels.get(&id).cloned().unwrap_or_else(|| id.to_string()) }
+        let label = self.labels.get(&id).cloned().unwrap_or_else(|| id.to_string());
+        NetnsRef { id, label, host: Some(id) == self.host }
     }
 
     /// The device a link points at (`IFLA_LINK`): the other end of a veth, the lower device of a VLAN or macvlan; none

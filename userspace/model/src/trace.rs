@@ -143,6 +143,8 @@ pub struct NetnsRef {
     pub id: NetnsId,
     /// `host`, `qrouter-…`, the container's name; the identity where nothing names it.
     pub label: String,
+    /// True for the host's own.
+    pub host: bool,
 }
 
 /// The path of one interface.
@@ -381,6 +383,16 @@ impl HopState {
     }
 }
 
+/// What a translation makes of an address, in words: `172.24.4.6`, `10.0.0.2 port 80`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Translation {
+    /// The source becomes this.
+    Source(String),
+    /// The destination becomes this.
+    Destination(String),
+}
+
 /// One hop of a path.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Hop {
@@ -408,6 +420,8 @@ pub struct Hop {
     pub counters: Option<LinkStats>,
     /// Rules that act here.
     pub rules: Vec<RuleRef>,
+    /// What it makes of an address.
+    pub translation: Option<Translation>,
     /// What it means for the tenant, in a few words (`network 5c1b…, vxlan 1001`).
     pub note: String,
     /// More, for `-v`: name and value.

@@ -5,14 +5,16 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{
-    Place, Targets, answers, ask, device, entrance::answering_device, push_filter, rule_ref, source, translated,
+    Place, Targets, answers, ask, device,
+    entrance::{Answering, answering},
+    push_filter, rule_ref, source, translated,
 };
 use crate::{
     fact::SourceKind,
     id::{LinkKey, NetnsId},
     netfilter::{Address, Effect, Hook, Known, Outcome, Packet, Step, Walk},
     trace::{
-        Finding, Hop, HopKind, HopState, Severity,
+        Finding, Hop, HopKind, HopState, Severity, Translation,
         command::in_netns,
         outward::{Leg, Way},
         path::{Path, finding},
@@ -67,7 +69,8 @@ fn translation(way: &mut Way<'_, '_>, (netns, outside): (NetnsId, LinkKey), befo
         Address::Is(_) | Address::Unknown | Address::Outside => translated(*to, *port),
     };
     let hop = nat_hop(way, netns, step, &format!("SNAT to {becomes}"));
-    way.path.push(Hop { detail: vec![("source becomes".to_owned(), becomes)], ..hop });
+    let detail = vec![("source becomes".to_owned(), becomes.clone())];
+    way.path.push(Hop { detail, translation: Some(Translation::Source(becomes)), ..hop });
     unheld(way, netns, *to);
 }
 
@@ -145,7 +148,7 @@ fn untranslated(way: &mut Way<'_, '_>, netns: NetnsId, outside: LinkKey) {
 /// A translation to an address that nobody here answers for.
 fn unheld(way: &mut Way<'_, '_>, netns: NetnsId, to: Address) {
     let Address::Is(address) = to else { return };
-    if answering_device(way.inventory, netns, address).is_some() {
+    if answering(way.inventory, netns, address) != Answering::Nobody {
         return;
     }
     let label = way.inventory.netns(netns).label;
@@ -244,7 +247,8 @@ pub(in crate::trace) fn routed_inward(way: &Way<'_, '_>, leg: &Leg, targets: &mu
         if let Effect::Dnat(to, port) = &step.effect {
             let becomes = translated(*to, *port);
             let hop = nat_hop(way, leg.netns, step, &format!("DNAT to {becomes}"));
-            path.push(Hop { detail: vec![("destination becomes".to_owned(), becomes)], ..hop });
+            let detail = vec![("destination becomes".to_owned(), becomes.clone())];
+            path.push(Hop { detail, translation: Some(Translation::Destination(becomes)), ..hop });
         }
     }
     let translated = before.steps.iter().any(|step| matches!(step.effect, Effect::Dnat(..)));

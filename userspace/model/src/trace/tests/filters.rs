@@ -262,3 +262,39 @@ fn a_rule_that_asks_for_a_set_is_decided_by_its_members_where_they_were_read() {
         assert_eq!(unknown, members.is_none(), "{members:?}");
     }
 }
+
+#[test]
+fn what_was_not_read_is_not_said_to_be_missing_from_a_floating_ip() {
+    let lost = |host: &mut Host| {
+        let netns = router(host);
+        host.network(netns).links.iter_mut().for_each(|link| link.addresses.clear());
+        netns
+    };
+    for (source, state, found) in
+        [(None, HopState::Broken, true), (Some(SourceKind::Netlink), HopState::Unknown, false)]
+    {
+        let mut host = hybrid("");
+        let netns = lost(&mut host);
+        if let Some(source) = source {
+            host.gap(source, Some(netns));
+        }
+        let trace = host.trace("web-1");
+        assert_eq!(codes(&trace).contains(&"floating-ip-address"), found, "{:?}", codes(&trace));
+        assert_eq!(trace.interfaces[0].floating_ips[0].state, state);
+    }
+}
+
+#[test]
+fn a_published_port_is_not_said_to_be_closed_where_rules_were_not_read() {
+    for (source, state) in [(None, HopState::Broken), (Some(SourceKind::Netfilter), HopState::Unknown)] {
+        let mut host = Host::new();
+        docker(&mut host);
+        host.facts.containers[0].published = vec![super::published("0.0.0.0", 8080)];
+        if let Some(source) = source {
+            host.gap(source, None);
+        }
+        let trace = host.trace("web-1");
+        assert_eq!(trace.interfaces[0].published_ports[0].state, state);
+        assert_eq!(codes(&trace).contains(&"published-port"), source.is_none());
+    }
+}
