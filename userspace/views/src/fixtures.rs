@@ -80,6 +80,7 @@ fn hop(kind: HopKind, name: &str) -> Hop {
         addresses: Vec::new(),
         counters: None,
         rules: Vec::new(),
+        translation: None,
         note: String::new(),
         detail: Vec::new(),
         verify: Vec::new(),

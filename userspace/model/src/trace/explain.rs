@@ -23,12 +23,11 @@ pub fn explain(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Trace {
     }
     // A lost carrier is what the fault at the other end of a link looks like: it comes after the fault itself.
     findings.sort_by_key(|finding| (finding.severity, finding.code == "no-carrier"));
-    // The paths of two cards may meet the same fault.
-    let mut seen = Vec::new();
-    findings.retain(|finding| {
-        let new = !seen.contains(finding);
-        seen.extend(new.then(|| finding.clone()));
-        new
+    // The paths of two cards may meet the same fault, as may packets and the answers to them.
+    let mut seen = BTreeSet::new();
+    findings.retain(|Finding { code, object, message, evidence, .. }| {
+        let what = if code == "filter-drop" { evidence } else { message };
+        seen.insert((code.clone(), object.clone(), what.clone()))
     });
     let gaps = gaps(inventory, instance, &interfaces);
     let unknown = unread(inventory, instance) || !gaps.is_empty();
