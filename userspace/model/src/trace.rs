@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     fact::{Gap, LinkStats, PublishedPort, RuleBackend},
     id::{Mac, NetnsId, Uuid},
+    inventory::instance::GONE,
     netfilter::RuleCounters,
 };
 
@@ -108,7 +109,14 @@ impl Identity {
     /// Whether it has no process, and so no network. The words are Docker's (API, `State.Status`); one that is being
     /// restarted has none until it runs again.
     pub(crate) fn is_stopped(&self) -> bool {
-        matches!(self.state.as_str(), "exited" | "dead" | "created" | "removing" | "restarting")
+        matches!(self.state.as_str(), "exited" | "dead" | "created" | "removing" | "restarting") || self.is_gone()
+    }
+}
+
+impl Identity {
+    /// Whether nothing is left of it but its port.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.state == GONE
     }
 }
 

@@ -86,7 +86,7 @@ impl<'a> Inventory<'a> {
         let ids: Vec<_> = found.iter().map(|netns| self.role(*netns).clone()).collect();
         for (netns, role) in self.roles() {
             if let Role::Snat(id) = role
-                && ids.contains(&Role::Router(id.clone()))
+                && ids.contains(&Role::Router(Some(id.clone())))
             {
                 found.push(netns);
             }

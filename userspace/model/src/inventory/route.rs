@@ -137,13 +137,11 @@ fn in_halves<'a>(routes: impl Iterator<Item = &'a RouteFact>, ipv4: bool) -> boo
 /// `halved` tells that an address outside is in one of two halves, whichever.
 fn matches(route: &RouteFact, question: Question<'_>, halved: bool) -> bool {
     let net = route.destination;
-    match question.destination {
-        Some(destination) => net.contains(&destination),
-        None => {
-            let everything = net.prefix_len() == 0 && net.addr().is_unspecified();
-            net.addr().is_ipv4() == question.source.is_ipv4() && (everything || (halved && net.prefix_len() == 1))
-        }
+    if let Some(destination) = question.destination {
+        return net.contains(&destination);
     }
+    let everything = net.prefix_len() == 0 && net.addr().is_unspecified();
+    net.addr().is_ipv4() == question.source.is_ipv4() && (everything || (halved && net.prefix_len() == 1))
 }
 
 #[cfg(test)]

@@ -107,12 +107,10 @@ impl Members {
 /// The kernel looks from the longest prefix to the shortest, and the first that has the address decides.
 fn addresses(address: Address, entries: &[&Entry]) -> Truth {
     let Address::Is(address) = address else {
-        return match address {
-            _ if entries.iter().all(|entry| entry.not) => Truth::No,
-            // As everywhere, an address outside is in no prefix but those of everything, which sets hold in halves.
-            Address::Outside if !entries.iter().any(|entry| entry.net.prefix_len() <= 1) => Truth::No,
-            _ => Truth::Unknown,
-        };
+        // As everywhere, an address outside is in no prefix but those of everything, which sets hold in halves.
+        let everything = entries.iter().any(|entry| entry.net.prefix_len() <= 1);
+        let nobody = entries.iter().all(|entry| entry.not) || (address == Address::Outside && !everything);
+        return if nobody { Truth::No } else { Truth::Unknown };
     };
     let holds = entries.iter().filter(|entry| entry.net.contains(&address));
     holds.max_by_key(|entry| entry.net.prefix_len()).is_some_and(|entry| !entry.not).into()

@@ -4,7 +4,11 @@ use std::collections::BTreeSet;
 
 use super::{
     Finding, FloatingIp, HopKind, HopState, InstanceKind, InterfaceTrace, Publication, Severity, Trace, Verdict,
-    command::in_netns, filter, inside, inward, outward::Way, path::finding, sentence, service,
+    command::{in_netns, quote},
+    filter, inside, inward,
+    outward::Way,
+    path::finding,
+    sentence, service,
 };
 use crate::{
     fact::{DockerNetworkFact, Gap, SourceKind},
@@ -56,7 +60,15 @@ fn instance_findings(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Vec<
         && instance.netns.is_some()
         && instance.netns == inventory.host;
     let mut findings = Vec::new();
-    if identity.is_stopped() {
+    if identity.is_gone() {
+        let message = format!("nothing is behind {name} any more: the instance is gone, its port was left behind");
+        let seen = "no process holds the device, and no namespace has its other end".to_owned();
+        findings.push(
+            say(Severity::Error, "port-left-behind", message, seen)
+                .verify(format!("ovs-vsctl list interface {}", quote(name)))
+                .fix(format!("ovs-vsctl del-port {}, if Neutron knows no such port", quote(name))),
+        );
+    } else if identity.is_stopped() {
         let message = format!("{name} is not running: it has no network");
         findings
             .push(say(Severity::Error, "not-running", message, format!("state {}", identity.state)).fix("start it"));

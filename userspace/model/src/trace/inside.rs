@@ -58,16 +58,7 @@ pub(super) fn hops(path: &mut Path, inventory: &Inventory<'_>, instance: &Instan
         ..Hop::default()
     });
     path.device(inventory, HopKind::InnerDevice, inner);
-    if inventory.addresses(inner).is_empty() {
-        let name = inventory.link(inner).map(|link| link.name.clone()).unwrap_or_default();
-        let message = format!("{name} has no address: nothing reaches the instance by it but its own segment");
-        path.report(
-            finding(Severity::Warning, "no-address", name, message)
-                .seen("no address but those of the link itself")
-                .verify(in_netns(inventory, inner.netns, "ip addr"))
-                .fix("see whether the instance asks DHCP for one, or give it the port's"),
-        );
-    }
+    no_address(path, inventory, inner);
     let link_mac = inventory.link(inner).and_then(|link| link.mac);
     let attached = nic.port.as_ref().and_then(PortPlace::attached_mac);
     if let (Some(own), Some(port)) = (link_mac, attached)
@@ -84,6 +75,20 @@ pub(super) fn hops(path: &mut Path, inventory: &Inventory<'_>, instance: &Instan
             .verify(in_netns(inventory, inner.netns, "ip link")),
         );
     }
+}
+
+fn no_address(path: &mut Path, inventory: &Inventory<'_>, inner: LinkKey) {
+    if !inventory.addresses(inner).is_empty() {
+        return;
+    }
+    let name = inventory.link(inner).map(|link| link.name.clone()).unwrap_or_default();
+    let message = format!("{name} has no address: nothing reaches the instance by it but its own segment");
+    path.report(
+        finding(Severity::Warning, "no-address", name, message)
+            .seen("no address but those of the link itself")
+            .verify(in_netns(inventory, inner.netns, "ip addr"))
+            .fix("see whether the instance asks DHCP for one, or give it the port's"),
+    );
 }
 
 /// Where the instance's default route leads, in words: the one its policy rules and metrics choose.

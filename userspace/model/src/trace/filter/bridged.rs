@@ -61,8 +61,8 @@ pub(super) fn cross(inventory: &Inventory<'_>, netns: NetnsId, packet: Packet) -
     if matches!(before.outcome, Outcome::Drop { .. }) {
         return before;
     }
-    let Packet { state, zone, mark, connmark, .. } = before.packet;
-    ask(inventory, netns, Hook::Forward, Packet { state, zone, mark, connmark, ..packet })
+    let Packet { mark, connmark, zone, state, .. } = before.packet;
+    ask(inventory, netns, Hook::Forward, Packet { mark, connmark, zone, state, ..packet })
 }
 
 /// The same for what comes in. It is asked for whether or not anything filters what goes out.

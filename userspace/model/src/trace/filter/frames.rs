@@ -102,26 +102,41 @@ fn questions(way: &Way<'_, '_>, direction: Direction) -> Vec<(&'static str, Pack
 /// Marks the devices of the way out whose own rules, at ingress or egress, kill what has to pass.
 pub(in crate::trace) fn at_devices(way: &mut Way<'_, '_>) {
     let inventory = way.inventory;
-    let (mut routed, mut veths) = (false, 0);
+    let (mut routed, mut veths) = (false, 0_usize);
     for place in 0..way.path.hops.len() {
         let hop = &way.path.hops[place];
         let key = hop.netns.as_ref().and_then(|netns| inventory.link_named(netns.id, &hop.name));
         let (Some(key), kind) = (key, hop.kind) else { continue };
         let leaves = way.legs.iter().any(|leg| leg.outside == key);
-        let out = match kind {
-            HopKind::InnerDevice | HopKind::Uplink => Hook::Egress,
-            HopKind::HostDevice | HopKind::LinuxBridge => Hook::Ingress,
-            HopKind::RouterPort if leaves => Hook::Egress,
-            HopKind::RouterPort => Hook::Ingress,
-            HopKind::Veth => {
-                veths += 1;
-                if veths % 2 == 1 { Hook::Egress } else { Hook::Ingress }
-            }
-            _ => continue,
-        };
+        veths += usize::from(kind == HopKind::Veth);
+        let left = if kind == HopKind::Veth { veths % 2 == 1 } else { leaves };
+        let Some(out) = hook_out(kind, left) else { continue };
         at_device(way, place, (key, out), routed);
         // Behind a router, the address may be another.
         routed |= leaves;
+    }
+}
+
+/// The hook of a device that what leaves the host meets. Of a router's ends, and of a veth between two bridges, one is left
+/// by and the other entered by.
+const fn hook_out(kind: HopKind, left: bool) -> Option<Hook> {
+    match kind {
+        HopKind::InnerDevice | HopKind::Uplink => Some(Hook::Egress),
+        HopKind::RouterPort | HopKind::Veth if left => Some(Hook::Egress),
+        HopKind::HostDevice | HopKind::LinuxBridge | HopKind::RouterPort | HopKind::Veth => Some(Hook::Ingress),
+        HopKind::Instance
+        | HopKind::Namespace
+        | HopKind::OvsPort
+        | HopKind::OvsBridge
+        | HopKind::Patch
+        | HopKind::Tunnel
+        | HopKind::Filter
+        | HopKind::Router
+        | HopKind::Nat
+        | HopKind::Vlan
+        | HopKind::NextHop
+        | HopKind::Outside
+        | HopKind::Service => None,
     }
 }
 
@@ -136,11 +151,10 @@ fn at_device(way: &mut Way<'_, '_>, place: usize, (key, out): (LinkKey, Hook), r
             let address = |address| if routed && address != Address::Outside { Address::Unknown } else { address };
             let (source, destination) = (address(packet.source), address(packet.destination));
             let source_mac = if routed { Known::Unknown } else { packet.source_mac };
-            let (in_device, out_device) = match hook {
-                Hook::Egress => (Known::Unknown, super::device(inventory, key)),
-                _ => (super::device(inventory, key), Known::Absent),
-            };
-            let packet = Packet { source, destination, source_mac, in_device, out_device, ..packet };
+            let device = super::device(inventory, key);
+            let (in_device, out_device) =
+                if hook == Hook::Egress { (Known::Unknown, device) } else { (device, Known::Absent) };
+            let packet = Packet { source, destination, in_device, out_device, source_mac, ..packet };
             let walked = walk_layer(&rulesets, Layer::Device(&link.name), hook, packet);
             mark(&mut way.path, inventory, place, (key.netns, hook, what), &walked);
         }

@@ -92,6 +92,19 @@ impl Way<'_, '_> {
             verify: vec![in_netns(inventory, inside.netns, route)],
             ..Hop::default()
         });
+        if *inventory.role(inside.netns) == Role::Router(None) {
+            self.path.report(
+                finding(
+                    Severity::Warning,
+                    "router-unnamed",
+                    &netns.label,
+                    "the router's namespace has lost its name: Neutron's agent no longer reaches it and will make another",
+                )
+                .seen("it holds qr- and qg- ports, and nothing under /run/netns leads to it")
+                .verify("ip netns list")
+                .fix("restart neutron-l3-agent, and end the processes that keep the old namespace alive"),
+            );
+        }
         if forwarding == Some("0") {
             self.path.report(
                 finding(
@@ -111,7 +124,8 @@ impl Way<'_, '_> {
     pub(super) fn router_of(&self, inside: LinkKey) -> Option<Router> {
         let inventory = self.inventory;
         let id = match inventory.role(inside.netns) {
-            Role::Router(id) | Role::Snat(id) => Some(id.clone()),
+            Role::Router(id) => id.clone(),
+            Role::Snat(id) => Some(id.clone()),
             Role::Host | Role::Container | Role::Fip(_) | Role::Dhcp(_) | Role::OvnMetadata(_) | Role::Other => None,
         };
         let own = inventory.addresses(inside).first().map(ipnet::IpNet::addr);
