@@ -324,3 +324,29 @@ fn each_is_named(lab: &Lab, target: &Target, faults: Vec<Fault>) {
     let mended = lab.trace(HOST, &target.container);
     assert_eq!(mended["verdict"], "works", "{mended:#}");
 }
+
+#[test]
+fn what_is_left_of_an_instance_is_gone_and_a_router_that_lost_its_name_is_no_instance() {
+    let Some(lab) = Lab::up("neutron-ovs") else { return };
+    let target = Target::of(&lab);
+    let before = lab.netdiag(HOST, &["list", "-o", "json"]).json()["instances"].as_array().map(Vec::len);
+    let port = "external_ids:iface-id=9a9a9a9a-0000-4000-8000-000000000009 external_ids:attached-mac=fa:16:3e:00:99:99";
+    lab.sh(
+        HOST,
+        &format!(
+            "ip tuntap add tap9a9a9a9a-00 mode tap && ip link set tap9a9a9a9a-00 up && \
+             ovs-vsctl add-port br-int tap9a9a9a9a-00 tag=1 -- set interface tap9a9a9a9a-00 {port}"
+        ),
+    )
+    .ok();
+    let said = lab.netdiag(HOST, &["trace", "9a9a9a9a", "-o", "json"]);
+    let trace = said.json();
+    assert_eq!((said.code, &trace["instance"]["state"]), (Some(3), &Value::from("gone")), "{trace:#}");
+    assert_eq!(trace["findings"][0]["code"], "port-left-behind", "{trace:#}");
+    // Its metadata proxy keeps the namespace alive.
+    lab.sh(HOST, &format!("ip netns del {}", target.router)).ok();
+    let after = lab.netdiag(HOST, &["list", "-o", "json"]).json()["instances"].as_array().map(Vec::len);
+    assert_eq!(after, before.map(|count| count + 1));
+    let trace = lab.trace(HOST, &target.container);
+    assert_eq!(trace["findings"][0]["code"], "router-unnamed", "{trace:#}");
+}
