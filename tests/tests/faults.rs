@@ -74,8 +74,16 @@ impl Target {
 
 /// Devices, VLANs, patch ports: what carries frames.
 fn wiring(target: &Target) -> Vec<Fault> {
-    let Target { tap, inner, .. } = target;
+    let Target { tap, inner, qr, .. } = target;
+    let protect = |on: bool| format!("ovs-vsctl set port {tap} protected={on} -- set port {qr} protected={on}");
     vec![
+        fault("protected-ports", protect(true), protect(false)),
+        fault(
+            "vlan-mode",
+            format!("ovs-vsctl set port {tap} vlan_mode=trunk"),
+            format!("ovs-vsctl clear port {tap} vlan_mode"),
+        ),
+        fault("vlan-not-carried", "ovs-vsctl set port int-br-ex trunks=4000", "ovs-vsctl clear port int-br-ex trunks"),
         fault("link-down", up_down(tap, "down"), up_down(tap, "up")),
         fault(
             "link-down",
@@ -101,7 +109,7 @@ fn wiring(target: &Target) -> Vec<Fault> {
 
 /// Routes, gateways, forwarding: what decides where packets go.
 fn routing(target: &Target) -> Vec<Fault> {
-    let Target { qr, qg, .. } = target;
+    let Target { qr, qg, fixed, inner, .. } = target;
     vec![
         fault("no-default-route", target.inside("ip route del default"), target.inside(ROUTE)),
         fault(
@@ -120,6 +128,35 @@ fn routing(target: &Target) -> Vec<Fault> {
             target.in_router(&format!("sysctl -qw net.ipv4.conf.{qr}.forwarding=0")),
             target.in_router(&format!("sysctl -qw net.ipv4.conf.{qr}.forwarding=1")),
         ),
+        fault(
+            "no-route-back",
+            target.in_router(&format!("ip route add blackhole {fixed}/32")),
+            target.in_router(&format!("ip route del blackhole {fixed}/32")),
+        ),
+        fault(
+            "wrong-neighbour",
+            target.inside(&format!("ip neigh replace 10.0.0.1 lladdr 02:00:00:00:00:99 dev {inner} nud permanent")),
+            target.inside(&format!("ip neigh del 10.0.0.1 dev {inner}")),
+        ),
+        fault("router-vlan", format!("ovs-vsctl remove port {qr} other_config tag -- set port {qr} tag=9"), {
+            format!("ovs-vsctl set port {qr} tag=1 other_config:tag=1")
+        }),
+        Fault {
+            severity: "warning",
+            ..fault(
+                "mtu-mismatch",
+                target.in_router(&format!("ip link set {qg} mtu 1400")),
+                target.in_router(&format!("ip link set {qg} mtu 1500")),
+            )
+        },
+        Fault {
+            severity: "warning",
+            ..fault(
+                "route-refuses",
+                target.inside("ip route add prohibit 198.51.100.0/24"),
+                target.inside("ip route del prohibit 198.51.100.0/24"),
+            )
+        },
         Fault {
             severity: "warning",
             ..fault("gateway-elsewhere", target.inside("ip route replace default via 10.0.0.9"), target.inside(ROUTE))
@@ -151,6 +188,29 @@ fn rules(target: &Target) -> Vec<Fault> {
         ),
         fault("filter-drop", target.in_router(drop_on), target.in_router(drop_off)),
         fault(
+            "filter-drop",
+            target.in_router("iptables -I FORWARD 1 -m conntrack --ctstate ESTABLISHED -j DROP"),
+            target.in_router(drop_off),
+        ),
+        fault(
+            "filter-drop",
+            target.in_router(&format!(
+                "sh -c 'ipset create gone hash:ip && ipset add gone {fixed} && \
+                 iptables -I FORWARD 1 -m set --match-set gone src -j DROP'"
+            )),
+            target.in_router("sh -c 'iptables -D FORWARD 1 && ipset destroy gone'"),
+        ),
+        fault(
+            "untracked",
+            target.in_router(&format!("iptables -t raw -I PREROUTING -s {fixed} -j CT --notrack")),
+            target.in_router("iptables -t raw -D PREROUTING 1"),
+        ),
+        fault(
+            "not-translated",
+            target.in_router(&format!("iptables -t raw -I PREROUTING -d {floating} -j CT --notrack")),
+            target.in_router("iptables -t raw -D PREROUTING 1"),
+        ),
+        fault(
             "dnat-elsewhere",
             target
                 .in_router(&format!("iptables -t nat -I PREROUTING -d {floating} -j DNAT --to-destination 10.0.0.99")),
@@ -163,6 +223,43 @@ fn rules(target: &Target) -> Vec<Fault> {
         ),
         fault("filter-drop", target.inside("iptables -A OUTPUT -j DROP"), target.inside("iptables -F OUTPUT")),
         fault("filter-drop", target.inside("iptables -P INPUT DROP"), target.inside("iptables -P INPUT ACCEPT")),
+    ]
+}
+
+/// Ports of a per-port Linux bridge: what it lets through.
+fn bridged(target: &Target) -> Vec<Fault> {
+    let tap = &target.tap;
+    let qvb = tap.replacen("tap", "qvb", 1);
+    let set = |device: &str, what: &str| format!("bridge link set dev {device} {what}");
+    let both =
+        |on: &str| format!("{} && {}", set(tap, &format!("isolated {on}")), set(&qvb, &format!("isolated {on}")));
+    vec![
+        fault("isolated-ports", both("on"), both("off")),
+        fault("stp-blocked", set(&qvb, "state 0"), set(&qvb, "state 3")),
+        fault("stp-blocked", set(tap, "state 0"), set(tap, "state 3")),
+        fault(
+            "bridge-port-deaf",
+            format!("{} && bridge fdb flush dev {tap} master", set(tap, "learning off flood off")),
+            set(tap, "learning on flood on"),
+        ),
+        fault(
+            "bridge-port-locked",
+            format!("{} && bridge fdb flush dev {tap} master", set(tap, "locked on")),
+            set(tap, "locked off"),
+        ),
+        fault(
+            "filter-drop",
+            format!("ebtables -A FORWARD -i {tap} -p ARP -j DROP"),
+            format!("ebtables -D FORWARD -i {tap} -p ARP -j DROP"),
+        ),
+        fault(
+            "filter-drop",
+            format!(
+                "nft 'table netdev gone {{ chain c {{ type filter hook ingress device {tap} priority 0; drop; }}; }}'"
+            ),
+            "nft delete table netdev gone",
+        ),
+        fault("broadcast-flood-off", set(&qvb, "bcast_flood off"), set(&qvb, "bcast_flood on")),
     ]
 }
 
@@ -195,7 +292,19 @@ fn every_fault_is_named_and_a_mended_one_is_gone() {
     let target = Target::of(&lab);
     let healthy = lab.trace(HOST, &target.container);
     assert_eq!(healthy["findings"].as_array().map(Vec::len), Some(0), "{healthy:#}");
-    for Fault { code, severity, make, mend } in [wiring(&target), routing(&target), rules(&target)].concat() {
+    each_is_named(&lab, &target, [wiring(&target), routing(&target), rules(&target)].concat());
+}
+
+#[test]
+fn every_fault_of_a_linux_bridge_is_named_and_a_mended_one_is_gone() {
+    let Some(lab) = Lab::up("hybrid") else { return };
+    let target = Target::of(&lab);
+    each_is_named(&lab, &target, bridged(&target));
+}
+
+/// Makes and mends one fault after the other.
+fn each_is_named(lab: &Lab, target: &Target, faults: Vec<Fault>) {
+    for Fault { code, severity, make, mend } in faults {
         lab.sh(HOST, &make).ok();
         let said = lab.netdiag(HOST, &["trace", &target.container, "-o", "json"]);
         let trace = said.json();
@@ -214,4 +323,30 @@ fn every_fault_is_named_and_a_mended_one_is_gone() {
     }
     let mended = lab.trace(HOST, &target.container);
     assert_eq!(mended["verdict"], "works", "{mended:#}");
+}
+
+#[test]
+fn what_is_left_of_an_instance_is_gone_and_a_router_that_lost_its_name_is_no_instance() {
+    let Some(lab) = Lab::up("neutron-ovs") else { return };
+    let target = Target::of(&lab);
+    let before = lab.netdiag(HOST, &["list", "-o", "json"]).json()["instances"].as_array().map(Vec::len);
+    let port = "external_ids:iface-id=9a9a9a9a-0000-4000-8000-000000000009 external_ids:attached-mac=fa:16:3e:00:99:99";
+    lab.sh(
+        HOST,
+        &format!(
+            "ip tuntap add tap9a9a9a9a-00 mode tap && ip link set tap9a9a9a9a-00 up && \
+             ovs-vsctl add-port br-int tap9a9a9a9a-00 tag=1 -- set interface tap9a9a9a9a-00 {port}"
+        ),
+    )
+    .ok();
+    let said = lab.netdiag(HOST, &["trace", "9a9a9a9a", "-o", "json"]);
+    let trace = said.json();
+    assert_eq!((said.code, &trace["instance"]["state"]), (Some(3), &Value::from("gone")), "{trace:#}");
+    assert_eq!(trace["findings"][0]["code"], "port-left-behind", "{trace:#}");
+    // Its metadata proxy keeps the namespace alive.
+    lab.sh(HOST, &format!("ip netns del {}", target.router)).ok();
+    let after = lab.netdiag(HOST, &["list", "-o", "json"]).json()["instances"].as_array().map(Vec::len);
+    assert_eq!(after, before.map(|count| count + 1));
+    let trace = lab.trace(HOST, &target.container);
+    assert_eq!(trace["findings"][0]["code"], "router-unnamed", "{trace:#}");
 }

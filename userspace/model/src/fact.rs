@@ -71,6 +71,11 @@ pub struct Gap {
     pub absent: bool,
 }
 
+impl Gap {
+    /// What the gap of legacy `ebtables` is about. Its tables concern nothing but Linux bridges.
+    pub const EBTABLES: &str = "rules of ebtables-legacy";
+}
+
 /// How one source fared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceReport {
@@ -107,6 +112,9 @@ pub struct Facts {
     pub machines: Vec<MachineFact>,
     /// Packet filter rules, one per namespace, backend and family.
     pub rulesets: Vec<RulesetFact>,
+    /// ipsets, one per namespace whose rules ask for some.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<SetsFact>,
     /// Sysctls, one per namespace.
     pub sysctls: Vec<SysctlFact>,
     /// eBPF programs attached to devices.
@@ -127,6 +135,7 @@ impl Facts {
             docker_networks,
             machines,
             rulesets,
+            sets,
             sysctls,
             programs,
         } = other;
@@ -139,6 +148,7 @@ impl Facts {
         self.docker_networks.extend(docker_networks);
         self.machines.extend(machines);
         self.rulesets.extend(rulesets);
+        self.sets.extend(sets);
         self.sysctls.extend(sysctls);
         self.programs.extend(programs);
     }
@@ -406,7 +416,9 @@ impl LinkDetail {
 }
 
 /// A link's state as a port of a bridge.
+#[expect(clippy::struct_excessive_bools, reason = "they are the kernel's flags, independent of one another")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct BridgePortFact {
     /// STP state.
     pub state: BridgePortState,
@@ -414,13 +426,37 @@ pub struct BridgePortFact {
     pub hairpin: bool,
     /// Isolated from other isolated ports.
     pub isolated: bool,
+    /// The bridge learns the source addresses of frames that come in by it.
+    pub learning: bool,
+    /// Frames to an address the bridge does not know leave by it.
+    pub flood: bool,
+    /// Broadcasts, ARP among them, leave by it.
+    pub broadcast_flood: bool,
+    /// Only frames from addresses the forwarding database has on this port come in.
+    pub locked: bool,
+}
+
+impl Default for BridgePortFact {
+    /// What the kernel gives a new port (`new_nbp` of `net/bridge/br_if.c`).
+    fn default() -> Self {
+        Self {
+            state: BridgePortState::Disabled,
+            hairpin: false,
+            isolated: false,
+            learning: true,
+            flood: true,
+            broadcast_flood: true,
+            locked: false,
+        }
+    }
 }
 
 /// State of a bridge port, as `bridge link` names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BridgePortState {
     /// Passes nothing.
+    #[default]
     Disabled,
     /// STP listens.
     Listening,
@@ -678,6 +714,8 @@ pub struct OvsPortFact {
     /// VLANs of a trunk.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub trunks: Vec<u16>,
+    /// Exchanges no frames with other protected ports of its bridge.
+    pub protected: bool,
     /// `other_config`: Neutron's agent writes `net_uuid`, `network_type`, `physical_network`, `segmentation_id`, `tag`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub other_config: BTreeMap<String, String>,
@@ -933,6 +971,15 @@ pub struct RulesetFact {
     pub backend: RuleBackend,
     /// IPv6 rules; false for IPv4, and for [`RuleBackend::Nft`], whose tables carry their own family.
     pub ipv6: bool,
+    /// What the tool printed.
+    pub text: String,
+}
+
+/// The ipsets of one namespace, as `ipset save` prints them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SetsFact {
+    /// The namespace.
+    pub netns: NetnsId,
     /// What the tool printed.
     pub text: String,
 }

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use crate::{
     fact::{LinkFact, NamespaceFact, NetworkFact, ProgramFact, RulesetFact, SourceKind, SysctlFact},
     id::{LinkKey, NetnsId},
-    netfilter::Ruleset,
+    netfilter::{Ruleset, sets},
     snapshot::Snapshot,
     trace::NetnsRef,
 };
@@ -79,9 +79,13 @@ impl<'a> Inventory<'a> {
         let host = facts.namespaces.iter().find(|fact| fact.host).map(|fact| fact.id);
         let ports = switch::Ports::build(&facts.switches);
         let mut rulesets: BTreeMap<NetnsId, Vec<Ruleset>> = BTreeMap::new();
+        let sets: BTreeMap<_, _> = facts.sets.iter().map(|fact| (fact.netns, sets::parse(&fact.text))).collect();
         for RulesetFact { netns, backend, ipv6, text } in &facts.rulesets {
             // A line that cannot be parsed stays in the rule set as raw text, which the walk treats as unknown.
-            let (ruleset, _) = Ruleset::read(*backend, *ipv6, text);
+            let (mut ruleset, _) = Ruleset::read(*backend, *ipv6, text);
+            if let Some(sets) = sets.get(netns) {
+                ruleset.fill(sets);
+            }
             rulesets.entry(*netns).or_default().push(ruleset);
         }
         let mut inventory = Self {
@@ -155,7 +159,8 @@ impl<'a> Inventory<'a> {
 
     /// A namespace as a reader wants to see it.
     pub fn netns(&self, id: NetnsId) -> NetnsRef {
-        NetnsRef { id, label: self.labels.get(&id).cloned().unwrap_or_else(|| id.to_string()) }
+        let label = self.labels.get(&id).cloned().unwrap_or_else(|| id.to_string());
+        NetnsRef { id, label, host: Some(id) == self.host }
     }
 
     /// The device a link points at (`IFLA_LINK`): the other end of a veth, the lower device of a VLAN or macvlan; none

@@ -7,6 +7,8 @@
 //!
 //! Nothing here reads a file or starts a tool, and nothing panics, whatever the text.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::fact::RuleBackend;
@@ -23,6 +25,8 @@ pub mod parse;
 pub mod recognise;
 /// Tables, chains, rules.
 pub mod rule;
+/// ipsets.
+pub mod sets;
 /// One packet through one hook.
 pub mod walk;
 
@@ -32,7 +36,8 @@ pub use rule::{
     AddressKind, AddressRange, BaseChain, Chain, ChainKind, ChainPolicy, ConnmarkOp, DevicePattern, Family, Hook,
     Match, NatPorts, NatTo, PortRange, PortSide, Rule, StateName, Table, Target, Test,
 };
-pub use walk::{Effect, Outcome, Step, Walk, walk};
+pub use sets::Sets;
+pub use walk::{Effect, Layer, Outcome, Step, Walk, walk, walk_layer};
 
 /// Packets and bytes a rule has counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +67,16 @@ impl Ruleset {
             RuleBackend::Nft => nft::parse(text),
         };
         (Self { backend, ipv6, tables }, problems)
+    }
+
+    /// Gives the rules that ask for sets the members of those that are known.
+    pub fn fill(&mut self, sets: &Sets) {
+        let rules = self.tables.iter_mut().flat_map(Table::rules_mut);
+        for test in rules.flat_map(|rule| &mut rule.matches).map(|one| &mut one.test) {
+            if let Test::Set { name, members, .. } = test {
+                *members = sets.get(name).cloned().map(Arc::new);
+            }
+        }
     }
 
     /// Whether no rule and no policy of it does anything.

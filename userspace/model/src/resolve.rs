@@ -4,11 +4,14 @@
 //! of any key beats every prefix; two instances that match equally well are ambiguous, and the candidates say by which
 //! of their keys they matched. Overlapping addresses of different tenants are therefore never guessed at.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
-use crate::inventory::{Instance, Inventory, PortPlace};
+use crate::{
+    fact::PublishedPort,
+    inventory::{Instance, Inventory, PortPlace, instance::GONE},
+};
 
 /// Shortest prefix of an id that is taken for one.
 const SHORTEST_PREFIX: usize = 3;
@@ -62,9 +65,12 @@ pub fn resolve(inventory: &Inventory<'_>, query: &str) -> Result<usize, Unresolv
             .enumerate()
             .filter_map(|(place, keys)| keys.iter().find(|key| rule(key, query)).map(|key| (place, key)))
             .collect();
-        match hits[..] {
-            [] => {}
-            [(place, _)] => return Ok(place),
+        // What is left of an instance is meant where nothing else is.
+        let gone = |place: usize| inventory.instances[place].identity.state == GONE;
+        let here: Vec<_> = hits.iter().filter(|(place, _)| !gone(*place)).collect();
+        match (&hits[..], &here[..]) {
+            ([], _) => {}
+            ([(place, _)], _) | (_, [(place, _)]) => return Ok(*place),
             _ => return Err(unresolved(inventory, query, true, &hits)),
         }
     }
@@ -149,6 +155,11 @@ fn keys(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Vec<Key> {
     for process in own.map_or(&[][..], |namespace| &namespace.processes) {
         add("pid", Some(process.pid.to_string()), false);
     }
+    for port in instance.published {
+        for text in published(port) {
+            add("published port", Some(text), false);
+        }
+    }
     for nic in &instance.nics {
         add("port", nic.port_id.as_ref().map(ToString::to_string), true);
         add("port's instance", nic.port.as_ref().and_then(PortPlace::instance_id).map(str::to_owned), true);
@@ -171,6 +182,13 @@ fn keys(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Vec<Key> {
         add("device", telling.map(str::to_owned), false);
     }
     keys
+}
+
+/// The ways a published port is written: `8080`, `8080/tcp`, `tcp/8080`, and with its address as `ss` and Docker do.
+fn published(port: &PublishedPort) -> [String; 4] {
+    let PublishedPort { protocol, host_address, host_port, .. } = port;
+    let whole = SocketAddr::new(*host_address, *host_port);
+    [host_port.to_string(), format!("{host_port}/{protocol}"), format!("{protocol}/{host_port}"), whole.to_string()]
 }
 
 fn unresolved(inventory: &Inventory<'_>, query: &str, ambiguous: bool, hits: &[(usize, &Key)]) -> Unresolved {

@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use ipnet::IpNet;
+
 use crate::{
     fact::{
         AddressFact, ContainerFact, Facts, Gap, LinkDetail, LinkFact, NameKind, NamespaceFact, NamespaceName,
@@ -129,8 +131,12 @@ impl Host {
         bridge
     }
 
+    /// An address, with the connected route the kernel makes of it.
     pub(crate) fn address(&mut self, key: LinkKey, address: &str) {
-        let address = address.parse().unwrap();
+        let address: IpNet = address.parse().unwrap();
+        if address.prefix_len() < address.max_prefix_len() {
+            self.route(key, &address.trunc().to_string(), None);
+        }
         let held = AddressFact { address, scope: "global".to_owned(), dad_failed: false, tentative: false };
         self.edit(key).addresses.push(held);
     }
@@ -168,6 +174,17 @@ impl Host {
     pub(crate) fn rules(&mut self, netns: NetnsId, text: &str) {
         let text = text.to_owned();
         self.facts.rulesets.push(RulesetFact { netns, backend: RuleBackend::IptablesNft, ipv6: false, text });
+    }
+
+    /// What `nft -j list ruleset` printed of one base chain with rules.
+    pub(crate) fn nft(&mut self, netns: NetnsId, family: &str, chain: &str, rules: &[&str]) {
+        let place = format!(r#""family": "{family}", "table": "t""#);
+        let rules = rules.iter().map(|rule| format!(r#"{{"rule": {{{place}, "chain": "c", "expr": {rule}}}}}"#));
+        let chain = format!(r#"{{"chain": {{{place}, "name": "c", "type": "filter", "prio": 0, {chain}}}}}"#);
+        let table = format!(r#"{{"table": {{"family": "{family}", "name": "t"}}}}"#);
+        let objects: Vec<String> = [table, chain].into_iter().chain(rules).collect();
+        let text = format!(r#"{{"nftables": [{}]}}"#, objects.join(", "));
+        self.facts.rulesets.push(RulesetFact { netns, backend: RuleBackend::Nft, ipv6: false, text });
     }
 
     pub(crate) fn sysctl(&mut self, netns: NetnsId, name: &str, value: &str) {

@@ -8,9 +8,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     fact::{Gap, LinkStats, PublishedPort, RuleBackend},
     id::{Mac, NetnsId, Uuid},
+    inventory::instance::GONE,
     netfilter::RuleCounters,
 };
 
+/// Linux bridges on a path.
+mod bridge;
 /// Read-only commands that show the same by hand.
 mod command;
 /// The whole explanation of one instance.
@@ -106,7 +109,14 @@ impl Identity {
     /// Whether it has no process, and so no network. The words are Docker's (API, `State.Status`); one that is being
     /// restarted has none until it runs again.
     pub(crate) fn is_stopped(&self) -> bool {
-        matches!(self.state.as_str(), "exited" | "dead" | "created" | "removing" | "restarting")
+        matches!(self.state.as_str(), "exited" | "dead" | "created" | "removing" | "restarting") || self.is_gone()
+    }
+}
+
+impl Identity {
+    /// Whether nothing is left of it but its port.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.state == GONE
     }
 }
 
@@ -141,6 +151,8 @@ pub struct NetnsRef {
     pub id: NetnsId,
     /// `host`, `qrouter-…`, the container's name; the identity where nothing names it.
     pub label: String,
+    /// True for the host's own.
+    pub host: bool,
 }
 
 /// The path of one interface.
@@ -379,6 +391,16 @@ impl HopState {
     }
 }
 
+/// What a translation makes of an address, in words: `172.24.4.6`, `10.0.0.2 port 80`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Translation {
+    /// The source becomes this.
+    Source(String),
+    /// The destination becomes this.
+    Destination(String),
+}
+
 /// One hop of a path.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Hop {
@@ -406,6 +428,8 @@ pub struct Hop {
     pub counters: Option<LinkStats>,
     /// Rules that act here.
     pub rules: Vec<RuleRef>,
+    /// What it makes of an address.
+    pub translation: Option<Translation>,
     /// What it means for the tenant, in a few words (`network 5c1b…, vxlan 1001`).
     pub note: String,
     /// More, for `-v`: name and value.

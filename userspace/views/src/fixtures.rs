@@ -53,7 +53,7 @@ fn nets(texts: &[&str]) -> Vec<IpNet> {
 }
 
 fn netns(label: &str, inode: u64) -> NetnsRef {
-    NetnsRef { id: NetnsId { inode, cookie: inode - 4_026_531_000 }, label: label.to_owned() }
+    NetnsRef { id: NetnsId { inode, cookie: inode - 4_026_531_000 }, label: label.to_owned(), host: label == "host" }
 }
 
 fn host() -> NetnsRef {
@@ -80,6 +80,7 @@ fn hop(kind: HopKind, name: &str) -> Hop {
         addresses: Vec::new(),
         counters: None,
         rules: Vec::new(),
+        translation: None,
         note: String::new(),
         detail: Vec::new(),
         verify: Vec::new(),

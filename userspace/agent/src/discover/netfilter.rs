@@ -1,7 +1,7 @@
 //! Packet filter rules of every namespace: iptables (legacy and nft) and nftables. Flow: discover.
 //!
 //! Only tools that read are started: `iptables-legacy-save`, `iptables-nft-save`, their IPv6 twins, and
-//! `nft -j list ruleset`. Listing with `iptables -S` would create the table it lists and hook it into the namespace, so
+//! `nft -j list ruleset`, and `ipset save` where rules ask for sets. Listing with `iptables -S` would create the table it lists and hook it into the namespace, so
 //! a look would change what it looks at; `-save` reads `/proc/net/ip_tables_names` and touches only tables that exist.
 //! None of them takes the xtables lock.
 //!
@@ -19,7 +19,7 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use netdiag_model::{
-    fact::{Facts, Gap, RuleBackend, RulesetFact, SourceKind},
+    fact::{Facts, Gap, RuleBackend, RulesetFact, SetsFact, SourceKind},
     id::NetnsId,
     netfilter::{Family, Ruleset, nft, parse},
 };
@@ -40,17 +40,36 @@ pub(super) async fn read(scope: &Scope) -> Facts {
     let limits = Limits::new(scope.options.timeout);
     let tools = Tools::find().await;
     let reads = scope.namespaces.iter().map(|namespace| namespace_rules(&tools, namespace, limits));
-    let all: Vec<(Vec<RulesetFact>, Vec<Gap>)> = stream::iter(reads).buffer_unordered(AT_A_TIME).collect().await;
-    let (mut rulesets, mut gaps) = (Vec::new(), tools.gaps());
-    for (found, missing) in all {
-        rulesets.extend(found);
-        gaps.extend(missing);
+    let all: Vec<Found> = stream::iter(reads).buffer_unordered(AT_A_TIME).collect().await;
+    let (mut rulesets, mut sets, mut gaps) = (Vec::new(), Vec::new(), tools.gaps());
+    gaps.extend(ebtables(&fs::read_to_string("/proc/modules").unwrap_or_default()));
+    for found in all {
+        rulesets.extend(found.rulesets);
+        sets.extend(found.sets);
+        gaps.extend(found.gaps);
     }
     // Namespaces finish in any order; snapshots of one host should not differ by it.
     rulesets.sort_by_key(|fact| (fact.netns, fact.backend, fact.ipv6));
+    sets.sort();
     gaps.sort();
     let how = format!("{} in {} namespaces", tools.names(), scope.namespaces.len());
-    Facts { rulesets, ..report(SourceKind::Netfilter, how, gaps) }
+    Facts { rulesets, sets, ..report(SourceKind::Netfilter, how, gaps) }
+}
+
+/// The gap of legacy ebtables, where its modules are loaded: a namespace gets its tables when they are first listed, so
+/// nothing here lists them. The tables of ebtables-nft are nftables' own.
+fn ebtables(modules: &str) -> Option<Gap> {
+    let tables = ["ebtable_filter ", "ebtable_nat ", "ebtable_broute "];
+    let module = modules.lines().find(|line| tables.iter().any(|table| line.starts_with(table)))?;
+    let module = module.split_whitespace().next().unwrap_or_default();
+    Some(Gap {
+        source: SourceKind::Netfilter,
+        netns: None,
+        object: Gap::EBTABLES.to_owned(),
+        why: format!("the module {module} is loaded, and listing such tables would make them where there are none"),
+        fix: "ebtables-legacy-save in the namespace of the bridge; unload the module where nothing uses it".to_owned(),
+        absent: false,
+    })
 }
 
 /// How long tools may take, so that one that hangs costs its own answer only and not that of the whole source.
@@ -79,21 +98,30 @@ struct Reader<'a> {
     namespace: &'a Namespace,
     limits: Limits,
     rulesets: Vec<RulesetFact>,
+    sets: Option<SetsFact>,
     gaps: Vec<Gap>,
 }
 
-async fn namespace_rules(tools: &Tools, namespace: &Namespace, limits: Limits) -> (Vec<RulesetFact>, Vec<Gap>) {
-    let mut reader = Reader { tools, namespace, limits, rulesets: Vec::new(), gaps: Vec::new() };
+/// What was read in one namespace.
+struct Found {
+    rulesets: Vec<RulesetFact>,
+    sets: Option<SetsFact>,
+    gaps: Vec<Gap>,
+}
+
+async fn namespace_rules(tools: &Tools, namespace: &Namespace, limits: Limits) -> Found {
+    let mut reader = Reader { tools, namespace, limits, rulesets: Vec::new(), sets: None, gaps: Vec::new() };
     match namespace.run(|| [legacy_tables("ip_tables_names"), legacy_tables("ip6_tables_names")]).await {
         Ok(names) => {
             for (names, ipv6) in names.into_iter().zip([false, true]) {
                 reader.legacy(names, ipv6).await;
             }
             reader.nft().await;
+            reader.sets().await;
         }
         Err(error) => reader.not_entered(&error),
     }
-    (reader.rulesets, reader.gaps)
+    Found { rulesets: reader.rulesets, sets: reader.sets, gaps: reader.gaps }
 }
 
 /// The legacy tables the calling thread's namespace has, a line each.
@@ -129,7 +157,12 @@ impl Reader<'_> {
             self.save(RuleBackend::IptablesNft, true, &BTreeSet::new()).await;
             return;
         };
-        let Some(text) = self.run(tool, &["-j", "list", "ruleset"]).await else { return };
+        let Some(mut text) = self.run(tool, &["-j", "list", "ruleset"]).await else { return };
+        if nft::lacks_devices(&text)
+            && let Some(chains) = self.run(tool, &["list", "chains"]).await
+        {
+            text = nft::with_devices(&text, &chains);
+        }
         let mut printed = Vec::new();
         for (ipv6, family) in [(false, Family::Ip), (true, Family::Ip6)] {
             if nft::has_iptables_tables(&text, ipv6) {
@@ -141,6 +174,18 @@ impl Reader<'_> {
         let printed: Vec<_> = printed.iter().map(|(family, name)| (*family, name.as_str())).collect();
         let rest = if printed.is_empty() { text } else { nft::without(&text, &printed) };
         self.keep(RuleBackend::Nft, false, rest);
+    }
+
+    /// The ipsets, where rules ask for some: then the kernel has them loaded, and listing changes nothing.
+    async fn sets(&mut self) {
+        if !self.rulesets.iter().any(|ruleset| ruleset.text.contains("--match-set")) {
+            return;
+        }
+        let Some(tool) = &self.tools.ipset else {
+            return self.gap("ipset", "rules ask for sets, and there is no such tool on this host", "install ipset");
+        };
+        let text = self.run(tool, &["save"]).await;
+        self.sets = text.map(|text| SetsFact { netns: self.namespace.id, text });
     }
 
     /// Runs a `-save` tool; the tables it printed, but for those it prints wrong.
@@ -197,5 +242,17 @@ fn gap(netns: NetnsId, object: &str, why: &str, fix: &str) -> Gap {
         why: why.to_owned(),
         fix: fix.to_owned(),
         absent: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ebtables;
+
+    #[test]
+    fn tables_of_legacy_ebtables_may_be_there_where_their_modules_are() {
+        assert!(ebtables("nf_tables 360448 2 nft_compat, Live 0x0\nebtable_filter_more 1 0 - Live 0x0\n").is_none());
+        let gap = ebtables("ebtables 45056 1 ebtable_filter, Live 0x0\nebtable_filter 16384 0 - Live 0x0\n").unwrap();
+        assert!(gap.why.contains("ebtable_filter") && !gap.absent);
     }
 }

@@ -37,7 +37,7 @@ const WANTED: &[(&str, &[&str])] = &[
             "other_config",
         ],
     ),
-    ("Port", &["name", "interfaces", "tag", "vlan_mode", "trunks", "qos", "external_ids", "other_config"]),
+    ("Port", &["name", "interfaces", "tag", "vlan_mode", "trunks", "protected", "qos", "external_ids", "other_config"]),
     (
         "Interface",
         &[
@@ -59,6 +59,9 @@ const WANTED: &[(&str, &[&str])] = &[
     ("Controller", &["target", "is_connected"]),
     ("Manager", &["target", "is_connected"]),
 ];
+
+/// Columns that old releases lack because they do not have what the column switches on.
+const NEWER: [&str; 1] = ["Port.protected"];
 
 /// Reads the switch of this host.
 pub(super) async fn read(scope: &Scope) -> Facts {
@@ -90,7 +93,8 @@ struct Look {
 
 async fn look(path: &Path, bound: Duration) -> Result<Look, OvsdbError> {
     let mut client = Client::connect(path, bound).await?;
-    let (columns, missing) = client.schema(DATABASE).await?.common(WANTED);
+    let (columns, mut missing) = client.schema(DATABASE).await?.common(WANTED);
+    missing.retain(|column| !NEWER.contains(&column.as_str()));
     let tables = client.monitor(DATABASE, &columns).await?;
     let missing = (!missing.is_empty()).then(|| format!("its schema does not have {}", missing.join(", ")));
     Ok(Look { tables, missing })

@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Inventory, Nic, Role,
+    Inventory, Nic, PortPlace, Role,
     nic::{container_nics, machine_nics},
 };
 use crate::{
-    fact::{ContainerFact, EndpointFact, MachineFact, PublishedPort},
-    id::{NetnsId, Uuid},
+    fact::{ContainerFact, EndpointFact, MachineFact, PublishedPort, SourceKind},
+    id::{LinkKey, NetnsId, Uuid},
     trace::{Identity, InstanceKind},
 };
+
+/// State of an instance of which nothing is left but its port.
+pub const GONE: &str = "gone";
 
 /// An instance: whatever sends and receives packets on this host and is not the host's own plumbing.
 #[derive(Debug)]
@@ -72,6 +75,8 @@ pub(super) fn list<'a>(inventory: &Inventory<'a>, containers: &[Joined<'a>]) -> 
     let mut instances: Vec<_> = containers.iter().map(|joined| container(inventory, joined)).collect();
     instances.extend(machines.iter().map(|fact| machine(inventory, fact)));
     instances.extend(namespaces(inventory));
+    let left = gone(inventory, &instances);
+    instances.extend(left);
     instances.sort_by(|a, b| a.identity.name.cmp(&b.identity.name).then(a.identity.pid.cmp(&b.identity.pid)));
     instances
 }
@@ -158,4 +163,51 @@ fn namespaces<'a>(inventory: &Inventory<'a>) -> Vec<Instance<'a>> {
         });
     }
     instances
+}
+
+/// Ports of Neutron with nobody behind them: a tap no process holds, a veth whose other end nobody took, a device that is
+/// not there. What is behind a device that cannot be looked behind (a namespace that was not seen, a function of a card) is
+/// not said to be gone.
+fn gone<'a>(inventory: &Inventory<'a>, others: &[Instance<'a>]) -> Vec<Instance<'a>> {
+    let host = inventory.host;
+    if host.is_none_or(|host| inventory.unread(SourceKind::Process, host) || inventory.unread(SourceKind::Netns, host))
+    {
+        return Vec::new();
+    }
+    let taken: Vec<Uuid> = others.iter().flat_map(|other| &other.nics).filter_map(|nic| nic.port_id.clone()).collect();
+    let ports = inventory.ports().all().iter().filter(|port| matches!(port.interface.kind.as_str(), "" | "system"));
+    let left = ports.filter_map(|port| {
+        port.port_id().filter(|id| !taken.contains(id))?;
+        let device = inventory.device(port);
+        let nobody = match device {
+            None => port.switch.netns.is_some_and(|netns| !inventory.unread(SourceKind::Netlink, netns)),
+            Some(key) => match inventory.kind(key) {
+                // A tap has a carrier while a process holds it, whichever hypervisor it is.
+                Some("tun") => inventory.link(key).is_some_and(|link| !link.carrier),
+                Some("veth") => inventory.peer(key).is_some(),
+                Some(_) | None => false,
+            },
+        };
+        nobody.then(|| remnant(inventory, port, device))
+    });
+    left.collect()
+}
+
+fn remnant<'a>(inventory: &Inventory<'a>, port: &PortPlace<'a>, device: Option<LinkKey>) -> Instance<'a> {
+    let veth = device.is_some_and(|key| inventory.kind(key) == Some("veth"));
+    Instance {
+        identity: Identity {
+            name: port.interface.name.clone(),
+            kind: if veth { InstanceKind::Container } else { InstanceKind::Vm },
+            runtime: "Open vSwitch port".to_owned(),
+            nova_uuid: port.instance_id().and_then(|id| id.parse().ok()),
+            state: GONE.to_owned(),
+            ..Identity::default()
+        },
+        netns: None,
+        nics: vec![Nic::left_behind(inventory, port, device)],
+        endpoints: &[],
+        published: &[],
+        network_mode: None,
+    }
 }

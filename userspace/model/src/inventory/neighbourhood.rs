@@ -23,10 +23,10 @@ impl<'a> Inventory<'a> {
     /// Every other device on the bridge and VLAN of a port. A port without a VLAN, or in the dead one, has no segment:
     /// Neutron's agent has not wired it.
     pub fn segment(&self, port: &PortPlace<'a>) -> Vec<Member<'a>> {
-        let Some(tag) = port.port.tag.filter(|tag| *tag != DEAD_VLAN) else { return Vec::new() };
+        let Some(vlan) = port.untagged_vlan().filter(|vlan| *vlan != DEAD_VLAN) else { return Vec::new() };
         self.ports()
             .on(port.bridge)
-            .filter(|other| other.port.tag == Some(tag) && !other.is(port))
+            .filter(|other| other.untagged_vlan() == Some(vlan) && !other.is(port))
             .filter_map(|other| Some(Member { port: other, device: self.device(&other)? }))
             .collect()
     }
@@ -86,7 +86,7 @@ impl<'a> Inventory<'a> {
         let ids: Vec<_> = found.iter().map(|netns| self.role(*netns).clone()).collect();
         for (netns, role) in self.roles() {
             if let Role::Snat(id) = role
-                && ids.contains(&Role::Router(id.clone()))
+                && ids.contains(&Role::Router(Some(id.clone())))
             {
                 found.push(netns);
             }

@@ -47,6 +47,13 @@ impl<'a> Nic<'a> {
         }
     }
 
+    /// The card of an instance that is gone: its port, and the device of that name if there is one.
+    pub(super) fn left_behind(inventory: &Inventory<'a>, port: &PortPlace<'a>, device: Option<LinkKey>) -> Self {
+        let card = Self { port: Some(*port), port_id: port.port_id(), ..Self::plugged(inventory, None, device) };
+        let card = Self { mac: card.mac.or(port.attached_mac()), ..card };
+        Self { addresses: inventory.learned_addresses(&card), ..card }
+    }
+
     /// Name of the inner end.
     pub fn inner_name(&self, inventory: &Inventory<'a>) -> Option<&'a str> {
         Some(&inventory.link(self.inner?)?.name)

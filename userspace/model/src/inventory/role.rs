@@ -18,8 +18,8 @@ pub enum Role {
     Host,
     /// A container's.
     Container,
-    /// A Neutron router (`qrouter-`).
-    Router(Uuid),
+    /// A Neutron router (`qrouter-`); without an id where its namespace has lost its name and a process keeps it alive.
+    Router(Option<Uuid>),
     /// The centralised SNAT of a distributed router (`snat-`).
     Snat(Uuid),
     /// The floating IPs of an external network on a distributed router's host (`fip-`).
@@ -37,7 +37,7 @@ impl Role {
         let (prefix, id) = name.split_once('-')?;
         let id = id.parse().ok()?;
         match prefix {
-            "qrouter" => Some(Self::Router(id)),
+            "qrouter" => Some(Self::Router(Some(id))),
             "snat" => Some(Self::Snat(id)),
             "fip" => Some(Self::Fip(id)),
             "qdhcp" => Some(Self::Dhcp(id)),
@@ -58,6 +58,8 @@ pub(super) fn assign(facts: &Facts, containers: &[Joined<'_>]) -> (BTreeMap<Netn
     let mut labels = BTreeMap::new();
     for namespace in &facts.namespaces {
         let role = role(namespace, containers);
+        let nameless = role == Role::Other && has_router_ports(facts, namespace.id);
+        let role = if nameless { Role::Router(None) } else { role };
         labels.insert(namespace.id, label(namespace, &role, containers));
         roles.insert(namespace.id, role);
     }
@@ -76,6 +78,21 @@ fn role(namespace: &NamespaceFact, containers: &[Joined<'_>]) -> Role {
     } else {
         Role::Other
     }
+}
+
+/// Whether a namespace has a router's ends: internal ports of Open vSwitch that Neutron calls so. A tenant may give any
+/// name to a link, but cannot make it a port.
+fn has_router_ports(facts: &Facts, netns: NetnsId) -> bool {
+    let ours = |name: &str| ["qr-", "qg-"].iter().any(|prefix| name.starts_with(prefix));
+    let bridges = facts.switches.iter().flat_map(|switch| &switch.bridges);
+    let interfaces = bridges.flat_map(|bridge| &bridge.ports).flat_map(|port| &port.interfaces);
+    let ports: Vec<&str> = interfaces
+        .filter(|interface| interface.kind == "internal" && interface.external_ids.contains_key("iface-id"))
+        .map(|interface| interface.name.as_str())
+        .collect();
+    let links = facts.networks.iter().filter(|network| network.netns == netns).flat_map(|network| &network.links);
+    let made = |kind: Option<&str>| matches!(kind, Some("tun" | "openvswitch"));
+    links.filter(|link| made(link.kind.as_deref())).any(|link| ours(&link.name) && ports.contains(&link.name.as_str()))
 }
 
 fn label(namespace: &NamespaceFact, role: &Role, containers: &[Joined<'_>]) -> String {

@@ -4,9 +4,7 @@
 //! `fib_table_lookup`) over what rtnetlink reported. The packet that is asked for carries no firewall mark, and is bound to
 //! no device.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-use ipnet::IpNet;
+use std::net::IpAddr;
 
 use super::Inventory;
 use crate::{
@@ -113,7 +111,9 @@ fn applies(rule: &PolicyRuleFact, question: Question<'_>) -> bool {
 }
 
 fn lookup<'a>(network: &'a NetworkFact, table: u32, question: Question<'_>) -> Result<Answer<'a>, NoRoute> {
-    let routes = network.routes.iter().filter(|route| route.table == table && matches(route, question));
+    let routes = || network.routes.iter().filter(|route| route.table == table);
+    let halved = question.destination.is_none() && in_halves(routes(), question.source.is_ipv4());
+    let routes = routes().filter(|route| matches(route, question, halved));
     let best = routes.min_by_key(|route| (u8::MAX - route.destination.prefix_len(), route.metric));
     let route = best.ok_or(NoRoute::None)?;
     if route.kind == "throw" {
@@ -126,16 +126,22 @@ fn lookup<'a>(network: &'a NetworkFact, table: u32, question: Question<'_>) -> R
     Ok(Answer { route, next_hop, rule: None })
 }
 
-fn matches(route: &RouteFact, question: Question<'_>) -> bool {
-    match (question.destination, route.destination) {
-        (Some(destination), net) => net.contains(&destination),
-        (None, IpNet::V4(net)) => {
-            question.source.is_ipv4() && net.prefix_len() == 0 && net.addr() == Ipv4Addr::UNSPECIFIED
-        }
-        (None, IpNet::V6(net)) => {
-            question.source.is_ipv6() && net.prefix_len() == 0 && net.addr() == Ipv6Addr::UNSPECIFIED
-        }
+/// Whether two routes for half of all addresses each stand before a default route, as VPNs set them.
+fn in_halves<'a>(routes: impl Iterator<Item = &'a RouteFact>, ipv4: bool) -> bool {
+    let halves =
+        routes.map(|route| route.destination).filter(|net| net.prefix_len() == 1 && net.addr().is_ipv4() == ipv4);
+    let (low, high): (Vec<_>, Vec<_>) = halves.partition(|net| net.addr().is_unspecified());
+    !low.is_empty() && !high.is_empty()
+}
+
+/// `halved` tells that an address outside is in one of two halves, whichever.
+fn matches(route: &RouteFact, question: Question<'_>, halved: bool) -> bool {
+    let net = route.destination;
+    if let Some(destination) = question.destination {
+        return net.contains(&destination);
     }
+    let everything = net.prefix_len() == 0 && net.addr().is_unspecified();
+    net.addr().is_ipv4() == question.source.is_ipv4() && (everything || (halved && net.prefix_len() == 1))
 }
 
 #[cfg(test)]

@@ -76,16 +76,53 @@ impl<'a> PortPlace<'a> {
         std::ptr::eq(self.interface, other.interface)
     }
 
-    /// Whether frames of a VLAN pass this port.
-    pub fn carries(&self, tag: Option<u16>) -> bool {
-        match (self.port.tag, tag) {
-            (Some(own), Some(tag)) => own == tag,
-            (Some(_), None) => false,
-            // No tag: a trunk of everything, or of the VLANs it lists.
-            (None, Some(tag)) => self.port.trunks.is_empty() || self.port.trunks.contains(&tag),
-            (None, None) => true,
+    /// What the port does with VLANs (`vlan_mode` of ovs-vswitchd.conf.db(5); without one, `tag` decides).
+    pub fn vlan_mode(&self) -> VlanMode {
+        match (self.port.vlan_mode.as_deref(), self.port.tag) {
+            (None, Some(_)) | (Some("access"), _) => VlanMode::Access,
+            (Some("native-tagged"), _) => VlanMode::NativeTagged,
+            (Some("native-untagged"), _) => VlanMode::NativeUntagged,
+            (Some("dot1q-tunnel"), _) => VlanMode::Tunnel,
+            // A trunk has no tag of its own, whatever the column says.
+            (None | Some(_), _) => VlanMode::Trunk,
         }
     }
+
+    /// VLAN of the frames that come in without a tag; none where they have none inside the switch either.
+    pub fn untagged_vlan(&self) -> Option<u16> {
+        match self.vlan_mode() {
+            VlanMode::Trunk => None,
+            // Without a tag, an access port is in VLAN 0, as are the untagged frames of a trunk.
+            VlanMode::Access | VlanMode::Tunnel | VlanMode::NativeTagged | VlanMode::NativeUntagged => self.port.tag,
+        }
+    }
+
+    /// Whether frames of a VLAN pass this port; none stands for those without one.
+    pub fn carries(&self, vlan: Option<u16>) -> bool {
+        let own = self.untagged_vlan();
+        let vlan = vlan.unwrap_or(0);
+        match self.vlan_mode() {
+            VlanMode::Access | VlanMode::Tunnel => own.unwrap_or(0) == vlan,
+            VlanMode::Trunk | VlanMode::NativeTagged | VlanMode::NativeUntagged => {
+                self.port.trunks.is_empty() || self.port.trunks.contains(&vlan) || own == Some(vlan)
+            }
+        }
+    }
+}
+
+/// What a port does with VLANs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VlanMode {
+    /// One VLAN, without its tag on the port.
+    Access,
+    /// Frames keep their tags.
+    Trunk,
+    /// A trunk with a VLAN for frames without a tag; they leave with one.
+    NativeTagged,
+    /// A trunk with a VLAN for frames without a tag; they leave without.
+    NativeUntagged,
+    /// One VLAN around whatever tags the frames have.
+    Tunnel,
 }
 
 /// A network as Neutron's agent describes it in `Port.other_config`.

@@ -92,8 +92,10 @@ fn test(test: &Test, packet: &Packet) -> Truth {
         }
         Test::Fragment => holds(&packet.fragment, |&fragment| fragment),
         Test::TcpFlags { mask, set } => holds(&packet.tcp_flags, |flags| flags & mask == *set),
-        Test::Ipv6(ipv6) => (packet.ipv6 == *ipv6).into(),
-        Test::Set { .. } | Test::Other(_) => Truth::Unknown,
+        Test::Ipv6(ipv6) => (!packet.arp && packet.ipv6 == *ipv6).into(),
+        Test::EtherType(types) => types.contains(&packet.ether_type()).into(),
+        Test::Set { fields, members: Some(members), .. } => members.has(fields, packet),
+        Test::Set { members: None, .. } | Test::Other(_) => Truth::Unknown,
     }
 }
 

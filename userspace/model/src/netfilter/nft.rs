@@ -12,6 +12,8 @@ use super::{
     BaseChain, Chain, ChainKind, ChainPolicy, Family, Hook, ParseProblem, Rule, Table, Target, Test, rule::Match,
 };
 
+/// Devices of the chains that are called for devices.
+mod devices;
 /// `match` expressions.
 mod matches;
 /// Everything else a rule does.
@@ -19,6 +21,7 @@ mod statement;
 /// An expression as nft writes it.
 mod text;
 
+pub use devices::{lacks_devices, with_devices};
 use statement::Statement;
 
 /// Parses the JSON.
@@ -135,7 +138,10 @@ fn chain(table: &mut Table, inner: &Value) -> Option<()> {
     let Some(hook) = inner.get("hook") else { return Some(()) };
     let kind =
         if inner.get("type").and_then(Value::as_str) == Some("nat") { ChainKind::Nat } else { ChainKind::Filter };
-    let base = BaseChain { kind, hook: Hook::named(hook.as_str()?)?, priority: priority(inner.get("prio")?)? };
+    let hook = Hook::named(hook.as_str()?)?;
+    let at_device = matches!(hook, Hook::Ingress | Hook::Egress);
+    let devices = if at_device { inner.get("dev").map(devices::read) } else { Some(Vec::new()) };
+    let base = BaseChain { kind, hook, priority: priority(inner.get("prio")?)?, devices };
     chain.base = Some(base);
     chain.policy = match inner.get("policy").and_then(Value::as_str) {
         Some("drop") => Some(ChainPolicy::Drop),

@@ -133,6 +133,8 @@ pub struct Icmp {
 pub struct Packet {
     /// IPv6; else IPv4.
     pub ipv6: bool,
+    /// ARP, which only rules about frames see.
+    pub arp: bool,
     /// Source address.
     pub source: Address,
     /// Destination address.
@@ -200,6 +202,28 @@ impl Packet {
         Self { ipv6: true, ..Self::ipv4() }
     }
 
+    /// A question of ARP, or its answer: no address of it is known.
+    pub fn arp() -> Self {
+        Self {
+            arp: true,
+            protocol: Known::Absent,
+            source_port: Known::Absent,
+            destination_port: Known::Absent,
+            icmp: Known::Absent,
+            tcp_flags: Known::Absent,
+            ..Self::ipv4()
+        }
+    }
+
+    /// What its frame says it carries (IEEE 802 numbers).
+    pub(super) const fn ether_type(&self) -> u16 {
+        match (self.arp, self.ipv6) {
+            (true, _) => 0x0806,
+            (false, true) => 0x86dd,
+            (false, false) => 0x0800,
+        }
+    }
+
     /// A packet that starts a flow between two addresses; IPv6 where one of them is.
     pub fn between(source: Address, destination: Address) -> Self {
         let ipv6 = [source, destination].iter().any(|address| matches!(address, Address::Is(IpAddr::V6(_))));
@@ -248,6 +272,7 @@ impl Packet {
         let address = |one: Address, two: Address| if one == two { one } else { Address::Unknown };
         Self {
             ipv6: self.ipv6,
+            arp: self.arp,
             source: address(self.source, other.source),
             destination: address(self.destination, other.destination),
             protocol: self.protocol.join(&other.protocol),

@@ -15,7 +15,7 @@ mod target;
 /// A line as words, quotes and escapes undone.
 mod words;
 
-pub(super) use options::{protocol, protocol_name, state};
+pub(super) use options::{net, protocol, protocol_name, state};
 use words::Words;
 
 /// A line that could not be read.
@@ -188,7 +188,7 @@ fn base(table: &str, chain: &str) -> Option<BaseChain> {
         "security" => (ChainKind::Filter, 50),
         _ => return None,
     };
-    Some(BaseChain { kind, hook, priority })
+    Some(BaseChain { kind, hook, priority, devices: Some(Vec::new()) })
 }
 
 #[cfg(test)]

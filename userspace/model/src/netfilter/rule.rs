@@ -4,12 +4,12 @@
 //! always the whole. Base chains carry the hook and priority the kernel calls them at, so that the chains of several
 //! backends can be put in one order.
 
-use std::{collections::HashMap, fmt, net::IpAddr};
+use std::{collections::HashMap, fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::RuleCounters;
+use super::{RuleCounters, sets::Members};
 use crate::id::Mac;
 
 /// Where in its way through the kernel a packet meets rules.
@@ -110,6 +110,8 @@ pub struct BaseChain {
     pub hook: Hook,
     /// Lower comes first; connection tracking is at -200.
     pub priority: i32,
+    /// Devices it is called for, at the hooks of devices; `None` where they were not printed. Empty at all other hooks.
+    pub devices: Option<Vec<String>>,
 }
 
 /// A table.
@@ -138,6 +140,11 @@ impl Table {
     /// A chain by name.
     pub fn chain(&self, name: &str) -> Option<&Chain> {
         self.index.get(name).and_then(|&place| self.chains.get(place))
+    }
+
+    /// Every rule of every chain, to be completed.
+    pub(super) fn rules_mut(&mut self) -> impl Iterator<Item = &mut Rule> {
+        self.chains.iter_mut().flat_map(|chain| &mut chain.rules)
     }
 
     /// The chain of that name, made where there is none yet.
@@ -334,12 +341,14 @@ pub enum Test {
     PhysdevIsBridged,
     /// `--mac-source`.
     SourceMac(Mac),
-    /// `--match-set`: the members are not in the rules, so this is never known.
+    /// `--match-set`.
     Set {
         /// Name of the ipset.
         name: String,
         /// What is looked up: `src`, `src,dst`.
         fields: String,
+        /// Its members, which are not in the rules; none where they were not read or not understood.
+        members: Option<Arc<Members>>,
     },
     /// `--src-type`, `--dst-type`.
     AddressKind {
@@ -361,6 +370,8 @@ pub enum Test {
     },
     /// IPv6; else IPv4. Asked by tables of several families.
     Ipv6(bool),
+    /// `ether type`, `meta protocol`: what the frame carries, by number.
+    EtherType(Vec<u16>),
     /// Not understood; the text.
     Other(String),
 }

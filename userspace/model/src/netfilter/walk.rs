@@ -39,8 +39,8 @@ use std::net::IpAddr;
 use crate::fact::RuleBackend;
 
 use super::{
-    Address, Chain, ChainKind, ChainPolicy, CtState, Family, Hook, Known, Packet, Rule, RuleCounters, Ruleset, Table,
-    Target,
+    Address, BaseChain, Chain, ChainKind, ChainPolicy, CtState, Family, Hook, Known, Packet, Rule, RuleCounters,
+    Ruleset, Table, Target,
     matching::{self, Truth},
 };
 
@@ -151,15 +151,31 @@ impl Walk {
     }
 }
 
-/// Follows a packet through the rules of one namespace at one hook.
+/// Which tables are asked: those of one layer know a packet by other names than those of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer<'a> {
+    /// IP: routed packets, those of the namespace itself, and bridged ones that `br_netfilter` hands up.
+    Network,
+    /// Frames of Linux bridges, whose devices are the bridge's ports.
+    Bridge,
+    /// Frames of one device, at its ingress or egress.
+    Device(&'a str),
+}
+
+/// Follows a packet through the IP rules of one namespace at one hook.
 ///
-/// Tables of the other address family are passed by; tables of bridges are asked for bridged packets only. A rule set
-/// that could not be read is not known here: the caller has its gap.
+/// Tables of the other address family are passed by. A rule set that could not be read is not known here: the caller has
+/// its gap.
 pub fn walk(rulesets: &[&Ruleset], hook: Hook, packet: Packet) -> Walk {
+    walk_layer(rulesets, Layer::Network, hook, packet)
+}
+
+/// The same for the rules of any layer.
+pub fn walk_layer(rulesets: &[&Ruleset], layer: Layer<'_>, hook: Hook, packet: Packet) -> Walk {
     let mut walker = Walker { steps: Vec::new(), budget: Walker::BUDGET };
     let mut doubt: Option<Doubt> = None;
     let mut world = World::new(packet);
-    for place in base_chains(rulesets, hook, &world.packet) {
+    for place in base_chains(rulesets, layer, hook, &world.packet) {
         let before = world.packet.clone();
         let ends = walker.base_chain(place, world);
         doubt = doubt.or_else(|| ends.dropped.iter().find_map(|dropped| dropped.doubt.clone()));
@@ -185,29 +201,32 @@ struct Place<'a> {
 }
 
 /// The base chains a packet meets at a hook, in the kernel's order.
-fn base_chains<'a>(rulesets: &[&'a Ruleset], hook: Hook, packet: &Packet) -> Vec<Place<'a>> {
-    let bridged = packet.bridged == Known::Is(true);
+fn base_chains<'a>(rulesets: &[&'a Ruleset], layer: Layer<'_>, hook: Hook, packet: &Packet) -> Vec<Place<'a>> {
     let mut found = Vec::new();
     for &ruleset in rulesets {
         for table in &ruleset.tables {
             let family = table.family.unwrap_or(if ruleset.ipv6 { Family::Ip6 } else { Family::Ip });
-            let sees = match family {
-                Family::Ip => !packet.ipv6,
-                Family::Ip6 => packet.ipv6,
-                Family::Inet => true,
-                Family::Bridge => bridged,
-                Family::Netdev => matches!(hook, Hook::Ingress | Hook::Egress),
-                Family::Arp => false,
-            };
             let called = table.chains().iter().filter_map(|chain| chain.base.as_ref().map(|base| (chain, base)));
-            for (chain, base) in called.filter(|(_, base)| sees && base.hook == hook) {
-                // The hooks of bridges come first: br_netfilter calls the IP hooks from inside them.
-                found.push(((family != Family::Bridge, base.priority), Place { hook, ruleset, table, chain }));
+            for (chain, base) in called.filter(|(_, base)| base.hook == hook && sees(family, base, layer, packet)) {
+                found.push((base.priority, Place { hook, ruleset, table, chain }));
             }
         }
     }
     found.sort_by_key(|&(order, _)| order);
     found.into_iter().map(|(_, place)| place).collect()
+}
+
+/// Whether a base chain is of a layer, and of the packet's family.
+fn sees(family: Family, base: &BaseChain, layer: Layer<'_>, packet: &Packet) -> bool {
+    match (layer, family) {
+        (Layer::Network, Family::Ip) => !packet.ipv6,
+        (Layer::Network, Family::Ip6) => packet.ipv6,
+        (Layer::Network, Family::Inet) | (Layer::Bridge, Family::Bridge) => true,
+        (Layer::Device(name), Family::Netdev | Family::Inet) => {
+            base.devices.as_ref().is_none_or(|devices| devices.iter().any(|device| device == name))
+        }
+        (Layer::Network | Layer::Bridge | Layer::Device(_), _) => false,
+    }
 }
 
 struct Walker {
@@ -241,13 +260,19 @@ impl Walker {
 
     /// Runs a base chain; every world is accepted or dropped at its end.
     fn base_chain(&mut self, place: Place<'_>, world: World) -> Ends {
-        let nat = place.chain.base.as_ref().is_some_and(|base| base.kind == ChainKind::Nat);
-        match if nat { asks_nat(&world) } else { Truth::Yes } {
+        let (asks, why) = match &place.chain.base {
+            Some(BaseChain { kind: ChainKind::Nat, .. }) => {
+                (asks_nat(&world), "whether the packet is the first of its flow is not known")
+            }
+            Some(BaseChain { devices: None, .. }) => (Truth::Unknown, "which devices the chain is for is not known"),
+            Some(_) | None => (Truth::Yes, ""),
+        };
+        match asks {
             Truth::No => Ends::accepted(world),
             Truth::Yes => self.base_rules(place, world),
             Truth::Unknown => {
                 let mut asked = world.clone();
-                asked.doubt(None, "whether the packet is the first of its flow is not known");
+                asked.doubt(None, why);
                 let mut ends = self.base_rules(place, asked);
                 ends.accept(world);
                 ends

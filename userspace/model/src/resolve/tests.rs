@@ -2,6 +2,7 @@
 
 use super::{CANDIDATES, Unresolved, distance, resolve};
 use crate::{
+    fact::PublishedPort,
     inventory::Inventory,
     testing::{Host, PORT, neutron},
 };
@@ -140,4 +141,20 @@ fn distance_counts_edits_up_to_two() {
     assert_eq!(distance("web-1", "wbe-1"), 2);
     assert_eq!(distance("web-1", "web1"), 1);
     assert_eq!(distance("web-1", "database"), 3);
+}
+
+#[test]
+fn a_published_port_means_the_container_behind_it_however_it_is_written() {
+    let published = |number: u16| PublishedPort {
+        protocol: "tcp".to_owned(),
+        host_address: "0.0.0.0".parse().unwrap(),
+        host_port: number,
+        container_port: 80,
+    };
+    for query in ["8080", "8080/tcp", "tcp/8080", "0.0.0.0:8080"] {
+        let mut host = web();
+        host.facts.containers[1].published = vec![published(8080)];
+        host.facts.containers[2].published = vec![published(8081)];
+        assert_eq!(meant(host, query).as_deref(), Ok("web-1"), "{query}");
+    }
 }

@@ -3,8 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Finding, FloatingIp, HopState, InstanceKind, InterfaceTrace, Publication, Severity, Trace, Verdict,
-    command::in_netns, filter, inside, inward, outward::Way, path::finding, sentence, service,
+    Finding, FloatingIp, HopKind, HopState, InstanceKind, InterfaceTrace, Publication, Severity, Trace, Verdict,
+    command::{in_netns, quote},
+    filter, inside, inward,
+    outward::Way,
+    path::finding,
+    sentence, service,
 };
 use crate::{
     fact::{DockerNetworkFact, Gap, SourceKind},
@@ -23,12 +27,11 @@ pub fn explain(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Trace {
     }
     // A lost carrier is what the fault at the other end of a link looks like: it comes after the fault itself.
     findings.sort_by_key(|finding| (finding.severity, finding.code == "no-carrier"));
-    // The paths of two cards may meet the same fault.
-    let mut seen = Vec::new();
-    findings.retain(|finding| {
-        let new = !seen.contains(finding);
-        seen.extend(new.then(|| finding.clone()));
-        new
+    // The paths of two cards may meet the same fault, as may packets and the answers to them.
+    let mut seen = BTreeSet::new();
+    findings.retain(|Finding { code, object, message, evidence, .. }| {
+        let what = if code == "filter-drop" { evidence } else { message };
+        seen.insert((code.clone(), object.clone(), what.clone()))
     });
     let gaps = gaps(inventory, instance, &interfaces);
     let unknown = unread(inventory, instance) || !gaps.is_empty();
@@ -57,7 +60,15 @@ fn instance_findings(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Vec<
         && instance.netns.is_some()
         && instance.netns == inventory.host;
     let mut findings = Vec::new();
-    if identity.is_stopped() {
+    if identity.is_gone() {
+        let message = format!("nothing is behind {name} any more: the instance is gone, its port was left behind");
+        let seen = "no process holds the device, and no namespace has its other end".to_owned();
+        findings.push(
+            say(Severity::Error, "port-left-behind", message, seen)
+                .verify(format!("ovs-vsctl list interface {}", quote(name)))
+                .fix(format!("ovs-vsctl del-port {}, if Neutron knows no such port", quote(name))),
+        );
+    } else if identity.is_stopped() {
         let message = format!("{name} is not running: it has no network");
         findings
             .push(say(Severity::Error, "not-running", message, format!("state {}", identity.state)).fix("start it"));
@@ -125,6 +136,7 @@ fn interface(inventory: &Inventory<'_>, instance: &Instance<'_>, nic: &Nic<'_>) 
     inside::hops(&mut way.path, inventory, instance, nic);
     filter::lets_out(&mut way);
     way.follow();
+    filter::at_devices(&mut way);
     let network = nic.port.as_ref().map(crate::inventory::PortPlace::network).unwrap_or_default();
     let docker = docker_network(inventory, instance, nic);
     let floating_ips = filter::floating_ips(&mut way);
@@ -182,6 +194,7 @@ fn docker_network<'a>(
 /// on nobody's path.
 fn gaps(inventory: &Inventory<'_>, instance: &Instance<'_>, interfaces: &[InterfaceTrace]) -> Vec<Gap> {
     let hops = interfaces.iter().flat_map(|interface| &interface.hops);
+    let bridged = hops.clone().any(|hop| hop.kind == HopKind::LinuxBridge);
     let on_path: BTreeSet<NetnsId> =
         hops.filter_map(|hop| Some(hop.netns.as_ref()?.id)).chain(instance.netns).collect();
     let touched = |netns| {
@@ -189,7 +202,8 @@ fn gaps(inventory: &Inventory<'_>, instance: &Instance<'_>, interfaces: &[Interf
         on_path.contains(&netns) || blank
     };
     let facts = &inventory.snapshot.facts;
-    let mut gaps: Vec<Gap> = facts.gaps().filter(|gap| !gap.absent && gap.netns.is_none_or(touched)).cloned().collect();
+    let concerns = |gap: &&Gap| gap.netns.is_none_or(touched) && (gap.object != Gap::EBTABLES || bridged);
+    let mut gaps: Vec<Gap> = facts.gaps().filter(|gap| !gap.absent).filter(concerns).cloned().collect();
     gaps.sort();
     gaps.dedup();
     gaps

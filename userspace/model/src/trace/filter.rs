@@ -18,10 +18,14 @@ use crate::{
     netfilter::{Address, Effect, Hook, Known, Outcome, Packet, Step, Walk, recognise::meaning, walk},
 };
 
+/// What follows the first packet of a flow.
+mod answers;
 /// Bridged traffic: security groups of the hybrid plug.
 mod bridged;
 /// Floating IPs and published ports.
 mod entrance;
+/// Rules about frames: of bridges and of devices.
+mod frames;
 /// What security groups mean for the services around a port.
 mod groups;
 /// Rules inside the instance itself.
@@ -29,8 +33,9 @@ mod own;
 /// Routed traffic: forward filters and address translation.
 mod routed;
 
-pub(super) use bridged::{at_host_device, inward_at_host_device, linux_bridge};
+pub(super) use bridged::{at_host_device, inward_at_host_device};
 pub(super) use entrance::{Targets, floating_ips, once, port_words, publications};
+pub(super) use frames::{at_bridge, at_devices};
 pub(super) use groups::{lets_metadata_out, lets_nobody_in};
 pub(super) use own::{lets_in, lets_out};
 pub(super) use routed::{routed, routed_inward};

@@ -5,9 +5,16 @@ use super::{
     command::in_netns,
     path::{Path, finding},
 };
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+
 use crate::{
     id::{LinkKey, NetnsId},
-    inventory::{Instance, Inventory, Nic, PortPlace},
+    inventory::{
+        Instance, Inventory, Nic, PortPlace,
+        route::{NoRoute, Question},
+    },
 };
 
 /// The hops inside the instance: itself, its namespace, its end of the link.
@@ -51,6 +58,7 @@ pub(super) fn hops(path: &mut Path, inventory: &Inventory<'_>, instance: &Instan
         ..Hop::default()
     });
     path.device(inventory, HopKind::InnerDevice, inner);
+    no_address(path, inventory, inner);
     let link_mac = inventory.link(inner).and_then(|link| link.mac);
     let attached = nic.port.as_ref().and_then(PortPlace::attached_mac);
     if let (Some(own), Some(port)) = (link_mac, attached)
@@ -69,19 +77,32 @@ pub(super) fn hops(path: &mut Path, inventory: &Inventory<'_>, instance: &Instan
     }
 }
 
-/// Where the instance's default route leads, in words.
-fn default_route(inventory: &Inventory<'_>, inner: LinkKey) -> String {
-    let routes = inventory.network(inner.netns).map_or(&[][..], |network| &network.routes);
-    let default = routes.iter().find(|route| route.destination.prefix_len() == 0 && route.kind == "unicast");
-    let next_hop = default.and_then(|route| route.next_hops.first());
-    let via = next_hop.map(|hop| hop.gateway.map_or_else(|| "on link".to_owned(), |gateway| format!("via {gateway}")));
-    let other = next_hop.and_then(|hop| hop.ifindex).filter(|ifindex| *ifindex != inner.ifindex);
-    let by = other.and_then(|ifindex| inventory.link(LinkKey { netns: inner.netns, ifindex }));
-    match (via, by) {
-        (None, _) => "no default route".to_owned(),
-        (Some(via), None) => via,
-        (Some(via), Some(link)) => format!("{via} by {}", link.name),
+fn no_address(path: &mut Path, inventory: &Inventory<'_>, inner: LinkKey) {
+    if !inventory.addresses(inner).is_empty() {
+        return;
     }
+    let name = inventory.link(inner).map(|link| link.name.clone()).unwrap_or_default();
+    let message = format!("{name} has no address: nothing reaches the instance by it but its own segment");
+    path.report(
+        finding(Severity::Warning, "no-address", name, message)
+            .seen("no address but those of the link itself")
+            .verify(in_netns(inventory, inner.netns, "ip addr"))
+            .fix("see whether the instance asks DHCP for one, or give it the port's"),
+    );
+}
+
+/// Where the instance's default route leads, in words: the one its policy rules and metrics choose.
+fn default_route(inventory: &Inventory<'_>, inner: LinkKey) -> String {
+    let source = inventory.addresses(inner).first().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpNet::addr);
+    let answer = match inventory.route(inner.netns, Question { source, destination: None, iif: None }) {
+        Ok(answer) => answer,
+        Err(NoRoute::Unknown) => return "routes not read".to_owned(),
+        Err(NoRoute::None | NoRoute::Refused(_) | NoRoute::Dead) => return "no default route".to_owned(),
+    };
+    let via = answer.next_hop.gateway.map_or_else(|| "on link".to_owned(), |gateway| format!("via {gateway}"));
+    let other = answer.ifindex().filter(|ifindex| *ifindex != inner.ifindex);
+    let by = other.and_then(|ifindex| inventory.link(LinkKey { netns: inner.netns, ifindex }));
+    by.map_or_else(|| via.clone(), |link| format!("{via} by {}", link.name))
 }
 
 fn namespace_names(inventory: &Inventory<'_>, netns: NetnsId) -> Vec<(String, String)> {

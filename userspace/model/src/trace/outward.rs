@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use super::{
     Direction, Hop, HopKind, HopState, Router, Severity,
-    command::{in_netns, quote},
+    command::in_netns,
     filter,
     path::{LOST, Path, finding},
 };
@@ -23,6 +23,8 @@ use crate::{
 
 /// Linux bridges and Open vSwitch.
 mod bridging;
+/// Where two places of a path contradict each other.
+mod contradictions;
 /// Namespaces that route.
 mod routing;
 
@@ -96,7 +98,7 @@ impl<'i, 'a> Way<'i, 'a> {
         };
         if self.nic.inner != Some(outer) {
             self.path.device(self.inventory, HopKind::HostDevice, outer);
-            self.mtu_step(outer);
+            self.mtu_step(outer, false);
             filter::at_host_device(self, outer);
         }
         self.enter_device(outer);
@@ -107,6 +109,7 @@ impl<'i, 'a> Way<'i, 'a> {
         let Some(inner) = self.nic.inner else { return };
         self.default_route = DefaultRoute::Elsewhere;
         let Some(source) = self.source else { return };
+        self.refusals(inner);
         let question = Question { source, destination: None, iif: None };
         match self.inventory.route(inner.netns, question) {
             Ok(answer) if answer.ifindex() == Some(inner.ifindex) => {
@@ -246,29 +249,6 @@ impl<'i, 'a> Way<'i, 'a> {
             note: why.into(),
             ..Hop::default()
         });
-    }
-
-    /// Reports a device that takes smaller packets than the instance sends.
-    fn mtu_step(&mut self, device: LinkKey) {
-        let inner = self.nic.inner.and_then(|inner| self.inventory.link(inner));
-        let (Some(inner), Some(link)) = (inner, self.inventory.link(device)) else { return };
-        if link.mtu < inner.mtu {
-            let at = self.inventory.netns(device.netns).label;
-            self.path.report(
-                finding(
-                    Severity::Warning,
-                    "mtu-mismatch",
-                    format!("{} in {at}", link.name),
-                    format!(
-                        "{} takes {} bytes, the instance sends {}: large packets die here",
-                        link.name, link.mtu, inner.mtu
-                    ),
-                )
-                .seen(format!("MTU {} against {} of {}", link.mtu, inner.mtu, inner.name))
-                .verify(in_netns(self.inventory, device.netns, &format!("ip link show dev {}", quote(&link.name))))
-                .fix("set both ends to the network's MTU"),
-            );
-        }
     }
 
     fn spend(&mut self) -> bool {

@@ -1,7 +1,7 @@
 //! The whole answer in one sentence, in the tenant's words.
 
 use super::{
-    Direction, Finding, HopKind, HopState, InterfaceTrace, Router, Severity, Verdict,
+    Direction, Finding, Hop, HopKind, HopState, InterfaceTrace, Router, Severity, Translation, Verdict,
     filter::{once, port_words},
 };
 use crate::inventory::Instance;
@@ -77,7 +77,7 @@ fn interface(interface: &InterfaceTrace) -> String {
 /// The router as a tenant knows it, else where it lives.
 fn router_words(router: &Router) -> String {
     let id = router.id.as_ref().map(|id| format!("router {}", id.prefix(8)));
-    id.unwrap_or_else(|| if router.netns.label == "host" { "this host".to_owned() } else { router.netns.label.clone() })
+    id.unwrap_or_else(|| if router.netns.host { "this host".to_owned() } else { router.netns.label.clone() })
 }
 
 /// The tunnel a network without a router on this host leaves by.
@@ -87,8 +87,11 @@ fn tunnel(interface: &InterfaceTrace) -> Option<&str> {
 }
 
 /// What a source translation on the way out makes of the instance's address.
-fn translated_to(hop: &super::Hop) -> Option<String> {
-    hop.detail.iter().find(|(name, _)| name == "source becomes").map(|(_, value)| value.clone())
+fn translated_to(hop: &Hop) -> Option<&str> {
+    match &hop.translation {
+        Some(Translation::Source(becomes)) => Some(becomes),
+        Some(Translation::Destination(_)) | None => None,
+    }
 }
 
 fn inward(interface: &InterfaceTrace) -> String {

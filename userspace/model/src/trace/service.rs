@@ -86,15 +86,15 @@ fn by_router(way: &Way<'_, '_>) -> Option<Service> {
             device: inventory.link(member.device).map(|link| link.name.clone()),
             addresses: vec![ipnet::IpNet::from(IpAddr::from(METADATA_ADDRESS))],
             state: match (allowed, process.is_some()) {
-                (false, _) => HopState::Broken,
-                (true, true) => HopState::Ok,
-                (true, false) => HopState::Unknown,
+                (Some(false), _) => HopState::Broken,
+                (Some(true), true) => HopState::Ok,
+                (Some(true), false) | (None, _) => HopState::Unknown,
             },
             process,
-            note: if allowed {
-                format!("{}; {} packets", redirect.meaning, redirect.counters.packets)
-            } else {
+            note: if allowed == Some(false) {
                 "the port's security groups do not let requests for it out".to_owned()
+            } else {
+                format!("{}; {} packets", redirect.meaning, redirect.counters.packets)
             },
         })
     })

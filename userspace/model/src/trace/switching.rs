@@ -7,8 +7,13 @@ use super::{
 };
 use crate::{
     fact::{LinkStats, OvsInterfaceFact},
-    inventory::{Inventory, PortPlace, switch::DEAD_VLAN},
+    inventory::{Inventory, PortPlace},
 };
+
+/// How ports are set up: VLANs, protection, whether Open vSwitch can use them at all.
+mod wiring;
+
+pub(super) use wiring::{between, carried, wiring};
 
 /// Network types that leave a host by a tunnel.
 const TUNNELLED: [&str; 3] = ["vxlan", "gre", "geneve"];
@@ -67,53 +72,6 @@ pub(super) fn network_words(place: &PortPlace<'_>) -> String {
     format!("network {id}, {kind}{segment}")
 }
 
-fn wiring(path: &mut Path, place: &PortPlace<'_>) {
-    let (port, interface) = (place.port, place.interface);
-    let name = &interface.name;
-    let list = format!("ovs-vsctl list port {}", quote(&port.name));
-    let neutron = interface.external_ids.contains_key("iface-id") || !port.other_config.is_empty();
-    match port.tag {
-        Some(DEAD_VLAN) => path.report(
-            finding(Severity::Error, "dead-vlan", name, format!("{name} is in the dead VLAN {DEAD_VLAN}: every frame is dropped"))
-                .seen(format!("Port.tag is {DEAD_VLAN}"))
-                .verify(list.clone())
-                .fix("the port is down in Neutron, unknown to it or not bound to this host: openstack port show, then the agent's log"),
-        ),
-        None if neutron && port.trunks.is_empty() => path.report(
-            finding(Severity::Error, "no-tag", name, format!("{name} has no VLAN tag: Neutron's agent has not wired it"))
-                .seen("Port.tag is empty, which makes it a trunk of every VLAN")
-                .verify(list.clone())
-                .fix("see whether neutron-openvswitch-agent runs and what its log says of this port"),
-        ),
-        None | Some(_) => {}
-    }
-    if let (Some(tag), Some(wanted)) = (port.tag, port.other_config.get("tag").and_then(|tag| tag.parse::<u16>().ok()))
-        && tag != wanted
-        && tag != DEAD_VLAN
-    {
-        path.report(
-            finding(
-                Severity::Error,
-                "wrong-tag",
-                name,
-                format!("{name} is in VLAN {tag}, the agent wired it to {wanted}: it is on another network"),
-            )
-            .seen(format!("Port.tag is {tag}, Port.other_config:tag is {wanted}"))
-            .verify(list.clone())
-            .fix(format!("ovs-vsctl set port {} tag={wanted}", quote(&port.name))),
-        );
-    }
-    let broken = interface.ofport.is_some_and(|number| number < 0);
-    if let Some(error) = interface.error.as_deref().or(broken.then_some("ofport is -1")) {
-        path.report(
-            finding(Severity::Error, "ovs-interface", name, format!("Open vSwitch cannot use {name}: {error}"))
-                .seen(format!("Interface.error, ofport {}", interface.ofport.unwrap_or(-1)))
-                .verify(format!("ovs-vsctl list interface {}", quote(name)))
-                .fix("the device is gone or in another namespace: plug the port again, or delete it from the bridge"),
-        );
-    }
-}
-
 /// Adds a patch pair as a hop and returns its far end.
 pub(super) fn patch<'a>(path: &mut Path, inventory: &Inventory<'a>, near: &PortPlace<'a>) -> Option<PortPlace<'a>> {
     let peer = near.interface.options.get("peer").map_or("none", String::as_str);
@@ -145,20 +103,51 @@ pub(super) fn patch<'a>(path: &mut Path, inventory: &Inventory<'a>, near: &PortP
     far
 }
 
+/// Which way the frames of a network leave a bridge.
+#[derive(Debug)]
+pub(super) enum WayOut<'a> {
+    /// By this patch port.
+    By(PortPlace<'a>),
+    /// By one of these patch ports, and nothing read says which.
+    OneOf(Vec<&'a str>),
+    /// By none.
+    Nowhere,
+}
+
 /// The patch port of a bridge that the frames of a network leave by.
 ///
-/// `bridge_mappings` is configuration of Neutron's agent and not in OVSDB, so the choice follows what is: a tunnelled
-/// network leaves towards the bridge that has tunnel ports, any other towards one that has none.
-pub(super) fn way_out<'a>(inventory: &Inventory<'a>, from: &PortPlace<'a>) -> Option<PortPlace<'a>> {
-    let tunnelled = from.network().kind.is_some_and(|kind| TUNNELLED.contains(&kind));
-    let leads_out = |port: &PortPlace<'a>| port.is_patch() && port.port_id().is_none() && port.carries(from.port.tag);
+/// `bridge_mappings` is configuration of Neutron's agent and not in OVSDB (OVN writes its own there), so the choice
+/// follows what is: a tunnelled network leaves towards the bridge that has tunnel ports, any other towards one that has
+/// none. Where several have none and no mapping names the network's, the way is not known.
+pub(super) fn way_out<'a>(inventory: &Inventory<'a>, from: &PortPlace<'a>) -> WayOut<'a> {
+    let network = from.network();
+    let tunnelled = network.kind.is_some_and(|kind| TUNNELLED.contains(&kind));
     // A patch that carries a Neutron port leads to a trunk, which is an instance and no way out.
-    let mut patches = inventory.ports().on(from.bridge).filter(leads_out);
-    patches.find(|patch| match inventory.ports().patch_peer(patch) {
+    let leads_out = |port: &PortPlace<'a>| port.is_patch() && port.port_id().is_none();
+    let fits = |patch: &PortPlace<'a>| match inventory.ports().patch_peer(patch) {
         Some(peer) => inventory.ports().on(peer.bridge).any(|port| port.is_tunnel()) == tunnelled,
         // A patch without its other end is still the way, and broken: by its name where nothing else says.
         None => (patch.interface.name == "patch-tun") == tunnelled,
-    })
+    };
+    let all: Vec<_> = inventory.ports().on(from.bridge).filter(leads_out).filter(fits).collect();
+    let mapped = network.physical_network.and_then(|physical| mapped_bridge(from, physical));
+    let to_mapped = |patch: &&PortPlace<'a>| {
+        mapped.is_some() && inventory.ports().patch_peer(patch).is_some_and(|peer| Some(&*peer.bridge.name) == mapped)
+    };
+    let carrying: Vec<_> = all.iter().copied().filter(|patch| patch.carries(from.untagged_vlan())).collect();
+    match (all.iter().find(to_mapped), &carrying[..], &all[..]) {
+        (Some(patch), ..) | (None, [patch], _) | (None, [], [patch]) => WayOut::By(*patch),
+        (None, [patch, ..], _) if tunnelled => WayOut::By(*patch),
+        (None, [], []) => WayOut::Nowhere,
+        (None, ..) => WayOut::OneOf(all.iter().map(|patch| patch.interface.name.as_str()).collect()),
+    }
+}
+
+/// The bridge of a physical network, where Open vSwitch's database says it (`ovn-bridge-mappings`: `physnet1:br-ex,…`).
+fn mapped_bridge<'a>(from: &PortPlace<'a>, physical: &str) -> Option<&'a str> {
+    let mappings = from.switch.external_ids.get("ovn-bridge-mappings")?;
+    let mut pairs = mappings.split(',').filter_map(|pair| pair.trim().split_once(':'));
+    pairs.find(|(network, _)| *network == physical).map(|(_, bridge)| bridge)
 }
 
 /// Adds the tunnels of a bridge that carry a network to other hosts.

@@ -9,6 +9,15 @@ use crate::{
     testing::{Host, PORT, ROUTER, codes, mac, neutron},
 };
 
+/// Linux bridges.
+mod bridges;
+/// Packet filter rules.
+mod filters;
+/// Routes, neighbours, addresses and MTUs.
+mod routes;
+/// Open vSwitch.
+mod switches;
+
 const MAC: &str = "fa:16:3e:00:00:01";
 
 /// A container on a Linux bridge of the host, which routes for it into a private network.
@@ -473,4 +482,69 @@ fn a_standby_router_is_said_to_be_one_and_is_no_fault() {
     let trace = host.trace("web-1");
     assert!(codes(&trace).contains(&"router-standby"), "{:?}", codes(&trace));
     assert!(!codes(&trace).iter().any(|code| code.starts_with("floating-ip-")), "{:?}", codes(&trace));
+}
+
+#[test]
+fn a_port_with_nobody_behind_it_is_an_instance_that_is_gone() {
+    for kind in [Some("tun"), None] {
+        let mut host = Host::new();
+        if kind.is_some() {
+            let tap = host.link(host.id, "tap9", kind);
+            host.edit(tap).carrier = false;
+        }
+        neutron(host.ovs("br-int", "tap9", ""), PORT, MAC, 1);
+        let trace = host.trace("tap9");
+        assert_eq!((trace.instance.state.as_str(), trace.verdict), ("gone", Verdict::Broken), "{kind:?}");
+        assert!(codes(&trace).contains(&"port-left-behind"), "{:?}", codes(&trace));
+        assert_eq!(trace.interfaces[0].port_id.as_ref().map(ToString::to_string).as_deref(), Some(PORT));
+    }
+}
+
+#[test]
+fn what_cannot_be_looked_behind_is_not_said_to_be_gone() {
+    let left = |host: &mut Host, kind: Option<&str>, carrier: bool| {
+        plugged(host, "vxlan");
+        let tap = host.link(host.id, "tap9", kind);
+        host.edit(tap).carrier = carrier;
+        neutron(host.ovs("br-int", "tap9", ""), "1a2b3c4d-5e6f-4a1b-8c2d-000000000009", MAC, 1);
+    };
+    for (kind, carrier, unread, instances) in [
+        (Some("tun"), false, None, 2),
+        (Some("tun"), true, None, 1),
+        (Some("veth"), false, None, 1),
+        (None, false, None, 1),
+        (Some("tun"), false, Some(SourceKind::Process), 1),
+    ] {
+        let mut host = Host::new();
+        left(&mut host, kind, carrier);
+        if let Some(source) = unread {
+            host.gap(source, None);
+        }
+        let snapshot = host.snapshot();
+        assert_eq!(Inventory::build(&snapshot).instances.len(), instances, "{kind:?} {unread:?}");
+    }
+}
+
+#[test]
+fn a_router_without_a_name_is_a_router_and_no_instance() {
+    let mut host = switches::routed();
+    let router = host.facts.namespaces.iter_mut().find(|one| !one.names.is_empty()).unwrap();
+    router.names.clear();
+    let id = router.id;
+    host.process(id, 70, "haproxy");
+    let snapshot = host.snapshot();
+    let inventory = Inventory::build(&snapshot);
+    let names: Vec<_> = inventory.instances.iter().map(|one| one.identity.name.as_str()).collect();
+    assert_eq!(names, ["web-1"]);
+    let trace = super::explain(&inventory, &inventory.instances[0]);
+    assert_eq!((trace.verdict, codes(&trace)), (Verdict::Works, vec!["router-unnamed"]));
+}
+
+#[test]
+fn links_a_tenant_calls_a_routers_do_not_hide_it() {
+    let mut host = Host::new();
+    let netns = host.netns(&[]);
+    host.link(netns, "qr-00000000-00", Some("tun"));
+    let snapshot = host.snapshot();
+    assert_eq!(Inventory::build(&snapshot).instances.len(), 1);
 }

@@ -111,7 +111,7 @@ impl<'a> Table<'a> {
     fn titles(&self, page: &mut Page<'_>) {
         let mut line = self.layout.titles(page);
         if let Some(room) = self.words {
-            line.push(Span::new(Paint::Dim, page.cut_end("STATUS, ADDRESSES", room)));
+            line.push(Span::new(Paint::Dim, page.cut_end("STATUS", room)));
         }
         page.line(line);
     }

@@ -81,7 +81,7 @@ fn router(page: &mut Page<'_>, router: Option<&Router>) {
         page.field("router", &["-".to_owned()]);
         return;
     };
-    let itself = router.id.is_none() && router.netns.label == "host";
+    let itself = router.id.is_none() && router.netns.host;
     let mut things = vec![if itself { "this host".to_owned() } else { router.netns.label.clone() }];
     let named = |id: &str| router.netns.label.contains(id);
     things.extend(router.id.iter().filter(|id| !named(id.as_str())).map(|id| format!("router {id}")));

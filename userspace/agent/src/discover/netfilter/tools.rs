@@ -31,6 +31,7 @@ const KILL_LIMIT: Duration = Duration::from_millis(200);
 #[derive(Debug, Default)]
 pub(super) struct Tools {
     pub(super) nft: Option<PathBuf>,
+    pub(super) ipset: Option<PathBuf>,
     legacy: [Option<PathBuf>; 2],
     nft_save: [Option<PathBuf>; 2],
 }
@@ -88,6 +89,7 @@ impl Tools {
         let find = |name: &str| env::split_paths(&path).map(|folder| folder.join(name)).find(|file| is_program(file));
         let mut tools = Self {
             nft: find("nft"),
+            ipset: find("ipset"),
             legacy: [find("iptables-legacy-save"), find("ip6tables-legacy-save")],
             nft_save: [find("iptables-nft-save"), find("ip6tables-nft-save")],
         };

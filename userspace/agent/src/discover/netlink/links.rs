@@ -207,12 +207,16 @@ fn bridge(infos: &[InfoBridge]) -> LinkDetail {
 }
 
 fn bridge_port(infos: &[InfoBridgePort]) -> BridgePortFact {
-    let mut port = BridgePortFact { state: BridgePortState::Disabled, hairpin: false, isolated: false };
+    let mut port = BridgePortFact::default();
     for info in infos {
         match info {
             InfoBridgePort::State(state) => port.state = port_state(*state),
             InfoBridgePort::HairpinMode(on) => port.hairpin = *on,
             InfoBridgePort::Isolated(on) => port.isolated = *on,
+            InfoBridgePort::Learning(on) => port.learning = *on,
+            InfoBridgePort::UnicastFlood(on) => port.flood = *on,
+            InfoBridgePort::BroadcastFlood(on) => port.broadcast_flood = *on,
+            InfoBridgePort::Locked(on) => port.locked = *on,
             _ => {}
         }
     }
@@ -388,9 +392,21 @@ mod tests {
                 InfoBridgePort::State(link::BridgePortState::Forwarding),
                 InfoBridgePort::HairpinMode(true),
                 InfoBridgePort::Isolated(false),
+                InfoBridgePort::Learning(false),
+                InfoBridgePort::UnicastFlood(false),
+                InfoBridgePort::BroadcastFlood(true),
+                InfoBridgePort::Locked(true),
             ])),
         ])]);
-        let expected = BridgePortFact { state: BridgePortState::Forwarding, hairpin: true, isolated: false };
+        let expected = BridgePortFact {
+            state: BridgePortState::Forwarding,
+            hairpin: true,
+            isolated: false,
+            learning: false,
+            flood: false,
+            broadcast_flood: true,
+            locked: true,
+        };
         assert_eq!(fact.bridge_port, Some(expected));
     }
 }

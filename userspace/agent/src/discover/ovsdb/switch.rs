@@ -92,6 +92,7 @@ impl Builder {
             tag: row.integer("tag", odd),
             vlan_mode: row.text("vlan_mode", odd),
             trunks: row.integers("trunks", odd),
+            protected: row.flag("protected", odd),
             other_config: row.texts("other_config", odd),
             external_ids: row.texts("external_ids", odd),
             qos: !row.references("qos", odd).is_empty(),

@@ -51,6 +51,7 @@ fn of_payload(payload: &Value, right: &Value, family: Family) -> Option<(Option<
         (_, "dport") => Some((Some(one_protocol(protocol)?), ports(PortSide::Destination, right)?)),
         ("icmp", "type") => Some((Some(Test::Protocol(vec![1])), icmp(&ICMP, right)?)),
         ("icmpv6", "type") => Some((Some(Test::Protocol(vec![58])), icmp(&ICMPV6, right)?)),
+        ("ether", "type") => Some((None, Test::EtherType(each(right, ether_type)?))),
         ("ether", "saddr") => Some((None, Test::SourceMac(right.as_str()?.parse().ok()?))),
         _ => None,
     }
@@ -61,6 +62,7 @@ fn of_meta(key: &str, right: &Value) -> Option<Test> {
         "iifname" | "iif" => Some(Test::InDevice(device(right)?)),
         "oifname" | "oif" => Some(Test::OutDevice(device(right)?)),
         "l4proto" => Some(Test::Protocol(protocols(right)?)),
+        "protocol" => Some(Test::EtherType(each(right, ether_type)?)),
         "nfproto" => match right.as_str()? {
             "ipv4" => Some(Test::Ipv6(false)),
             "ipv6" => Some(Test::Ipv6(true)),
@@ -191,6 +193,19 @@ fn device(right: &Value) -> Option<DevicePattern> {
 
 fn number(value: &Value) -> Option<u32> {
     u32::try_from(value.as_u64()?).ok()
+}
+
+/// A name nft gives to what a frame carries, or a number, which it prints as text (`0x88cc`).
+fn ether_type(value: &Value) -> Option<u16> {
+    match value.as_str() {
+        Some("ip") => Some(0x0800),
+        Some("arp") => Some(0x0806),
+        Some("ip6") => Some(0x86dd),
+        Some("vlan" | "8021q") => Some(0x8100),
+        Some("8021ad") => Some(0x88a8),
+        Some(text) => u16::from_str_radix(text.strip_prefix("0x")?, 16).ok(),
+        None => u16::try_from(value.as_u64()?).ok(),
+    }
 }
 
 /// Names nft gives to ICMP types (RFC 792).

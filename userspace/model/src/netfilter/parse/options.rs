@@ -122,7 +122,7 @@ fn test(option: &str, module: &str, words: &mut Words<'_>, not: &mut bool) -> Op
         "--physdev-is-out" => Some(Test::PhysdevIsOut),
         "--physdev-is-bridged" => Some(Test::PhysdevIsBridged),
         "--tcp-flags" => Some(Test::TcpFlags { mask: tcp_flags(&words.take()?)?, set: tcp_flags(&words.take()?)? }),
-        "--match-set" => Some(Test::Set { name: words.take()?, fields: words.take()? }),
+        "--match-set" => Some(Test::Set { name: words.take()?, fields: words.take()?, members: None }),
         _ => {
             // Before iptables 1.4.3 the `!` came after the option.
             *not ^= words.take_option("!");

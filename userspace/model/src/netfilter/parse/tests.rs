@@ -55,7 +55,10 @@ fn tables_and_chains_keep_their_order_policy_and_place_in_the_kernel() {
     let chain = table.chain("POSTROUTING").unwrap();
     assert_eq!(chain.policy, Some(ChainPolicy::Drop));
     assert_eq!(chain.counters, RuleCounters { packets: 7, bytes: 420 });
-    assert_eq!(chain.base, Some(BaseChain { kind: ChainKind::Nat, hook: Hook::Postrouting, priority: 100 }));
+    assert_eq!(
+        chain.base,
+        Some(BaseChain { kind: ChainKind::Nat, hook: Hook::Postrouting, priority: 100, devices: Some(vec![]) })
+    );
     let mine = table.chain("mine").unwrap();
     assert_eq!((mine.base.as_ref(), mine.policy), (None, None));
     assert_eq!(mine.rules[0].counters, RuleCounters { packets: 3, bytes: 180 });
@@ -119,7 +122,7 @@ fn extensions_neutron_and_docker_use_are_read() {
     assert_eq!(one("-m physdev --physdev-in tap1a2b3c4d-5e"), (false, Test::PhysdevIn(exact("tap1a2b3c4d-5e"))));
     let mac = "fa:16:3e:11:22:33".parse().unwrap();
     assert_eq!(one("-m mac --mac-source FA:16:3E:11:22:33"), (false, Test::SourceMac(mac)));
-    let set = Test::Set { name: "NIPv4a".to_owned(), fields: "src".to_owned() };
+    let set = Test::Set { name: "NIPv4a".to_owned(), fields: "src".to_owned(), members: None };
     assert_eq!(one("-m set ! --match-set NIPv4a src"), (true, set));
     let local = Test::AddressKind { source: false, kinds: vec![AddressKind::Local], limited: true };
     assert_eq!(one("-m addrtype --dst-type LOCAL --limit-iface-in"), (false, local));

@@ -127,8 +127,9 @@ pub(super) fn unknown_test(test: &Test) -> String {
         Test::AddressKind { .. } => "whether the address is one of the namespace's own",
         Test::Fragment => "whether it is a fragment",
         Test::TcpFlags { .. } => "its TCP flags",
-        Test::Ipv6(_) => "its IP version",
-        Test::Set { name, .. } => return format!("the members of the set {name} are not known"),
+        Test::Ipv6(_) | Test::EtherType(_) => "its protocol",
+        Test::Set { name, members: None, .. } => return format!("the members of the set {name} are not known"),
+        Test::Set { name, .. } => return format!("whether it is in the set {name} is not known"),
         Test::Other(raw) => return format!("not understood: {raw}"),
     };
     format!("{what} is not known")

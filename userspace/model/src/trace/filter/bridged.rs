@@ -1,12 +1,12 @@
 //! Bridged traffic: security groups of the hybrid plug, on the bridge between tap and Open vSwitch.
 
-use super::{Place, ask, device, push_filter, source};
+use super::{Place, answers, ask, device, push_filter, source};
 use crate::{
-    id::LinkKey,
+    id::{LinkKey, NetnsId},
     inventory::Inventory,
-    netfilter::{Address, Hook, Known, Outcome, Packet, Test},
+    netfilter::{Address, Hook, Known, Outcome, Packet, Test, Walk},
     trace::{
-        HopKind, Severity,
+        Severity,
         command::in_netns,
         outward::Way,
         path::{Path, finding},
@@ -40,12 +40,29 @@ pub(in crate::trace) fn at_host_device(way: &mut Way<'_, '_>, outer: LinkKey) {
     let any = outgoing(way, bridge, outer);
     // What starts most connections: rules for DHCP, or for one peer, do not concern it.
     let usual = Packet { destination: Address::Outside, protocol: Known::Is(TCP), ..any.clone() };
-    let whole = ask(inventory, outer.netns, Hook::Forward, any);
-    let usual = ask(inventory, outer.netns, Hook::Forward, usual);
+    let whole = cross(inventory, outer.netns, any);
+    let usual = cross(inventory, outer.netns, usual);
     let shown = if usual.outcome == Outcome::Accept { &usual } else { &whole };
     let label = inventory.netns(outer.netns);
-    let place = Place { netns: outer.netns, label: &label, name: NAME.to_owned(), what: "packets from the instance" };
-    push_filter(&mut way.path, inventory, &place, shown);
+    let place = |what| Place { netns: outer.netns, label: &label, name: NAME.to_owned(), what };
+    push_filter(&mut way.path, inventory, &place("packets from the instance"), shown);
+    if matches!(shown.outcome, Outcome::Drop { .. }) {
+        return;
+    }
+    let back = cross(inventory, outer.netns, answers::answer(&usual.packet));
+    answers::report(&mut way.path, inventory, &place("answers to the instance"), &back);
+    let more = cross(inventory, outer.netns, answers::under_way(outgoing(way, bridge, outer)));
+    answers::report(&mut way.path, inventory, &place("packets of a flow that was answered"), &more);
+}
+
+/// Rules a bridged packet meets: those before routing decide about its state, those of FORWARD about the packet.
+pub(super) fn cross(inventory: &Inventory<'_>, netns: NetnsId, packet: Packet) -> Walk {
+    let before = answers::through(inventory, netns, &[Hook::Prerouting], packet.clone());
+    if matches!(before.outcome, Outcome::Drop { .. }) {
+        return before;
+    }
+    let Packet { mark, connmark, zone, state, .. } = before.packet;
+    ask(inventory, netns, Hook::Forward, Packet { mark, connmark, zone, state, ..packet })
 }
 
 /// The same for what comes in. It is asked for whether or not anything filters what goes out.
@@ -57,7 +74,7 @@ pub(in crate::trace) fn inward_at_host_device(way: &Way<'_, '_>, path: &mut Path
         return;
     }
     let packet = incoming(way, bridge, outer, Address::Outside);
-    let walked = ask(inventory, outer.netns, Hook::Forward, packet);
+    let walked = cross(inventory, outer.netns, packet);
     let label = inventory.netns(outer.netns);
     let place = Place { netns: outer.netns, label: &label, name: NAME.to_owned(), what: "packets to the instance" };
     push_filter(path, inventory, &place, &walked);
@@ -166,25 +183,4 @@ fn unfiltered(way: &mut Way<'_, '_>, outer: LinkKey) {
         .verify("iptables-save | grep physdev")
         .fix("normal where port security is off; else see neutron-openvswitch-agent's log"),
     );
-}
-
-/// Adds a Linux bridge as a hop, with what is wrong with the way through it.
-pub(in crate::trace) fn linux_bridge(way: &mut Way<'_, '_>, bridge: LinkKey, from: LinkKey) {
-    let inventory = way.inventory;
-    way.path.device(inventory, HopKind::LinuxBridge, bridge);
-    let Some(port) = inventory.link(from) else { return };
-    let Some(state) = port.bridge_port else { return };
-    if state.state != crate::fact::BridgePortState::Forwarding {
-        way.path.report(
-            finding(
-                Severity::Error,
-                "stp-blocked",
-                &port.name,
-                format!("{} does not forward: the bridge holds it in state {}", port.name, state.state.name()),
-            )
-            .seen(format!("bridge port state {}", state.state.name()))
-            .verify(in_netns(inventory, from.netns, "bridge link show"))
-            .fix("wait for STP, or set stp_state 0 on a bridge without loops"),
-        );
-    }
 }

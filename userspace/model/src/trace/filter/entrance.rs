@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{ask, rule_ref};
 use crate::{
-    fact::PublishedPort,
+    fact::{PublishedPort, SourceKind},
     id::NetnsId,
     inventory::{Instance, Inventory, Role, nat::Floating},
     netfilter::{Address, Effect, Hook, Known, Packet, Step, Walk},
@@ -129,27 +129,34 @@ pub(in crate::trace) fn floating_ips(way: &mut Way<'_, '_>) -> Vec<FloatingIp> {
 
 fn floating_ip(way: &mut Way<'_, '_>, floating: Floating) -> FloatingIp {
     let inventory = way.inventory;
-    let answers = answering_device(inventory, floating.netns, floating.address);
-    let standby = answers.is_none() && is_standby(inventory, floating.netns);
-    let state = if standby {
+    let answers = answering(inventory, floating.netns, floating.address);
+    let rules_unread = inventory.unread(SourceKind::Netfilter, floating.netns);
+    let state = if answers == Answering::Nobody && is_standby(inventory, floating.netns) {
         way.path.findings.push(standby_router(inventory, &floating));
         HopState::Unknown
     } else {
-        let lacks = lacks(&floating, answers.as_deref());
+        let mut lacks = lacks(&floating, &answers);
+        // A rule that is not among those that were read may be among those that were not.
+        lacks.retain(|(_, code)| !rules_unread || *code == "floating-ip-address");
         way.path.findings.extend(lacks.iter().map(|(what, code)| incomplete(inventory, &floating, what, code)));
-        if lacks.is_empty() { HopState::Ok } else { HopState::Broken }
+        match (lacks.is_empty(), answers == Answering::Unknown || rules_unread) {
+            (false, _) => HopState::Broken,
+            (true, true) => HopState::Unknown,
+            (true, false) => HopState::Ok,
+        }
     };
+    let device = if let Answering::By(device) = answers { Some(device) } else { None };
     FloatingIp {
         address: floating.address,
         fixed_address: floating.fixed,
-        device: answers,
+        device,
         rules: [floating.dnat, floating.output, floating.snat].into_iter().flatten().collect(),
         state,
     }
 }
 
 /// What a floating IP lacks, each with its stable word.
-fn lacks(floating: &Floating, answers: Option<&str>) -> Vec<(&'static str, &'static str)> {
+fn lacks(floating: &Floating, answers: &Answering) -> Vec<(&'static str, &'static str)> {
     let parts = [
         (
             floating.dnat.is_some(),
@@ -157,7 +164,11 @@ fn lacks(floating: &Floating, answers: Option<&str>) -> Vec<(&'static str, &'sta
             "floating-ip-dnat",
         ),
         (floating.snat.is_some(), "has no SNAT rule: the instance does not leave as it", "floating-ip-snat"),
-        (answers.is_some(), "is on no device: nothing that comes for it enters the router", "floating-ip-address"),
+        (
+            *answers != Answering::Nobody,
+            "is on no device: nothing that comes for it enters the router",
+            "floating-ip-address",
+        ),
     ];
     parts.into_iter().filter(|(there, ..)| !there).map(|(_, what, code)| (what, code)).collect()
 }
@@ -188,20 +199,38 @@ fn is_standby(inventory: &Inventory<'_>, netns: NetnsId) -> bool {
         && others.all(|(key, _)| inventory.addresses(key).is_empty())
 }
 
+/// Who answers ARP for an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answering {
+    /// This device.
+    By(String),
+    /// No device.
+    Nobody,
+    /// Not known: the namespace's addresses were not read.
+    Unknown,
+}
+
 /// The device that answers ARP for a floating IP: the one that holds it, or, on a distributed router, the external leg of
 /// the namespace that routes it in.
-pub(super) fn answering_device(inventory: &Inventory<'_>, netns: NetnsId, address: IpAddr) -> Option<String> {
-    if let Some(holder) = inventory.holder(netns, address) {
-        return inventory.link(holder).map(|link| link.name.clone());
+pub(super) fn answering(inventory: &Inventory<'_>, netns: NetnsId, address: IpAddr) -> Answering {
+    let name = |key| inventory.link(key).map(|link| link.name.clone());
+    if let Some(holder) = inventory.holder(netns, address).and_then(name) {
+        return Answering::By(holder);
     }
-    let routed = inventory.roles().filter(|(_, role)| matches!(role, Role::Fip(_))).find(|(fip, _)| {
-        let routes = inventory.network(*fip).map_or(&[][..], |network| &network.routes);
-        routes.iter().any(|route| {
-            route.destination.addr() == address && route.destination.prefix_len() == route.destination.max_prefix_len()
-        })
-    });
-    let (fip, _) = routed?;
-    inventory.links_in(fip).find(|(_, link)| link.name.starts_with("fg-")).map(|(_, link)| link.name.clone())
+    let fips = inventory.roles().filter(|(_, role)| matches!(role, Role::Fip(_)));
+    let mut unread = inventory.unread(SourceKind::Netlink, netns);
+    for (fip, _) in fips {
+        unread |= inventory.unread(SourceKind::Netlink, fip);
+        let routes = inventory.network(fip).map_or(&[][..], |network| &network.routes);
+        let whole = |net: &ipnet::IpNet| net.addr() == address && net.prefix_len() == net.max_prefix_len();
+        let external = || inventory.links_in(fip).find(|(_, link)| link.name.starts_with("fg-"));
+        if routes.iter().any(|route| whole(&route.destination))
+            && let Some((_, link)) = external()
+        {
+            return Answering::By(link.name.clone());
+        }
+    }
+    if unread { Answering::Unknown } else { Answering::Nobody }
 }
 
 /// Published ports that lead to a card.
@@ -221,10 +250,12 @@ pub(in crate::trace) fn publications(way: &mut Way<'_, '_>, instance: &Instance<
         if elsewhere || (translation.is_empty() && !belongs(way, instance)) {
             continue;
         }
-        let state = match (here.is_some() || proxied, port.host_address.is_ipv6()) {
-            (true, _) => HopState::Ok,
-            (false, true) => HopState::Unknown,
-            (false, false) => HopState::Broken,
+        // Rules or processes that were not seen may lead on what none that was seen does.
+        let unread = [SourceKind::Netfilter, SourceKind::Netns].iter().any(|source| inventory.unread(*source, host));
+        let state = match here.is_some() || proxied {
+            true => HopState::Ok,
+            false if unread || port.host_address.is_ipv6() => HopState::Unknown,
+            false => HopState::Broken,
         };
         if state == HopState::Broken {
             way.path.findings.push(missing_dnat(inventory, host, port));
@@ -241,8 +272,11 @@ fn forwardings(way: &Way<'_, '_>) -> Vec<Publication> {
     let inventory = way.inventory;
     let forwardings = inventory.port_forwardings(way.nic).into_iter();
     let publication = |(netns, port, rule): (NetnsId, PublishedPort, RuleRef)| {
-        let answered = answering_device(inventory, netns, port.host_address).is_some();
-        let state = if answered { HopState::Ok } else { HopState::Broken };
+        let state = match answering(inventory, netns, port.host_address) {
+            Answering::By(_) => HopState::Ok,
+            Answering::Nobody => HopState::Broken,
+            Answering::Unknown => HopState::Unknown,
+        };
         Publication { port, rules: vec![rule], process: None, state }
     };
     forwardings.map(publication).collect()

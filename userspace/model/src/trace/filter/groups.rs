@@ -2,13 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::{
-    ask,
-    bridged::{TCP, filtered, incoming, outgoing},
-};
+use super::bridged::{TCP, cross, filtered, incoming, outgoing};
 use crate::{
-    fact::METADATA_ADDRESS,
-    netfilter::{Address, Hook, Known, Outcome, Packet},
+    fact::{METADATA_ADDRESS, SourceKind},
+    netfilter::{Address, Known, Outcome, Packet},
     trace::{Severity, command::in_netns, outward::Way, path::finding},
 };
 
@@ -18,8 +15,7 @@ pub(in crate::trace) fn lets_nobody_in(way: &mut Way<'_, '_>, has_floating_ip: b
     let inventory = way.inventory;
     let Some((outer, bridge)) = filtered(way) else { return };
     let packet = incoming(way, bridge, outer, Address::Unknown);
-    let dies =
-        |packet: Packet| matches!(ask(inventory, outer.netns, Hook::Forward, packet).outcome, Outcome::Drop { .. });
+    let dies = |packet: Packet| matches!(cross(inventory, outer.netns, packet).outcome, Outcome::Drop { .. });
     let tcp = Packet { protocol: Known::Is(TCP), ..packet.clone() };
     if !dies(tcp) || !dies(packet.echo_request()) {
         return;
@@ -34,10 +30,18 @@ pub(in crate::trace) fn lets_nobody_in(way: &mut Way<'_, '_>, has_floating_ip: b
     );
 }
 
-/// Whether the port's security groups let a request for metadata out; true where none filter.
-pub(in crate::trace) fn lets_metadata_out(way: &Way<'_, '_>) -> bool {
-    let Some((outer, bridge)) = filtered(way) else { return true };
+/// Whether the port's security groups let a request for metadata out; they do where none filter. None where that is not
+/// known: rules were not read, or depend on what is not known of the packet.
+pub(in crate::trace) fn lets_metadata_out(way: &Way<'_, '_>) -> Option<bool> {
+    let unread = |netns| way.inventory.unread(SourceKind::Netfilter, netns);
+    let Some((outer, bridge)) = filtered(way) else {
+        return (!way.nic.outer.is_some_and(|outer| unread(outer.netns))).then_some(true);
+    };
     let to = Address::Is(IpAddr::from(METADATA_ADDRESS));
     let packet = Packet { destination: to, ..outgoing(way, bridge, outer) }.tcp(80);
-    !matches!(ask(way.inventory, outer.netns, Hook::Forward, packet).outcome, Outcome::Drop { .. })
+    match cross(way.inventory, outer.netns, packet).outcome {
+        Outcome::Drop { .. } => Some(false),
+        Outcome::Unknown { .. } => None,
+        Outcome::Accept => (!unread(outer.netns)).then_some(true),
+    }
 }

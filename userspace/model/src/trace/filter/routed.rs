@@ -4,13 +4,17 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Place, Targets, ask, device, entrance::answering_device, push_filter, rule_ref, source, translated};
+use super::{
+    Place, Targets, answers, ask, device,
+    entrance::{Answering, answering},
+    push_filter, rule_ref, source, translated,
+};
 use crate::{
     fact::SourceKind,
     id::{LinkKey, NetnsId},
     netfilter::{Address, Effect, Hook, Known, Outcome, Packet, Step, Walk},
     trace::{
-        Finding, Hop, HopKind, HopState, Severity,
+        Finding, Hop, HopKind, HopState, Severity, Translation,
         command::in_netns,
         outward::{Leg, Way},
         path::{Path, finding},
@@ -26,7 +30,7 @@ pub(in crate::trace) fn routed(way: &mut Way<'_, '_>, inside: LinkKey, outside: 
         to_local: Known::Is(false),
         ..Packet::between(source(way), Address::Outside)
     };
-    let before = ask(inventory, netns, Hook::Prerouting, packet);
+    let before = ask(inventory, netns, Hook::Prerouting, packet.clone());
     let through = forward(way, netns, &before, outside);
     let after = ask(inventory, netns, Hook::Postrouting, through.packet.clone());
     let what = way.source.map_or_else(
@@ -40,16 +44,76 @@ pub(in crate::trace) fn routed(way: &mut Way<'_, '_>, inside: LinkKey, outside: 
         return push_filter(&mut way.path, inventory, &place("before routing"), &before);
     }
     push_filter(&mut way.path, inventory, &place("forward filter"), &through);
+    if is_dead(&through) {
+        return;
+    }
+    if is_dead(&after) {
+        return push_filter(&mut way.path, inventory, &place("after routing"), &after);
+    }
+    translation(way, (netns, outside), &before, &after);
+    under_way(way, (inside, outside), packet, &after.packet);
+}
+
+/// What source translation makes of a packet on its way out.
+fn translation(way: &mut Way<'_, '_>, (netns, outside): (NetnsId, LinkKey), before: &Walk, after: &Walk) {
     let translation = after.steps.iter().find(|step| matches!(step.effect, Effect::Snat(..)));
-    let Some(step) = translation else { return untranslated(way, netns, outside) };
+    let Some(step) = translation else {
+        if untracked(way, netns, before) {
+            return;
+        }
+        return untranslated(way, netns, outside);
+    };
     let Effect::Snat(to, port) = &step.effect else { return };
     let becomes = match to {
         Address::Local => outside_address(way, outside).unwrap_or_else(|| translated(*to, *port)),
         Address::Is(_) | Address::Unknown | Address::Outside => translated(*to, *port),
     };
     let hop = nat_hop(way, netns, step, &format!("SNAT to {becomes}"));
-    way.path.push(Hop { detail: vec![("source becomes".to_owned(), becomes)], ..hop });
+    let detail = vec![("source becomes".to_owned(), becomes.clone())];
+    way.path.push(Hop { detail, translation: Some(Translation::Source(becomes)), ..hop });
     unheld(way, netns, *to);
+}
+
+/// Adds a hop where the answers to a packet die in a routing namespace, or what follows it in its flow.
+fn under_way(way: &mut Way<'_, '_>, (inside, outside): (LinkKey, LinkKey), first: Packet, left: &Packet) {
+    let inventory = way.inventory;
+    let netns = inside.netns;
+    let label = inventory.netns(netns);
+    let place = |what| Place { netns, label: &label, name: "flows under way".to_owned(), what };
+    let back = Packet { in_device: device(inventory, outside), ..answers::answer(left) };
+    let mut walked = answers::through(inventory, netns, &[Hook::Prerouting], back);
+    if !is_dead(&walked) {
+        // Connection tracking undoes the translation before the packet is routed.
+        let routed = Packet {
+            destination: source(way),
+            to_local: Known::Is(false),
+            out_device: device(inventory, inside),
+            ..walked.packet
+        };
+        walked = answers::through(inventory, netns, &[Hook::Forward, Hook::Postrouting], routed);
+    }
+    answers::report(&mut way.path, inventory, &place("answers to the instance"), &walked);
+    if is_dead(&walked) {
+        return;
+    }
+    let more = Packet { out_device: device(inventory, outside), ..answers::under_way(first) };
+    let walked = answers::through(inventory, netns, &[Hook::Prerouting, Hook::Forward, Hook::Postrouting], more);
+    answers::report(&mut way.path, inventory, &place("packets of a flow that was answered"), &walked);
+}
+
+/// Packets that connection tracking does not look at are never asked of the rules that translate.
+fn untracked(way: &mut Way<'_, '_>, netns: NetnsId, before: &Walk) -> bool {
+    let notrack = before.steps.iter().find(|step| step.effect == Effect::NoTrack && step.certain);
+    let Some(step) = notrack else { return false };
+    let label = way.inventory.netns(netns).label;
+    let message = format!("{label} does not track what the instance sends, so nothing translates it");
+    way.path.report(
+        finding(Severity::Error, "untracked", label, message)
+            .seen(step.raw.clone())
+            .verify(in_netns(way.inventory, netns, super::save_command(step)))
+            .fix("remove the rule: NAT and stateful filters need connection tracking"),
+    );
+    true
 }
 
 /// A hook before the forward filter that kills is a hop of its own; one that lets through is not worth a line.
@@ -84,7 +148,7 @@ fn untranslated(way: &mut Way<'_, '_>, netns: NetnsId, outside: LinkKey) {
 /// A translation to an address that nobody here answers for.
 fn unheld(way: &mut Way<'_, '_>, netns: NetnsId, to: Address) {
     let Address::Is(address) = to else { return };
-    if answering_device(way.inventory, netns, address).is_some() {
+    if answering(way.inventory, netns, address) != Answering::Nobody {
         return;
     }
     let label = way.inventory.netns(netns).label;
@@ -140,6 +204,32 @@ fn elsewhere(targets: &Targets, label: &str, before: &Walk) -> Finding {
         .fix("remove the rule, or put it behind the one that leads to the instance")
 }
 
+/// Adds the hop that stands for a translation that does not happen, with the rule in its way where there is one.
+fn no_dnat(way: &Way<'_, '_>, netns: NetnsId, targets: &Targets, (path, before): (&mut Path, &Walk)) {
+    let label = way.inventory.netns(netns);
+    let note = format!("nothing here leads {} to the instance", targets.words());
+    path.push(Hop {
+        kind: HopKind::Nat,
+        name: "no DNAT".to_owned(),
+        netns: Some(label.clone()),
+        state: HopState::Broken,
+        note: note.clone(),
+        ..Hop::default()
+    });
+    // A floating IP that lacks its rule, or a port, has been reported as such.
+    if way.path.findings.iter().any(|finding| matches!(&*finding.code, "floating-ip-dnat" | "published-port")) {
+        return;
+    }
+    let in_the_way = |step: &&Step| step.certain && matches!(step.effect, Effect::NoTrack | Effect::Accept);
+    let rule = before.steps.iter().find(in_the_way);
+    path.report(
+        finding(Severity::Error, "not-translated", &label.label, note)
+            .seen(rule.map_or_else(|| "no DNAT matches it at PREROUTING".to_owned(), |step| step.raw.clone()))
+            .verify(in_netns(way.inventory, netns, rule.map_or("iptables-save -c", super::save_command)))
+            .fix("remove the rule before it, or put it behind the one that leads to the instance"),
+    );
+}
+
 /// Rules of a routing namespace for a packet on its way in: what a client sent to a floating IP or a published port.
 /// False where the packet goes no further.
 pub(in crate::trace) fn routed_inward(way: &Way<'_, '_>, leg: &Leg, targets: &mut Targets, path: &mut Path) -> bool {
@@ -157,19 +247,13 @@ pub(in crate::trace) fn routed_inward(way: &Way<'_, '_>, leg: &Leg, targets: &mu
         if let Effect::Dnat(to, port) = &step.effect {
             let becomes = translated(*to, *port);
             let hop = nat_hop(way, leg.netns, step, &format!("DNAT to {becomes}"));
-            path.push(Hop { detail: vec![("destination becomes".to_owned(), becomes)], ..hop });
+            let detail = vec![("destination becomes".to_owned(), becomes.clone())];
+            path.push(Hop { detail, translation: Some(Translation::Destination(becomes)), ..hop });
         }
     }
     let translated = before.steps.iter().any(|step| matches!(step.effect, Effect::Dnat(..)));
     if !translated && !targets.passes_untranslated(way, leg.netns) {
-        path.push(Hop {
-            kind: HopKind::Nat,
-            name: "no DNAT".to_owned(),
-            netns: Some(label),
-            state: HopState::Broken,
-            note: format!("nothing here leads {} to the instance", targets.words()),
-            ..Hop::default()
-        });
+        no_dnat(way, leg.netns, targets, (path, &before));
         return false;
     }
     if !translated && targets.is_carried() {

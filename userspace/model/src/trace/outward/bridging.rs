@@ -4,20 +4,23 @@ use std::net::IpAddr;
 
 use super::{DefaultRoute, Way};
 use crate::{
+    fact::NeighbourFact,
     id::{LinkKey, Mac, NetnsId},
     inventory::{PortPlace, Role, switch::DEAD_VLAN},
     trace::{
         Direction, Hop, HopKind, HopState, Severity,
+        bridge::{self, Side},
         command::{in_netns, quote},
         filter,
         path::{Path, SEGMENT, finding},
-        switching,
+        switching::{self, WayOut},
     },
 };
 
 impl<'a> Way<'_, 'a> {
     pub(super) fn through_linux_bridge(&mut self, bridge: LinkKey, from: LinkKey) {
-        filter::linux_bridge(self, bridge, from);
+        self.path.device(self.inventory, HopKind::LinuxBridge, bridge);
+        bridge::port(&mut self.path, self.inventory, Side { port: from, mac: self.nic.mac });
         let own = self.inventory.addresses(bridge);
         // Behind a per-port bridge the segment goes on in Open vSwitch.
         if self.default_route_elsewhere() && self.nic.port.is_none() {
@@ -26,6 +29,9 @@ impl<'a> Way<'_, 'a> {
         }
         let gateway_here = self.gateway.map_or(!own.is_empty(), |gateway| own.iter().any(|net| net.addr() == gateway));
         if gateway_here {
+            bridge::vlans(&mut self.path, self.inventory, bridge, (from, bridge));
+            filter::at_bridge(self, from, None);
+            self.written_down(bridge);
             self.route_in(bridge);
             return;
         }
@@ -43,6 +49,7 @@ impl<'a> Way<'_, 'a> {
             );
             return;
         };
+        self.cross_linux_bridge(bridge, (from, uplink));
         if let Some(peer) = self.inventory.peer(uplink) {
             self.path.device(self.inventory, HopKind::Veth, uplink);
             self.path.device(self.inventory, HopKind::Veth, peer);
@@ -51,6 +58,19 @@ impl<'a> Way<'_, 'a> {
             self.path.device(self.inventory, HopKind::Uplink, uplink);
             self.leave(None);
         }
+    }
+
+    /// What keeps frames from the port of a bridge that leads on.
+    fn cross_linux_bridge(&mut self, bridge: LinkKey, ports: (LinkKey, LinkKey)) {
+        let (inventory, gateway) = (self.inventory, self.gateway_entry());
+        let mac = gateway.and_then(|entry| entry.mac);
+        bridge::port(&mut self.path, inventory, Side { port: ports.1, mac });
+        bridge::between(&mut self.path, inventory, ports);
+        bridge::vlans(&mut self.path, inventory, bridge, ports);
+        if self.gateway.is_some() {
+            bridge::silenced(&mut self.path, inventory, ports.1, gateway);
+        }
+        filter::at_bridge(self, ports.0, Some(ports.1));
     }
 
     /// Whether the instance's default route is known to leave by another card, or by none, and nothing that comes in from
@@ -89,10 +109,15 @@ impl<'a> Way<'_, 'a> {
         learned.filter(leads_on).or_else(|| inventory.bridge_ports(bridge).map(|(key, _)| key).find(leads_on))
     }
 
-    pub(super) fn gateway_mac(&self) -> Option<Mac> {
+    fn gateway_mac(&self) -> Option<Mac> {
+        self.gateway_entry()?.mac
+    }
+
+    /// What the instance's neighbour table says of its gateway.
+    pub(super) fn gateway_entry(&self) -> Option<&'a NeighbourFact> {
         let inner = self.nic.inner?;
         let mut neighbours = self.inventory.network(inner.netns)?.neighbours.iter();
-        neighbours.find(|entry| entry.ifindex == inner.ifindex && Some(entry.address) == self.gateway)?.mac
+        neighbours.find(|entry| entry.ifindex == inner.ifindex && Some(entry.address) == self.gateway && !entry.proxy)
     }
 
     /// Goes on from the instance's port of an Open vSwitch bridge: to the router on this host, or out by patch or tunnel.
@@ -104,7 +129,7 @@ impl<'a> Way<'_, 'a> {
             self.enter_port(&parent);
             return;
         }
-        if port.port.tag.is_none_or(|tag| tag == DEAD_VLAN) && port.port_id().is_some() {
+        if port.untagged_vlan().is_none_or(|vlan| vlan == DEAD_VLAN) && port.port_id().is_some() {
             self.stop("frames of this port go no further: it is not wired to its network");
             return;
         }
@@ -126,15 +151,47 @@ impl<'a> Way<'_, 'a> {
             }
             Some(member) => {
                 switching::port(&mut self.path, self.inventory, &member.port);
+                switching::between(&mut self.path, port, &member.port);
                 self.path.device(self.inventory, HopKind::RouterPort, member.device);
-                self.mtu_step(member.device);
+                self.mtu_step(member.device, false);
+                self.router_mac(&member.port, member.device);
+                self.written_down(member.device);
                 self.route_in(member.device);
             }
             None => {
                 self.gateway_nowhere(port);
-                self.leave_switch(port, None);
+                if !self.gateway_in_another_vlan(port) {
+                    self.leave_switch(port, None);
+                }
             }
         }
+    }
+
+    /// The network's router holds the gateway, and its port is not in the VLAN of the instance's.
+    fn gateway_in_another_vlan(&mut self, port: &PortPlace<'a>) -> bool {
+        let inventory = self.inventory;
+        let Some(gateway) = self.gateway else { return false };
+        let holds = |device: LinkKey| inventory.addresses(device).iter().any(|net| net.addr() == gateway);
+        let routers = inventory.router_ports(self.nic);
+        let Some(member) = routers.iter().find(|member| holds(member.device)) else { return false };
+        let before = self.path.findings.len();
+        switching::port(&mut self.path, inventory, &member.port);
+        if self.path.findings.len() == before {
+            let (name, own) = (&member.port.interface.name, &port.interface.name);
+            let words = |port: &PortPlace<'_>| port.untagged_vlan().map_or("none".to_owned(), |vlan| vlan.to_string());
+            self.path.report(
+                finding(
+                    Severity::Error,
+                    "router-vlan",
+                    name,
+                    format!("{name}, which holds the gateway {gateway}, is in another VLAN than {own}"),
+                )
+                .seen(format!("VLAN {} against {}", words(&member.port), words(port)))
+                .verify(format!("ovs-vsctl list port {}", quote(&member.port.port.name)))
+                .fix("see neutron-openvswitch-agent's log"),
+            );
+        }
+        true
     }
 
     /// The network's router is here, and does not hold the address the instance sends to.
@@ -168,7 +225,7 @@ impl<'a> Way<'_, 'a> {
         if self.inventory.segment(port).is_empty() || !self.lateral.hops.is_empty() {
             return;
         }
-        let Some(patch) = switching::way_out(self.inventory, port) else { return };
+        let WayOut::By(patch) = switching::way_out(self.inventory, port) else { return };
         let Some(far) = self.inventory.ports().patch_peer(&patch) else { return };
         if self.inventory.ports().on(far.bridge).any(|port| port.is_tunnel()) {
             switching::patch(&mut self.lateral, self.inventory, &patch);
@@ -183,14 +240,25 @@ impl<'a> Way<'_, 'a> {
             return;
         }
         // A bridge that has its own NIC or is the host's own end needs no patch.
-        if self.leave_by_nic(port, neighbour) {
+        if self.leave_by_nic(port, port.untagged_vlan().or(Some(0)), neighbour) {
             return;
         }
-        let Some(patch) = switching::way_out(self.inventory, port) else {
-            self.stop(format!("no port of {} leads out of this host for this network", port.bridge.name));
-            return;
+        let bridge = &port.bridge.name;
+        let patch = match switching::way_out(self.inventory, port) {
+            WayOut::By(patch) => patch,
+            WayOut::OneOf(patches) => {
+                let patches = patches.join(" or ");
+                return self
+                    .stop(format!("{bridge} leads on by {patches}: bridge_mappings of Neutron's agent say which"));
+            }
+            WayOut::Nowhere => {
+                return self.stop(format!("no port of {bridge} leads out of this host for this network"));
+            }
         };
-        let Some(far) = switching::patch(&mut self.path, self.inventory, &patch) else { return };
+        let far = switching::patch(&mut self.path, self.inventory, &patch);
+        switching::between(&mut self.path, port, &patch);
+        let Some(far) = far else { return };
+        switching::carried(&mut self.path, &far, port.untagged_vlan().unwrap_or(0));
         self.path.ovs_bridge(self.inventory, &far);
         if self.inventory.ports().on(far.bridge).any(|port| port.is_tunnel()) {
             self.lateral = Path::new(Direction::Lateral);
@@ -203,7 +271,7 @@ impl<'a> Way<'_, 'a> {
                 note: "the router of this network is on another host: trace on from there".to_owned(),
                 ..Hop::default()
             });
-        } else if !self.leave_by_nic(&far, neighbour) {
+        } else if !self.leave_by_nic(&far, wire_vlan(port), neighbour) {
             self.no_uplink(&far);
         }
     }
@@ -228,18 +296,29 @@ impl<'a> Way<'_, 'a> {
     }
 
     /// Leaves by a NIC that is a port of this bridge, or by the bridge's own device where the host itself is outside.
-    pub(super) fn leave_by_nic(&mut self, port: &PortPlace<'a>, neighbour: Option<(LinkKey, IpAddr)>) -> bool {
+    /// `vlan` is what its frames are in on the bridge, 0 where they have no tag there, none where it is not known.
+    pub(super) fn leave_by_nic(
+        &mut self,
+        port: &PortPlace<'a>,
+        vlan: Option<u16>,
+        neighbour: Option<(LinkKey, IpAddr)>,
+    ) -> bool {
         let inventory = self.inventory;
-        let nic = inventory.ports().on(port.bridge).find_map(|other| {
+        let nics = inventory.ports().on(port.bridge).filter_map(|other| {
             let plain = other.interface.kind.is_empty() || other.interface.kind == "system";
             let foreign = !other.interface.external_ids.contains_key("iface-id") && !other.is(port);
             let device = inventory.device(&other)?;
             // The peer of an instance's veth is inside the instance; a NIC's wire end cannot be seen from here.
             let wire = inventory.peer(device).is_none();
-            (plain && foreign && wire).then_some(device)
+            (plain && foreign && wire).then_some((other, device))
         });
-        if let Some(nic) = nic {
-            self.path.device(inventory, HopKind::Uplink, nic);
+        let nics: Vec<_> = nics.collect();
+        let carrying = nics.iter().find(|(nic, _)| vlan.is_some() && nic.carries(vlan));
+        if let Some(&(nic, device)) = carrying.or(nics.first()) {
+            self.path.device(inventory, HopKind::Uplink, device);
+            if let Some(vlan) = vlan {
+                switching::carried(&mut self.path, &nic, vlan);
+            }
             self.leave(neighbour);
             return true;
         }
@@ -260,5 +339,16 @@ impl<'a> Way<'_, 'a> {
             self.leave(neighbour);
         }
         true
+    }
+}
+
+/// VLAN of a network's frames on its physical bridge, where Neutron's agent maps its own to the network's: 0 for none. Not
+/// known where the port says nothing of its network.
+fn wire_vlan(port: &PortPlace<'_>) -> Option<u16> {
+    let network = port.network();
+    match network.kind? {
+        "flat" => Some(0),
+        "vlan" => network.segmentation_id.and_then(|id| u16::try_from(id).ok()),
+        _ => None,
     }
 }

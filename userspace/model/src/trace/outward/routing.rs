@@ -33,7 +33,8 @@ impl Way<'_, '_> {
         };
         let Some(ifindex) = answer.ifindex() else { return self.no_route(netns, &NoRoute::None) };
         let outside = LinkKey { netns, ifindex };
-        self.legs.push(Leg { netns, inside, outside });
+        let leg = Leg { netns, inside, outside };
+        self.legs.push(leg);
         if let Some(router) = &mut self.router
             && router.external_device.is_none()
             && router.netns.id == netns
@@ -52,6 +53,10 @@ impl Way<'_, '_> {
                 }
             );
         }
+        if Some(netns) != inventory.host {
+            self.refusals(inside);
+        }
+        self.route_back(leg);
         filter::routed(self, inside, outside);
         let neighbour = answer.neighbour(None).map(|address| (outside, address));
         self.leave_by(outside, neighbour);
@@ -87,6 +92,19 @@ impl Way<'_, '_> {
             verify: vec![in_netns(inventory, inside.netns, route)],
             ..Hop::default()
         });
+        if *inventory.role(inside.netns) == Role::Router(None) {
+            self.path.report(
+                finding(
+                    Severity::Warning,
+                    "router-unnamed",
+                    &netns.label,
+                    "the router's namespace has lost its name: Neutron's agent no longer reaches it and will make another",
+                )
+                .seen("it holds qr- and qg- ports, and nothing under /run/netns leads to it")
+                .verify("ip netns list")
+                .fix("restart neutron-l3-agent, and end the processes that keep the old namespace alive"),
+            );
+        }
         if forwarding == Some("0") {
             self.path.report(
                 finding(
@@ -106,7 +124,8 @@ impl Way<'_, '_> {
     pub(super) fn router_of(&self, inside: LinkKey) -> Option<Router> {
         let inventory = self.inventory;
         let id = match inventory.role(inside.netns) {
-            Role::Router(id) | Role::Snat(id) => Some(id.clone()),
+            Role::Router(id) => id.clone(),
+            Role::Snat(id) => Some(id.clone()),
             Role::Host | Role::Container | Role::Fip(_) | Role::Dhcp(_) | Role::OvnMetadata(_) | Role::Other => None,
         };
         let own = inventory.addresses(inside).first().map(ipnet::IpNet::addr);
@@ -156,6 +175,8 @@ impl Way<'_, '_> {
         let inventory = self.inventory;
         if let Some(port) = inventory.port_of(outside) {
             self.path.device(inventory, HopKind::RouterPort, outside);
+            self.mtu_step(outside, true);
+            self.router_mac(&port, outside);
             switching::port(&mut self.path, inventory, &port);
             self.path.ovs_bridge(inventory, &port);
             self.leave_switch(&port, neighbour);
@@ -165,6 +186,7 @@ impl Way<'_, '_> {
             self.enter_device(peer);
         } else {
             self.path.device(inventory, HopKind::Uplink, outside);
+            self.mtu_step(outside, true);
             self.leave(neighbour);
         }
     }
