@@ -78,14 +78,14 @@ pub(super) fn directory(root: &Path) -> PathBuf {
 
 /// Fetches and unpacks a kernel. It gets its name last, so that an interrupted copy is not taken for one.
 fn fetch(number: &str, suite: &str, home: &Path) -> Result<()> {
-    let archive = Archive::open(home.with_extension("partial"), suite)?;
+    let archive = Archive::open(home.with_file_name(format!("{number}.partial")), suite)?;
     let image = newest(&archive.names(&format!("linux-image-{number}"))?, number)
         .with_context(|| format!("{suite} has no Linux {number}"))?;
     let release = image.trim_start_matches("linux-image-").to_owned();
     let mut packages = vec![image.clone()];
     // Since 7.0 the package is an empty shell over these.
     packages.extend(archive.dependencies(&image)?.into_iter().filter(|name| {
-        ["linux-binary-", "linux-modules-"].iter().any(|part| name.strip_prefix(part) == Some(&release))
+        ["linux-base-", "linux-binary-", "linux-modules-"].iter().any(|part| name.strip_prefix(part) == Some(&release))
     }));
     let tree = archive.unpack(&packages)?;
     // The index a kernel package's installation makes.

@@ -7,8 +7,15 @@ if [ -n "${TERMINAL:-}" ]; then
     $here/busybox stty -F $line sane rows "${TERMINAL%x*}" columns "${TERMINAL#*x}"
     $here/busybox setsid -c /bin/sh $here/command <$line >$line 2>&1 || code=$?
 else
+    # What is no terminal outside is none for the command: a pipe, as it would be there.
     $here/busybox stty -F $line raw -echo
-    $here/busybox setsid /bin/sh $here/command </dev/null >$line 2>&1 || code=$?
+    $here/busybox mkfifo $here/output
+    $here/busybox cat <$here/output >$line &
+    reader=$!
+    $here/busybox setsid /bin/sh $here/command </dev/null >$here/output 2>&1 || code=$?
+    # Until all is read; a daemon the command left behind may hold the pipe open.
+    ($here/busybox sleep 2 && kill $reader) 2>/dev/null &
+    wait $reader
 fi
 echo $code >/dev/ttyS2
 $here/busybox poweroff -f
