@@ -2,7 +2,9 @@
 //!
 //! Everything but the kernel is this machine's: its root file system, read-only, with changes in memory, so that what was
 //! built and installed here runs there. Control groups are version 2 alone, as systemd leaves them; there is no network
-//! but what a lab makes. The processor is emulated: expect things to take ten to twenty times as long.
+//! but what a lab makes. The processor is emulated, and the machine's clock goes by the instructions it runs: things take
+//! ten times as long as here, but not in the machine's own time, so that no bound has to be stretched. What is built here
+//! while a machine runs changes under it.
 //!
 //! ```text
 //! vm run      fetches the kernel, builds netdiag, makes an initramfs, boots it, passes on its output and exit code

@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{self, IsTerminal as _},
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    process::{self, Command, ExitCode, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -33,7 +33,17 @@ pub(super) struct Machine {
 struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new(path: PathBuf) -> Result<Self> {
+    /// One below a directory that is for these and kernels, and removes those whose owner was killed.
+    fn new(parent: &Path) -> Result<Self> {
+        for entry in fs::read_dir(parent).with_context(|| format!("read {}", parent.display()))?.filter_map(Result::ok)
+        {
+            let name = entry.file_name();
+            let owner = name.to_str().and_then(|name| name.strip_prefix("run-"));
+            if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+                drop(Self(entry.path()));
+            }
+        }
+        let path = parent.join(format!("run-{}", process::id()));
         fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
         Ok(Self(path))
     }
@@ -57,7 +67,7 @@ impl Machine {
         if ARCH != "x86_64" {
             bail!("virtual machines are for x86_64: one of {ARCH} cannot run this machine's programs on these kernels");
         }
-        let scratch = Scratch::new(kernel::directory(root).join(format!("run-{}", std::process::id())))?;
+        let scratch = Scratch::new(&kernel::directory(root))?;
         Ok(Self { options, kernel, scratch })
     }
 
@@ -73,7 +83,9 @@ impl Machine {
 
     fn qemu(&self, terminal: bool) -> Result<Command> {
         let Options { kvm, memory, cpus, .. } = self.options;
-        let mut qemu = Command::new("qemu-system-x86_64");
+        let mut qemu = Command::new("setpriv");
+        // Whatever ends this program ends the machine.
+        qemu.args(["--pdeathsig", "TERM", "--", "qemu-system-x86_64"]);
         qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
         if kvm {
             qemu.args(["-accel", "kvm", "-cpu", "host"]);

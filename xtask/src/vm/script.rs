@@ -90,7 +90,7 @@ mod tests {
         let words: Vec<_> = ["printf", "<%s>"].into_iter().chain(hostile).collect();
         script.run(&words);
         let output = Command::new("sh").arg("-c").arg(String::from_utf8(script.text().to_vec()).unwrap()).output();
-        let expected: String = hostile.iter().map(|word| format!("<{word}>")).collect();
+        let expected = format!("<{}>", hostile.join("><"));
         assert_eq!(String::from_utf8_lossy(&output.unwrap().stdout), expected);
     }
 
