@@ -8,11 +8,13 @@
 //! | [`mod@test`] | every test there is | root or sudo |
 //! | [`check`] | what CI runs without privileges | nothing |
 //! | [`lab`] | throw-away compute hosts | root, the lab's packages |
+//! | [`vm`] | the lab and the tests on another kernel | the lab's packages, an emulator |
 //! | [`arch`] | which crate may depend on which | nothing |
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a build tool talks to the terminal it was started in")]
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::Parser;
 
 /// Which crate may depend on which.
@@ -31,6 +33,8 @@ mod lab;
 mod setup;
 /// Every test there is.
 mod test;
+/// The lab and the tests on another kernel.
+mod vm;
 /// Where things are in this workspace.
 mod workspace;
 
@@ -50,26 +54,30 @@ enum Verb {
     Check(check::Args),
     /// A throw-away compute host: bring one up, work in it, throw it away
     Lab(lab::Args),
+    /// A virtual machine with another kernel and this machine's files: for the lab and the tests
+    Vm(vm::Args),
     /// Check which crate depends on which
     Arch,
 }
 
 fn main() -> ExitCode {
-    let done = match Verb::parse() {
-        Verb::Setup(args) => setup::run(args),
-        Verb::Build(args) => build::run(args),
-        Verb::Demo(args) => demo::run(args),
-        Verb::Test(args) => test::run(args),
-        Verb::Check(args) => check::run(args),
-        Verb::Lab(args) => lab::run(args),
-        Verb::Arch => arch::run(),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
+    run(Verb::parse()).unwrap_or_else(|error| {
         // The causes in one line, and no backtrace: what went wrong is outside this program.
-        Err(error) => {
-            eprintln!("cargo xtask: {error:#}");
-            ExitCode::FAILURE
-        }
+        eprintln!("cargo xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(verb: Verb) -> Result<ExitCode> {
+    match verb {
+        Verb::Setup(args) => setup::run(args)?,
+        Verb::Build(args) => build::run(args)?,
+        Verb::Demo(args) => demo::run(args)?,
+        Verb::Test(args) => test::run(args)?,
+        Verb::Check(args) => check::run(args)?,
+        Verb::Lab(args) => lab::run(args)?,
+        Verb::Vm(args) => return vm::run(args),
+        Verb::Arch => arch::run()?,
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -14,6 +14,8 @@ use crate::{command, workspace};
 
 /// Installs packages with apt, without starting the daemons in them.
 mod apt;
+/// Packages of a Debian release other than this machine's.
+pub(crate) mod archive;
 /// The linker of the eBPF programs.
 mod linker;
 /// The packages, and how to tell that one is not needed.
@@ -32,12 +34,14 @@ pub(crate) struct Args {
 }
 
 /// How much has to be there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Scope {
     /// What compiles the workspace and the eBPF programs.
     Build,
     /// That, and what the lab, the demo and the privileged tests run.
     Lab,
+    /// That, and what runs all of it on another kernel.
+    Vm,
 }
 
 /// One thing that is missing.
@@ -62,7 +66,7 @@ impl Missing {
     }
 }
 
-/// Installs everything any verb uses.
+/// Installs everything any verb uses but `vm`, which few need and which brings a whole emulator.
 pub(crate) fn run(args: Args) -> Result<()> {
     ensure(Scope::Lab, args)?;
     println!("everything netdiag's build, lab and tests use is installed");
@@ -108,7 +112,7 @@ fn verify(scope: Scope, root: &Path) -> Result<()> {
 fn missing(scope: Scope, root: &Path) -> Result<Vec<Missing>> {
     let mut missing: Vec<_> = packages::NEEDS
         .iter()
-        .filter(|need| need.build || scope == Scope::Lab)
+        .filter(|need| need.scope <= scope)
         .filter(|need| !need.is_met())
         .map(Missing::Package)
         .collect();

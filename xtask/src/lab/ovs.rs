@@ -4,6 +4,8 @@ use std::{
     fs,
     path::Path,
     process::{Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -13,6 +15,7 @@ use crate::lab::{command, inventory::Uuid};
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 const DATABASE: &str = "/etc/openvswitch/conf.db";
 const SOCKET: &str = "/run/openvswitch/db.sock";
+const COUNT_HOLDS: Duration = Duration::from_secs(11);
 
 /// A running Open vSwitch.
 pub(crate) struct Switch {
@@ -43,10 +46,13 @@ impl Switch {
             "ovs-vsctl",
             ["--no-wait", "init", "--", "set", "Open_vSwitch", "."].map(str::to_owned).iter().chain(&columns),
         )?;
+        // Before the daemon, which asks the kernel once what it has.
+        let datapath_type = datapath_type();
+        wait_for_processors();
         let socket = format!("unix:{SOCKET}");
         command::run("ovs-vswitchd", [socket.as_str()].iter().chain(&daemon))?;
         fs::write("/etc/openvswitch/system-id.conf", format!("{system_id}\n")).context("write system-id.conf")?;
-        Ok(Self { version, datapath_type: datapath_type() })
+        Ok(Self { version, datapath_type })
     }
 
     /// True where packets are switched in user space, by `AF_PACKET` and TAP devices.
@@ -59,6 +65,15 @@ fn version() -> Result<String> {
     let text = command::run("ovs-vswitchd", ["--version"])?;
     let version = text.lines().next().and_then(|line| line.split(' ').next_back());
     Ok(version.context("ovs-vswitchd --version says nothing")?.to_owned())
+}
+
+/// Waits until the machine has run for longer than Open vSwitch takes a count of processors to hold.
+///
+/// It takes the boot for the time of its first count (`count_cpu_cores` of `lib/ovs-thread.c`, 3.1). In a machine just
+/// started it then knows of no processor and starts no handler, and no packet the kernel asks it about goes anywhere.
+fn wait_for_processors() {
+    let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec;
+    thread::sleep(COUNT_HOLDS.saturating_sub(Duration::from_secs(since_boot.unsigned_abs())));
 }
 
 /// `system` where the kernel has the openvswitch module and can make a datapath with it, else `netdev`.

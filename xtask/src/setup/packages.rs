@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use super::Scope;
 use crate::command;
 
 /// Something that must be on the machine, the packages that bring it, and what it is for.
@@ -13,8 +14,8 @@ pub(crate) struct Need {
     pub(crate) from: &'static [&'static [&'static str]],
     /// What netdiag uses it for.
     pub(crate) reason: &'static str,
-    /// True if building needs it, and not just the lab.
-    pub(crate) build: bool,
+    /// The smallest scope that needs it.
+    pub(crate) scope: Scope,
 }
 
 /// How to tell that something is installed.
@@ -33,7 +34,7 @@ impl Need {
         from: &'static [&'static [&'static str]],
         reason: &'static str,
     ) -> Self {
-        Self { sign: Sign::Programs(programs), from, reason, build: false }
+        Self { sign: Sign::Programs(programs), from, reason, scope: Scope::Lab }
     }
 
     /// True if it is there, wherever it came from.
@@ -79,7 +80,7 @@ pub(crate) const NEEDS: &[Need] = &[
         sign: Sign::Programs(&["cc"]),
         from: &[&["gcc", "libc6-dev"]],
         reason: "links every Rust program",
-        build: true,
+        scope: Scope::Build,
     },
     Need::lab(
         &["ovs-vswitchd", "ovsdb-server", "ovsdb-tool", "ovs-vsctl", "ovs-ofctl", "ovs-dpctl", "ovs-appctl"],
@@ -102,7 +103,7 @@ pub(crate) const NEEDS: &[Need] = &[
         sign: Sign::StaticProgram("busybox"),
         from: &[&["busybox-static"]],
         reason: "the image of the lab's containers",
-        build: false,
+        scope: Scope::Lab,
     },
     Need::lab(&["ethtool"], &[&["ethtool"]], "offloads of the lab's devices"),
     Need::lab(&["conntrack"], &[&["conntrack"]], "tracked connections, to look at in a lab"),
@@ -111,6 +112,12 @@ pub(crate) const NEEDS: &[Need] = &[
     Need::lab(&["nsenter", "unshare", "setpriv"], &[&["util-linux"]], "enters and makes the lab's namespaces"),
     Need::lab(&["sysctl"], &[&["procps"]], "the lab's forwarding settings"),
     Need::lab(&["modprobe"], &[&["kmod"]], "loads the kernel's openvswitch where it is a module"),
+    Need {
+        sign: Sign::Programs(&["qemu-system-x86_64"]),
+        from: &[&["qemu-system-x86"]],
+        reason: "the virtual machine that boots other kernels",
+        scope: Scope::Vm,
+    },
 ];
 
 /// True if the machine's package lists have the package.

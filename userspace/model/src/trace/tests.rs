@@ -134,6 +134,27 @@ fn a_router_that_could_not_be_read_leaves_the_answer_open() {
 }
 
 #[test]
+fn security_groups_that_could_not_be_read_are_not_called_missing() {
+    let unset = LinkDetail::Bridge { stp: false, vlan_filtering: false, ageing: 0, nf_call_iptables: false };
+    for (source, called, code) in
+        [(SourceKind::Netfilter, true, "no-security-group-chain"), (SourceKind::Sysctl, false, "bridge-nf-off")]
+    {
+        for read in [true, false] {
+            let mut host = hybrid("");
+            if !called {
+                let qbr = host.facts.networks[0].links.iter_mut().find(|link| link.name == "qbr1").unwrap();
+                qbr.detail = unset.clone();
+            }
+            if !read {
+                host.gap(source, Some(host.id));
+            }
+            let trace = host.trace("web-1");
+            assert_eq!(codes(&trace).contains(&code), read, "{source:?}: {:?}", codes(&trace));
+        }
+    }
+}
+
+#[test]
 fn a_container_whose_namespace_could_not_be_read_is_not_called_unplugged() {
     for known in [true, false] {
         let mut host = Host::new();

@@ -2,6 +2,7 @@
 
 use super::{Place, answers, ask, device, push_filter, source};
 use crate::{
+    fact::SourceKind,
     id::{LinkKey, NetnsId},
     inventory::Inventory,
     netfilter::{Address, Hook, Known, Outcome, Packet, Test, Walk},
@@ -25,13 +26,14 @@ pub(in crate::trace) fn at_host_device(way: &mut Way<'_, '_>, outer: LinkKey) {
     let Some(bridge) = inventory.linux_bridge(outer) else { return };
     let hybrid = way.nic.port.is_some();
     let named = names_port(inventory, outer);
+    let read = |source| !inventory.unread(source, outer.netns);
     if !called(inventory, bridge) {
-        if hybrid || named {
+        if (hybrid || named) && read(SourceKind::Sysctl) {
             uncalled(way, outer);
         }
         return;
     }
-    if hybrid && !named {
+    if hybrid && !named && read(SourceKind::Netfilter) {
         unfiltered(way, outer);
     }
     if !named {
