@@ -62,8 +62,8 @@ struct Options {
     /// Memory of the machine, in MiB
     #[arg(long, default_value_t = 4096)]
     memory: u32,
-    /// Processors of the machine
-    #[arg(long, default_value_t = 2)]
+    /// Processors of the machine; emulated ones take turns, and Linux 6.1 waits for the second for ever
+    #[arg(long, default_value_t = 1)]
     cpus: u32,
     #[command(flatten)]
     setup: setup::Args,
