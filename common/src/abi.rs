@@ -3,7 +3,13 @@
 
 /// Ring-buffer records.
 pub mod event;
+/// Keys and values of tracked flows.
+pub mod flow;
 /// What must hold about size, alignment and offsets, checked at compile time.
 mod layout;
-/// Map values.
+/// Keys and values of a compiled policy.
+pub mod policy;
+/// Why a packet passed or died.
+pub mod reason;
+/// Map values: counters.
 pub mod value;

@@ -6,8 +6,12 @@
 use core::mem::offset_of;
 
 use super::{
-    event::{Counted, Header},
-    value::Counter,
+    event::{Counted, Decided, Header},
+    flow::{Flow, FlowKey4, FlowKey6, Fragment, FragmentKey},
+    policy::{
+        GrantKey, Label, MacKey, Page, PairKey, Port, Protocol, RemoteKey4, RemoteKey6, Settings, Side, View,
+    },
+    value::{Budget, Counter, Losses, Tally},
 };
 
 /// Size and alignment of a type, and where each of its fields starts.
@@ -25,15 +29,63 @@ assert_layout!(Counter: 24 bytes aligned to 8 { packets at 0, bytes at 8, lost a
 assert_layout!(Header: 8 bytes aligned to 4 { version at 0, kind at 2, pad at 3, ifindex at 4 });
 assert_layout!(Counted: 40 bytes aligned to 8 { header at 0, length at 8, pad at 12, counter at 16 });
 
+assert_layout!(Decided: 72 bytes aligned to 8 {
+    header at 0, time at 8, source at 16, destination at 32, source_port at 48, destination_port at 50, rule at 52,
+    slot at 56, length at 60, ethertype at 64, protocol at 66, reason at 67, flags at 68, pad at 69,
+});
+assert_layout!(Tally: 16 bytes aligned to 8 { packets at 0, bytes at 8 });
+assert_layout!(Losses: 16 bytes aligned to 8 { suppressed at 0, lost at 8 });
+assert_layout!(Budget: 8 bytes aligned to 4 { tick at 0, used at 4 });
+assert_layout!(Port: 84 bytes aligned to 4 {
+    flags at 0, policy at 4, epoch at 8, mac at 12, pad at 18, ipv4 at 20, ipv6 at 36,
+});
+assert_layout!(MacKey: 12 bytes aligned to 4 { slot at 0, mac at 4, pad at 10 });
+assert_layout!(PairKey: 28 bytes aligned to 4 { slot at 0, mac at 4, pad at 10, address at 12 });
+assert_layout!(View: 72 bytes aligned to 4 { generation at 0, flags at 4, sides at 8 });
+assert_layout!(Side: 16 bytes aligned to 4 { services at 0, grants at 4, hosts at 8, prefixes at 12 });
+assert_layout!(Protocol: 8 bytes aligned to 4 { whole at 0, directory at 4 });
+assert_layout!(GrantKey: 12 bytes aligned to 4 { grants at 0, remote at 4, class at 8 });
+assert_layout!(RemoteKey4: 8 bytes aligned to 4 { set at 0, address at 4 });
+assert_layout!(RemoteKey6: 20 bytes aligned to 4 { set at 0, address at 4 });
+assert_layout!(Settings: 24 bytes aligned to 4 { abi at 0, events_per_second at 4, ethertypes at 8 });
+assert_layout!(FlowKey4: 16 bytes aligned to 4 {
+    local at 0, remote at 4, local_port at 8, remote_port at 10, slot at 12, protocol at 14, pad at 15,
+});
+assert_layout!(FlowKey6: 40 bytes aligned to 4 {
+    local at 0, remote at 16, local_port at 32, remote_port at 34, slot at 36, protocol at 38, pad at 39,
+});
+assert_layout!(Flow: 24 bytes aligned to 4 {
+    generation at 0, epoch at 4, seen at 8, born at 12, rule at 16, service at 20, state at 22, flags at 23,
+});
+assert_layout!(FragmentKey: 40 bytes aligned to 4 {
+    source at 0, destination at 16, id at 32, slot at 36, protocol at 38, ingress at 39,
+});
+assert_layout!(Fragment: 16 bytes aligned to 4 {
+    local_port at 0, remote_port at 2, service at 4, kind at 6, pad at 7, seen at 8, epoch at 12,
+});
+const _: () = assert!(size_of::<Page>() == 1024 && size_of::<Label>() == 64);
+
 #[cfg(feature = "user")]
 #[expect(unsafe_code, reason = "`Pod` is an unsafe marker trait")]
 mod user {
-    use super::{Counted, Counter};
+    use super::{
+        Budget, Counted, Counter, Decided, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, GrantKey, Label, Losses,
+        MacKey, Page, PairKey, Port, Protocol, RemoteKey4, RemoteKey6, Settings, Tally, View,
+    };
 
-    // SAFETY: `repr(C)`, made of integers only, and without padding by the assertions above, so every byte pattern of
-    // the right size is a valid value and no byte is ever uninitialised.
-    unsafe impl aya::Pod for Counter {}
+    /// The one reason all of them are safe for.
+    macro_rules! pod {
+        ($($type:ty),+ $(,)?) => {
+            $(
+                // SAFETY: `repr(C)`, made of integers only, and without padding by the assertions above, so every byte
+                // pattern of the right size is a valid value and no byte is ever uninitialised.
+                unsafe impl aya::Pod for $type {}
+            )+
+        };
+    }
 
-    // SAFETY: as for `Counter`.
-    unsafe impl aya::Pod for Counted {}
+    pod!(
+        Budget, Counted, Counter, Decided, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, GrantKey, Label, Losses,
+        MacKey, Page, PairKey, Port, Protocol, RemoteKey4, RemoteKey6, Settings, Tally, View,
+    );
 }
