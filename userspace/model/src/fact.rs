@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{IfIndex, Mac, NetnsId};
 
+/// Security groups as they are enforced.
+pub mod enforcement;
+
 /// Who saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -34,6 +37,8 @@ pub enum SourceKind {
     Docker,
     /// Containers and virtual machines by `/proc`.
     Process,
+    /// netdiag's own maps and agent.
+    Enforcement,
 }
 
 impl SourceKind {
@@ -48,6 +53,7 @@ impl SourceKind {
             Self::Ovsdb => "ovsdb",
             Self::Docker => "docker",
             Self::Process => "process",
+            Self::Enforcement => "enforcement",
         }
     }
 }
@@ -119,6 +125,9 @@ pub struct Facts {
     pub sysctls: Vec<SysctlFact>,
     /// eBPF programs attached to devices.
     pub programs: Vec<ProgramFact>,
+    /// Security groups as netdiag enforces them; none where nothing of it is loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enforcement: Option<enforcement::EnforcementFact>,
 }
 
 impl Facts {
@@ -138,6 +147,7 @@ impl Facts {
             sets,
             sysctls,
             programs,
+            enforcement,
         } = other;
         self.reports.extend(reports);
         self.namespaces.extend(namespaces);
@@ -151,6 +161,7 @@ impl Facts {
         self.sets.extend(sets);
         self.sysctls.extend(sysctls);
         self.programs.extend(programs);
+        self.enforcement = self.enforcement.take().or(enforcement);
     }
 
     /// All gaps of all sources.

@@ -16,6 +16,8 @@ pub mod inventory;
 pub mod list;
 /// iptables and nftables rules: parsed, recognised and walked. Flow: explain.
 pub mod netfilter;
+/// Security groups as Neutron has them, checked. Flow: policy.
+pub mod policy;
 /// What an operator typed, turned into one instance or a list of candidates. Flow: explain.
 pub mod resolve;
 /// Everything one look at a host captured; what every view receives.

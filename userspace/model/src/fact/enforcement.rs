@@ -1,0 +1,121 @@
+//! Security groups as they are enforced: what the pinned maps really hold, and what the agent says of itself. Flow: discover.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{IfIndex, Mac},
+    policy::types::{Direction, Mode},
+};
+
+/// What is loaded on this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EnforcementFact {
+    /// Directory the maps are pinned in.
+    pub pinned: String,
+    /// Version of the maps' layout.
+    pub abi: u32,
+    /// The agent; none where nobody answers at its socket. The maps go on enforcing without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentFact>,
+    /// Ports that are enforced.
+    pub ports: Vec<EnforcedPort>,
+    /// Rules in force, on all ports together.
+    pub rules: Vec<LoadedRule>,
+    /// Flows tracked now.
+    pub flows: u64,
+}
+
+/// What the agent says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AgentFact {
+    /// Its version.
+    pub version: String,
+    /// Its pid.
+    pub pid: u32,
+    /// When it started, seconds since 1970.
+    pub since: u64,
+    /// When what is loaded last agreed with what is asked, seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub converged: Option<u64>,
+    /// What keeps it from that: an object of the policy or of the host, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+}
+
+/// A port that is enforced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnforcedPort {
+    /// Its place in the maps.
+    pub slot: u32,
+    /// The port's id.
+    pub port_id: String,
+    /// The host's device.
+    pub ifindex: IfIndex,
+    /// MAC address.
+    pub mac: Mac,
+    /// What becomes of its packets.
+    pub mode: Mode,
+    /// Its groups keep no state.
+    pub stateless: bool,
+    /// Its groups, as the agent knows them; empty without one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// Generation of its policy.
+    pub generation: u32,
+    /// Where programs are attached; one for each direction, or something is wrong.
+    pub hooks: Vec<HookFact>,
+    /// Packets by direction and reason, those of zero left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub counters: Vec<ReasonCount>,
+    /// Flows tracked now.
+    pub flows: u64,
+    /// Verdicts of which there is no record because the port had used up its share.
+    #[serde(default)]
+    pub suppressed: u64,
+    /// Verdicts of which there is no record because the ring buffer was full.
+    #[serde(default)]
+    pub lost: u64,
+    /// Where what is loaded differs from what is asked; as the agent knows it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<String>,
+}
+
+/// A program of netdiag at a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookFact {
+    /// Which packets it decides about.
+    pub direction: Direction,
+    /// `tcx`, `clsact` or `xdp`.
+    pub hook: String,
+    /// Id of the program in the kernel.
+    pub program: u32,
+    /// Another program comes before it and can keep packets from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<String>,
+}
+
+/// How many packets of a port met a reason.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ReasonCount {
+    /// Direction.
+    pub direction: Direction,
+    /// Name of the reason.
+    pub reason: String,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, link-layer headers included.
+    pub bytes: u64,
+}
+
+/// A rule in force.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LoadedRule {
+    /// Its number in the maps.
+    pub index: u32,
+    /// Its id.
+    pub id: String,
+    /// Flows it has allowed (packets, on a stateless port).
+    pub hits: u64,
+}
