@@ -79,7 +79,7 @@ const fn consequence(source: SourceKind) -> &'static str {
         SourceKind::Ovsdb => "Open vSwitch ports, tags and tunnels are unknown",
         SourceKind::Docker => "names, networks and published ports of containers may be missing",
         SourceKind::Process => "containers and virtual machines may be missing",
-        SourceKind::Enforcement => "enforcement",
+        SourceKind::Enforcement => "whether and how security groups are enforced is unknown",
     }
 }
 
