@@ -260,9 +260,9 @@ fn braces_of_yaml_and_tabs_of_json_are_both_read() {
 
 #[test]
 fn ids_names_and_numbers_are_told_apart_by_quotes_where_they_must() {
-    let made = read("security_groups: [{name: 'null'}, {name: 10}, {id: ~, name: '~'}]");
+    let made = read("security_groups: [{name: 'null'}, {name: 10}, {id: ~, name: '~'}, {name: !!str 7}]");
     let ids: Vec<&str> = made.groups.keys().map(|id| id.0.as_str()).collect();
-    assert_eq!(ids, ["10", "null", "~"]);
+    assert_eq!(ids, ["10", "7", "null", "~"]);
 }
 
 #[test]
