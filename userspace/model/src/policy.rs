@@ -10,5 +10,7 @@ pub mod convert;
 /// Policy as files and the API write it.
 pub mod wire;
 
+/// What a policy means for one port, in words.
+pub mod show;
 /// Checked types: what the compiler and the reference evaluator work on.
 pub mod types;
