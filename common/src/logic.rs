@@ -13,6 +13,10 @@
 //! | [`decide`] | all of it in order |
 //! | [`short`] | the short way of packets of established flows |
 //! | [`flow`] | states of a flow and their timeouts |
+#![expect(
+    clippy::inline_always,
+    reason = "a call the compiler leaves costs the verifier and the packet more than it saves"
+)]
 
 /// Which rule allows a service to a remote address.
 pub mod classify;

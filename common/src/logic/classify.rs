@@ -6,8 +6,8 @@
 
 use super::tables::PolicyTables;
 use crate::abi::policy::{
-    CLASS_ANY, CLASS_HOSTS, CLASS_PREFIXES, CLASS_SHIFT, Class, GrantKey, RemoteKey4, RemoteKey6, Side,
-    VIEW_STATELESS, active_generation, active_view, side,
+    CLASS_ANY, CLASS_HOSTS, CLASS_PREFIXES, CLASS_SHIFT, Class, GrantKey, RemoteKey4, RemoteKey6, Side, VIEW_STATELESS,
+    active_generation, active_view, side,
 };
 
 /// How often a word of `ACTIVE` that was met half written is read again.

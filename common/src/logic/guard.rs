@@ -6,7 +6,7 @@
 use super::{
     flow::protocol::{ICMPV6, UDP},
     frame::Frame,
-    packet::{ETHERNET, Fragmentation, Packet, ethertype, mapped},
+    packet::{ETHERNET, Fragmentation, Packet, ethertype, mac, mapped},
     tables::PolicyTables,
 };
 use crate::abi::{
@@ -48,13 +48,16 @@ impl<P: PolicyTables> Guard<'_, P> {
     /// True if a MAC address is one of the port's.
     #[inline(always)]
     fn owns_mac(&self, mac: [u8; 6]) -> bool {
-        mac == self.port.mac
-            || self.has_more() && self.policy.mac(&MacKey { slot: self.slot, mac, pad: [0; 2] })
+        mac == self.port.mac || self.has_more() && self.policy.mac(&MacKey { slot: self.slot, mac, pad: [0; 2] })
     }
 
     /// True if the port may send from an address with a MAC address.
     #[inline(always)]
-    fn owns_pair(&self, mac: [u8; 6], address: [u32; 4]) -> bool {
+    fn owns_pair(&self, ipv6: bool, mac: [u8; 6], address: [u32; 4]) -> bool {
+        // A mapped address in an IPv6 packet is no address of a port; here it would pass for the IPv4 address it maps.
+        if ipv6 && is_mapped(address) {
+            return false;
+        }
         mac == self.port.mac && self.is_fixed(address)
             || self.has_more() && self.policy.pair(&PairKey { slot: self.slot, mac, pad: [0; 2], address })
     }
@@ -62,8 +65,8 @@ impl<P: PolicyTables> Guard<'_, P> {
     /// True if an address is among those that stand in the port itself.
     #[inline(always)]
     fn is_fixed(&self, address: [u32; 4]) -> bool {
-        let [a, b, c, d] = address;
-        if a == 0 && b == 0 && c == 0xffff_u32.to_be() {
+        if is_mapped(address) {
+            let [_, _, _, d] = address;
             let [first, second, third, fourth] = self.port.ipv4;
             return d != 0 && (d == first || d == second || d == third || d == fourth);
         }
@@ -83,10 +86,10 @@ impl<P: PolicyTables> Guard<'_, P> {
         if (hardware, protocol, lengths) != (1_u16.to_be(), ethertype::IPV4.to_be(), 0x0604_u16.to_be()) {
             return Reason::Malformed;
         }
-        let ([a, b], [c, d], [e, f]) = (mac0.to_ne_bytes(), mac1.to_ne_bytes(), mac2.to_ne_bytes());
-        let ([g, h], [i, j]) = (ip0.to_ne_bytes(), ip1.to_ne_bytes());
-        let (sender, address) = ([a, b, c, d, e, f], u32::from_ne_bytes([g, h, i, j]));
-        let honest = sender == packet.source_mac && self.owns_pair(sender, mapped(address));
+        let sender = mac([mac0, mac1, mac2]);
+        let ([first, second], [third, fourth]) = (ip0.to_ne_bytes(), ip1.to_ne_bytes());
+        let address = u32::from_ne_bytes([first, second, third, fourth]);
+        let honest = sender == packet.source_mac && self.owns_pair(false, sender, mapped(address));
         if honest { Reason::System } else { Reason::ArpSpoof }
     }
 
@@ -99,16 +102,16 @@ impl<P: PolicyTables> Guard<'_, P> {
     /// Whether an IP packet from the instance may have the source it has. `Some` decides, for whichever side.
     #[inline(always)]
     pub fn source<F: Frame>(&self, frame: &F, packet: &mut Packet) -> Option<Reason> {
-        if packet.source == mapped(0) && self.is_discovery(frame, packet) {
+        if !packet.ipv6 && packet.source == mapped(0) && self.is_discovery(frame, packet) {
             return Some(Reason::System);
         }
-        if packet.source == [0; 4] {
+        if packet.ipv6 && packet.source == [0; 4] {
             return Some(self.unspecified(frame, packet));
         }
         if !self.owns_mac(packet.source_mac) {
             return Some(Reason::MacSpoof);
         }
-        (!self.owns_pair(packet.source_mac, packet.source)).then_some(Reason::IpSpoof)
+        (!self.owns_pair(packet.ipv6, packet.source_mac, packet.source)).then_some(Reason::IpSpoof)
     }
 
     /// A client that has no address yet asks for one.
@@ -132,7 +135,11 @@ impl<P: PolicyTables> Guard<'_, P> {
         match packet.icmp_type() {
             icmpv6::NEIGHBOUR_SOLICITATION => self.target(frame, packet),
             icmpv6::LISTENER_REPORT | icmpv6::LISTENER_REPORT_V2 if to_group => {
-                if self.owns_mac(packet.source_mac) { Reason::System } else { Reason::MacSpoof }
+                if self.owns_mac(packet.source_mac) {
+                    Reason::System
+                } else {
+                    Reason::MacSpoof
+                }
             }
             _ => Reason::IpSpoof,
         }
@@ -145,7 +152,7 @@ impl<P: PolicyTables> Guard<'_, P> {
             return Reason::Truncated;
         }
         match frame.load32::<4>(packet.transport + 8) {
-            Some(target) if self.owns_pair(packet.source_mac, target) => Reason::System,
+            Some(target) if self.owns_pair(true, packet.source_mac, target) => Reason::System,
             Some(_) => Reason::NdSpoof,
             None => Reason::Truncated,
         }
@@ -177,7 +184,7 @@ impl<P: PolicyTables> Guard<'_, P> {
     /// System traffic to the instance.
     #[inline(always)]
     pub fn system_ingress(&self, packet: &Packet) -> Option<Reason> {
-        let for_port = || self.owns_pair(self.port.mac, packet.destination);
+        let for_port = || self.owns_pair(packet.ipv6, self.port.mac, packet.destination);
         let passes = if packet.protocol == UDP {
             match (packet.ipv6, packet.source_port, packet.destination_port) {
                 (false, DHCP_SERVER, DHCP_CLIENT) => packet.destination == mapped(u32::MAX) || for_port(),
@@ -195,6 +202,12 @@ impl<P: PolicyTables> Guard<'_, P> {
         };
         passes.then_some(Reason::System)
     }
+}
+
+/// True for an IPv4 address as IPv6 maps it.
+#[inline(always)]
+const fn is_mapped(address: [u32; 4]) -> bool {
+    address[0] == 0 && address[1] == 0 && address[2] == 0xffff_u32.to_be()
 }
 
 /// True in `fe80::/64`.

@@ -73,6 +73,8 @@ pub struct Packet {
     pub source_port: u16,
     /// Destination port in host byte order; `type << 8 | code` of ICMP.
     pub destination_port: u16,
+    /// The rule that allowed it, once that is decided; 0 is none.
+    pub rule: u32,
 }
 
 /// An IPv4 address as IPv6 maps it.
@@ -81,14 +83,20 @@ pub const fn mapped(address: u32) -> [u32; 4] {
     [0, 0, 0xffff_u32.to_be(), address]
 }
 
+/// A MAC address as its half-words lie in a packet.
+#[inline(always)]
+pub const fn mac(halves: [u16; 3]) -> [u8; 6] {
+    let [first, second, third] = [halves[0].to_ne_bytes(), halves[1].to_ne_bytes(), halves[2].to_ne_bytes()];
+    [first[0], first[1], second[0], second[1], third[0], third[1]]
+}
+
 impl Packet {
     /// Reads the Ethernet header.
     #[inline(always)]
     pub fn ethernet<F: Frame>(&mut self, frame: &F) -> Option<Reason> {
         let Some(header) = frame.load16::<7>(0) else { return Some(Reason::Truncated) };
         let [_, _, _, first, second, third, kind] = header;
-        let ([a, b], [c, d], [e, f]) = (first.to_ne_bytes(), second.to_ne_bytes(), third.to_ne_bytes());
-        self.source_mac = [a, b, c, d, e, f];
+        self.source_mac = mac([first, second, third]);
         self.ethertype = u16::from_be(kind);
         let tagged = frame.tagged() || matches!(self.ethertype, ethertype::VLAN | ethertype::SERVICE_VLAN);
         tagged.then_some(Reason::VlanTagged)
