@@ -17,6 +17,7 @@
     clippy::inline_always,
     reason = "a call the compiler leaves costs the verifier and the packet more than it saves"
 )]
+#![expect(clippy::cast_possible_truncation, reason = "bytes and half-words are cut out of words, and places are few")]
 
 /// Which rule allows a service to a remote address.
 pub mod classify;
