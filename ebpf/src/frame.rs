@@ -46,6 +46,12 @@ impl Frame for Skb<'_> {
     }
 
     #[inline(always)]
+    fn aggregated(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { (*self.0.skb.skb).gso_size != 0 }
+    }
+
+    #[inline(always)]
     fn load16<const N: usize>(&self, offset: u32) -> Option<[u16; N]> {
         let mut words = MaybeUninit::<[u16; N]>::uninit();
         // SAFETY: the helper writes so many bytes or answers with an error.
@@ -82,6 +88,12 @@ impl Frame for Xdp<'_> {
     #[inline(always)]
     fn tagged(&self) -> bool {
         // Generic XDP puts a tag that was beside the packet back into it (`netif_receive_generic_xdp`).
+        false
+    }
+
+    #[inline(always)]
+    fn aggregated(&self) -> bool {
+        // Not to be known here; such a packet is refused as shorter than its headers claim.
         false
     }
 
