@@ -119,7 +119,8 @@ impl Frame for Xdp<'_> {
 
     #[inline(always)]
     fn tagged(&self) -> bool {
-        // Generic XDP puts a tag that was beside the packet back into it (`netif_receive_generic_xdp`).
+        // A tag beside the packet is not to be seen from here. XDP is used only in front of Open vSwitch, which itself
+        // drops what is tagged on an access port.
         false
     }
 
