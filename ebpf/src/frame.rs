@@ -1,0 +1,147 @@
+//! Where a packet is: a socket buffer or an XDP frame. The only place that reads packet memory.
+
+use core::{
+    ffi::{c_long, c_void},
+    mem::MaybeUninit,
+};
+
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::{bpf_skb_load_bytes, bpf_xdp_load_bytes},
+    programs::{TcContext, XdpContext},
+};
+use netdiag_common::logic::frame::{Frame, Head};
+
+/// A packet of a classifier.
+pub struct Skb<'a>(pub &'a TcContext);
+
+/// A packet of an XDP program.
+pub struct Xdp<'a>(pub &'a XdpContext);
+
+/// First bytes of a packet that lie in one piece; how many was compared with where the packet ends.
+pub struct Linear(*const u16);
+
+impl Head for Linear {
+    #[inline(always)]
+    fn half(&self, place: usize) -> u16 {
+        // SAFETY: the place is below half the length that `linear` compared, so the result is inside the packet.
+        let half = unsafe { self.0.add(place) };
+        // SAFETY: as above, and packets begin at an even address. The verifier sees the same.
+        unsafe { *half }
+    }
+}
+
+/// The first bytes, if so many lie between two addresses.
+#[inline(always)]
+fn linear(data: usize, end: usize, length: usize) -> Option<Linear> {
+    (data + length <= end).then_some(Linear(data as *const u16))
+}
+
+/// Integers that a helper writes: it is told where, and how many bytes, and answers with an error or has written them all.
+#[inline(always)]
+fn written<T: Integers>(helper: impl FnOnce(*mut c_void, u32) -> c_long) -> Option<T> {
+    let mut integers = MaybeUninit::<T>::uninit();
+    let result = helper(integers.as_mut_ptr().cast(), T::BYTES);
+    // SAFETY: the helper answered with success and has written every byte, and any bytes are integers.
+    (result == 0).then(|| unsafe { integers.assume_init() })
+}
+
+/// Arrays of integers: every byte pattern is one.
+trait Integers {
+    /// Bytes of it.
+    const BYTES: u32;
+}
+
+impl<const N: usize> Integers for [u16; N] {
+    const BYTES: u32 = 2 * N as u32;
+}
+
+impl<const N: usize> Integers for [u32; N] {
+    const BYTES: u32 = 4 * N as u32;
+}
+
+impl Skb<'_> {
+    #[inline(always)]
+    fn load<T: Integers>(&self, offset: u32) -> Option<T> {
+        // SAFETY: the buffer is of this packet, and `written` hands over a place of so many bytes.
+        written(|place, bytes| unsafe { bpf_skb_load_bytes(self.0.as_ptr(), offset, place, bytes) })
+    }
+}
+
+impl Frame for Skb<'_> {
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        self.0.len()
+    }
+
+    #[inline(always)]
+    fn tagged(&self) -> bool {
+        // SAFETY: the kernel hands a classifier a valid `__sk_buff`, and the verifier rewrites this load of a field.
+        unsafe { (*self.0.skb.skb).vlan_present != 0 }
+    }
+
+    #[inline(always)]
+    fn aggregated(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { (*self.0.skb.skb).gso_size != 0 }
+    }
+
+    #[inline(always)]
+    fn load16<const N: usize>(&self, offset: u32) -> Option<[u16; N]> {
+        self.load(offset)
+    }
+
+    #[inline(always)]
+    fn load32<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        self.load(offset)
+    }
+
+    #[inline(always)]
+    fn head(&self, length: usize) -> Option<impl Head + '_> {
+        linear(self.0.data(), self.0.data_end(), length)
+    }
+}
+
+impl Xdp<'_> {
+    #[inline(always)]
+    fn load<T: Integers>(&self, offset: u32) -> Option<T> {
+        // SAFETY: the buffer is of this packet, and `written` hands over a place of so many bytes.
+        written(|place, bytes| unsafe { bpf_xdp_load_bytes(self.0.ctx, offset, place, bytes) })
+    }
+}
+
+impl Frame for Xdp<'_> {
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        // A packet of several buffers is handed only to programs that say they can take it, and this one does not.
+        (self.0.data_end() - self.0.data()) as u32
+    }
+
+    #[inline(always)]
+    fn tagged(&self) -> bool {
+        // A tag beside the packet is not to be seen from here. XDP is used only in front of Open vSwitch, which itself
+        // drops what is tagged on an access port.
+        false
+    }
+
+    #[inline(always)]
+    fn aggregated(&self) -> bool {
+        // Not to be known here; such a packet is refused as shorter than its headers claim.
+        false
+    }
+
+    #[inline(always)]
+    fn load16<const N: usize>(&self, offset: u32) -> Option<[u16; N]> {
+        self.load(offset)
+    }
+
+    #[inline(always)]
+    fn load32<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        self.load(offset)
+    }
+
+    #[inline(always)]
+    fn head(&self, length: usize) -> Option<impl Head + '_> {
+        linear(self.0.data(), self.0.data_end(), length)
+    }
+}
