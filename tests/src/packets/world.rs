@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use netdiag_model::{
     id::Mac,
     policy::types::{
-        AddressGroup, AddressGroupId, AddressPair, Attached, Binding, Direction, Ethertype, GroupId, Mode, Policy,
-        Port, PortId, Remote, Rule, RuleId, SecurityGroup, Service,
+        AddressGroup, AddressGroupId, AddressPair, Attached, Binding, Direction, Ethertype, GroupId, Hook, Mode,
+        Policy, Port, PortId, Remote, Rule, RuleId, SecurityGroup, Service,
     },
 };
 
@@ -232,6 +232,7 @@ fn attach(place: usize, port: &Port, closed: bool) -> Attached {
     };
     Attached {
         id: port.id.clone(),
+        hook: Hook::default(),
         ifindex: 1 + u32::try_from(place).unwrap_or(0),
         mac: own,
         fixed_ips: port.fixed_ips.clone().unwrap_or_default(),

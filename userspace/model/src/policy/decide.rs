@@ -138,7 +138,7 @@ impl Judge {
             return reason.into();
         }
         let memory = self.ports.entry(case.context.port.id.clone()).or_default();
-        if let Part::Later { id } = case.packet.part {
+        if let (Part::Later { id }, Ok(_)) = (case.packet.part, case.packet.transport) {
             return fragment::judge(case, id, memory);
         }
         let judgement = judge_whole(case, memory, self.room);
@@ -156,6 +156,9 @@ impl Judge {
 
 /// A packet whose ports or type can be read, or that has none.
 fn judge_whole(case: &Case<'_>, memory: &mut Memory, room: usize) -> Judgement {
+    if let Err(reason) = case.packet.transport {
+        return reason.into();
+    }
     if let Some(reason) = system::judge(case) {
         return reason.into();
     }

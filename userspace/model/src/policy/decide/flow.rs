@@ -58,7 +58,7 @@ impl FlowKey {
     /// The flow a packet belongs to or may begin; none for ICMP messages that belong to none.
     pub(super) fn of(case: &Case<'_>) -> Option<Self> {
         let (local, remote) = (case.local(), case.remote());
-        Self::between(local, remote, case.packet.protocol, case.direction, case.packet.transport)
+        Self::between(local, remote, case.packet.protocol, case.direction, case.packet.transport.ok()?)
     }
 
     /// The flow between two addresses, of which one packet goes in a direction and holds these ports.
@@ -113,9 +113,11 @@ impl Flow {
         now.wrapping_sub(self.seen) > timeout(protocol, self.state)
     }
 
-    /// The rules that would let the flow begin now.
-    fn rules(&self, key: &FlowKey, context: &Context<'_>) -> BTreeSet<RuleId> {
-        rule::allowing(context, self.direction, self.asked, key.remote)
+    /// The rules that would let the flow begin now. Without any it is dead, with some it lives, again or still.
+    fn ask_again(&mut self, key: &FlowKey, context: &Context<'_>) -> BTreeSet<RuleId> {
+        let rules = rule::allowing(context, self.direction, self.asked, key.remote);
+        self.dead = rules.is_empty();
+        rules
     }
 
     /// Takes note of a packet that passed.
@@ -168,10 +170,9 @@ fn find<'a>(flows: &'a mut BTreeMap<FlowKey, Flow>, key: &FlowKey, now: Tick) ->
 }
 
 fn judge_hit(case: &Case<'_>, key: &FlowKey, flow: &mut Flow) -> Judgement {
-    let rules = flow.rules(key, &case.context);
+    let rules = flow.ask_again(key, &case.context);
     flow.seen = case.now;
-    flow.dead = rules.is_empty();
-    if flow.dead {
+    if rules.is_empty() {
         return Reason::Revoked.into();
     }
     flow.advance(case.packet.tcp_flags(), case.direction);
@@ -213,7 +214,7 @@ fn begin(case: &Case<'_>) -> Flow {
     }
 }
 
-/// What a flow is to a packet that has no ports of its own: a later fragment, an ICMP error. Neither changes it.
+/// What has become of a flow that a packet without ports of its own belongs to or is about.
 pub(super) enum Standing {
     /// Nobody tracks it.
     Unknown,
@@ -223,10 +224,16 @@ pub(super) enum Standing {
     Alive(BTreeSet<RuleId>),
 }
 
-pub(super) fn standing(case: &Case<'_>, key: &FlowKey, memory: &Memory) -> Standing {
-    let Some(flow) = memory.flows.get(key).filter(|flow| !flow.is_expired(key.protocol, case.now)) else {
-        return Standing::Unknown;
-    };
-    let rules = flow.rules(key, &case.context);
-    if flow.dead || rules.is_empty() { Standing::Revoked } else { Standing::Alive(rules) }
+/// A later fragment of a packet of the flow: it counts as one of its packets.
+pub(super) fn continued(case: &Case<'_>, key: &FlowKey, memory: &mut Memory) -> Standing {
+    if let Some(flow) = find(&mut memory.flows, key, case.now) {
+        flow.seen = case.now;
+    }
+    standing(case, key, memory)
+}
+
+pub(super) fn standing(case: &Case<'_>, key: &FlowKey, memory: &mut Memory) -> Standing {
+    let Some(flow) = find(&mut memory.flows, key, case.now) else { return Standing::Unknown };
+    let rules = flow.ask_again(key, &case.context);
+    if rules.is_empty() { Standing::Revoked } else { Standing::Alive(rules) }
 }

@@ -7,7 +7,7 @@ use netdiag_common::abi::{flow::Tick, reason::Reason};
 use super::{
     super::types::Direction,
     Case, Judgement, Memory,
-    flow::{FlowKey, Standing, standing},
+    flow::{FlowKey, Standing, continued},
     packet::Asked,
     rule,
 };
@@ -70,7 +70,7 @@ impl Case<'_> {
 }
 
 /// A later fragment.
-pub(super) fn judge(case: &Case<'_>, id: u32, memory: &Memory) -> Judgement {
+pub(super) fn judge(case: &Case<'_>, id: u32, memory: &mut Memory) -> Judgement {
     let first = memory.firsts.get(&case.fragment_key(id));
     let Some(first) = first.filter(|first| case.now.wrapping_sub(first.seen) <= REMEMBERED) else {
         return Reason::OrphanFragment.into();
@@ -78,7 +78,7 @@ pub(super) fn judge(case: &Case<'_>, id: u32, memory: &Memory) -> Judgement {
     match first.fate {
         Fate::Refused => Reason::RefusedFragment.into(),
         Fate::Passed => Reason::Fragment.into(),
-        Fate::OfFlow { key, asked } => match standing(case, &key, memory) {
+        Fate::OfFlow { key, asked } => match continued(case, &key, memory) {
             Standing::Alive(rules) => Judgement { reason: Reason::Fragment, rules },
             Standing::Revoked => Reason::Revoked.into(),
             Standing::Unknown => judge_untracked(case, asked),

@@ -49,7 +49,8 @@ pub(super) struct Packet<'a> {
     pub(super) destination: IpAddr,
     pub(super) protocol: u8,
     pub(super) part: Part,
-    pub(super) transport: Transport<'a>,
+    /// Or the reason why it cannot be read, which matters once the sender is who it says it is.
+    pub(super) transport: Result<Transport<'a>, Reason>,
 }
 
 /// How much of its datagram a packet holds. Fragments of protocols without ports and types are as good as whole.
@@ -125,9 +126,9 @@ impl<'a> Packet<'a> {
     pub(super) fn parse(ethernet: &Ethernet<'a>) -> Result<Self, Reason> {
         let ip = if ethernet.ethertype == IPV4 { parse_ipv4(ethernet.payload) } else { parse_ipv6(ethernet.payload) }?;
         let (part, transport) = if has_transport(ip.protocol, ip.source.is_ipv6()) {
-            (ip.part(), ip.transport()?)
+            (ip.part(), ip.transport())
         } else {
-            (Part::Whole, Transport::Opaque)
+            (Part::Whole, Ok(Transport::Opaque))
         };
         Ok(Self { source: ip.source, destination: ip.destination, protocol: ip.protocol, part, transport })
     }
@@ -138,39 +139,36 @@ impl<'a> Packet<'a> {
 
     pub(super) fn icmp(&self) -> Option<Icmp<'a>> {
         match self.transport {
-            Transport::Icmp(icmp) => Some(icmp),
-            Transport::Tcp { .. } | Transport::Ports { .. } | Transport::Opaque => None,
+            Ok(Transport::Icmp(icmp)) => Some(icmp),
+            Ok(Transport::Tcp { .. } | Transport::Ports { .. } | Transport::Opaque) | Err(_) => None,
         }
     }
 
     /// Source and destination port.
     pub(super) fn ports(&self) -> Option<(u16, u16)> {
         match self.transport {
-            Transport::Tcp { source, destination, .. } | Transport::Ports { source, destination } => {
+            Ok(Transport::Tcp { source, destination, .. } | Transport::Ports { source, destination }) => {
                 Some((source, destination))
             }
-            Transport::Icmp(_) | Transport::Opaque => None,
+            Ok(Transport::Icmp(_) | Transport::Opaque) | Err(_) => None,
         }
     }
 
     pub(super) fn tcp_flags(&self) -> Option<u8> {
         match self.transport {
-            Transport::Tcp { flags, .. } => Some(flags),
-            Transport::Ports { .. } | Transport::Icmp(_) | Transport::Opaque => None,
+            Ok(Transport::Tcp { flags, .. }) => Some(flags),
+            Ok(Transport::Ports { .. } | Transport::Icmp(_) | Transport::Opaque) | Err(_) => None,
         }
     }
 
     pub(super) fn asked(&self) -> Asked {
-        let detail = match self.transport {
-            Transport::Tcp { destination, .. } | Transport::Ports { destination, .. } => Detail::Port(destination),
-            Transport::Icmp(icmp) => Detail::Icmp { kind: icmp.kind(), code: icmp.code() },
-            Transport::Opaque => Detail::None,
+        let detail = match (self.ports(), self.icmp()) {
+            (Some((_, destination)), _) => Detail::Port(destination),
+            (None, Some(icmp)) => Detail::Icmp { kind: icmp.kind(), code: icmp.code() },
+            (None, None) => Detail::None,
         };
-        Asked {
-            family: if self.is_ipv6() { Ethertype::IPv6 } else { Ethertype::IPv4 },
-            protocol: self.protocol,
-            detail,
-        }
+        let family = if self.is_ipv6() { Ethertype::IPv6 } else { Ethertype::IPv4 };
+        Asked { family, protocol: self.protocol, detail }
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// An error passes if the packet it quotes is of a living flow of this port, and if it goes to whoever sent that packet.
-pub(super) fn judge(case: &Case<'_>, memory: &Memory) -> Judgement {
+pub(super) fn judge(case: &Case<'_>, memory: &mut Memory) -> Judgement {
     match quoted_flow(case).map(|key| standing(case, &key, memory)) {
         Some(Standing::Alive(rules)) => Judgement { reason: Reason::Related, rules },
         Some(Standing::Revoked | Standing::Unknown) | None => Reason::IcmpUnrelated.into(),

@@ -39,7 +39,8 @@ fn is_dhcp_discovery(case: &Case<'_>) -> bool {
 /// An instance that has no IPv6 address as yet makes sure that nobody else has it, and reports its groups.
 fn judge_unspecified(case: &Case<'_>) -> Reason {
     let (port, mac) = (case.context.port, case.ethernet.source);
-    let Some(icmp) = case.packet.icmp() else { return Reason::IpSpoof };
+    let whole = case.packet.part == Part::Whole;
+    let Some(icmp) = case.packet.icmp().filter(|_| whole) else { return Reason::IpSpoof };
     match icmp.kind() {
         SOLICITATION => match icmp.target() {
             None => Reason::Truncated,
