@@ -58,7 +58,7 @@ fn judge_unspecified(case: &Case<'_>) -> Reason {
     }
 }
 
-/// ff02::/16.
+/// `ff02::/16`.
 fn is_link_multicast(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.segments()[0] == 0xff02)
 }
@@ -78,7 +78,17 @@ pub(super) fn is_pair(port: &Attached, mac: Mac, address: IpAddr) -> bool {
 
 /// The link-local address of a MAC address (RFC 4291, appendix A).
 pub(super) fn link_local(mac: Mac) -> IpAddr {
-    let [a, b, c, d, e, f] = mac.0;
-    let pair = |high, low| u16::from_be_bytes([high, low]);
-    Ipv6Addr::new(0xfe80, 0, 0, 0, pair(a ^ 2, b), pair(c, 0xff), pair(0xfe, d), pair(e, f)).into()
+    let octet = |place: usize| u16::from(mac.0[place]);
+    let universal = octet(0) ^ 2;
+    Ipv6Addr::new(
+        0xfe80,
+        0,
+        0,
+        0,
+        universal << 8 | octet(1),
+        octet(2) << 8 | 0xff,
+        0xfe00 | octet(3),
+        octet(4) << 8 | octet(5),
+    )
+    .into()
 }
