@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -64,7 +65,7 @@ pub enum Step {
     /// Time passes.
     Advance(Tick),
     /// Another policy is in force from here on.
-    Change(Box<World>),
+    Change(Arc<World>),
 }
 
 /// A frame at a port.

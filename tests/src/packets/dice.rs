@@ -1,6 +1,6 @@
 //! Random numbers: the same ones for the same seed, on every machine and in every version of anything.
 
-/// A SplitMix64 generator.
+/// A `SplitMix64` generator.
 pub(super) struct Dice(u64);
 
 impl Dice {

@@ -1,5 +1,7 @@
 //! The steps of a scenario: conversations that go on beside each other, with all that can disturb them.
 
+use std::sync::Arc;
+
 use netdiag_common::{
     abi::flow::Tick,
     logic::flow::{State, timeout},
@@ -28,7 +30,7 @@ const TALKS: usize = 12;
 
 struct Script {
     dice: Dice,
-    world: World,
+    world: Arc<World>,
     talks: Vec<Talk>,
     /// Fragments that are still to come.
     pending: Vec<Packet>,
@@ -43,7 +45,7 @@ pub(super) fn write(seed: u64, packets: usize) -> Scenario {
     let world = world::random(&mut dice);
     let mut script = Script {
         dice,
-        world: world.clone(),
+        world: Arc::new(world.clone()),
         talks: Vec::new(),
         pending: Vec::new(),
         recent: Vec::new(),
@@ -90,8 +92,8 @@ impl Script {
     }
 
     fn change(&mut self) {
-        self.world = world::change(&mut self.dice, &self.world);
-        self.steps.push(Step::Change(Box::new(self.world.clone())));
+        self.world = Arc::new(world::change(&mut self.dice, &self.world));
+        self.steps.push(Step::Change(Arc::clone(&self.world)));
     }
 
     fn any_port(&mut self) -> Option<Attached> {

@@ -45,7 +45,11 @@ fn some_mac(dice: &mut Dice, port: &Attached) -> Mac {
 
 fn arp(dice: &mut Dice, port: &Attached) -> Content {
     let (mac, address) = talk::sender(dice, port, Ethertype::IPv4);
-    let address = if dice.chance(80) { address } else { world::host(dice, Ethertype::IPv4) };
+    let address = match dice.below(100) {
+        0..80 => address,
+        80..85 => Ipv4Addr::UNSPECIFIED.into(),
+        _ => world::host(dice, Ethertype::IPv4),
+    };
     let claimed = if dice.chance(90) { mac } else { some_mac(dice, port) };
     let operation = dice.pick(&[1, 2]);
     let mut payload = vec![0, 1, 8, 0, 6, 4, 0, operation];
@@ -85,12 +89,22 @@ fn dhcp(dice: &mut Dice, port: &Attached, direction: Direction) -> Content {
             (source, group_address(0xff02, 0x0001_0002))
         }
         (Direction::Ingress, false) => (stranger, dice.pick(&[Ipv4Addr::BROADCAST.into(), local, stranger])),
-        (Direction::Ingress, true) => (stranger, dice.pick(&[talk::link_local(mac), local, stranger])),
+        (Direction::Ingress, true) => {
+            let nobody = Ipv6Addr::UNSPECIFIED.into();
+            (stranger, dice.pick(&[talk::link_local(mac), talk::link_local(mac), local, local, stranger, nobody]))
+        }
     };
     let mut ip = Ip::new(source, destination, 17);
     ip.fragment = dice.chance(4).then_some((0, true));
     let mac = if dice.chance(90) { mac } else { some_mac(dice, port) };
     Content::ip(mac, &ip, &bytes::udp(from, to, 16))
+}
+
+fn mapped(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().into(),
+        IpAddr::V6(_) => address,
+    }
 }
 
 fn group_address(first: u16, last: u32) -> IpAddr {
@@ -107,9 +121,12 @@ fn neighbours(dice: &mut Dice, port: &Attached, direction: Direction) -> Content
         Direction::Egress => dice.pick(&[local, local, local, talk::link_local(mac), stranger]),
         Direction::Ingress => stranger,
     };
+    let (_, own) = talk::sender(dice, port, Ethertype::IPv4);
     let groups = [group_address(0xff02, 0x16), group_address(0xff05, 0x16), local, stranger];
     let destination = if dice.chance(60) { groups[0] } else { dice.pick(&groups) };
-    let target = dice.pick(&[local, local, talk::link_local(mac), stranger]);
+    // An IPv4 address of the port as IPv6 maps it is none it may speak of, nor are the zeros that stand for no address.
+    let odd = dice.pick(&[mapped(own), Ipv6Addr::UNSPECIFIED.into(), stranger]);
+    let target = dice.pick(&[local, local, talk::link_local(mac), odd]);
     let mut body = octets(target);
     if dice.chance(8) {
         body.truncate(dice.below(16));

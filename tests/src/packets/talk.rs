@@ -150,7 +150,8 @@ pub(super) fn sender(dice: &mut Dice, port: &Attached, family: Ethertype) -> (Ma
     let fixed: Vec<_> = port.fixed_ips.iter().copied().filter(fits).map(|address| (port.mac, address)).collect();
     let pairs: Vec<_> = port.pairs.iter().filter(|(_, network)| fits(&network.addr())).collect();
     if family == Ethertype::IPv6 && dice.chance(15) {
-        return (port.mac, link_local(port.mac));
+        let mac = dice.choose(&pairs).filter(|_| dice.chance(30)).map_or(port.mac, |(mac, _)| *mac);
+        return (mac, link_local(mac));
     }
     let pair = dice.choose(&pairs).copied().copied();
     if let Some((mac, network)) = pair.filter(|_| fixed.is_empty() || dice.chance(25)) {
@@ -163,8 +164,12 @@ pub(super) fn sender(dice: &mut Dice, port: &Attached, family: Ethertype) -> (Ma
 }
 
 pub(super) fn link_local(mac: Mac) -> IpAddr {
-    let [a, b, c, d, e, f] = mac.0;
-    IpAddr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    let [first, second, third, rest @ ..] = mac.0;
+    let mut octets = [0; 16];
+    octets[..2].copy_from_slice(&[0xfe, 0x80]);
+    octets[8..13].copy_from_slice(&[first ^ 2, second, third, 0xff, 0xfe]);
+    octets[13..].copy_from_slice(&rest);
+    IpAddr::from(octets)
 }
 
 fn remote_of(dice: &mut Dice, world: &World, rule: &Rule) -> IpAddr {

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, time::Instant};
+use std::collections::BTreeMap;
 
 use netdiag_common::abi::reason::Reason;
 use netdiag_model::policy::decide::{Context, Frame, Judge, Judgement};
@@ -59,19 +59,9 @@ fn every_reason_occurs_and_well_over_a_third_of_the_frames_pass() {
 }
 
 #[test]
-fn scenarios_are_made_faster_than_they_can_be_judged() {
-    let started = Instant::now();
-    let made: Vec<_> = (0..250).map(|seed| Scenario::new(seed, 200)).collect();
-    let making = started.elapsed();
-    let started = Instant::now();
-    let judged: usize = made.iter().map(|scenario| judge(scenario).len()).sum();
-    println!("{judged} frames: {making:?} to make, {:?} to judge", started.elapsed());
-}
-
-#[test]
 fn a_failure_is_cut_down_to_the_steps_it_needs() {
     let revoked = |scenario: &Scenario| judge(scenario).iter().any(|judgement| judgement.reason == Reason::Revoked);
-    let scenario = (0..).map(|seed| Scenario::new(seed, 200)).find(revoked).unwrap();
+    let scenario = (0..100).map(|seed| Scenario::new(seed, 200)).find(revoked).unwrap();
     let small = scenario.shrink(revoked);
     assert!(revoked(&small));
     assert!(small.steps.len() <= 4, "{}", small.steps.iter().map(ToString::to_string).collect::<String>());

@@ -33,12 +33,13 @@ fn ipv4(bytes: &[u8]) -> Option<String> {
     let header = bytes.get(..20)?;
     let mut text = format!("{} > {}", v4(&header[12..16]), v4(&header[16..20]));
     let fragment = u16_at(header, 6);
+    let offset = (fragment & 0x1fff) << 3;
     if fragment & 0x3fff != 0 {
         let more = if fragment & 0x2000 != 0 { "+" } else { "" };
-        write!(text, ", fragment {}@{}{more}", u16_at(header, 4), (fragment & 0x1fff) * 8).ok()?;
+        write!(text, ", fragment {}@{}{more}", u16_at(header, 4), offset).ok()?;
     }
     let rest = bytes.get(usize::from(header[0] & 15) * 4..).unwrap_or_default();
-    let rest = if fragment & 0x1fff == 0 { rest } else { &[] };
+    let rest = if offset == 0 { rest } else { &[] };
     Some(text + &transport(header[9], rest))
 }
 

@@ -50,7 +50,7 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    /// With the fixed addresses 10.0.0.5 and fd00::5, and two address pairs.
+    /// With the fixed addresses 10.0.0.5 and `fd00::5`, and two address pairs.
     pub(super) fn new(rules: impl IntoIterator<Item = Rule>) -> Self {
         let mut policy = Policy { permitted_ethertypes: BTreeSet::from([0x88cc]), ..Policy::default() };
         let id = GroupId("web".into());
@@ -261,12 +261,12 @@ pub(super) fn in4(content: (u8, Vec<u8>)) -> Vec<u8> {
     packet(PEER, "10.0.0.9", "10.0.0.5", content)
 }
 
-/// From the instance to fd00::9.
+/// From the instance to `fd00::9`.
 pub(super) fn out6(content: (u8, Vec<u8>)) -> Vec<u8> {
     packet(OWN, "fd00::5", "fd00::9", content)
 }
 
-/// From fd00::9 to the instance.
+/// From `fd00::9` to the instance.
 pub(super) fn in6(content: (u8, Vec<u8>)) -> Vec<u8> {
     packet(PEER, "fd00::9", "fd00::5", content)
 }
