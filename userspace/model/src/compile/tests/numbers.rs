@@ -9,7 +9,8 @@ use crate::{
     compile::{Change, Op, Stage, Tables, diff, lower},
     id::Mac,
     policy::types::{
-        Attached, Direction, Ethertype, GroupId, Mode, Policy, PortId, Remote, Rule, RuleId, SecurityGroup, Service,
+        Attached, Direction, Ethertype, GroupId, Hook, Mode, Policy, PortId, Remote, Rule, RuleId, SecurityGroup,
+        Service,
     },
 };
 
@@ -39,6 +40,7 @@ pub(super) fn attached(number: u32, groups: &[usize]) -> Attached {
         groups: groups.iter().copied().map(group_id).collect(),
         mode: Mode::Filtered,
         log_allowed: false,
+        hook: Hook::Tc,
     }
 }
 
