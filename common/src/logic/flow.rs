@@ -53,10 +53,7 @@ pub mod tcp {
         const FIN_ACK: u8 = FIN | ACK;
         const FIN_ACK_URG: u8 = FIN | ACK | URG;
         const ACK_URG: u8 = ACK | URG;
-        matches!(
-            flags & TELLING,
-            SYN | SYN_URG | SYN_ACK | RST | RST_ACK | FIN_ACK | FIN_ACK_URG | ACK | ACK_URG
-        )
+        matches!(flags & TELLING, SYN | SYN_URG | SYN_ACK | RST | RST_ACK | FIN_ACK | FIN_ACK_URG | ACK | ACK_URG)
     }
 
     /// True for a packet that asks for a new connection.

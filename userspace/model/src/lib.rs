@@ -6,6 +6,8 @@
 
 /// What this host can and cannot do, as a table of checks. Flow: discover.
 pub mod doctor;
+/// What the datapath said about single packets. Flow: observe.
+pub mod event;
 /// What one source saw, with where it saw it. Flow: discover.
 pub mod fact;
 /// Newtypes for the numbers and names that must not be mixed up.
