@@ -22,3 +22,5 @@ pub mod netns;
 mod oddities;
 /// A small OVSDB client. Flow: discover.
 mod ovsdb;
+/// Notices that something has changed. Flow: policy.
+mod watch;
