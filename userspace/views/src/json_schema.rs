@@ -6,6 +6,8 @@
 
 /// The answer of `netdiag doctor`.
 mod doctor;
+/// How security groups are enforced at an interface.
+mod enforcement;
 /// One interface and what belongs to it.
 mod interface;
 /// The answer of `netdiag list`.
@@ -18,6 +20,7 @@ use serde::Serialize;
 
 pub use self::{
     doctor::{CheckDocument, DoctorDocument, Status},
+    enforcement::{EnforcementDocument, EnforcementMode, SideDocument},
     interface::{
         Counters, Direction, FloatingIp, HopDocument, InterfaceDocument, Netns, PublishedPort, RouterDocument,
         RuleDocument, ServiceDocument, State,
