@@ -10,6 +10,8 @@ pub mod doctor;
 pub mod event;
 /// What one source saw, with where it saw it. Flow: discover.
 pub mod fact;
+/// Security groups of an instance as they are enforced. Flow: explain.
+pub mod groups;
 /// Newtypes for the numbers and names that must not be mixed up.
 pub mod id;
 /// Facts joined into one picture of the host. Flow: discover.

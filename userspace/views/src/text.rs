@@ -6,8 +6,12 @@
 
 /// Whether this host can do what netdiag needs.
 pub mod doctor;
+/// What the datapath says about single packets.
+pub mod event;
 /// Findings and gaps.
 mod findings;
+/// The flows the datapath tracks.
+pub mod flows;
 /// The hops of one direction, as a table with what belongs to each hop below it.
 mod hops;
 /// One interface: its heading, its hops, its services.
@@ -22,6 +26,8 @@ mod table;
 pub mod trace;
 /// Numbers in compact units.
 mod units;
+/// Words for what packets carry.
+mod words;
 /// Candidates, where nothing was resolved.
 pub mod unresolved;
 

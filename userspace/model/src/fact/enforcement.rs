@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use netdiag_common::abi::reason::Reason;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -146,6 +147,21 @@ pub struct EnforcedPort {
     pub differences: Vec<String>,
 }
 
+impl EnforcedPort {
+    /// The program that decides about a direction.
+    pub fn hook(&self, direction: Direction) -> Option<&HookFact> {
+        self.hooks.iter().find(|hook| hook.direction == direction)
+    }
+
+    /// What was dropped of a direction, most packets first. A reason this netdiag does not know is not counted as one.
+    pub fn dropped(&self, direction: Direction) -> Vec<&ReasonCount> {
+        let drops = |count: &&ReasonCount| count.direction == direction && count.passes() == Some(false);
+        let mut drops: Vec<_> = self.counters.iter().filter(drops).collect();
+        drops.sort_by_key(|count| std::cmp::Reverse(count.packets));
+        drops
+    }
+}
+
 /// A program of netdiag at a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HookFact {
@@ -171,6 +187,13 @@ pub struct ReasonCount {
     pub packets: u64,
     /// Bytes, link-layer headers included.
     pub bytes: u64,
+}
+
+impl ReasonCount {
+    /// Whether packets with this reason pass; none where this netdiag does not know the reason.
+    pub fn passes(&self) -> Option<bool> {
+        Reason::ALL.iter().find(|reason| reason.name() == self.reason).map(|reason| reason.passes())
+    }
 }
 
 /// A rule in force.

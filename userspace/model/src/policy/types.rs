@@ -84,6 +84,16 @@ pub enum Direction {
     Ingress,
 }
 
+impl Direction {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Egress => "egress",
+            Self::Ingress => "ingress",
+        }
+    }
+}
+
 /// Address family of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Ethertype {
@@ -266,4 +276,15 @@ pub enum Mode {
     Trusted,
     /// Its policy is not known: system traffic alone passes.
     Closed,
+}
+
+impl Mode {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Filtered => "filtered",
+            Self::Trusted => "trusted",
+            Self::Closed => "closed",
+        }
+    }
 }
