@@ -127,6 +127,18 @@ impl Store {
         &self.mistakes
     }
 
+    /// True where there is such an object, and not by the API.
+    pub(crate) fn is_of_files(&self, kind: state::Kind, id: &str) -> bool {
+        let Some(policy) = &self.policy else { return false };
+        match kind {
+            state::Kind::SecurityGroups => policy.groups.keys().any(|key| key.0 == id),
+            state::Kind::AddressGroups => policy.address_groups.keys().any(|key| key.0 == id),
+            state::Kind::Ports => policy.ports.keys().any(|key| key.0 == id),
+            state::Kind::Members => policy.members.keys().any(|key| key.0 == id),
+            state::Kind::Floatingips => false,
+        }
+    }
+
     /// Names of the files that are in force.
     pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
         self.good.iter().map(|file| file.name.as_str())

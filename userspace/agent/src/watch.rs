@@ -40,14 +40,17 @@ impl Changes {
     pub(crate) const CONTAINERS: Self = Self(1 << 3);
     /// Somebody asked for everything to be looked at.
     pub(crate) const EVERYTHING: Self = Self(1 << 4);
+    /// It was the operator, by a signal.
+    pub(crate) const RELOAD: Self = Self(1 << 5);
 
     /// Each with its name.
-    const NAMES: [(Self, &'static str); 5] = [
+    const NAMES: [(Self, &'static str); 6] = [
         (Self::FILES, "policy files"),
         (Self::LINKS, "links"),
         (Self::SWITCH, "Open vSwitch"),
         (Self::CONTAINERS, "containers"),
         (Self::EVERYTHING, "everything"),
+        (Self::RELOAD, "a signal"),
     ];
 
     /// True where something of `other` has changed.

@@ -23,6 +23,11 @@ use crate::{
     exit::{Bad, Exit},
 };
 
+/// `netdiag agent`.
+mod agent;
+
+pub(crate) use agent::agent;
+
 /// Follows the packets of one instance.
 pub(crate) async fn trace(instance: &str, source: &Source, look: &Look, output: TraceOutput) -> anyhow::Result<Exit> {
     let snapshot = gather(source).await?;

@@ -11,6 +11,9 @@ use netdiag_views::text::Style;
 
 use crate::cli::{Colour, Look, Sockets};
 
+/// How the agent is to live.
+pub(crate) mod agent;
+
 /// Width of text that no terminal limits.
 const DEFAULT_WIDTH: usize = 80;
 

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::types::{Direction, Ethertype};
 
@@ -21,7 +21,7 @@ pub(super) mod tree;
 mod yaml;
 
 /// A text that holds policy: a file, or the body of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
     /// Name of the file, or what a reader may call it.
     pub name: String,
@@ -30,7 +30,7 @@ pub struct Document {
 }
 
 /// What is wrong with one field of one object.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Mistake {
     /// Name of the document.
     pub file: String,
@@ -43,7 +43,7 @@ pub struct Mistake {
     /// Why it is one.
     pub why: String,
     /// What would be right, where that can be listed.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub valid: Vec<String>,
 }
 

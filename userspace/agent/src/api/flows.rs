@@ -1,0 +1,1 @@
+//! Tracked flows. Flow: observe.
