@@ -8,9 +8,7 @@ use core::mem::offset_of;
 use super::{
     event::{Counted, Decided, Header},
     flow::{Flow, FlowKey4, FlowKey6, Fragment, FragmentKey},
-    policy::{
-        GrantKey, Label, MacKey, Page, PairKey, Port, Protocol, RemoteKey4, RemoteKey6, Settings, Side, View,
-    },
+    policy::{GrantKey, Label, MacKey, Page, PairKey, Port, Protocol, RemoteKey4, RemoteKey6, Settings, Side, View},
     value::{Budget, Counter, Losses, Tally},
 };
 
@@ -85,7 +83,27 @@ mod user {
     }
 
     pod!(
-        Budget, Counted, Counter, Decided, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, GrantKey, Label, Losses,
-        MacKey, Page, PairKey, Port, Protocol, RemoteKey4, RemoteKey6, Settings, Tally, View,
+        Budget,
+        Counted,
+        Counter,
+        Decided,
+        Flow,
+        FlowKey4,
+        FlowKey6,
+        Fragment,
+        FragmentKey,
+        GrantKey,
+        Label,
+        Losses,
+        MacKey,
+        Page,
+        PairKey,
+        Port,
+        Protocol,
+        RemoteKey4,
+        RemoteKey6,
+        Settings,
+        Tally,
+        View,
     );
 }
