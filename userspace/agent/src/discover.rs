@@ -27,7 +27,7 @@ mod docker;
 /// iptables and nft rules.
 mod netfilter;
 /// Links, addresses, neighbours, routes, rules, FDB and VLANs.
-mod netlink;
+pub(crate) mod netlink;
 /// Namespaces.
 mod netns;
 /// Open vSwitch by OVSDB.
