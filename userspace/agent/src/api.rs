@@ -71,7 +71,6 @@ pub(crate) fn router(api: Api) -> Router {
             "/v1/security-groups/{id}/members",
             get(read::members_of).put(write::put_members).delete(write::delete_members),
         )
-        .route("/v1/flows", get(flows::list))
         .route("/v1/events", get(events::read));
     for (path, kind) in [
         ("/v1/security-groups", Kind::SecurityGroups),
@@ -90,7 +89,8 @@ pub(crate) fn router(api: Api) -> Router {
 }
 
 async fn unknown_path(uri: Uri) -> ApiError {
-    let paths = ["status", "policy", "ports", "security-groups", "address-groups", "members", "floatingips", "flows", "events"];
+    let paths =
+        ["status", "policy", "ports", "security-groups", "address-groups", "members", "floatingips", "flows", "events"];
     let valid = paths.map(|path| format!("/v1/{path}"));
     ApiError::new(StatusCode::NOT_FOUND, format!("there is no {}", uri.path())).valid(valid)
 }

@@ -107,7 +107,8 @@ async fn fetch(socket: &Path, path: &str) -> Result<(StatusCode, Bytes), ClientE
         let answer = sender.send_request(request).await.map_err(broken(path))?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), LIMIT).collect().await.map_err(|error| {
-            let error = if error.is::<LengthLimitError>() { io::ErrorKind::FileTooLarge.into() } else { error };
+            let long = || io::Error::from(io::ErrorKind::FileTooLarge).into();
+            let error = if error.is::<LengthLimitError>() { long() } else { error };
             ClientError::Broken { what: path.to_owned(), source: error }
         })?;
         Ok((status, body.to_bytes()))

@@ -20,7 +20,7 @@ pub(crate) mod floating;
 /// What the API was told.
 pub(crate) mod state;
 /// Files of the agent's own, written whole or not at all.
-mod stored;
+pub(crate) mod stored;
 
 /// Name of the document with what the API was told.
 const API: &str = "api";
@@ -96,7 +96,10 @@ impl Store {
             self.good = files;
             if let Err(error) = stored::write(&self.places.state.join(file::GOOD), &self.good) {
                 let path = self.places.state.join(file::GOOD).display().to_string();
-                self.mistakes.push(file::mistake(path, format!("cannot be written: {error}; a restart forgets the files as they are now")));
+                self.mistakes.push(file::mistake(
+                    path,
+                    format!("cannot be written: {error}; a restart forgets the files as they are now"),
+                ));
             }
         }
         self.replace(policy)

@@ -25,6 +25,7 @@ use netdiag_model::{
 };
 use serde_json::Value;
 use tokio::{
+    runtime::Handle,
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
     time::{Instant, sleep, sleep_until},
@@ -46,6 +47,7 @@ use crate::{
 pub(crate) mod pass;
 /// Which ports stay, come and go.
 mod ports;
+mod shim;
 
 /// How long to wait for more after something has changed.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -189,8 +191,8 @@ impl Reconcile {
             self.heart.beat();
             tokio::select! {
                 biased;
-                stopped = inlets.stop.wait_for(|stop| *stop) => { drop(stopped); return }
-                order = inlets.orders.recv() => match order {
+                () = async { drop(inlets.stop.wait_for(|stop| *stop).await) } => return,
+                order = inlets.orders.recv(), if self.seen.is_some() => match order {
                     Some(order) => self.order(order),
                     None => return,
                 },
@@ -259,7 +261,7 @@ impl Reconcile {
     fn look(&mut self) {
         match &mut self.looking {
             Some((_, again)) => *again = true,
-            None => self.looking = Some((tokio::spawn(discover::look_for_ports(self.pace.look.clone())), false)),
+            None => self.looking = Some((spawn_look(self.pace.look.clone()), false)),
         }
     }
 
@@ -326,6 +328,12 @@ impl Reconcile {
             self.manager.status(&self.summary());
         }
     }
+}
+
+/// Looks on a thread that may block: sources read files of the kernel's, which may take their time.
+fn spawn_look(options: discover::Options) -> JoinHandle<Snapshot> {
+    let runtime = Handle::current();
+    tokio::task::spawn_blocking(move || runtime.block_on(discover::look_for_ports(options)))
 }
 
 /// Waits for a look that is under way; none if it could not be finished.

@@ -172,7 +172,8 @@ pub async fn run(config: Config) -> Result<(), ServiceError> {
     let (orders, inbox) = mpsc::channel(ORDERS);
     let (published, view) = watch::channel(Arc::new(Published::default()));
     let (stop, stopped) = watch::channel(false);
-    let (bell, heart, manager) = (Arc::new(Bell::default()), Arc::new(Heart::new()), Arc::new(Manager::of_environment()));
+    let (bell, heart, manager) =
+        (Arc::new(Bell::default()), Arc::new(Heart::new()), Arc::new(Manager::of_environment()));
     let api = Api { orders, published: view, events: Arc::clone(&events), pinned };
 
     let mut tasks = JoinSet::new();

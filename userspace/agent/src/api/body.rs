@@ -28,5 +28,6 @@ pub(crate) async fn json(body: Body) -> Result<Value, ApiError> {
             ApiError::bad("", format!("the body ends before its end: {error}"))
         }
     })?;
-    serde_json::from_slice(&bytes.to_bytes()).map_err(|error| ApiError::bad("", format!("the body is no JSON: {error}")))
+    serde_json::from_slice(&bytes.to_bytes())
+        .map_err(|error| ApiError::bad("", format!("the body is no JSON: {error}")))
 }

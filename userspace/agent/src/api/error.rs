@@ -67,7 +67,7 @@ impl ApiError {
                 "" => first.why.clone(),
                 object => format!("{object}: {}", first.why),
             }),
-            valid: first.map_or_else(Vec::new, |first| first.valid.clone()),
+            valid: first.map_or_else(Vec::new, |first| first.valid.to_vec()),
         };
         Self { status, body: Body { error, mistakes } }
     }

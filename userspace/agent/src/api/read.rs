@@ -26,7 +26,7 @@ use crate::{
 
 /// How the agent is.
 pub(super) async fn status(Shared(api): Shared<Arc<Api>>) -> Json<Status> {
-    Json(published(&api).status())
+    Json(published(&api).status.clone())
 }
 
 /// The policy that is asked for, files and API together.
@@ -54,15 +54,13 @@ pub(super) async fn one(
 pub(super) async fn members(Shared(api): Shared<Arc<Api>>) -> Result<Json<Value>, ApiError> {
     let published = published(&api);
     let policy = known(&published)?;
-    let members: Map<_, _> = policy.groups.keys().map(|group| (group.0.clone(), addresses(policy, group, &published))).collect();
+    let members: Map<_, _> =
+        policy.groups.keys().map(|group| (group.0.clone(), addresses(policy, group, &published))).collect();
     Ok(Json(json!({ "members": members })))
 }
 
 /// Members of one group.
-pub(super) async fn members_of(
-    Shared(api): Shared<Arc<Api>>,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, ApiError> {
+pub(super) async fn members_of(Shared(api): Shared<Arc<Api>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
     let published = published(&api);
     let policy = known(&published)?;
     let group = GroupId(id);
@@ -83,9 +81,10 @@ fn published(api: &Api) -> Arc<Published> {
 }
 
 fn known(published: &Published) -> Result<&Policy, ApiError> {
-    published.policy.as_deref().ok_or_else(|| {
-        ApiError::mistakes(StatusCode::SERVICE_UNAVAILABLE, published.status.mistakes.clone())
-    })
+    published
+        .policy
+        .as_deref()
+        .ok_or_else(|| ApiError::mistakes(StatusCode::SERVICE_UNAVAILABLE, published.status.mistakes.clone()))
 }
 
 fn objects(kind: Kind, published: &Published) -> Result<Vec<Value>, ApiError> {
@@ -119,7 +118,9 @@ fn with_enforcement(mut port: Value, published: &Published) -> Value {
     let enforced = published.status.ports.iter().find(|enforced| enforced.id == id);
     let refused = published.status.refused.iter().find(|refused| refused.port_id == id);
     port["enforcement"] = match (enforced, refused) {
-        (Some(enforced), _) => json!({ "state": "enforced", "device": enforced.device, "hooks": enforced.hooks, "mode": enforced.mode }),
+        (Some(enforced), _) => {
+            json!({ "state": "enforced", "device": enforced.device, "hooks": enforced.hooks, "mode": enforced.mode })
+        }
         (None, Some(refused)) => json!({ "state": "refused", "reason": refused.why }),
         (None, None) => json!({ "state": "absent" }),
     };

@@ -18,7 +18,7 @@ use std::{
     path::Path,
 };
 
-use netdiag_model::policy::types::Direction;
+use netdiag_model::policy::types::{self as policy, Direction};
 
 use super::{
     bpffs::{self, Root, RootError},
@@ -37,6 +37,15 @@ pub enum Hook {
     Tc,
     /// At generic XDP: Open vSwitch with `datapath_type=netdev` takes frames before TC.
     Xdp,
+}
+
+impl From<policy::Hook> for Hook {
+    fn from(hook: policy::Hook) -> Self {
+        match hook {
+            policy::Hook::Tc => Self::Tc,
+            policy::Hook::Xdp => Self::Xdp,
+        }
+    }
 }
 
 /// How a program is attached.

@@ -42,7 +42,7 @@ pub(super) fn read(directory: &Path, expected: bool) -> Result<Vec<Document>, Ve
 
 /// What is wrong with a file as a whole.
 pub(super) fn mistake(file: String, why: String) -> Mistake {
-    Mistake { file, line: 1, object: String::new(), field: String::new(), why, valid: Vec::new() }
+    Mistake { file, line: 1, object: String::new(), field: String::new(), why, valid: Box::default() }
 }
 
 fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {

@@ -10,7 +10,7 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Reads a file; one that does not exist is the default.
-pub(super) fn read<T: DeserializeOwned + Default>(path: &Path) -> io::Result<T> {
+pub(crate) fn read<T: DeserializeOwned + Default>(path: &Path) -> io::Result<T> {
     match fs::read(path) {
         Ok(text) => Ok(serde_json::from_slice(&text)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(T::default()),
@@ -19,7 +19,7 @@ pub(super) fn read<T: DeserializeOwned + Default>(path: &Path) -> io::Result<T> 
 }
 
 /// Writes a file beside the old one and puts it in its place: after a crash there is the old one or the new one.
-pub(super) fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
+pub(crate) fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     file.write_all(&serde_json::to_vec(value)?)?;

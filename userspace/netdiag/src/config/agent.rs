@@ -93,7 +93,9 @@ fn group_id(group: &str) -> anyhow::Result<u32> {
         let mut fields = line.split(':');
         (fields.next() == Some(group)).then(|| fields.nth(1)?.parse().ok()).flatten()
     };
-    text.lines().find_map(line).ok_or_else(|| Bad::usage(format!("there is no group {group} in /etc/group; give its number")))
+    text.lines()
+        .find_map(line)
+        .ok_or_else(|| Bad::usage(format!("there is no group {group} in /etc/group; give its number")))
 }
 
 #[cfg(test)]

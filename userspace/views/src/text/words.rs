@@ -30,7 +30,10 @@ pub(super) fn flow_ends(flow: &FlowFact) -> (String, String) {
         return (endpoint(flow.local, flow.local_port), endpoint(flow.remote, flow.remote_port));
     }
     if ICMP.contains(&flow.protocol) {
-        return (format!("{} id {}", flow.local, flow.local_port), format!("{} type {}", flow.remote, flow.remote_port));
+        return (
+            format!("{} id {}", flow.local, flow.local_port),
+            format!("{} type {}", flow.remote, flow.remote_port),
+        );
     }
     (flow.local.to_string(), flow.remote.to_string())
 }
