@@ -7,7 +7,7 @@ use std::{
 };
 
 use axum::{
-    Json,
+    Extension, Json,
     body::{Body, Bytes},
     extract::{Query, State as Shared, rejection::QueryRejection},
     http::{StatusCode, header::CONTENT_TYPE},
@@ -22,7 +22,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Api, error::ApiError};
+use super::{Api, connection::Leave, error::ApiError};
 use crate::events::{Batch, EventLog};
 
 /// Readers that wait at once; the other connections are for those who do not.
@@ -51,6 +51,7 @@ pub(super) struct Wanted {
 /// Answers with events.
 pub(super) async fn read(
     Shared(api): Shared<Arc<Api>>,
+    Extension(leave): Extension<Leave>,
     wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(wanted) = wanted.map_err(|rejection| {
@@ -66,6 +67,8 @@ pub(super) async fn read(
     })?;
     let since = wanted.since.unwrap_or_else(|| api.events.next());
     if wanted.stream {
+        // It loses events, and nobody else does.
+        leave.give();
         let lines = Lines { log: Arc::clone(&api.events), next: since, port: wanted.port };
         let lines = stream::unfold((lines, place), |(mut lines, place)| async move {
             let bytes = lines.next().await;

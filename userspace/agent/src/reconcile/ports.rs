@@ -41,7 +41,12 @@ impl Known {
 fn refresh(attached: &mut Attached, port: &Port) {
     attached.groups.clone_from(&port.groups);
     attached.log_allowed = port.log_allowed;
-    attached.mode = if port.filtered { Mode::Filtered } else { Mode::Trusted };
+    attached.mode = match (attached.mode, port.filtered) {
+        // Whatever was in doubt about it is so still.
+        (Mode::Closed, _) => Mode::Closed,
+        (Mode::Filtered | Mode::Trusted, true) => Mode::Filtered,
+        (Mode::Filtered | Mode::Trusted, false) => Mode::Trusted,
+    };
     attached.mac = port.mac.unwrap_or(attached.mac);
     if let Some(fixed) = &port.fixed_ips {
         attached.fixed_ips.clone_from(fixed);
