@@ -26,10 +26,10 @@ mod table;
 pub mod trace;
 /// Numbers in compact units.
 mod units;
-/// Words for what packets carry.
-mod words;
 /// Candidates, where nothing was resolved.
 pub mod unresolved;
+/// Words for what packets carry.
+mod words;
 
 /// How text is to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

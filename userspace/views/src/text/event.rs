@@ -62,7 +62,8 @@ fn packet(event: &VerdictEvent) -> String {
         let [kind, code] = event.destination_port.to_be_bytes();
         return format!("{name} {source} > {destination} type {kind} code {code}");
     }
-    let end = |address: IpAddr, port| if has_ports(protocol) { words::endpoint(address, port) } else { address.to_string() };
+    let end =
+        |address: IpAddr, port| if has_ports(protocol) { words::endpoint(address, port) } else { address.to_string() };
     format!("{name} {} > {}", end(source, event.source_port), end(destination, event.destination_port))
 }
 

@@ -69,7 +69,13 @@ fn cells(page: &Page<'_>, row: &FlowRow, of_one: bool) -> Vec<Cell> {
     let flow = &row.flow;
     let say = |text: &Option<String>| Span::plain(text.as_ref().map(|text| page.say(text)).unwrap_or_default());
     let (local, remote) = words::flow_ends(flow);
-    let paint = if flow.dead { Paint::Bad } else if flow.expired { Paint::Dim } else { Paint::Plain };
+    let paint = if flow.dead {
+        Paint::Bad
+    } else if flow.expired {
+        Paint::Dim
+    } else {
+        Paint::Plain
+    };
     let mut cells = vec![
         Span::plain(if flow.direction == Direction::Ingress { "in" } else { "out" }),
         Span::plain(words::protocol(flow.protocol)),
