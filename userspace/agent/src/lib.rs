@@ -8,6 +8,7 @@
 //! | | `oddities` | what of an answer did not fit, in few words |
 //! | | `ovsdb` | a small OVSDB client |
 //! | observe | [`datapath`] | the eBPF programs netdiag carries, and what it does with them |
+//! | | [`stream`] | events of a running agent |
 //! | all | [`netns`] | enters network namespaces, each on a thread of its own |
 
 /// The eBPF programs netdiag carries. Flow: observe.
@@ -22,3 +23,5 @@ pub mod netns;
 mod oddities;
 /// A small OVSDB client. Flow: discover.
 mod ovsdb;
+/// Events of a running agent. Flow: observe.
+pub mod stream;
