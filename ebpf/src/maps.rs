@@ -1,10 +1,26 @@
 //! Every map, with who writes and who reads it. No logic.
+//!
+//! Sizes are those of `netdiag_common::abi`; user space may ask for others when it loads the object.
 
 use aya_ebpf::{
-    btf_maps::{PerCpuArray, RingBuf},
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
-use netdiag_common::abi::{event::Counted, value::Counter};
+use netdiag_common::abi::{
+    event::{Counted, Decided},
+    flow::{Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, MAX_FLOWS4, MAX_FLOWS6, MAX_FRAGMENTS, MAX_OVERFLOW},
+    policy::{
+        GrantKey, Label, MAX_GRANTS, MAX_PAGES, MAX_POLICIES, MAX_PORTS, MAX_PREFIXES, MAX_REMOTES, MAX_RULES,
+        MAX_SERVICE_TABLES, MAX_VIEWS, MacKey, NEAR_INTERFACES, Page, PairKey, Port, Protocol, RemoteKey4, RemoteKey6,
+        Settings, View,
+    },
+    reason::REASONS,
+    value::{Budget, Counter, Losses, Tally},
+};
+
+/// Elements are allocated as they come: what is not used costs nothing.
+const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 
 /// One counter per CPU, at index 0. Written by `count`, read and summed up by user space.
 #[btf_map]
@@ -14,3 +30,136 @@ pub static COUNTERS: PerCpuArray<Counter, 1> = PerCpuArray::new();
 /// drained by user space.
 #[btf_map]
 pub static EVENTS: RingBuf<Counted, { 64 * 1024 }> = RingBuf::new();
+
+// === policy: written by user space, read by the programs ===
+
+/// Place of the port at a device, plus one; 0 is none.
+#[btf_map]
+pub static INTERFACES: Array<u32, { NEAR_INTERFACES as usize }> = Array::new();
+
+/// The same for devices with an index beyond the array.
+#[btf_map]
+pub static FAR_INTERFACES: HashMap<u32, u32, { MAX_PORTS as usize }> = HashMap::new();
+
+/// Ports.
+#[btf_map]
+pub static PORTS: Array<Port, { MAX_PORTS as usize }> = Array::new();
+
+/// MAC addresses of ports with more than one.
+#[btf_map]
+pub static MACS: HashMap<MacKey, u32, { 16 * MAX_PORTS as usize }, ON_DEMAND> = HashMap::new();
+
+/// Address pairs of ports with more than the inline ones.
+#[btf_map]
+pub static PAIRS: LpmTrie<PairKey, u32, { 64 * MAX_PORTS as usize }> = LpmTrie::new();
+
+/// Which view of each policy is in force.
+#[btf_map]
+pub static ACTIVE: Array<u64, { MAX_POLICIES as usize }> = Array::new();
+
+/// Versions of policies.
+#[btf_map]
+pub static VIEWS: Array<View, { MAX_VIEWS as usize }> = Array::new();
+
+/// Service tables, 256 protocols each.
+#[btf_map]
+pub static PROTOCOLS: Array<Protocol, { 256 * MAX_SERVICE_TABLES as usize }> = Array::new();
+
+/// Pages of service tables.
+#[btf_map]
+pub static PAGES: Array<Page, { MAX_PAGES as usize }> = Array::new();
+
+/// Rules by pairs of classes.
+#[btf_map]
+pub static GRANTS: HashMap<GrantKey, u32, { MAX_GRANTS as usize }, ON_DEMAND> = HashMap::new();
+
+/// Host addresses of remote sets.
+#[btf_map]
+pub static REMOTES4: HashMap<RemoteKey4, u32, { MAX_REMOTES as usize }, ON_DEMAND> = HashMap::new();
+
+/// Host addresses of remote sets.
+#[btf_map]
+pub static REMOTES6: HashMap<RemoteKey6, u32, { MAX_REMOTES as usize }, ON_DEMAND> = HashMap::new();
+
+/// Prefixes of remote sets.
+#[btf_map]
+pub static PREFIXES4: LpmTrie<RemoteKey4, u32, { MAX_PREFIXES as usize }> = LpmTrie::new();
+
+/// Prefixes of remote sets.
+#[btf_map]
+pub static PREFIXES6: LpmTrie<RemoteKey6, u32, { MAX_PREFIXES as usize }> = LpmTrie::new();
+
+/// What holds for all ports.
+#[btf_map]
+pub static SETTINGS: Array<Settings, 1> = Array::new();
+
+/// Flows each port may track by quota, counted since the map was made; see `TRACKED`.
+#[btf_map]
+pub static ALLOWANCE: Array<u64, { MAX_PORTS as usize }> = Array::new();
+
+// === names: written and read by user space alone, for whoever looks at the maps without the agent ===
+
+/// Ids of rules.
+#[btf_map]
+pub static RULES: Array<Label, { MAX_RULES as usize }> = Array::new();
+
+/// Ids of ports.
+#[btf_map]
+pub static PORT_LABELS: Array<Label, { MAX_PORTS as usize }> = Array::new();
+
+/// What remote sets were made from.
+#[btf_map]
+pub static SET_LABELS: HashMap<u32, Label, 65_536, ON_DEMAND> = HashMap::new();
+
+/// What policies were made from.
+#[btf_map]
+pub static POLICY_LABELS: Array<Label, { MAX_POLICIES as usize }> = Array::new();
+
+// === flows: written by the programs; user space removes what has expired ===
+
+/// Flows that are tracked by quota.
+#[btf_map]
+pub static FLOWS4: HashMap<FlowKey4, Flow, { MAX_FLOWS4 as usize }, ON_DEMAND> = HashMap::new();
+
+/// Flows that are tracked by quota.
+#[btf_map]
+pub static FLOWS6: HashMap<FlowKey6, Flow, { MAX_FLOWS6 as usize }, ON_DEMAND> = HashMap::new();
+
+/// Flows beyond the quota of their port: the oldest makes room for the newest.
+#[btf_map]
+pub static OVER4: LruHashMap<FlowKey4, Flow, { MAX_OVERFLOW as usize }> = LruHashMap::new();
+
+/// Flows beyond the quota of their port.
+#[btf_map]
+pub static OVER6: LruHashMap<FlowKey6, Flow, { MAX_OVERFLOW as usize }> = LruHashMap::new();
+
+/// What the first fragments of datagrams said.
+#[btf_map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { MAX_FRAGMENTS as usize }> = LruHashMap::new();
+
+/// Flows each port has ever begun to track by quota. User space, which knows how many of them are gone, says in
+/// `ALLOWANCE` how far this may grow; so each of the two maps has one writer.
+#[btf_map]
+pub static TRACKED: Array<u64, { MAX_PORTS as usize }> = Array::new();
+
+// === what was decided: written by the programs, read by user space ===
+
+/// Packets and bytes by port, direction and reason.
+#[btf_map]
+pub static TALLIES: PerCpuArray<Tally, { MAX_PORTS as usize * 2 * REASONS }> = PerCpuArray::new();
+
+/// Flows each rule has allowed; packets, on stateless ports.
+#[btf_map]
+pub static HITS: PerCpuArray<u64, { MAX_RULES as usize }> = PerCpuArray::new();
+
+/// Verdicts of which there is no record, by port.
+#[btf_map]
+pub static LOSSES: PerCpuArray<Losses, { MAX_PORTS as usize }> = PerCpuArray::new();
+
+/// Records of the current tick, by port.
+#[btf_map]
+pub static BUDGETS: Array<Budget, { MAX_PORTS as usize }> = Array::new();
+
+/// Records of verdicts; 1 MiB.
+#[btf_map]
+pub static DECISIONS: RingBuf<Decided, { 1024 * 1024 }> = RingBuf::new();

@@ -105,7 +105,7 @@ pub struct FragmentKey {
     pub slot: u16,
     /// IP protocol.
     pub protocol: u8,
-    /// 1 for packets to the instance, 0 for packets from it.
+    /// Bit 0: to the instance, not from it. Bit 1: IPv6, not IPv4.
     pub ingress: u8,
 }
 

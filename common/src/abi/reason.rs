@@ -91,7 +91,7 @@ reasons! {
     ArpSpoof = 21, "arp-spoof", Drop;
     /// A neighbour advertisement or solicitation for an address of somebody else.
     NdSpoof = 22, "nd-spoof", Drop;
-    /// An instance must not answer DHCP or DHCPv6.
+    /// An instance must not answer as a DHCP server, of either family.
     DhcpServer = 23, "dhcp-server", Drop;
     /// An instance must not advertise itself as a router.
     RouterAdvertisement = 24, "router-advertisement", Drop;

@@ -25,6 +25,7 @@ pub struct Tally {
 }
 
 /// Where a reason of a port and direction is counted.
+#[expect(clippy::cast_possible_truncation, reason = "there are few reasons")]
 pub const fn tally_index(slot: u32, ingress: bool, reason: u8) -> u32 {
     (slot * 2 + ingress as u32) * REASONS as u32 + reason as u32
 }

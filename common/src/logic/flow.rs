@@ -146,13 +146,12 @@ pub const fn first(protocol: u8, flags: u8) -> State {
 #[inline]
 pub const fn timeout_seconds(protocol: u8, state: State) -> u32 {
     match (state, protocol) {
-        (State::Unreplied, protocol::UDP | protocol::UDPLITE | protocol::ICMP | protocol::ICMPV6) => 30,
-        (State::Replied, protocol::UDP | protocol::UDPLITE) => 120,
-        (State::Replied, protocol::ICMP | protocol::ICMPV6) => 30,
-        (State::Unreplied, protocol::SCTP) => 30,
+        (State::Unreplied, protocol::UDP | protocol::UDPLITE | protocol::SCTP)
+        | (State::Unreplied | State::Replied, protocol::ICMP | protocol::ICMPV6) => 30,
+        (State::Replied, protocol::UDP | protocol::UDPLITE)
+        | (State::SynSent | State::FinWait | State::TimeWait, _) => 120,
         (State::Replied, protocol::SCTP) => 210,
         (State::Unreplied | State::Replied, _) => 600,
-        (State::SynSent | State::FinWait | State::TimeWait, _) => 120,
         (State::SynReceived, _) => 60,
         (State::Established, _) => 432_000,
         (State::Closed, _) => 10,
@@ -196,7 +195,13 @@ pub const fn next(protocol: u8, state: State, bits: u8, flags: u8, reply: bool) 
         State::SynSent if reply && flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK => State::SynReceived,
         State::SynReceived if !reply && flags & (tcp::SYN | tcp::ACK) == tcp::ACK => State::Established,
         State::PickedUp if reply => State::Established,
-        state => state,
+        State::Unreplied
+        | State::Replied
+        | State::SynSent
+        | State::SynReceived
+        | State::Established
+        | State::FinWait
+        | State::PickedUp => state,
     };
     (state, bits)
 }

@@ -1,17 +1,14 @@
-//! The tables a decision reads and the ones it writes: maps in the kernel, memory in tests. Flow: policy.
+//! What a decision looks up and remembers: maps in the kernel, memory in tests. Flow: policy.
 
 use crate::abi::{
     flow::{Flow, FlowKey4, FlowKey6, Fragment, FragmentKey},
-    policy::{GrantKey, MacKey, PairKey, Port, Protocol, RemoteKey4, RemoteKey6, View},
+    policy::{GrantKey, MAX_ETHERTYPES, MacKey, PairKey, Port, Protocol, RemoteKey4, RemoteKey6, View},
 };
 
 /// What user space compiles a policy to; the decision only reads it.
-///
-/// Every lookup answers by value: the types are small, and a reference into a map would tie the program to one element
-/// while user space replaces it.
 pub trait PolicyTables {
     /// The port at a place.
-    fn port(&self, slot: u32) -> Option<Port>;
+    fn port(&self, slot: u32) -> Option<&Port>;
     /// True if the port at a place may send with a MAC address other than its own.
     fn mac(&self, key: &MacKey) -> bool;
     /// True if an address pair of the port covers the key.
@@ -19,7 +16,7 @@ pub trait PolicyTables {
     /// The word of `ACTIVE`.
     fn active(&self, policy: u32) -> Option<u64>;
     /// A view of a policy.
-    fn view(&self, view: u32) -> Option<View>;
+    fn view(&self, view: u32) -> Option<&View>;
     /// A protocol of a service table, by `table * 256 + protocol`.
     fn protocol(&self, index: u32) -> Option<Protocol>;
     /// One entry of a page.
@@ -34,20 +31,22 @@ pub trait PolicyTables {
     fn prefix4(&self, key: &RemoteKey4) -> Option<u32>;
     /// Class of the longest prefix that covers an address.
     fn prefix6(&self, key: &RemoteKey6) -> Option<u32>;
+    /// Permitted ethertypes; 0 is none.
+    fn ethertypes(&self) -> Option<&[u16; MAX_ETHERTYPES]>;
 }
 
 /// What the decision remembers.
 pub trait FlowTables {
     /// A tracked flow, to read and to change in place.
-    fn flow4(&self, key: &FlowKey4) -> Option<&mut Flow>;
+    fn flow4(&mut self, key: &FlowKey4) -> Option<&mut Flow>;
     /// A tracked flow.
-    fn flow6(&self, key: &FlowKey6) -> Option<&mut Flow>;
+    fn flow6(&mut self, key: &FlowKey6) -> Option<&mut Flow>;
     /// Tracks a new flow; false where there is no room for it.
-    fn track4(&self, key: &FlowKey4, flow: &Flow) -> bool;
+    fn track4(&mut self, key: &FlowKey4, flow: &Flow) -> bool;
     /// Tracks a new flow; false where there is no room for it.
-    fn track6(&self, key: &FlowKey6, flow: &Flow) -> bool;
+    fn track6(&mut self, key: &FlowKey6, flow: &Flow) -> bool;
     /// What the first fragment of a datagram said.
-    fn fragment(&self, key: &FragmentKey) -> Option<Fragment>;
+    fn fragment(&mut self, key: &FragmentKey) -> Option<&Fragment>;
     /// Remembers what the first fragment of a datagram said.
-    fn remember(&self, key: &FragmentKey, fragment: &Fragment);
+    fn remember(&mut self, key: &FragmentKey, fragment: &Fragment);
 }

@@ -1,0 +1,169 @@
+//! The short way of packets of established flows. Flow: policy.
+//!
+//! Most packets are plain TCP or UDP of a flow that nothing has changed about. For these everything the long way would look at
+//! is compared here in one piece, and nothing is looked up but the flow. Whatever is not plain goes the long way: this one
+//! only ever says that a packet passes as established, and only where the long way would say the same.
+
+use super::{
+    decide::Ask,
+    flow::{self, State, protocol::TCP, protocol::UDP, tcp},
+    frame::{Frame, Head},
+    packet::ethertype,
+    tables::{FlowTables, PolicyTables},
+};
+use crate::abi::{
+    flow::{FLOW_DEAD, FLOW_INGRESS, Flow, FlowKey4, FlowKey6},
+    policy::{PORT_MANAGED, PORT_TRUSTED, Port, active_generation},
+};
+
+/// Bytes of Ethernet, IPv4 and TCP headers without options.
+const HEAD4: usize = 54;
+/// Bytes of Ethernet, IPv6 and TCP headers without options.
+const HEAD6: usize = 74;
+
+/// Ports of DHCP and DHCPv6: the long way decides about them before it looks at flows.
+const fn is_dhcp(port: u16) -> bool {
+    matches!(port, 67 | 68 | 546 | 547)
+}
+
+/// True if the packet passes as part of an established flow, which has been brought up to date then. False says nothing.
+#[inline(always)]
+pub fn passes<F: Frame, P: PolicyTables, T: FlowTables>(
+    frame: &F,
+    policy: &P,
+    flows: &mut T,
+    port: &Port,
+    ask: Ask,
+) -> bool {
+    if port.flags & (PORT_MANAGED | PORT_TRUSTED) != PORT_MANAGED || frame.tagged() {
+        return false;
+    }
+    let Some(head) = frame.head(HEAD4) else { return false };
+    match u16::from_be(head.half(6)) {
+        ethertype::IPV4 => passes4(&head, frame.length(), policy, flows, (port, ask)),
+        ethertype::IPV6 => match frame.head(HEAD6) {
+            Some(head) => passes6(&head, frame.length(), policy, flows, (port, ask)),
+            None => false,
+        },
+        _ => false,
+    }
+}
+
+#[inline(always)]
+fn passes4<H: Head, P: PolicyTables, T: FlowTables>(
+    head: &H,
+    length: u32,
+    policy: &P,
+    flows: &mut T,
+    (port, ask): (&Port, Ask),
+) -> bool {
+    let total = u32::from(u16::from_be(head.half(8)));
+    let protocol = (u16::from_be(head.half(11)) & 0xff) as u8;
+    let (source, destination) = (head.word(13), head.word(15));
+    // Version 4, a header of 20 bytes, no fragment ("don't fragment" may be set), and all of it there.
+    let plain = u16::from_be(head.half(7)) >> 8 == 0x45
+        && u16::from_be(head.half(10)) & 0xbfff == 0
+        && total + 14 <= length
+        && total >= 20 + minimum(protocol);
+    if !plain || source == 0 {
+        return false;
+    }
+    let [a, b, c, d] = port.ipv4;
+    if !ask.ingress && !(is_own_mac(head, port) && (source == a || source == b || source == c || source == d)) {
+        return false;
+    }
+    let (local, remote) = if ask.ingress { (destination, source) } else { (source, destination) };
+    let Some((local_port, remote_port)) = ports(head, 17, protocol, ask.ingress) else { return false };
+    let key = FlowKey4 { local, remote, local_port, remote_port, slot: ask.slot as u16, protocol, pad: 0 };
+    let Some(flow) = flows.flow4(&key) else { return false };
+    is_settled(head, 17, policy, flow, (protocol, port, ask))
+}
+
+#[inline(always)]
+fn passes6<H: Head, P: PolicyTables, T: FlowTables>(
+    head: &H,
+    length: u32,
+    policy: &P,
+    flows: &mut T,
+    (port, ask): (&Port, Ask),
+) -> bool {
+    let payload = u32::from(u16::from_be(head.half(9)));
+    let protocol = (u16::from_be(head.half(10)) >> 8) as u8;
+    let source = [head.word(11), head.word(13), head.word(15), head.word(17)];
+    let destination = [head.word(19), head.word(21), head.word(23), head.word(25)];
+    let plain = u16::from_be(head.half(7)) >> 12 == 6 && payload + 54 <= length && payload >= minimum(protocol);
+    if !plain || source == [0; 4] {
+        return false;
+    }
+    let [a, b, c] = port.ipv6;
+    if !ask.ingress && !(is_own_mac(head, port) && (source == a || source == b || source == c)) {
+        return false;
+    }
+    let (local, remote) = if ask.ingress { (destination, source) } else { (source, destination) };
+    let Some((local_port, remote_port)) = ports(head, 27, protocol, ask.ingress) else { return false };
+    let key = FlowKey6 { local, remote, local_port, remote_port, slot: ask.slot as u16, protocol, pad: 0 };
+    let Some(flow) = flows.flow6(&key) else { return false };
+    is_settled(head, 27, policy, flow, (protocol, port, ask))
+}
+
+/// Bytes of the transport header; more than any packet has for protocols that go the long way.
+#[inline(always)]
+const fn minimum(protocol: u8) -> u32 {
+    match protocol {
+        TCP => 20,
+        UDP => 8,
+        _ => u32::MAX >> 1,
+    }
+}
+
+#[inline(always)]
+fn is_own_mac<H: Head>(head: &H, port: &Port) -> bool {
+    let mac = port.mac;
+    head.half(3) == u16::from_ne_bytes([mac[0], mac[1]])
+        && head.half(4) == u16::from_ne_bytes([mac[2], mac[3]])
+        && head.half(5) == u16::from_ne_bytes([mac[4], mac[5]])
+}
+
+/// Local and remote port as they lie in the packet, whose transport header begins at a half-word.
+#[inline(always)]
+fn ports<H: Head>(head: &H, transport: usize, protocol: u8, ingress: bool) -> Option<(u16, u16)> {
+    let (source, destination) = (head.half(transport), head.half(transport + 1));
+    if protocol == UDP {
+        let special = is_dhcp(u16::from_be(source)) || is_dhcp(u16::from_be(destination));
+        if special || u16::from_be(head.half(transport + 2)) < 8 {
+            return None;
+        }
+    }
+    Some(if ingress { (destination, source) } else { (source, destination) })
+}
+
+/// True if nothing about a flow changes by a packet of it but the time it was last seen.
+#[inline(always)]
+fn is_settled<H: Head, P: PolicyTables>(
+    head: &H,
+    transport: usize,
+    policy: &P,
+    flow: &mut Flow,
+    (protocol, port, ask): (u8, &Port, Ask),
+) -> bool {
+    let Some(word) = policy.active(port.policy) else { return false };
+    let state = State::of(flow.state);
+    let settled = if protocol == TCP {
+        let flags = u16::from_be(head.half(transport + 6));
+        state as u8 == State::Established as u8
+            && flags >> 12 >= 5
+            && flags & u16::from(tcp::FIN | tcp::SYN | tcp::RST | tcp::ACK) == u16::from(tcp::ACK)
+    } else {
+        let reply = ask.ingress != (flow.flags & FLOW_INGRESS != 0);
+        state as u8 == State::Replied as u8 || state as u8 == State::Unreplied as u8 && !reply
+    };
+    let current = flow.generation == active_generation(word) && flow.epoch == port.epoch;
+    if !settled || !current || flow.flags & FLOW_DEAD != 0 || flow::expired(flow, protocol, ask.now) {
+        return false;
+    }
+    // Not on every packet, or CPUs that share a flow would take its cache line from each other.
+    if flow.seen != ask.now {
+        flow.seen = ask.now;
+    }
+    true
+}
