@@ -56,13 +56,15 @@ pub fn policy(documents: &[Document]) -> Result<Policy, Vec<Mistake>> {
                 object: String::new(),
                 field: String::new(),
                 why,
-                valid: vec![],
+                valid: Box::default(),
             }),
         }
     }
     let mut gathered = Gathered::default();
     for (file, nodes) in &trees {
-        nodes.iter().for_each(|node| gathered.document(file, node, &mut mistakes));
+        for node in nodes {
+            gathered.document(file, node, &mut mistakes);
+        }
     }
     let policy = convert(&gathered, &mut mistakes);
     mistakes.sort();

@@ -136,7 +136,7 @@ pub enum Service {
         /// Last port.
         last: u16,
     },
-    /// ICMP (IPv4) or ICMPv6 (IPv6) of one type, and of one code or any. 0 is a type and a code like others.
+    /// ICMP (IPv4) or `ICMPv6` (IPv6) of one type, and of one code or any. 0 is a type and a code like others.
     Icmp {
         /// 1 or 58, as the family has it.
         protocol: u8,

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::types::{Direction, Ethertype};
 
@@ -30,7 +30,7 @@ pub struct Document {
 }
 
 /// What is wrong with one field of one object.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Mistake {
     /// Name of the document.
     pub file: String,
@@ -43,8 +43,8 @@ pub struct Mistake {
     /// Why it is one.
     pub why: String,
     /// What would be right, where that can be listed.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub valid: Vec<String>,
+    #[serde(default, skip_serializing_if = "<[String]>::is_empty")]
+    pub valid: Box<[String]>,
 }
 
 impl fmt::Display for Mistake {
@@ -64,7 +64,7 @@ impl fmt::Display for Mistake {
 impl std::error::Error for Mistake {}
 
 /// A whole desired state.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// Security groups.
     pub security_groups: Vec<SecurityGroup>,
@@ -81,7 +81,7 @@ pub struct State {
 }
 
 /// A security group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecurityGroup {
     /// Id.
     pub id: String,
@@ -94,7 +94,7 @@ pub struct SecurityGroup {
 }
 
 /// A security group rule.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// Id.
     pub id: String,
@@ -119,7 +119,7 @@ pub struct Rule {
 }
 
 /// An address group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressGroup {
     /// Id.
     pub id: String,
@@ -130,7 +130,7 @@ pub struct AddressGroup {
 }
 
 /// A port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
     /// Id.
     pub id: String,
@@ -161,14 +161,14 @@ pub struct Port {
 }
 
 /// A fixed address.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FixedIp {
     /// The address.
     pub ip_address: String,
 }
 
 /// An allowed address pair.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressPair {
     /// MAC address; none is the port's own.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -178,7 +178,7 @@ pub struct AddressPair {
 }
 
 /// How a port is found on this host; nothing at all for a port of another one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
     /// Name of the host's device.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -187,6 +187,6 @@ pub struct Binding {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
     /// By the port's id.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub port_id: bool,
 }

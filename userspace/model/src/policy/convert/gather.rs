@@ -46,22 +46,22 @@ impl<'a> Gathered<'a> {
         if let Value::List(items) = &node.value {
             for (place, item) in items.iter().enumerate() {
                 if let Some(object) = note(Object::named(file, &ANY, place, item), mistakes) {
-                    self.bare(object, item, mistakes);
+                    self.bare(&object, item, mistakes);
                 }
             }
             return;
         }
         let Some(object) = note(Object::of(file, "", node), mistakes) else { return };
         if kind(&object).is_some() || object.has(&["id", "name", "ID", "Name"]) {
-            self.bare(object, node, mistakes);
+            self.bare(&object, node, mistakes);
         } else {
             self.state(object, mistakes);
         }
     }
 
     /// An object whose fields alone say what it is.
-    fn bare(&mut self, object: Object<'a>, node: &'a Node, mistakes: &mut Vec<Mistake>) {
-        match kind(&object) {
+    fn bare(&mut self, object: &Object<'a>, node: &'a Node, mistakes: &mut Vec<Mistake>) {
+        match kind(object) {
             Some(kind) => self.add(object.file, kind, (0, node), mistakes),
             None if object.has(&["ID"]) => mistakes.push(object.refuse(
                 "is a line of a summary, without rules and addresses: use `openstack … show -f json`, or the answer of Neutron's API"

@@ -31,7 +31,7 @@ const NAMES: [(&str, u8); 25] = [
 
 /// ICMP, of IPv4.
 pub(super) const ICMP: u8 = 1;
-/// ICMPv6.
+/// `ICMPv6`.
 pub(super) const ICMPV6: u8 = 58;
 
 /// Number of a protocol by its name in any case, or by the number itself.

@@ -28,7 +28,7 @@ pub(in crate::policy) const PROJECT: [&str; 2] = ["project_id", "tenant_id"];
 
 /// A whole desired state, or an answer of Neutron's API.
 pub(in crate::policy) const STATE: Kind = Kind {
-    name: "the document",
+    name: "policy",
     own: &[
         "security_groups",
         "security_group",

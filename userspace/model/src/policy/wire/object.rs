@@ -83,16 +83,15 @@ impl<'a> Object<'a> {
         mistakes
     }
 
-    /// What is wrong with a name nobody knows. Neutron has extensions with fields of their own.
+    /// What is wrong with a name nobody knows. Neutron has extensions with fields of their own; one that is nearly ours was
+    /// written by hand all the same.
     fn unknown(&self, kind: &Kind, entry: &Entry) -> Option<Mistake> {
-        if self.foreign {
-            return None;
-        }
         let near = |own: &&&str| distance(own, &entry.key.to_ascii_lowercase()) <= 2;
         let nearest = kind.own.iter().filter(near).min_by_key(|own| distance(own, &entry.key));
         let (why, valid) = match nearest {
-            Some(own) => (format!("is no field of a {}; did you mean `{own}`?", kind.name), std::slice::from_ref(own)),
-            None => (format!("is no field of a {}", kind.name), kind.own),
+            Some(own) => (format!("no {} has this field; did you mean `{own}`?", kind.name), std::slice::from_ref(own)),
+            None if self.foreign => return None,
+            None => (format!("no {} has this field", kind.name), kind.own),
         };
         Some(self.mistake(&entry.key, entry.line, why, words(valid)))
     }
@@ -129,7 +128,14 @@ impl<'a> Object<'a> {
     }
 
     fn mistake(&self, field: &str, line: usize, why: String, valid: Vec<String>) -> Mistake {
-        Mistake { file: self.file.to_owned(), line, object: self.what.clone(), field: field.to_owned(), why, valid }
+        Mistake {
+            file: self.file.to_owned(),
+            line,
+            object: self.what.clone(),
+            field: field.to_owned(),
+            why,
+            valid: valid.into(),
+        }
     }
 }
 

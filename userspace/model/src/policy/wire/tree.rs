@@ -78,9 +78,10 @@ impl Node {
 /// The values of a text: one of JSON, or as many as a stream of YAML has.
 pub(in crate::policy) fn read(text: &str) -> Result<Vec<Node>, Unreadable> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if !text.trim_start().starts_with(['{', '[']) {
-        return yaml::read(text);
+    // YAML has braces and brackets too, and reads much of what is broken JSON as something else; quoted names are JSON's.
+    let brackets = |letter: char| letter.is_whitespace() || matches!(letter, '{' | '[');
+    match (text.trim_start().starts_with(['{', '[']), text.trim_start_matches(brackets).starts_with('"')) {
+        (true, true) => json::read(text).map(|node| vec![node]),
+        (true, false) | (false, _) => yaml::read(text),
     }
-    // YAML has braces and brackets too; whoever began with one meant JSON unless YAML alone can read it.
-    json::read(text).map(|node| vec![node]).or_else(|error| yaml::read(text).map_err(|_| error))
 }
