@@ -8,6 +8,9 @@ pub trait Frame {
     /// True if a VLAN tag travels beside the packet instead of in it.
     fn tagged(&self) -> bool;
 
+    /// True if it stands for several packets (GSO), and so may be longer than a length field can say.
+    fn aggregated(&self) -> bool;
+
     /// Half-words from an offset on; `None` if the packet ends before.
     fn load16<const N: usize>(&self, offset: u32) -> Option<[u16; N]>;
 
@@ -53,6 +56,10 @@ impl Frame for Slice<'_> {
 
     fn tagged(&self) -> bool {
         self.tagged
+    }
+
+    fn aggregated(&self) -> bool {
+        false
     }
 
     fn load16<const N: usize>(&self, offset: u32) -> Option<[u16; N]> {

@@ -109,7 +109,12 @@ impl Packet {
             return Some(Reason::Truncated);
         };
         let (first, second, third) = (u32::from_be(first), u32::from_be(second), u32::from_be(third));
-        let (header, total) = ((first >> 24 & 0xf) * 4, first & 0xffff);
+        let header = (first >> 24 & 0xf) * 4;
+        let total = match first & 0xffff {
+            // What is longer than the field can say has 0 there (`iph_totlen` of `linux/ip.h`).
+            0 if frame.aggregated() => frame.length().saturating_sub(ETHERNET),
+            total => total,
+        };
         if first >> 28 != 4 || header < 20 || total < header {
             return Some(Reason::Malformed);
         }
@@ -142,7 +147,11 @@ impl Packet {
         self.destination = destination;
         self.protocol = (second >> 8 & 0xff) as u8;
         self.transport = ETHERNET + 40;
-        self.end = self.transport + (second >> 16);
+        self.end = match second >> 16 {
+            // As for IPv4 (`ipv6_payload_len` of `linux/ipv6.h`); a jumbogram's extension header is followed like any other.
+            0 if frame.aggregated() => frame.length(),
+            payload => self.transport + payload,
+        };
         if self.end > frame.length() {
             return Some(Reason::Truncated);
         }

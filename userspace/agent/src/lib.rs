@@ -9,6 +9,7 @@
 //! | | `ovsdb` | a small OVSDB client |
 //! | policy | [`enforce`] | security groups in the kernel: loads, attaches, writes and reads maps |
 //! | observe | [`datapath`] | the eBPF programs netdiag carries, and what it does with them |
+//! | | [`stream`] | events of a running agent |
 //! | all | [`netns`] | enters network namespaces, each on a thread of its own |
 
 /// The eBPF programs netdiag carries. Flow: observe.
@@ -25,3 +26,5 @@ pub mod netns;
 mod oddities;
 /// A small OVSDB client. Flow: discover.
 mod ovsdb;
+/// Events of a running agent. Flow: observe.
+pub mod stream;

@@ -16,6 +16,8 @@ use crate::{
     trace::NetnsRef,
 };
 
+/// Which network card netdiag's own security groups hold at.
+pub mod enforcement;
 /// Containers, virtual machines and plugged namespaces, with every identity they have.
 pub mod instance;
 /// Address translation of a card.
@@ -33,6 +35,7 @@ pub mod switch;
 #[cfg(test)]
 mod tests;
 
+pub use enforcement::Enforcement;
 pub use instance::Instance;
 pub use nic::Nic;
 pub use role::Role;

@@ -8,8 +8,12 @@
 pub mod compile;
 /// What this host can and cannot do, as a table of checks. Flow: discover.
 pub mod doctor;
+/// What the datapath said about single packets. Flow: observe.
+pub mod event;
 /// What one source saw, with where it saw it. Flow: discover.
 pub mod fact;
+/// Security groups of an instance as they are enforced. Flow: explain.
+pub mod groups;
 /// Newtypes for the numbers and names that must not be mixed up.
 pub mod id;
 /// Facts joined into one picture of the host. Flow: discover.

@@ -120,7 +120,7 @@ fn nearly(key: &Key, query: &str) -> bool {
 }
 
 /// Levenshtein distance; 3 stands for anything beyond 2.
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     if a.len().abs_diff(b.len()) > 2 {
         return 3;

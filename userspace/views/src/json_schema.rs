@@ -6,6 +6,12 @@
 
 /// The answer of `netdiag doctor`.
 mod doctor;
+/// How security groups are enforced at an interface.
+mod enforcement;
+/// One line of `netdiag events -o json`.
+mod event;
+/// The answer of `netdiag flows`.
+mod flows;
 /// One interface and what belongs to it.
 mod interface;
 /// The answer of `netdiag list`.
@@ -18,6 +24,9 @@ use serde::Serialize;
 
 pub use self::{
     doctor::{CheckDocument, DoctorDocument, Status},
+    enforcement::{EnforcementDocument, EnforcementMode, SideDocument},
+    event::{EventDocument, LossDocument, PacketVerdict, VerdictDocument},
+    flows::{FlowDocument, FlowsDocument, FlowsKnown, RuleDirection},
     interface::{
         Counters, Direction, FloatingIp, HopDocument, InterfaceDocument, Netns, PublishedPort, RouterDocument,
         RuleDocument, ServiceDocument, State,

@@ -6,7 +6,7 @@ use schemars::{Schema, generate::SchemaSettings};
 
 use crate::{
     json,
-    json_schema::{DoctorDocument, ListDocument, TraceDocument},
+    json_schema::{DoctorDocument, EventDocument, FlowsDocument, ListDocument, TraceDocument},
 };
 
 /// Which shape.
@@ -18,11 +18,15 @@ pub enum Kind {
     List,
     /// Of `netdiag doctor -o json`.
     Doctor,
+    /// Of `netdiag flows -o json`.
+    Flows,
+    /// Of one line of `netdiag events -o json`.
+    Events,
 }
 
 impl Kind {
     /// Every shape there is.
-    pub const ALL: [Self; 3] = [Self::Trace, Self::List, Self::Doctor];
+    pub const ALL: [Self; 5] = [Self::Trace, Self::List, Self::Doctor, Self::Flows, Self::Events];
 
     /// The command whose answer has this shape.
     pub const fn name(self) -> &'static str {
@@ -30,6 +34,8 @@ impl Kind {
             Self::Trace => "trace",
             Self::List => "list",
             Self::Doctor => "doctor",
+            Self::Flows => "flows",
+            Self::Events => "events",
         }
     }
 }
@@ -46,6 +52,8 @@ fn schema(kind: Kind) -> Schema {
         Kind::Trace => generator.into_root_schema_for::<TraceDocument>(),
         Kind::List => generator.into_root_schema_for::<ListDocument>(),
         Kind::Doctor => generator.into_root_schema_for::<DoctorDocument>(),
+        Kind::Flows => generator.into_root_schema_for::<FlowsDocument>(),
+        Kind::Events => generator.into_root_schema_for::<EventDocument>(),
     }
 }
 

@@ -6,8 +6,12 @@
 
 /// Whether this host can do what netdiag needs.
 pub mod doctor;
+/// What the datapath says about single packets.
+pub mod event;
 /// Findings and gaps.
 mod findings;
+/// The flows the datapath tracks.
+pub mod flows;
 /// The hops of one direction, as a table with what belongs to each hop below it.
 mod hops;
 /// One interface: its heading, its hops, its services.
@@ -24,6 +28,8 @@ pub mod trace;
 mod units;
 /// Candidates, where nothing was resolved.
 pub mod unresolved;
+/// Words for what packets carry.
+mod words;
 
 /// How text is to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -57,6 +57,8 @@ pub struct Policy {
     pub members: BTreeMap<GroupId, BTreeSet<IpNet>>,
     /// Ethertypes that pass unfiltered, beyond IPv4, IPv6, ARP and RARP (Neutron's `permitted_ethertypes`); at most eight.
     pub permitted_ethertypes: BTreeSet<u16>,
+    /// Close ports of Neutron that are found on this host and are not in [`Policy::ports`], instead of leaving them alone.
+    pub close_unknown_ports: bool,
 }
 
 /// A security group.
@@ -80,6 +82,16 @@ pub enum Direction {
     Egress,
     /// To the instance.
     Ingress,
+}
+
+impl Direction {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Egress => "egress",
+            Self::Ingress => "ingress",
+        }
+    }
 }
 
 /// Address family of a rule.
@@ -124,7 +136,7 @@ pub enum Service {
         /// Last port.
         last: u16,
     },
-    /// ICMP (IPv4) or ICMPv6 (IPv6) of one type, and of one code or any. 0 is a type and a code like others.
+    /// ICMP (IPv4) or `ICMPv6` (IPv6) of one type, and of one code or any. 0 is a type and a code like others.
     Icmp {
         /// 1 or 58, as the family has it.
         protocol: u8,
@@ -200,6 +212,8 @@ pub struct Binding {
     pub instance: Option<String>,
     /// True: by the port's id, as Open vSwitch has it in `external_ids:iface-id`, or as Neutron cuts it into a device name.
     pub port_id: bool,
+    /// Host Neutron says the port is bound to. It finds nothing; it tells whether a port that is not found is missed here.
+    pub host: Option<String>,
 }
 
 impl Policy {
@@ -235,8 +249,21 @@ pub struct Attached {
     pub groups: Vec<GroupId>,
     /// What becomes of its packets.
     pub mode: Mode,
+    /// Where its packets are met.
+    pub hook: Hook,
     /// Say of every new flow that is allowed, too.
     pub log_allowed: bool,
+}
+
+/// Where packets from the instance are met; those to it always at TC egress.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hook {
+    /// At TC ingress of the host's device.
+    #[default]
+    Tc,
+    /// At XDP: a user-space Open vSwitch takes frames off the device before TC sees them.
+    Xdp,
 }
 
 /// What becomes of a port's packets.
@@ -249,4 +276,15 @@ pub enum Mode {
     Trusted,
     /// Its policy is not known: system traffic alone passes.
     Closed,
+}
+
+impl Mode {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Filtered => "filtered",
+            Self::Trusted => "trusted",
+            Self::Closed => "closed",
+        }
+    }
 }
