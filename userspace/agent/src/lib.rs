@@ -16,6 +16,7 @@
 //! | observe | [`datapath`] | the eBPF programs netdiag carries, and what it does with them |
 //! | | [`events`], `metrics` | what the datapath said and counted, for whoever asks |
 //! | | [`client`] | asks the agent |
+//! | | [`stream`] | events of a running agent |
 //! | all | [`netns`] | enters network namespaces, each on a thread of its own |
 
 /// HTTP and JSON over a unix socket. Flow: policy.
@@ -48,3 +49,5 @@ mod reconcile;
 pub mod service;
 /// Notices that something has changed. Flow: policy.
 mod watch;
+/// Events of a running agent. Flow: observe.
+pub mod stream;

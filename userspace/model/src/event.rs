@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use netdiag_common::abi::reason::Reason;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::types::Direction;
@@ -89,6 +90,11 @@ pub enum Decision {
     Allow,
     /// It ends here.
     Deny,
+}
+
+/// Names of all reasons, for filters.
+pub fn reasons() -> Vec<&'static str> {
+    Reason::ALL.iter().map(|reason| reason.name()).collect()
 }
 
 impl Decision {

@@ -27,6 +27,12 @@ use crate::{
 mod agent;
 
 pub(crate) use agent::agent;
+/// What is refused and allowed, packet by packet.
+pub(crate) mod events;
+/// Tracked flows.
+pub(crate) mod flows;
+/// Security groups of an instance.
+pub(crate) mod sg;
 
 /// Follows the packets of one instance.
 pub(crate) async fn trace(instance: &str, source: &Source, look: &Look, output: TraceOutput) -> anyhow::Result<Exit> {
@@ -94,6 +100,8 @@ pub(crate) fn schema(of: SchemaOf) -> anyhow::Result<Exit> {
         SchemaOf::Trace => schema::render(schema::Kind::Trace, out),
         SchemaOf::List => schema::render(schema::Kind::List, out),
         SchemaOf::Doctor => schema::render(schema::Kind::Doctor, out),
+        SchemaOf::Flows => schema::render(schema::Kind::Flows, out),
+        SchemaOf::Events => schema::render(schema::Kind::Events, out),
     })?;
     Ok(Exit::Works)
 }

@@ -3,13 +3,19 @@
 use std::{
     env,
     io::{IsTerminal, stdout},
+    net::IpAddr,
     time::Duration,
 };
 
 use netdiag_agent::discover::Options;
+use ipnet::IpNet;
+use netdiag_model::policy::convert::protocol_number;
 use netdiag_views::text::Style;
 
-use crate::cli::{Colour, Look, Sockets};
+use crate::{
+    cli::{Colour, Look, Sockets},
+    exit::Bad,
+};
 
 /// How the agent is to live.
 pub(crate) mod agent;
@@ -29,6 +35,21 @@ pub(crate) fn options(sockets: &Sockets) -> Options {
         ovsdb_socket: sockets.ovsdb_socket.clone().unwrap_or(defaults.ovsdb_socket),
         ..defaults
     }
+}
+
+/// An address, or a prefix.
+pub(crate) fn prefix(text: &str) -> anyhow::Result<IpNet> {
+    let address = text.parse::<IpAddr>().map(IpNet::from).ok();
+    address
+        .or_else(|| text.parse().ok())
+        .ok_or_else(|| Bad::usage(format!("\"{text}\" is neither an address nor a prefix, as 10.0.0.2 and 10.0.0.0/24 are")))
+}
+
+/// An IP protocol.
+pub(crate) fn protocol(text: &str) -> anyhow::Result<u8> {
+    protocol_number(text).ok_or_else(|| {
+        Bad::usage(format!("\"{text}\" is no protocol: say tcp, udp, icmp, icmpv6, sctp or another by name, or 0 to 255"))
+    })
 }
 
 /// How the answer looks.

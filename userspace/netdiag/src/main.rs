@@ -13,7 +13,7 @@ mod config;
 /// Exit codes, in one table.
 mod exit;
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, Sg};
 use exit::Exit;
 
 fn main() -> ExitCode {
@@ -44,6 +44,12 @@ async fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Trace { instance, source, look, output } => cmd::trace(&instance, &source, &look, output).await,
         Command::List { source, look, output } => cmd::list(&source, &look, output).await,
         Command::Agent(agent) => cmd::agent(&agent).await,
+        Command::Sg(Sg::Show { instance, source, look, output }) => {
+            cmd::sg::show(&instance, &source, &look, output).await
+        }
+        Command::Sg(Sg::Explain(asked)) => cmd::sg::explain(&asked).await,
+        Command::Flows(flows) => cmd::flows::run(&flows).await,
+        Command::Events(events) => cmd::events::run(&events).await,
         Command::Doctor { sockets, look, output } => cmd::doctor(&sockets, &look, output).await,
         Command::Snapshot { write, sockets } => cmd::snapshot(&write, &sockets).await,
         Command::Schema { of } => cmd::schema(of),

@@ -91,6 +91,11 @@ pub struct FlowFact {
     pub expired: bool,
 }
 
+/// Whether packets of an IP protocol carry ports.
+pub const fn has_ports(protocol: u8) -> bool {
+    netdiag_common::logic::flow::protocol::has_ports(protocol)
+}
+
 /// What the agent says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -9,7 +9,10 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::{
-    fact::{Gap, SourceKind, enforcement::FlowFact},
+    fact::{
+        Gap, SourceKind,
+        enforcement::{FlowFact, has_ports},
+    },
     inventory::{Enforcement, Instance, Inventory, Nic},
     policy::types::Direction,
 };
@@ -94,7 +97,9 @@ impl FlowFilter {
         let flow = &row.flow;
         let word = |state: &String| state == row.word() || (state == &flow.state && !flow.dead);
         self.address.is_none_or(|net| net.contains(&flow.local) || net.contains(&flow.remote))
-            && self.port.is_none_or(|port| flow.has_ports() && (flow.local_port == port || flow.remote_port == port))
+            && self
+                .port
+                .is_none_or(|port| has_ports(flow.protocol) && (flow.local_port == port || flow.remote_port == port))
             && self.protocol.is_none_or(|protocol| flow.protocol == protocol)
             && self.direction.is_none_or(|direction| flow.direction == direction)
             && self.state.as_ref().is_none_or(word)
@@ -110,13 +115,6 @@ impl FlowRow {
             FlowFact { expired: true, .. } => "expired",
             FlowFact { state, .. } => state,
         }
-    }
-}
-
-impl FlowFact {
-    /// Whether its protocol has ports.
-    pub const fn has_ports(&self) -> bool {
-        netdiag_common::logic::flow::protocol::has_ports(self.protocol)
     }
 }
 

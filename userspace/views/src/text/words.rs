@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use netdiag_model::{fact::enforcement::FlowFact, policy::protocol_name};
+use netdiag_model::{
+    fact::enforcement::{FlowFact, has_ports},
+    policy::convert::protocol_name,
+};
 
 /// ICMP and ICMPv6.
 const ICMP: [u8; 2] = [1, 58];
@@ -26,7 +29,7 @@ pub(super) fn endpoint(address: IpAddr, port: u16) -> String {
 
 /// Both ends of a flow: the instance's and the other.
 pub(super) fn flow_ends(flow: &FlowFact) -> (String, String) {
-    if flow.has_ports() {
+    if has_ports(flow.protocol) {
         return (endpoint(flow.local, flow.local_port), endpoint(flow.remote, flow.remote_port));
     }
     if ICMP.contains(&flow.protocol) {
@@ -38,7 +41,7 @@ pub(super) fn flow_ends(flow: &FlowFact) -> (String, String) {
     (flow.local.to_string(), flow.remote.to_string())
 }
 
-/// What a packet asks of its destination: a port, or an ICMP type and code; nothing for other protocols.
+/// Whether a protocol has a type and a code.
 pub(super) fn is_icmp(protocol: u8) -> bool {
     ICMP.contains(&protocol)
 }
