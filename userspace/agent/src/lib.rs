@@ -47,7 +47,7 @@ pub mod policy_source;
 mod reconcile;
 /// The life of the agent. Flow: policy.
 pub mod service;
-/// Notices that something has changed. Flow: policy.
-mod watch;
 /// Events of a running agent. Flow: observe.
 pub mod stream;
+/// Notices that something has changed. Flow: policy.
+mod watch;

@@ -47,7 +47,6 @@ use crate::{
 pub(crate) mod pass;
 /// Which ports stay, come and go.
 mod ports;
-mod shim;
 
 /// How long to wait for more after something has changed.
 const SETTLE: Duration = Duration::from_millis(20);

@@ -39,7 +39,8 @@ const STALL: Duration = Duration::from_secs(10);
 /// What a request may have before its body, in bytes.
 const HEAD_LIMIT: usize = 16 << 10;
 /// What a client gets that comes when all connections are taken.
-const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\nretry-after: 1\r\n\
+const BUSY: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\nretry-after: 1\r\n\
 content-length: 74\r\n\r\n{\"error\":{\"field\":\"\",\"reason\":\"all 64 connections are taken\",\"valid\":[]}}\n";
 
 /// Where clients come from.

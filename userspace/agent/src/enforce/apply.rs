@@ -110,7 +110,9 @@ fn hash<K: Pod, V: Pod>(table: &Table<K, V>, changes: impl Iterator<Item = Chang
     let changes: Vec<_> = changes.collect();
     let is_put = |change: &Change<K, V>| matches!(change, Change::Put(..));
     for run in changes.chunk_by(|one, next| is_put(one) == is_put(next)) {
-        let puts = run.iter().filter_map(|change| if let Change::Put(key, value) = change { Some((*key, *value)) } else { None });
+        let puts = run
+            .iter()
+            .filter_map(|change| if let Change::Put(key, value) = change { Some((*key, *value)) } else { None });
         table.write(&puts.collect::<Vec<_>>())?;
         let deletes = run.iter().filter_map(|change| if let Change::Delete(key) = change { Some(*key) } else { None });
         table.remove(&deletes.collect::<Vec<_>>())?;

@@ -41,10 +41,8 @@ pub(super) fn port(maps: &Maps, slot: u32) -> Result<PortCounters, MapError> {
 }
 
 fn sum(cpus: &[Tally]) -> Tally {
-    cpus.iter().fold(Tally::default(), |sum, cpu| Tally {
-        packets: sum.packets + cpu.packets,
-        bytes: sum.bytes + cpu.bytes,
-    })
+    cpus.iter()
+        .fold(Tally::default(), |sum, cpu| Tally { packets: sum.packets + cpu.packets, bytes: sum.bytes + cpu.bytes })
 }
 
 /// Direction and reason of a counter, by its place among those of a port.

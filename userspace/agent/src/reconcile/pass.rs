@@ -4,6 +4,7 @@
 //! attaching: a device without a port passes everything, so its port is written first.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::{Path, PathBuf},
@@ -18,14 +19,16 @@ use netdiag_model::{
         enforcement::{AgentFact, RefusedPort},
     },
     inventory::Inventory,
-    policy::types::{Attached, Direction, GroupId, Policy, PortId, Remote},
+    policy::{
+        binding::{self, Bound, Problem},
+        types::{Attached, Direction, GroupId, Policy, PortId, Remote},
+    },
     snapshot::Snapshot,
     status::{Asked, Passes, PortStatus, Status},
 };
 use serde::{Deserialize, Serialize};
 
-use super::ports::{Known, Plan, plan};
-use super::shim::{self as binding, Bound};
+use super::ports::{self, Known, Plan, plan};
 use crate::{
     discover::chain,
     enforce::{Enforcer, HookState},
@@ -113,12 +116,15 @@ impl Pass {
     fn reconcile(&mut self, policy: &Policy, seen: &Snapshot) -> Result<(), String> {
         let inventory = Inventory::build(seen);
         let devices = devices(&inventory)?;
-        let Bound { attached, refused, found, problems } = binding::bind(policy, &inventory);
+        let bound = binding::bind(policy, &inventory);
+        let whole = bound.complete(policy);
+        let Bound { attached, mut found, problems, .. } = bound.clone();
         let plan = plan(&self.known, attached, policy, &devices.keys().copied().collect());
         self.unexplained(&plan, &devices, seen)?;
-        let mut problems = problems;
+        let whole = with_kept(whole, &plan, &mut found);
+        let (refused, mut problems) = sort_out(problems, &plan);
         self.remember(&plan, policy, &mut problems);
-        self.write(policy, &plan, &found)?;
+        self.write(&whole, &plan, &found)?;
         let refused = self.attach(&plan, refused, &devices, &mut problems);
         self.clean_up(&plan, &mut problems);
         self.report.asked = asked(policy);
@@ -320,4 +326,39 @@ fn hook_words(state: &HookState) -> String {
 /// Seconds since 1970.
 fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// The policy with the ports no document has that stay although they were not found, so that they go on being members of
+/// their groups.
+fn with_kept<'p>(
+    policy: Cow<'p, Policy>,
+    plan: &Plan,
+    found: &mut BTreeMap<PortId, BTreeSet<IpAddr>>,
+) -> Cow<'p, Policy> {
+    let mut policy = policy;
+    for port in plan.enforce.iter().filter(|port| plan.kept.contains(&port.id)) {
+        match policy.ports.get(&port.id) {
+            Some(known) if known.fixed_ips.is_some() => {}
+            Some(_) => drop(found.insert(port.id.clone(), port.fixed_ips.clone())),
+            None => drop(policy.to_mut().ports.insert(port.id.clone(), ports::made(port))),
+        }
+    }
+    policy
+}
+
+/// Ports that are not enforced, apart from what else there is to say.
+fn sort_out(problems: Vec<Problem>, plan: &Plan) -> (Vec<RefusedPort>, Vec<String>) {
+    let enforced: BTreeSet<_> = plan.enforce.iter().map(|port| &port.id).collect();
+    let (mut refused, mut others) = (Vec::new(), Vec::new());
+    for problem in problems {
+        if enforced.contains(&problem.port) {
+            others.push(problem.to_string());
+        } else {
+            let why = problem.to_string();
+            let lead = format!("port {}: ", problem.port);
+            let why = why.strip_prefix(&lead).unwrap_or(&why).to_owned();
+            refused.push(RefusedPort { port_id: problem.port.0, ifindex: None, why });
+        }
+    }
+    (refused, others)
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netdiag_model::policy::types::{AddressPair, Attached, Binding, Mode, Policy, Port};
+use netdiag_model::policy::types::{AddressPair, Attached, Binding, Mode, Policy, Port, PortId};
 use serde::{Deserialize, Serialize};
 
 /// A port as it was enforced by the pass before.
@@ -56,13 +56,29 @@ fn refresh(attached: &mut Attached, port: &Port) {
     attached.pairs = port.allowed_address_pairs.iter().map(pair).collect();
 }
 
+/// A port no document has, as a document would.
+pub(super) fn made(attached: &Attached) -> Port {
+    let pairs = attached.pairs.iter().map(|(mac, address)| AddressPair { mac: Some(*mac), address: *address });
+    Port {
+        id: attached.id.clone(),
+        name: String::new(),
+        binding: Binding::default(),
+        mac: Some(attached.mac),
+        fixed_ips: Some(attached.fixed_ips.clone()),
+        allowed_address_pairs: pairs.collect(),
+        groups: attached.groups.clone(),
+        filtered: attached.mode != Mode::Trusted,
+        log_allowed: attached.log_allowed,
+    }
+}
+
 /// What shall be, and what shall be no more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     /// Ports to enforce.
     pub(super) enforce: Vec<Attached>,
     /// Those of them that were not found and stay as they were.
-    pub(super) kept: BTreeSet<String>,
+    pub(super) kept: BTreeSet<PortId>,
     /// Devices to which nothing of ours shall be attached.
     pub(super) detach: BTreeSet<u32>,
 }
@@ -85,7 +101,7 @@ pub(super) fn plan(known: &[Known], found: Vec<Attached>, policy: &Policy, there
         match stays.then(|| port.under(policy)).flatten() {
             Some(attached) => {
                 devices.insert(ifindex, plan.enforce.len());
-                plan.kept.insert(attached.id.0.clone());
+                plan.kept.insert(attached.id.clone());
                 plan.enforce.push(attached);
             }
             None => drop(plan.detach.insert(ifindex)),
@@ -173,7 +189,7 @@ mod tests {
         now.ports.get_mut(&PortId("p".to_owned())).unwrap().groups = vec![group.clone()];
         let plan = plan(&[Known::of(&attached("p", 5), &before)], vec![], &now, &BTreeSet::from([5]));
         assert_eq!(plan.enforce[0].groups, [group]);
-        assert!(plan.kept.contains("p"));
+        assert!(plan.kept.contains(&PortId("p".to_owned())));
     }
 
     #[test]

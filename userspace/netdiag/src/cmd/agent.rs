@@ -7,13 +7,18 @@ use std::{
     time::Duration,
 };
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use netdiag_agent::{
     client::{Client, ClientError},
-    enforce,
+    doctor, enforce,
     service::{self, Journal},
 };
-use netdiag_views::{escape, json, text, yaml};
+use netdiag_model::doctor::Status;
+use netdiag_views::{
+    escape, json,
+    text::{self, Style},
+    yaml,
+};
 
 use super::print;
 use crate::{
@@ -47,11 +52,21 @@ async fn run(agent: &Agent) -> anyhow::Result<Exit> {
     match service::run(config).await {
         Ok(()) => Ok(Exit::Works),
         Err(error) if error.is_inability() => {
-            let report = netdiag_agent::doctor::enforcement().await;
-            Err(Bad::missing(format!("{:#}{report}", anyhow::Error::new(error))))
+            explain().await?;
+            Err(Bad::missing(format!("{:#}", anyhow::Error::new(error))))
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Says on standard error what of the host may keep the agent from its work: every check that did not come out well.
+async fn explain() -> anyhow::Result<()> {
+    let mut report = doctor::examine_for_agent().await;
+    report.checks.retain(|check| check.status != Status::Ok);
+    let style = Style { ascii: false, ..Style::default() };
+    let mut text = Vec::new();
+    text::doctor::render(&report, &style, &mut text)?;
+    io::stderr().lock().write_all(&text).context("write to standard error")
 }
 
 /// Says how the agent is.

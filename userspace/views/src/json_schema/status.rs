@@ -145,6 +145,6 @@ impl From<&model::PortStatus> for PortDocument {
 impl From<&Mistake> for MistakeDocument {
     fn from(mistake: &Mistake) -> Self {
         let Mistake { file, line, object, field, why: reason, valid } = mistake.clone();
-        Self { file, line, object, field, reason, valid }
+        Self { file, line, object, field, reason, valid: valid.to_vec() }
     }
 }
