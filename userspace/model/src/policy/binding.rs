@@ -27,6 +27,7 @@ mod place;
 #[cfg(test)]
 mod tests;
 
+use find::Search;
 pub use label::LABEL;
 use place::Place;
 
@@ -114,8 +115,9 @@ pub fn bind(policy: &Policy, inventory: &Inventory<'_>) -> Bound {
     let places = place::all(policy, inventory);
     let mut bound = Bound::default();
     let mut claims = Claims::new();
+    let search = Search::new(&places, policy, inventory);
     for port in policy.ports.values() {
-        let found = find::find(port, &places, policy, inventory);
+        let found = search.find(port);
         bound.problems.extend(found.problem);
         for place in found.places {
             claims.entry(place).or_default().push(Claim { port: Cow::Borrowed(port), closed: found.closed });

@@ -12,6 +12,7 @@ use super::{Bound, Claim, Claims, Place, Problem, port};
 use crate::{
     inventory::{Instance, Inventory},
     policy::types::{GroupId, Policy, Port, PortId},
+    resolve::CANDIDATES,
     trace::Identity,
 };
 
@@ -94,5 +95,5 @@ fn group(policy: &Policy, word: &str) -> Result<GroupId, String> {
 /// What the groups there are are called.
 fn named(policy: &Policy) -> Vec<String> {
     let called = policy.groups.values().map(|group| if group.name.is_empty() { &group.id.0 } else { &group.name });
-    called.take(crate::resolve::CANDIDATES).cloned().collect()
+    called.take(CANDIDATES).cloned().collect()
 }

@@ -22,7 +22,7 @@ pub(super) struct Place<'i, 'a> {
     /// The device that is this card's alone, whether or not anything can hold it.
     pub(super) own: Option<LinkKey>,
     /// Name of that device, or of the nearest there is.
-    name: Option<&'a str>,
+    pub(super) name: Option<&'a str>,
     /// The end inside the instance.
     pub(super) inner: Option<LinkKey>,
     /// Name of that end.

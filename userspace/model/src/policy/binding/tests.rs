@@ -200,6 +200,15 @@ fn two_ports_cut_to_one_name_are_closed() {
 }
 
 #[test]
+fn a_device_of_the_cut_name_that_carries_another_ports_id_is_not_taken() {
+    let mut host = Host::new();
+    machine(&mut host, "tap1a2b3c4d-5e");
+    neutron(host.ovs("br-int", "tap1a2b3c4d-5e", ""), "1a2b3c4d-5e00-4a1b-8c2d-000000000009", MAC, 1);
+    let bound = bound(host, &neutron_port(""));
+    assert_eq!((problems(&bound), bound.attached), (vec![], vec![]));
+}
+
+#[test]
 fn a_neutron_port_that_is_not_here_is_a_problem_only_if_it_should_be() {
     let told = |host_id: &str| problems(&bound(Host::new(), &neutron_port(&format!(", binding_host_id: {host_id}"))));
     let missed = format!("port {PORT}: is bound to this host, and no device here carries its id");
