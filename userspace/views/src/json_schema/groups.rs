@@ -12,8 +12,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
-    EnforcementDocument, FlowDocument, GapDocument, PacketVerdict, Published, RuleDirection, SCHEMA_VERSION, Verdict,
-    published, texts,
+    EnforcementDocument, FlowDocument, FlowsKnown, GapDocument, PacketVerdict, Published, RuleDirection,
+    SCHEMA_VERSION, Verdict, published, texts,
 };
 use crate::time;
 
@@ -333,6 +333,8 @@ pub struct ExplainDocument {
     pub icmp_type: Option<u8>,
     /// ICMP code.
     pub icmp_code: Option<u8>,
+    /// Whether what is loaded is known.
+    pub known: FlowsKnown,
     /// What is decided by what is loaded; null where that could not be read, or nothing is enforced here.
     pub loaded: Option<AnswerDocument>,
     /// What would be decided by what is asked for; null where that is not known.
@@ -379,6 +381,7 @@ impl Published for model::Explained {
             port: service.filter(|_| !icmp),
             icmp_type: (icmp && service.is_some()).then_some(kind),
             icmp_code: (icmp && service.is_some()).then_some(code),
+            known: self.known.into(),
             loaded: self.loaded.as_ref().map(AnswerDocument::from),
             asked: self.asked.as_ref().map(AnswerDocument::from),
             agrees: self.agrees(),

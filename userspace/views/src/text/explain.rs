@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use netdiag_model::{
     event::Decision,
     fact::enforcement::FlowFact,
-    groups::{Answer, Explained, NearMiss, Seen},
+    groups::{Answer, Explained, Known, NearMiss, Seen},
     policy::types::Direction,
 };
 
@@ -21,8 +21,11 @@ pub fn render(explained: &Explained, style: &Style, out: &mut impl Write) -> io:
     let mut page = Page::new(style);
     headline(&mut page, explained);
     match &explained.loaded {
-        Some(answer) => decided(&mut page, "decided by", answer),
-        None => page.hang(Page::label("decided by"), &Span::new(Paint::Unknown, "nothing that could be read")),
+        Some(answer) => decided(&mut page, if answer.rule_id.is_some() { "decided by" } else { "reason" }, answer),
+        None if explained.known == Known::NotEnforced => {
+            page.hang(Page::label("reason"), &Span::plain("netdiag enforces nothing here, so it decides nothing"));
+        }
+        None => page.hang(Page::label("reason"), &Span::new(Paint::Unknown, "what is loaded could not be read")),
     }
     place(&mut page, explained);
     asked(&mut page, explained);
@@ -47,6 +50,7 @@ fn headline(page: &mut Page<'_>, explained: &Explained) {
     let (paint, word) = match &explained.loaded {
         Some(Answer { decision: Decision::Allow, .. }) => (Paint::Good, "ALLOWED"),
         Some(Answer { decision: Decision::Deny, .. }) => (Paint::Bad, "DENIED"),
+        None if explained.known == Known::NotEnforced => (Paint::Unknown, "NOT ENFORCED"),
         None => (Paint::Unknown, "NOT KNOWN"),
     };
     let Seen { direction, remote, protocol, service } = explained.packet;

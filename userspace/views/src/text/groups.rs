@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use netdiag_model::{
     fact::enforcement::ReasonCount,
-    groups::{Shown, ShownPort, ShownRule, Standing, Summary},
+    groups::{Shown, ShownPort, ShownRule, Side, Standing, Summary},
     policy::types::{Direction, Mode},
 };
 
@@ -21,7 +21,7 @@ const COLUMNS: [Column; 7] = [
     Column::new("DIR", 3, 3).essential(),
     Column::new("FAMILY", 6, 6).essential(),
     Column::new("ALLOWS", 12, 26).essential(),
-    Column::new("REMOTE", 18, 44).essential(),
+    Column::new("REMOTE", 27, 44).essential(),
     Column::new("HITS", 9, 9).essential(),
     Column::new("GROUP", 8, 36),
     Column::new("RULE", 9, 50),
@@ -66,7 +66,7 @@ fn draw(page: &mut Page<'_>, shown: &Shown, port: &ShownPort) {
     }
     page.gap();
     counters(page, port);
-    differences(page, port, summary);
+    differences(page, summary);
 }
 
 /// What it means that netdiag has nothing to do with a port.
@@ -96,8 +96,12 @@ fn state(page: &mut Page<'_>, port: &ShownPort, summary: &Summary) {
         page.field_short("port", std::slice::from_ref(&summary.port_id));
         return;
     }
-    for direction in [Direction::Ingress, Direction::Egress] {
-        hook(page, summary, direction);
+    let plain = |side: &Side| side.hook.is_some() && side.behind.is_none();
+    if plain(&summary.ingress) && plain(&summary.egress) {
+        page.field("hook", &[summary.hooks()]);
+    } else {
+        hook(page, summary, Direction::Ingress);
+        hook(page, summary, Direction::Egress);
     }
     let groups: Vec<String> = port.groups.iter().map(|group| group.called().to_owned()).collect();
     let none = || vec!["none: only system traffic passes".to_owned()];
@@ -207,7 +211,7 @@ fn below(page: &mut Page<'_>, shown: &ShownRule, left_over: Vec<(&'static str, S
 /// What passed and what was dropped, by reason, most packets first.
 fn counters(page: &mut Page<'_>, port: &ShownPort) {
     for direction in [Direction::Ingress, Direction::Egress] {
-        for (passes, word, paint) in [(true, "passed", Paint::Plain), (false, "dropped", Paint::Warning)] {
+        for (passes, word, paint) in [(true, "passed", Paint::Plain), (false, "drops", Paint::Warning)] {
             let mut counts: Vec<&ReasonCount> = port
                 .counters
                 .iter()
@@ -216,7 +220,7 @@ fn counters(page: &mut Page<'_>, port: &ShownPort) {
             counts.sort_by_key(|count| std::cmp::Reverse(count.packets));
             let things: Vec<String> = counts.iter().map(|count| counted(page, count)).collect();
             if !things.is_empty() {
-                page.list(Page::label(&format!("{} {word}", words::way(direction))), &things, paint);
+                page.list(Page::label(&format!("{word} {}", words::way(direction))), &things, paint);
             }
         }
     }
@@ -234,7 +238,7 @@ fn counted(page: &Page<'_>, count: &ReasonCount) -> String {
 }
 
 /// What the agent says differs.
-fn differences(page: &mut Page<'_>, _port: &ShownPort, summary: &Summary) {
+fn differences(page: &mut Page<'_>, summary: &Summary) {
     for difference in &summary.differences {
         let text = page.exact(difference);
         page.hang(Page::label("DIFFERS"), &Span::new(Paint::Bad, text));
@@ -253,14 +257,25 @@ fn agent(page: &mut Page<'_>, shown: &Shown) {
         return;
     };
     let converged = agent.converged.map_or_else(
-        || "what is loaded has never been what is asked for".to_owned(),
-        |at| format!("what is loaded was last what is asked for {}", ago(shown.taken_at, at)),
+        || "never yet in step with what is asked for".to_owned(),
+        |at| format!("last in step with what is asked for {}", ago(shown.taken_at, at)),
     );
     let text = page.exact(&format!("netdiag {}, pid {}; {converged}", agent.version, agent.pid));
     page.hang(Page::label("agent"), &Span::plain(text));
-    for problem in &agent.problems {
+    let (own, others): (Vec<&String>, Vec<&String>) = agent.problems.iter().partition(|problem| {
+        let concerns = |name: &str| !name.is_empty() && problem.contains(name);
+        page.style.detail > 0
+            || shown.ports.iter().any(|port| {
+                let id = port.summary.as_ref().map_or("", |summary| &summary.port_id);
+                concerns(id) || concerns(port.device.as_deref().unwrap_or_default())
+            })
+    });
+    for problem in own {
         let text = page.exact(problem);
         page.hang(Page::label("problem"), &Span::new(Paint::Warning, text));
+    }
+    if !others.is_empty() {
+        page.field("problems", &[format!("{} elsewhere: netdiag agent status", others.len())]);
     }
 }
 
