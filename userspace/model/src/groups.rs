@@ -21,6 +21,7 @@ mod show;
 /// One port in a few words.
 mod summary;
 
+pub(crate) use asked::Asked;
 pub use asked::{GroupRef, RemoteRef, RuleRef};
 pub use explain::{Answer, Asking, Explained, Unclear, explain};
 pub use flows::{FlowFilter, FlowOrder, FlowRow, Flows, Known, flows};

@@ -66,7 +66,8 @@ pub enum RemoteRef {
 }
 
 /// What is asked for.
-pub(super) struct Asked {
+#[derive(Debug)]
+pub(crate) struct Asked {
     pub(super) policy: Policy,
     /// Addresses of ports that were found at their devices.
     found: BTreeMap<PortId, BTreeSet<IpAddr>>,
@@ -74,7 +75,7 @@ pub(super) struct Asked {
 
 impl Asked {
     /// Reads the document of a snapshot; none where there is none, or one this netdiag does not understand.
-    pub(super) fn read(loaded: &EnforcementFact) -> Option<Self> {
+    pub(crate) fn read(loaded: &EnforcementFact) -> Option<Self> {
         let document = Document { name: "the agent's policy".to_owned(), text: loaded.asked.as_ref()?.to_string() };
         let policy = convert::policy(&[document]).ok()?;
         let ports = loaded.tables.iter().flat_map(|tables| &tables.ports);

@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use super::{
     asked::{Asked, GroupRef, RuleRef},
+    flows::Known,
     loaded,
     near::{self, NearMiss, Seen},
     probe::{self, NoFlows},
@@ -57,6 +58,8 @@ pub struct Explained {
     pub other: Option<String>,
     /// The packet.
     pub packet: Seen,
+    /// Whether what is loaded is known.
+    pub known: Known,
     /// What is decided by what is loaded; none where that could not be read, or nothing is enforced here.
     pub loaded: Option<Answer>,
     /// What would be decided by what is asked for; none where that is not known.
@@ -106,19 +109,21 @@ pub fn explain(inventory: &Inventory<'_>, instance: &Instance<'_>, asking: &Aski
     let ends = ends::find(inventory, instance, asking)?;
     let facts = &inventory.snapshot.facts;
     let fact = facts.enforcement.as_ref();
-    let asked = fact.and_then(Asked::read);
+    let asked = inventory.asked();
     let enforcement = inventory.enforcement(ends.nic);
     let (port, wanted) = match enforcement {
-        Enforcement::Port(port) => (Some(port), asked.as_ref().and_then(|asked| asked.port(&port.port_id))),
-        Enforcement::Refused(port) => (None, asked.as_ref().and_then(|asked| asked.port(&port.port_id))),
+        Enforcement::Port(port) => (Some(port), asked.and_then(|asked| asked.port(&port.port_id))),
+        Enforcement::Refused(port) => (None, asked.and_then(|asked| asked.port(&port.port_id))),
         Enforcement::Absent | Enforcement::Unknown | Enforcement::Unmanaged => (None, None),
     };
-    let wanted = asked.as_ref().zip(wanted);
-    let loaded = port.zip(fact).and_then(|(port, fact)| by_tables(port, fact, &ends, asked.as_ref()));
+    let wanted = asked.zip(wanted);
+    let loaded = port.zip(fact).and_then(|(port, fact)| by_tables(port, fact, &ends, asked));
     let answer = wanted.map(|(asked, port)| by_policy(asked, port, &ends.packet));
     let denied = |answer: &Option<Answer>| answer.as_ref().is_some_and(|answer| answer.decision == Decision::Deny);
     let near = match wanted {
-        Some((asked, port)) if denied(&loaded) || denied(&answer) => near::near(asked, port, &ends.packet),
+        Some((asked, wanted)) if port.is_some() && (denied(&loaded) || denied(&answer)) => {
+            near::near(asked, wanted, &ends.packet)
+        }
         Some(_) | None => Vec::new(),
     };
     Ok(Explained {
@@ -131,6 +136,11 @@ pub fn explain(inventory: &Inventory<'_>, instance: &Instance<'_>, asking: &Aski
         groups: groups(port, wanted),
         other: ends.other.map(|other| other.identity.name.clone()),
         packet: ends.packet,
+        known: match enforcement {
+            Enforcement::Absent | Enforcement::Unmanaged | Enforcement::Refused(_) => Known::NotEnforced,
+            Enforcement::Port(_) if loaded.is_some() => Known::Read,
+            Enforcement::Port(_) | Enforcement::Unknown => Known::Unread,
+        },
         loaded,
         asked: answer,
         near,

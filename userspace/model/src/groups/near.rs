@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::asked::{Asked, RuleRef};
+use crate::fact::enforcement::has_ports;
 use crate::policy::{
     convert::protocol_name,
     types::{Direction, Ethertype, Port, Remote, Rule, Service},
@@ -54,8 +55,9 @@ pub(super) fn near(asked: &Asked, port: &Port, seen: &Seen) -> Vec<NearMiss> {
     let mut found: Vec<((usize, u32), NearMiss)> = Vec::new();
     for (group, rule) in asked.rules_of(port) {
         let misses = misses(asked, rule, seen);
-        // A rule of the other direction and family about another service has nothing to do with the packet.
-        if !misses.is_empty() && misses.len() <= 2 {
+        // A rule of another direction or family that does not fit otherwise either has nothing to do with the packet.
+        let foreign = misses.iter().any(|miss| miss.distance >= FOREIGN);
+        if !misses.is_empty() && misses.len() <= if foreign { 1 } else { 2 } {
             let distance = misses.iter().map(|miss| miss.distance).sum();
             let why = misses.iter().map(|miss| miss.why.clone()).collect();
             found.push(((misses.len(), distance), NearMiss { rule: asked.refer(group, rule), why }));
@@ -65,6 +67,16 @@ pub(super) fn near(asked: &Asked, port: &Port, seen: &Seen) -> Vec<NearMiss> {
     let least = found.first().map_or(0, |((misses, _), _)| *misses);
     found.into_iter().filter(|((misses, _), _)| *misses == least).map(|(_, miss)| miss).take(TOLD).collect()
 }
+
+/// Distances by what does not fit. A port next door is the nearest: somebody mistyped it. Then a rule for the very service
+/// that is for others, then the same port of another protocol, a rule for any service that is for others, another port.
+const NEXT_DOOR: u16 = 10;
+const OTHER_REMOTE: u32 = 1_000;
+const OTHER_PROTOCOL: u32 = 2_000;
+const ANY_SERVICE: u32 = 10_000;
+const OTHER_PORT: u32 = 20_000;
+/// From here on it is a rule about something else.
+const FOREIGN: u32 = 1_000_000;
 
 /// One thing that keeps a rule from allowing a packet.
 struct Miss {
@@ -77,41 +89,54 @@ fn misses(asked: &Asked, rule: &Rule, seen: &Seen) -> Vec<Miss> {
     let mut misses = Vec::new();
     if rule.direction != seen.direction {
         let why = format!("it is for {}, the packet is {}", rule.direction.name(), seen.direction.name());
-        misses.push(Miss { why, distance: 300_000 });
+        misses.push(Miss { why, distance: FOREIGN });
     }
     if rule.ethertype != seen.ethertype() {
         let name = |ethertype| if ethertype == Ethertype::IPv6 { "IPv6" } else { "IPv4" };
         let why = format!("it is for {}, the packet is {}", name(rule.ethertype), name(seen.ethertype()));
-        misses.push(Miss { why, distance: 400_000 });
+        misses.push(Miss { why, distance: FOREIGN });
     }
     misses.extend(service(&rule.service, seen));
     // What is of the other family cannot be in the rule's remote; that has been said.
     if rule.ethertype == seen.ethertype() && !asked.has(&rule.remote, seen.remote) {
-        misses.push(Miss { why: stranger(asked, &rule.remote, seen.remote), distance: 100_000 });
+        let distance = if rule.service == Service::Any { ANY_SERVICE } else { OTHER_REMOTE };
+        misses.push(Miss { why: stranger(asked, &rule.remote, seen.remote), distance });
     }
     misses
 }
 
 /// What of the service does not fit.
-fn service(service: &Service, seen: &Seen) -> Option<Miss> {
-    let other_protocol = |own: u8| Miss {
-        why: format!("its protocol is {}, not {}", protocol_name(own), protocol_name(seen.protocol)),
-        distance: 200_000,
+fn service(service: &Service, seen: &Seen) -> Vec<Miss> {
+    let other_protocol = |own: u8| {
+        let why = format!("its protocol is {}, not {}", protocol_name(own), protocol_name(seen.protocol));
+        (own != seen.protocol).then_some(Miss { why, distance: OTHER_PROTOCOL })
     };
     match *service {
-        Service::Any => None,
-        Service::Protocol(own) => (own != seen.protocol).then(|| other_protocol(own)),
-        Service::Ports { protocol, .. } | Service::Icmp { protocol, .. } if protocol != seen.protocol => {
-            Some(other_protocol(protocol))
+        Service::Any => Vec::new(),
+        Service::Protocol(own) => other_protocol(own).into_iter().collect(),
+        Service::Ports { protocol, first, last } => {
+            other_protocol(protocol).into_iter().chain(port(first, last, seen)).collect()
         }
-        Service::Ports { first, last, .. } => {
-            let port = seen.service?;
-            let ports = if first == last { format!("port is {first}") } else { format!("ports are {first} to {last}") };
-            let off = u32::from(first.saturating_sub(port).max(port.saturating_sub(last)));
-            (off > 0).then(|| Miss { why: format!("its {ports}, not {port}"), distance: off })
+        Service::Icmp { protocol, kind, code } => {
+            let other = other_protocol(protocol);
+            let same = other.is_none();
+            // Of a packet without a type there is none to compare.
+            let icmp = seen.service.filter(|_| same).and_then(|service| icmp(kind, code, service));
+            let without = (!same).then(|| Miss { why: "the packet has no ICMP type".to_owned(), distance: FOREIGN });
+            other.into_iter().chain(icmp).chain(without).collect()
         }
-        Service::Icmp { kind, code, .. } => icmp(kind, code, seen.service?),
     }
+}
+
+/// What of the port does not fit; all of it for a packet without one.
+fn port(first: u16, last: u16, seen: &Seen) -> Option<Miss> {
+    let ports = if first == last { format!("port is {first}") } else { format!("ports are {first} to {last}") };
+    let Some(port) = seen.service.filter(|_| has_ports(seen.protocol)) else {
+        return Some(Miss { why: format!("its {ports}, the packet has none"), distance: FOREIGN });
+    };
+    let off = first.saturating_sub(port).max(port.saturating_sub(last));
+    let distance = if off <= NEXT_DOOR { off.into() } else { OTHER_PORT + u32::from(off) };
+    (off > 0).then(|| Miss { why: format!("its {ports}, not {port}"), distance })
 }
 
 fn icmp(kind: u8, code: Option<u8>, service: u16) -> Option<Miss> {

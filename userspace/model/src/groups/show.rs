@@ -107,8 +107,7 @@ pub enum Standing {
 /// What is enforced at the ports of an instance.
 pub fn show(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Shown {
     let facts = &inventory.snapshot.facts;
-    let asked = facts.enforcement.as_ref().and_then(Asked::read);
-    let ports: Vec<ShownPort> = instance.nics.iter().map(|nic| port(inventory, nic, asked.as_ref())).collect();
+    let ports: Vec<ShownPort> = instance.nics.iter().map(|nic| port(inventory, nic)).collect();
     let gaps: Vec<Gap> =
         facts.gaps().filter(|gap| gap.source == SourceKind::Enforcement && !gap.absent).cloned().collect();
     Shown {
@@ -144,7 +143,8 @@ fn verdict(ports: &[ShownPort], gaps: &[Gap]) -> Verdict {
     }
 }
 
-fn port(inventory: &Inventory<'_>, nic: &Nic<'_>, asked: Option<&Asked>) -> ShownPort {
+fn port(inventory: &Inventory<'_>, nic: &Nic<'_>) -> ShownPort {
+    let asked = inventory.asked();
     let bare = ShownPort {
         device: nic.outer_name(inventory).map(str::to_owned),
         mac: nic.mac,
@@ -176,7 +176,7 @@ fn port(inventory: &Inventory<'_>, nic: &Nic<'_>, asked: Option<&Asked>) -> Show
 }
 
 /// Its groups: as they are asked for, else as the maps remember them.
-fn groups(port: &EnforcedPort, asked: Option<&Asked>) -> Vec<GroupRef> {
+pub(super) fn groups(port: &EnforcedPort, asked: Option<&Asked>) -> Vec<GroupRef> {
     if let Some(asked) = asked
         && let Some(own) = asked.port(&port.port_id)
     {

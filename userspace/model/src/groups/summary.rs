@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use super::{asked::GroupRef, show::groups};
+
 use crate::{
     fact::enforcement::{EnforcedPort, LoadedTables},
     inventory::{Enforcement, Inventory, Nic},
@@ -18,7 +20,7 @@ pub struct Summary {
     /// What becomes of its packets; none where no hook can hold, so that everything passes.
     pub mode: Option<Mode>,
     /// Its groups.
-    pub groups: Vec<String>,
+    pub groups: Vec<GroupRef>,
     /// What decides about packets from the instance.
     pub egress: Side,
     /// What decides about packets to the instance.
@@ -58,7 +60,8 @@ impl Summary {
             }),
             Enforcement::Port(port) => {
                 let tables = inventory.snapshot.facts.enforcement.as_ref().and_then(|loaded| loaded.tables.as_ref());
-                Some(Self::of_port(port, tables))
+                let groups = groups(port, inventory.asked());
+                Some(Self { groups, ..Self::of_port(port, tables) })
             }
         }
     }
@@ -77,7 +80,7 @@ impl Summary {
         Self {
             port_id: port.port_id.clone(),
             mode: Some(port.mode),
-            groups: port.groups.clone(),
+            groups: Vec::new(),
             egress: side(Direction::Egress),
             ingress: side(Direction::Ingress),
             refused: None,
@@ -93,11 +96,11 @@ impl Summary {
         }
     }
 
-    /// The hooks in one word: `tcx`, or `xdp+tcx` where the directions differ, `none` where one has none.
+    /// The hooks in a few words: `tcx`, or `xdp out, tcx in` where the directions differ.
     pub fn hooks(&self) -> String {
-        let word = |side: &Side| side.hook.clone().unwrap_or_else(|| "none".to_owned());
+        let word = |side: &Side| side.hook.clone().unwrap_or_else(|| "NONE".to_owned());
         let (egress, ingress) = (word(&self.egress), word(&self.ingress));
-        if egress == ingress { egress } else { format!("{egress}+{ingress}") }
+        if egress == ingress { egress } else { format!("{egress} out, {ingress} in") }
     }
 
     /// What becomes of its packets, in one word.

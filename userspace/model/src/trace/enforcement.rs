@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     fact::enforcement::{EnforcedPort, RefusedPort},
-    groups::{Side, Summary},
+    groups::{GroupRef, Side, Summary},
     inventory::Enforcement,
     policy::types::{Direction, Mode},
 };
@@ -72,7 +72,8 @@ fn hop(way: &Way<'_, '_>, port: &EnforcedPort, direction: Direction) -> Option<H
     let summary = Summary::of(way.inventory, way.nic)?;
     let worst = findings(port, direction, "").iter().map(|found| found.severity).min();
     let device = device(way);
-    let name = if summary.groups.is_empty() { port.port_id.clone() } else { summary.groups.join(", ") };
+    let groups: Vec<&str> = summary.groups.iter().map(GroupRef::called).collect();
+    let name = if groups.is_empty() { port.port_id.clone() } else { groups.join(", ") };
     Some(Hop {
         kind: HopKind::SecurityGroup,
         name,

@@ -4,6 +4,8 @@ use netdiag_model::{groups as model, policy::types::Mode};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::{GroupDocument, published};
+
 /// How netdiag enforces security groups at an interface.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct EnforcementDocument {
@@ -12,7 +14,7 @@ pub struct EnforcementDocument {
     /// What becomes of its packets.
     pub mode: EnforcementMode,
     /// Its groups; empty where nobody says which.
-    pub groups: Vec<String>,
+    pub groups: Vec<GroupDocument>,
     /// What decides about packets from the instance.
     pub egress: SideDocument,
     /// What decides about packets to the instance.
@@ -28,7 +30,7 @@ impl From<&model::Summary> for EnforcementDocument {
         Self {
             port_id: summary.port_id.clone(),
             mode: summary.mode.into(),
-            groups: summary.groups.clone(),
+            groups: published(&summary.groups),
             egress: (&summary.egress).into(),
             ingress: (&summary.ingress).into(),
             refused: summary.refused.clone(),

@@ -18,8 +18,8 @@ use super::{
 const COLUMNS: [Column; 11] = [
     Column::new("DIR", 3, 3).essential(),
     Column::new("PROTO", 5, 9).essential(),
-    Column::new("LOCAL", 16, 46).essential(),
-    Column::new("REMOTE", 16, 46).essential(),
+    Column::new("LOCAL", 18, 46).essential(),
+    Column::new("REMOTE", 21, 46).essential(),
     Column::new("STATE", 11, 12).essential(),
     Column::new("IDLE", 4, 4).right(),
     Column::new("AGE", 4, 4).right(),

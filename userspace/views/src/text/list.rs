@@ -25,7 +25,7 @@ const COLUMNS: [(Column, Content); 17] = [
     (Column::new("GROUPS", 8, 8), |_, interface| {
         interface.enforcement.as_ref().map(|summary| summary.mode_name().to_owned())
     }),
-    (Column::new("HOOK", 8, 40), |_, interface| interface.enforcement.as_ref().map(hook)),
+    (Column::new("HOOK", 15, 40), |_, interface| interface.enforcement.as_ref().map(hook)),
     (Column::new("HOSTNAME", 17, 32), |row, _| row.identity.hostname.clone()),
     (Column::new("KIND", 9, 9), |row, _| Some(row.identity.kind.name().to_owned())),
     (Column::new("NETWORK", 9, 36), |_, interface| {
