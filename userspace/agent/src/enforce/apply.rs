@@ -10,6 +10,7 @@ use netdiag_common::abi::policy::NEAR_INTERFACES;
 use netdiag_model::compile::{Change, Op, Phase, Stage, Tables, Trie};
 
 use super::{
+    flows,
     maps::{MapError, Maps, Table},
     syscall,
 };
@@ -42,6 +43,9 @@ const MEMBER: u32 = 1;
 
 /// Does the writes of all phases.
 pub(super) fn apply(maps: &Maps, phases: &[Phase]) -> Result<(), ApplyError> {
+    let first = phases.first().map_or(Stage::Add, |phase| phase.stage);
+    let new = new_ports(maps, phases).and_then(|new| flows::welcome(maps, &new));
+    new.map_err(|source| ApplyError::Write { stage: first, source })?;
     for phase in phases {
         let stage = phase.stage;
         if stage.after_grace_period() {
@@ -52,6 +56,19 @@ pub(super) fn apply(maps: &Maps, phases: &[Phase]) -> Result<(), ApplyError> {
         }
     }
     Ok(())
+}
+
+/// Places that another port will have than there was.
+fn new_ports(maps: &Maps, phases: &[Phase]) -> Result<Vec<u32>, MapError> {
+    let mut new = Vec::new();
+    for op in phases.iter().flat_map(|phase| &phase.ops) {
+        if let Op::Port(Change::Put(slot, port)) = op
+            && maps.ports.get(slot)?.is_none_or(|there| there.epoch != port.epoch)
+        {
+            new.push(*slot);
+        }
+    }
+    Ok(new)
 }
 
 /// Does writes that all go to one map.
@@ -110,7 +127,9 @@ fn hash<K: Pod, V: Pod>(table: &Table<K, V>, changes: impl Iterator<Item = Chang
     let changes: Vec<_> = changes.collect();
     let is_put = |change: &Change<K, V>| matches!(change, Change::Put(..));
     for run in changes.chunk_by(|one, next| is_put(one) == is_put(next)) {
-        let puts = run.iter().filter_map(|change| if let Change::Put(key, value) = change { Some((*key, *value)) } else { None });
+        let puts = run
+            .iter()
+            .filter_map(|change| if let Change::Put(key, value) = change { Some((*key, *value)) } else { None });
         table.write(&puts.collect::<Vec<_>>())?;
         let deletes = run.iter().filter_map(|change| if let Change::Delete(key) = change { Some(*key) } else { None });
         table.remove(&deletes.collect::<Vec<_>>())?;

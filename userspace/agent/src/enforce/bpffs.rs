@@ -29,7 +29,7 @@ const HOST: &str = "/sys/fs/bpf";
 /// Where netdiag pins.
 pub const ROOT: &str = "/sys/fs/bpf/netdiag";
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
-const MAGIC: i64 = 0xcafe_4a11;
+const MAGIC: u32 = 0xcafe_4a11;
 
 /// Why the directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -217,7 +217,7 @@ fn ensure_bpffs(path: &Path) -> Result<(), RootError> {
 fn is_bpffs(path: &Path) -> Result<bool, RootError> {
     let path = nearest(path);
     let stat = statfs(path).map_err(|error| failed("look at", path)(error.into()))?;
-    Ok(i64::from(stat.f_type) == MAGIC)
+    Ok(u32::try_from(stat.f_type).is_ok_and(|kind| kind == MAGIC))
 }
 
 /// The directory, or the nearest one above that there is.

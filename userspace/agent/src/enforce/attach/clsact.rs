@@ -96,10 +96,12 @@ fn ensure_qdisc(root: &Root, ifindex: u32) -> Result<(), AttachError> {
     match netlink::add_clsact(ifindex) {
         Ok(()) => Ok(bpffs::make(&mark)?),
         // The mark of a device that had this index before would make somebody else's qdisc ours.
-        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => match is_attached(ifindex)? {
-            true => Ok(()),
-            false => Ok(bpffs::remove(&mark)?),
-        },
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+            if !is_attached(ifindex)? {
+                bpffs::remove(&mark)?;
+            }
+            Ok(())
+        }
         Err(error) => Err(failed("make the qdisc of", ifindex)(error)),
     }
 }
