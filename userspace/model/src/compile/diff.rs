@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use netdiag_common::abi::policy::{
-    GrantKey, Label, MacKey, PORT_MANAGED, PORT_MORE_PAIRS, PORT_TRUSTED, Page, PairKey, Port, Protocol, RemoteKey4,
-    RemoteKey6, Settings, View,
+    GrantKey, Label, MacKey, PORT_MANAGED, Page, PairKey, Port, Protocol, RemoteKey4, RemoteKey6, Settings, View,
 };
 
-use super::tables::{PAIR_BITS, Tables, Trie, cut};
+use super::tables::{Tables, Trie};
+
+/// The writes to a port, and to the addresses it may send with.
+mod port;
 
 /// One write to one element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +18,22 @@ pub enum Change<K, V> {
     Put(K, V),
     /// The element goes; in an array map it becomes zeros.
     Delete(K),
+}
+
+impl<K: Copy, V> Change<K, V> {
+    /// Which element.
+    pub const fn key(&self) -> K {
+        match self {
+            Self::Put(key, _) | Self::Delete(key) => *key,
+        }
+    }
+
+    fn map<W>(self, with: impl FnOnce(V) -> W) -> Change<K, W> {
+        match self {
+            Self::Put(key, value) => Change::Put(key, with(value)),
+            Self::Delete(key) => Change::Delete(key),
+        }
+    }
 }
 
 /// A write to one element of one map.
@@ -59,11 +77,53 @@ pub enum Op {
     Settings(Settings),
 }
 
+impl Op {
+    /// Does the write to tables in memory.
+    pub fn apply(&self, tables: &mut Tables) {
+        match self {
+            Self::Interface(change) => change.apply(&mut tables.interfaces),
+            Self::Port(change) => change.apply(&mut tables.ports),
+            Self::Mac(change) => change.apply_to_set(&mut tables.macs),
+            Self::Pair(change) => change.apply_to_set(&mut tables.pairs),
+            Self::Active(change) => change.apply(&mut tables.active),
+            Self::View(change) => change.apply(&mut tables.views),
+            Self::Protocol(change) => change.apply(&mut tables.protocols),
+            Self::Page(change) => change.clone().map(|page| *page).apply(&mut tables.pages),
+            Self::Grant(change) => change.apply(&mut tables.grants),
+            Self::Remote4(change) => change.apply(&mut tables.remotes4),
+            Self::Remote6(change) => change.apply(&mut tables.remotes6),
+            Self::Prefix4(change) => change.apply(&mut tables.prefixes4),
+            Self::Prefix6(change) => change.apply(&mut tables.prefixes6),
+            Self::RuleLabel(change) => change.apply(&mut tables.rule_labels),
+            Self::PortLabel(change) => change.apply(&mut tables.port_labels),
+            Self::PolicyLabel(change) => change.apply(&mut tables.policy_labels),
+            Self::SetLabel(change) => change.apply(&mut tables.set_labels),
+            Self::Settings(settings) => tables.settings = *settings,
+        }
+    }
+}
+
+impl<K: Ord + Copy, V: Copy> Change<K, V> {
+    fn apply(&self, table: &mut BTreeMap<K, V>) {
+        match self {
+            Self::Put(key, value) => table.insert(*key, *value),
+            Self::Delete(key) => table.remove(key),
+        };
+    }
+
+    fn apply_to_set(&self, set: &mut BTreeSet<K>) {
+        match self {
+            Self::Put(key, _) => set.insert(*key),
+            Self::Delete(key) => set.remove(key),
+        };
+    }
+}
+
 /// What the writes of a phase do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// Writes what nothing leads to yet: labels, service tables, grants, sets, views, ports at new places, and the
-    /// generations that will have been given out. New members of sets in use come last, when there are grants for their class.
+    /// Writes what nothing leads to yet: labels, service tables, grants, sets, views, ports at new places, and the last of
+    /// the generations that are given out. New members of sets in use come last, when there are grants for their class.
     /// Ports that become trusted do so here.
     Add,
     /// Takes away, or changes in place, what is in use: members of sets, addresses of ports. Whoever still meets the
@@ -117,15 +177,135 @@ pub struct Phase {
 /// The writes that make `after` of `before`. Phases without any are left out.
 pub fn diff(before: &Tables, after: &Tables) -> Vec<Phase> {
     let mut writes = Writes { before, after, phases: BTreeMap::new() };
-    writes.flags_of_trusted(Stage::Add, PORT_TRUSTED);
     writes.names();
     writes.services();
     writes.grants();
     writes.remotes();
     writes.views();
     writes.ports();
-    writes.flags_of_trusted(Stage::Widen, 0);
     writes.interfaces();
     writes.retire();
     writes.phases.into_iter().map(|(stage, ops)| Phase { stage, ops }).collect()
+}
+
+/// Writes as they are found.
+struct Writes<'a> {
+    before: &'a Tables,
+    after: &'a Tables,
+    phases: BTreeMap<Stage, Vec<Op>>,
+}
+
+/// Elements of `after` that `before` has not, or not so.
+fn puts<K: Ord + Copy, V: PartialEq + Copy>(
+    before: &BTreeMap<K, V>,
+    after: &BTreeMap<K, V>,
+) -> impl Iterator<Item = Change<K, V>> {
+    after.iter().filter(|(key, value)| before.get(key) != Some(value)).map(|(key, value)| Change::Put(*key, *value))
+}
+
+/// Elements of `before` that `after` has not.
+fn deletes<K: Ord + Copy, V>(before: &BTreeMap<K, V>, after: &BTreeMap<K, V>) -> impl Iterator<Item = Change<K, V>> {
+    before.keys().filter(|key| !after.contains_key(key)).map(|key| Change::Delete(*key))
+}
+
+impl Writes<'_> {
+    fn write(&mut self, stage: Stage, ops: impl IntoIterator<Item = Op>) {
+        let mut ops = ops.into_iter().peekable();
+        if ops.peek().is_some() {
+            self.phases.entry(stage).or_default().extend(ops);
+        }
+    }
+
+    /// Names of numbers, and generations: whoever continues after an interruption must know them.
+    fn names(&mut self) {
+        let (before, after) = (self.before, self.after);
+        self.write(Stage::Add, puts(&before.rule_labels, &after.rule_labels).map(Op::RuleLabel));
+        self.write(Stage::Add, puts(&before.set_labels, &after.set_labels).map(Op::SetLabel));
+        self.write(Stage::Add, puts(&before.policy_labels, &after.policy_labels).map(Op::PolicyLabel));
+        let generations = puts(&before.active, &after.active).filter(|change| change.key() == 0);
+        self.write(Stage::Add, generations.map(Op::Active));
+    }
+
+    fn services(&mut self) {
+        let (before, after) = (self.before, self.after);
+        let page = |change: Change<u32, Page>| Op::Page(change.map(Box::new));
+        self.write(Stage::Add, puts(&before.pages, &after.pages).map(page));
+        self.write(Stage::Add, puts(&before.protocols, &after.protocols).map(Op::Protocol));
+    }
+
+    fn grants(&mut self) {
+        self.write(Stage::Add, puts(&self.before.grants, &self.after.grants).map(Op::Grant));
+    }
+
+    /// Sets. A number in use before and after belongs to one set whose content may change.
+    fn remotes(&mut self) {
+        let (before, after) = (self.before, self.after);
+        self.write(Stage::Add, puts(&before.prefixes4, &after.prefixes4).map(Op::Prefix4));
+        self.write(Stage::Add, puts(&before.prefixes6, &after.prefixes6).map(Op::Prefix6));
+        let new4 = |change: &Change<RemoteKey4, u32>| !before.remotes4.contains_key(&change.key());
+        let new6 = |change: &Change<RemoteKey6, u32>| !before.remotes6.contains_key(&change.key());
+        let (added, moved): (Vec<_>, Vec<_>) = puts(&before.remotes4, &after.remotes4).partition(new4);
+        self.write(Stage::Add, added.into_iter().map(Op::Remote4));
+        self.write(Stage::Narrow, moved.into_iter().map(Op::Remote4));
+        let (added, moved): (Vec<_>, Vec<_>) = puts(&before.remotes6, &after.remotes6).partition(new6);
+        self.write(Stage::Add, added.into_iter().map(Op::Remote6));
+        self.write(Stage::Narrow, moved.into_iter().map(Op::Remote6));
+        let stays = |set: u32| after.set_labels.contains_key(&set);
+        let gone4 = deletes(&before.remotes4, &after.remotes4).filter(|change| stays(change.key().set));
+        self.write(Stage::Narrow, gone4.map(Op::Remote4));
+        let gone6 = deletes(&before.remotes6, &after.remotes6).filter(|change| stays(change.key().set));
+        self.write(Stage::Narrow, gone6.map(Op::Remote6));
+    }
+
+    fn views(&mut self) {
+        let (before, after) = (self.before, self.after);
+        self.write(Stage::Add, puts(&before.views, &after.views).map(Op::View));
+        let words = puts(&before.active, &after.active).filter(|change| change.key() != 0);
+        self.write(Stage::Switch, words.map(Op::Active));
+    }
+
+    fn ports(&mut self) {
+        for (slot, new) in &self.after.ports {
+            let old = self.before.ports.get(slot).copied().unwrap_or_default();
+            let is_managed = |port: &Port| port.flags & PORT_MANAGED != 0;
+            match (is_managed(&old) && old.epoch == new.epoch, is_managed(new)) {
+                (true, true) => port::change(self, *slot, old, *new),
+                (false, true) => port::begin(self, *slot, *new),
+                (_, false) => port::end(self, *slot, old, *new),
+            }
+        }
+        self.write(Stage::Add, puts(&self.before.port_labels, &self.after.port_labels).map(Op::PortLabel));
+    }
+
+    fn interfaces(&mut self) {
+        let (before, after) = (self.before, self.after);
+        self.write(Stage::Retire, deletes(&before.interfaces, &after.interfaces).map(Op::Interface));
+        self.write(Stage::Widen, puts(&before.interfaces, &after.interfaces).map(Op::Interface));
+        if before.settings != after.settings {
+            self.write(Stage::Switch, [Op::Settings(after.settings)]);
+        }
+    }
+
+    /// What nothing leads to any more. Views are the last: one that no policy has tells whoever continues after an
+    /// interruption that it must make tracked flows ask again.
+    fn retire(&mut self) {
+        let (before, after) = (self.before, self.after);
+        self.write(Stage::Retire, deletes(&before.ports, &after.ports).map(Op::Port));
+        self.write(Stage::Retire, deletes(&before.port_labels, &after.port_labels).map(Op::PortLabel));
+        self.write(Stage::Retire, deletes(&before.active, &after.active).map(Op::Active));
+        let stays = |set: u32| after.set_labels.contains_key(&set);
+        let gone4 = deletes(&before.remotes4, &after.remotes4).filter(|change| !stays(change.key().set));
+        self.write(Stage::Retire, gone4.map(Op::Remote4));
+        let gone6 = deletes(&before.remotes6, &after.remotes6).filter(|change| !stays(change.key().set));
+        self.write(Stage::Retire, gone6.map(Op::Remote6));
+        self.write(Stage::Retire, deletes(&before.prefixes4, &after.prefixes4).map(Op::Prefix4));
+        self.write(Stage::Retire, deletes(&before.prefixes6, &after.prefixes6).map(Op::Prefix6));
+        self.write(Stage::Retire, deletes(&before.grants, &after.grants).map(Op::Grant));
+        self.write(Stage::Retire, deletes(&before.protocols, &after.protocols).map(Op::Protocol));
+        self.write(Stage::Retire, deletes(&before.pages, &after.pages).map(|change| Op::Page(change.map(Box::new))));
+        self.write(Stage::Retire, deletes(&before.policy_labels, &after.policy_labels).map(Op::PolicyLabel));
+        self.write(Stage::Retire, deletes(&before.set_labels, &after.set_labels).map(Op::SetLabel));
+        self.write(Stage::Retire, deletes(&before.rule_labels, &after.rule_labels).map(Op::RuleLabel));
+        self.write(Stage::Retire, deletes(&before.views, &after.views).map(Op::View));
+    }
 }

@@ -123,13 +123,19 @@ struct SideDraft<'a> {
 impl<'a> Draft<'a> {
     /// What makes the policy of a port the same as another's; none where no policy decides.
     fn key(input: &Input<'_>, attached: &Attached) -> Option<Vec<GroupId>> {
-        let mut seen = BTreeSet::new();
-        let known = |group: &&GroupId| input.policy.groups.contains_key(*group) && seen.insert(*group);
+        let mut groups = Vec::new();
         match attached.mode {
-            Mode::Filtered => Some(attached.groups.iter().filter(known).cloned().collect()),
-            Mode::Closed => Some(Vec::new()),
-            Mode::Trusted => None,
+            Mode::Trusted => return None,
+            Mode::Closed => {}
+            Mode::Filtered => {
+                for group in &attached.groups {
+                    if input.policy.groups.contains_key(group) && !groups.contains(group) {
+                        groups.push(group.clone());
+                    }
+                }
+            }
         }
+        Some(groups)
     }
 
     fn new(input: &Input<'a>, groups: &[GroupId], sets: &mut HostSets) -> Result<Self, TooLarge> {

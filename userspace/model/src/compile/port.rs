@@ -35,7 +35,7 @@ pub(super) fn lower(attached: &Attached, slot: u32, old: Option<&Port>) -> Lower
     let host = |address: [u32; 4]| Trie { data: PairKey { slot, mac: attached.mac.0, pad: [0; 2], address }, bits: PAIR_BITS + 128 };
     pairs.extend(more4.into_iter().map(mapped).chain(more6).map(host));
     let others: BTreeSet<Mac> = attached.pairs.iter().map(|(mac, _)| *mac).filter(|mac| *mac != attached.mac).collect();
-    pairs.extend(others.iter().map(|mac| pair(slot, *mac, link_local(*mac).into())));
+    pairs.extend(others.iter().map(|mac| pair(slot, *mac, IpAddr::from(link_local(*mac)).into())));
     let macs: BTreeSet<_> = others.iter().map(|mac| MacKey { slot, mac: mac.0, pad: [0; 2] }).collect();
     let more = if pairs.is_empty() && macs.is_empty() { 0 } else { PORT_MORE_PAIRS };
     let port = Port { flags: flags(attached) | more, policy: 0, epoch: 0, mac: attached.mac.0, pad: [0; 2], ipv4, ipv6 };

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use netdiag_common::{
     abi::policy::{
-        GrantKey, Label, MacKey, PAGE, Page, PairKey, Port, Protocol, RemoteKey4, RemoteKey6, Settings, View,
+        GrantKey, Label, MAX_ETHERTYPES, MacKey, PAGE, Page, PairKey, Port, Protocol, RemoteKey4, RemoteKey6, Settings, View,
     },
     logic::tables::PolicyTables,
 };
@@ -98,8 +98,8 @@ pub(super) fn cut<const N: usize>(address: [u32; N], bits: u32) -> [u32; N] {
 }
 
 impl PolicyTables for Tables {
-    fn port(&self, slot: u32) -> Option<Port> {
-        self.ports.get(&slot).copied()
+    fn port(&self, slot: u32) -> Option<&Port> {
+        self.ports.get(&slot)
     }
 
     fn mac(&self, key: &MacKey) -> bool {
@@ -117,8 +117,8 @@ impl PolicyTables for Tables {
         self.active.get(&policy).copied()
     }
 
-    fn view(&self, view: u32) -> Option<View> {
-        self.views.get(&view).copied()
+    fn view(&self, view: u32) -> Option<&View> {
+        self.views.get(&view)
     }
 
     fn protocol(&self, index: u32) -> Option<Protocol> {
@@ -154,5 +154,9 @@ impl PolicyTables for Tables {
             let address = cut(key.address, length);
             self.prefixes6.get(&Trie { data: RemoteKey6 { address, ..*key }, bits: SET_BITS + length }).copied()
         })
+    }
+
+    fn ethertypes(&self) -> Option<&[u16; MAX_ETHERTYPES]> {
+        Some(&self.settings.ethertypes)
     }
 }
