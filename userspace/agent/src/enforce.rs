@@ -11,6 +11,7 @@
 //! | `flows` | tracked flows: reads them, removes those that are over, gives quotas |
 //! | `counters` | counters, added up over all CPUs |
 //! | `events` | records of the ring buffer, with names |
+//! | `look` | what is loaded, without a lock and without writing |
 //! | `syscall` | system calls that no library wraps |
 //!
 //! **Order.** A device without a port passes everything, so a port's tables are written before its programs are attached.
@@ -28,9 +29,9 @@ use std::{
 
 use netdiag_model::policy::types::Direction;
 
-use self::{attach::Attacher, bpffs::Root, load::Programs, maps::Maps};
 use netdiag_model::compile::{Phase, Tables};
 
+pub(crate) use self::events::text as label_text;
 pub use self::{
     apply::ApplyError,
     attach::{AttachError, Behind, Change, Hook, HookState, Method},
@@ -41,6 +42,7 @@ pub use self::{
     load::LoadError,
     maps::MapError,
 };
+use self::{attach::Attacher, bpffs::Root, load::Programs, maps::Maps};
 
 /// Compiled tables to maps and back.
 mod apply;
@@ -56,6 +58,8 @@ mod events;
 mod flows;
 /// Loads the object.
 mod load;
+/// What is loaded, for whoever only wants to know.
+pub(crate) mod look;
 /// The pinned maps.
 mod maps;
 /// Qdiscs, filters and XDP programs by netlink.

@@ -18,8 +18,8 @@ use std::{
     path::Path,
 };
 
-use netdiag_model::policy::types::Direction;
 pub use netdiag_model::policy::types::Hook;
+use netdiag_model::{fact::enforcement::HookFact, policy::types::Direction};
 
 use super::{
     bpffs::{self, Root, RootError},
@@ -377,6 +377,34 @@ fn foreign_xdp(ifindex: u32, ours: &[u32]) -> Result<Option<Behind>, AttachError
 pub(super) fn has_tcx() -> bool {
     // Device 1 is the loopback device of every namespace; a kernel without TCX knows no such place.
     !syscall::query(1, Place::TcxIngress).is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
+}
+
+// === looking ===
+
+/// Where programs of ours are attached to a device.
+pub(super) fn look(root: &Root, ifindex: u32) -> Result<Vec<HookFact>, AttachError> {
+    let directory = root.device(ifindex);
+    let mut hooks = Vec::new();
+    for (name, place) in [(IN, Place::TcxIngress), (XDP, Place::Xdp), (OUT, Place::TcxEgress)] {
+        if let Some((link, info)) = open(&directory.join(name))?.filter(|(_, info)| info.ifindex == ifindex) {
+            let program = if place == Place::Xdp { None } else { before(ifindex, place, &link)? };
+            let behind = program.map(|program| Behind { method: Method::Tcx, program: Some(program) });
+            let direction = if place == Place::TcxEgress { Direction::Ingress } else { Direction::Egress };
+            hooks.push(fact(direction, method(place), info.program, behind));
+        }
+    }
+    hooks.extend(clsact::look(ifindex)?);
+    let ours: Vec<u32> = hooks.iter().map(|hook| hook.program).collect();
+    let xdp = foreign_xdp(ifindex, &ours)?.map(|behind| behind.to_string());
+    for hook in hooks.iter_mut().filter(|hook| hook.direction == Direction::Egress && hook.behind.is_none()) {
+        hook.behind.clone_from(&xdp);
+    }
+    Ok(hooks)
+}
+
+/// A program of ours as a fact.
+fn fact(direction: Direction, method: Method, program: u32, behind: Option<Behind>) -> HookFact {
+    HookFact { direction, hook: method.to_string(), program, behind: behind.map(|behind| behind.to_string()) }
 }
 
 // === detaching ===

@@ -157,7 +157,7 @@ fn name(
 }
 
 /// A label as text; what has none is called by its number.
-pub(super) fn text(label: &Label, number: u32) -> String {
+pub(crate) fn text(label: &Label, number: u32) -> String {
     let end = label.0.iter().position(|byte| *byte == 0).unwrap_or(label.0.len());
     match &label.0[..end] {
         [] => number.to_string(),
