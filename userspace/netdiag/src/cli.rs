@@ -376,6 +376,10 @@ pub(crate) enum SchemaOf {
     List,
     /// `netdiag doctor -o json`
     Doctor,
+    /// `netdiag sg show -o json`
+    Sg,
+    /// `netdiag sg explain -o json`
+    SgExplain,
     /// `netdiag flows -o json`
     Flows,
     /// One line of `netdiag events -o json`

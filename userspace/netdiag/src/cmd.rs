@@ -96,6 +96,8 @@ pub(crate) fn schema(of: SchemaOf) -> anyhow::Result<Exit> {
         SchemaOf::Trace => schema::render(schema::Kind::Trace, out),
         SchemaOf::List => schema::render(schema::Kind::List, out),
         SchemaOf::Doctor => schema::render(schema::Kind::Doctor, out),
+        SchemaOf::Sg => schema::render(schema::Kind::Sg, out),
+        SchemaOf::SgExplain => schema::render(schema::Kind::SgExplain, out),
         SchemaOf::Flows => schema::render(schema::Kind::Flows, out),
         SchemaOf::Events => schema::render(schema::Kind::Events, out),
     })?;

@@ -7,8 +7,8 @@ use std::{
     time::Duration,
 };
 
-use netdiag_agent::discover::Options;
 use ipnet::IpNet;
+use netdiag_agent::discover::Options;
 use netdiag_model::policy::convert::protocol_number;
 use netdiag_views::text::Style;
 
@@ -37,15 +37,17 @@ pub(crate) fn options(sockets: &Sockets) -> Options {
 /// An address, or a prefix.
 pub(crate) fn prefix(text: &str) -> anyhow::Result<IpNet> {
     let address = text.parse::<IpAddr>().map(IpNet::from).ok();
-    address
-        .or_else(|| text.parse().ok())
-        .ok_or_else(|| Bad::usage(format!("\"{text}\" is neither an address nor a prefix, as 10.0.0.2 and 10.0.0.0/24 are")))
+    address.or_else(|| text.parse().ok()).ok_or_else(|| {
+        Bad::usage(format!("\"{text}\" is neither an address nor a prefix, as 10.0.0.2 and 10.0.0.0/24 are"))
+    })
 }
 
 /// An IP protocol.
 pub(crate) fn protocol(text: &str) -> anyhow::Result<u8> {
     protocol_number(text).ok_or_else(|| {
-        Bad::usage(format!("\"{text}\" is no protocol: say tcp, udp, icmp, icmpv6, sctp or another by name, or 0 to 255"))
+        Bad::usage(format!(
+            "\"{text}\" is no protocol: say tcp, udp, icmp, icmpv6, sctp or another by name, or 0 to 255"
+        ))
     })
 }
 

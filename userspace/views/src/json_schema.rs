@@ -12,6 +12,8 @@ mod enforcement;
 mod event;
 /// The answer of `netdiag flows`.
 mod flows;
+/// The answers of `netdiag sg`.
+mod groups;
 /// One interface and what belongs to it.
 mod interface;
 /// The answer of `netdiag list`.
@@ -27,6 +29,10 @@ pub use self::{
     enforcement::{EnforcementDocument, EnforcementMode, SideDocument},
     event::{EventDocument, LossDocument, PacketVerdict, VerdictDocument},
     flows::{FlowDocument, FlowsDocument, FlowsKnown, RuleDirection},
+    groups::{
+        AgentDocument, AnswerDocument, ExplainDocument, GroupDocument, GroupRuleDocument, GroupsDocument, GroupsPort,
+        LoadedRuleDocument, NearMissDocument, ReasonDocument, RuleStanding,
+    },
     interface::{
         Counters, Direction, FloatingIp, HopDocument, InterfaceDocument, Netns, PublishedPort, RouterDocument,
         RuleDocument, ServiceDocument, State,

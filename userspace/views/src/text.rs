@@ -8,10 +8,14 @@
 pub mod doctor;
 /// What the datapath says about single packets.
 pub mod event;
+/// What would become of a packet.
+pub mod explain;
 /// Findings and gaps.
 mod findings;
 /// The flows the datapath tracks.
 pub mod flows;
+/// What is enforced at the ports of an instance.
+pub mod groups;
 /// The hops of one direction, as a table with what belongs to each hop below it.
 mod hops;
 /// One interface: its heading, its hops, its services.

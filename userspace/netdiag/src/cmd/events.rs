@@ -42,9 +42,7 @@ pub(crate) async fn run(asked: &Events) -> anyhow::Result<Exit> {
     let follow = follow(asked, ports.as_ref(), stream);
     match asked.duration {
         None => follow.await,
-        Some(seconds) => {
-            tokio::time::timeout(Duration::from_secs(seconds), follow).await.unwrap_or(Ok(Exit::Works))
-        }
+        Some(seconds) => tokio::time::timeout(Duration::from_secs(seconds), follow).await.unwrap_or(Ok(Exit::Works)),
     }
 }
 
@@ -65,7 +63,10 @@ async fn ports(asked: &Events) -> anyhow::Result<Result<Option<BTreeSet<String>>
     let ports: BTreeSet<String> = enforced.collect();
     if ports.is_empty() {
         let name = &instance.identity.name;
-        complain(&format!("netdiag enforces no security group at {name}, so nothing is said about its packets"), ascii)?;
+        complain(
+            &format!("netdiag enforces no security group at {name}, so nothing is said about its packets"),
+            ascii,
+        )?;
         return Ok(Err(Exit::Inconclusive));
     }
     Ok(Ok(Some(ports)))
@@ -112,7 +113,8 @@ fn wanted(asked: &Events, ports: Option<&BTreeSet<String>>, event: &VerdictEvent
 fn without_agent(error: &StreamError) -> anyhow::Result<Exit> {
     let cause = error.source().map_or_else(String::new, |cause| format!(": {cause}"));
     complain(&format!("{error}{cause}"), false)?;
-    let denied = matches!(error, StreamError::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied);
+    let denied =
+        matches!(error, StreamError::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied);
     if denied {
         complain("be root, or a member of the group the socket belongs to", false)?;
         return Ok(Exit::Missing);

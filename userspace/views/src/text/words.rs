@@ -4,7 +4,11 @@ use std::net::IpAddr;
 
 use netdiag_model::{
     fact::enforcement::{FlowFact, has_ports},
-    policy::convert::protocol_name,
+    groups::{RemoteRef, RuleRef},
+    policy::{
+        convert::protocol_name,
+        types::{Direction, Ethertype, Service},
+    },
 };
 
 /// ICMP and ICMPv6.
@@ -44,4 +48,71 @@ pub(super) fn flow_ends(flow: &FlowFact) -> (String, String) {
 /// Whether a protocol has a type and a code.
 pub(super) fn is_icmp(protocol: u8) -> bool {
     ICMP.contains(&protocol)
+}
+
+/// What a rule lets use: `tcp 443`, `udp 5000-5999`, `icmp type 8`, `any protocol`.
+pub(super) fn service(service: &Service) -> String {
+    match *service {
+        Service::Any => "any protocol".to_owned(),
+        Service::Protocol(number) => protocol(number),
+        Service::Ports { protocol: number, first, last } if first == last => format!("{} {first}", protocol(number)),
+        Service::Ports { protocol: number, first, last } => format!("{} {first}-{last}", protocol(number)),
+        Service::Icmp { protocol: number, kind, code: None } => format!("{} type {kind}", protocol(number)),
+        Service::Icmp { protocol: number, kind, code: Some(code) } => {
+            format!("{} type {kind} code {code}", protocol(number))
+        }
+    }
+}
+
+/// Who may be at the other end.
+pub(super) fn remote(remote: &RemoteRef) -> String {
+    let counted = |number: usize, one: &str, more: &str| match number {
+        1 => format!("1 {one}"),
+        number => format!("{number} {more}"),
+    };
+    match remote {
+        RemoteRef::Any => "anybody".to_owned(),
+        RemoteRef::Prefix(net) => net.to_string(),
+        RemoteRef::Group(group, members) => {
+            format!("group {} ({})", group.called(), counted(*members, "member", "members"))
+        }
+        RemoteRef::AddressGroup(group, prefixes) => {
+            format!("address group {} ({})", group.called(), counted(*prefixes, "prefix", "prefixes"))
+        }
+    }
+}
+
+/// The family of a rule.
+pub(super) const fn family(ethertype: Ethertype) -> &'static str {
+    match ethertype {
+        Ethertype::IPv4 => "IPv4",
+        Ethertype::IPv6 => "IPv6",
+    }
+}
+
+/// Which way, in a column.
+pub(super) const fn way(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => "in",
+        Direction::Egress => "out",
+    }
+}
+
+/// A rule in one sentence without an end: `ingress IPv4 tcp 443 from anybody`.
+pub(super) fn rule(rule: &RuleRef) -> String {
+    let towards = if rule.direction == Direction::Ingress { "from" } else { "to" };
+    let (family, service) = (family(rule.ethertype), service(&rule.service));
+    format!("{} {family} {service} {towards} {}", rule.direction.name(), remote(&rule.remote))
+}
+
+/// What a packet asks for: `tcp 443`, `icmp type 8 code 0`, `gre`.
+pub(super) fn asked(number: u8, service: Option<u16>) -> String {
+    match service {
+        Some(service) if is_icmp(number) => {
+            let [kind, code] = service.to_be_bytes();
+            format!("{} type {kind} code {code}", protocol(number))
+        }
+        Some(port) if has_ports(number) => format!("{} {port}", protocol(number)),
+        Some(_) | None => protocol(number),
+    }
 }

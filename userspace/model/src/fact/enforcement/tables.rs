@@ -42,6 +42,9 @@ pub struct LoadedTables {
     pub prefixes4: Vec<(u32, Ipv4Net, u32)>,
     /// `PREFIXES6`: set, prefix, class.
     pub prefixes6: Vec<(u32, Ipv6Net, u32)>,
+    /// Ethertypes that are permitted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ethertypes: Vec<u16>,
 }
 
 /// A port in `PORTS`.
