@@ -7,6 +7,11 @@
 //! | `load` | loads the object; compares what is pinned with it |
 //! | `maps` | the pinned maps by name and type |
 //! | `attach` | attaches the programs to devices, keeps them first, detaches them |
+//! | `apply` | compiled tables to maps and back |
+//! | `flows` | tracked flows: reads them, removes those that are over, gives quotas |
+//! | `counters` | counters, added up over all CPUs |
+//! | `events` | records of the ring buffer, with names |
+//! | `look` | what is loaded, without a lock and without writing |
 //! | `syscall` | system calls that no library wraps |
 //!
 //! **Order.** A device without a port passes everything, so a port's tables are written before its programs are attached.
@@ -24,20 +29,37 @@ use std::{
 
 use netdiag_model::policy::types::Direction;
 
-use self::{attach::Attacher, bpffs::Root, load::Programs, maps::Maps};
+use netdiag_model::compile::{Phase, Tables};
+
+pub(crate) use self::events::text as label_text;
 pub use self::{
+    apply::ApplyError,
     attach::{AttachError, Behind, Change, Hook, HookState, Method},
     bpffs::{ROOT, RootError},
+    counters::PortCounters,
+    events::{Events, PAUSE},
+    flows::{Collected, Flows, Tracked},
     load::LoadError,
     maps::MapError,
 };
+use self::{attach::Attacher, bpffs::Root, load::Programs, maps::Maps};
 
+/// Compiled tables to maps and back.
+mod apply;
 /// Attaches the programs to devices.
 mod attach;
 /// The directory everything is pinned in.
 mod bpffs;
+/// Counters, added up over all CPUs.
+mod counters;
+/// Records of the ring buffer.
+mod events;
+/// Tracked flows.
+mod flows;
 /// Loads the object.
 mod load;
+/// What is loaded, for whoever only wants to know.
+pub(crate) mod look;
 /// The pinned maps.
 mod maps;
 /// Qdiscs, filters and XDP programs by netlink.
@@ -106,6 +128,42 @@ impl Enforcer {
         load::remove_other_versions(&self.root)
     }
 
+    /// Does writes of the compiler, in order. Where one fails what was written before it stays: [`Enforcer::read_tables`] says what
+    /// that came to.
+    pub fn apply(&self, phases: &[Phase]) -> Result<(), ApplyError> {
+        apply::apply(&self.maps, phases)
+    }
+
+    /// What the maps hold.
+    pub fn read_tables(&self) -> Result<Tables, MapError> {
+        apply::read(&self.maps)
+    }
+
+    /// All tracked flows.
+    pub fn flows(&self) -> Result<Flows, MapError> {
+        flows::read(&self.maps)
+    }
+
+    /// Removes flows that are over, and says how many more each port may track. To be called every few seconds.
+    pub fn collect(&self) -> Result<Collected, MapError> {
+        flows::collect(&self.maps, flows::now())
+    }
+
+    /// Counters of the port at a place.
+    pub fn port_counters(&self, slot: u32) -> Result<PortCounters, MapError> {
+        counters::port(&self.maps, slot)
+    }
+
+    /// Flows each rule has allowed, by the rule's number; rules that never did are left out.
+    pub fn hits(&self) -> Result<BTreeMap<u32, u64>, MapError> {
+        counters::hits(&self.maps)
+    }
+
+    /// The reader of the ring buffer. There must be only one.
+    pub fn events(&self) -> Result<Events, MapError> {
+        Events::open(&self.root.maps())
+    }
+
     /// Attaches both programs to the device of a port; what is attached already stays.
     pub fn attach(&mut self, ifindex: u32, hook: Hook) -> Result<[HookState; 2], AttachError> {
         let mut states = self.attacher().attach(ifindex, hook)?;
@@ -135,10 +193,10 @@ impl Enforcer {
         self.programs = again.map_err(|error| AttachError::Again(Box::new(error)))?;
         let attacher = self.attacher();
         let side = match state.direction {
-            Direction::Egress => attacher.from_instance(ifindex),
-            Direction::Ingress => attacher.to_instance(ifindex),
+            Direction::Egress => attacher.outward(ifindex),
+            Direction::Ingress => attacher.inward(ifindex),
         };
-        attacher.to_front(&side)?;
+        attacher.overtake(&side)?;
         state.program = side.program.id;
         state.behind = None;
         Ok(())

@@ -10,6 +10,7 @@ use netdiag_common::abi::policy::NEAR_INTERFACES;
 use netdiag_model::compile::{Change, Op, Phase, Stage, Tables, Trie};
 
 use super::{
+    flows,
     maps::{MapError, Maps, Table},
     syscall,
 };
@@ -42,6 +43,9 @@ const MEMBER: u32 = 1;
 
 /// Does the writes of all phases.
 pub(super) fn apply(maps: &Maps, phases: &[Phase]) -> Result<(), ApplyError> {
+    let first = phases.first().map_or(Stage::Add, |phase| phase.stage);
+    let new = new_ports(maps, phases).and_then(|new| flows::welcome(maps, &new));
+    new.map_err(|source| ApplyError::Write { stage: first, source })?;
     for phase in phases {
         let stage = phase.stage;
         if stage.after_grace_period() {
@@ -52,6 +56,19 @@ pub(super) fn apply(maps: &Maps, phases: &[Phase]) -> Result<(), ApplyError> {
         }
     }
     Ok(())
+}
+
+/// Places that another port will have than there was.
+fn new_ports(maps: &Maps, phases: &[Phase]) -> Result<Vec<u32>, MapError> {
+    let mut new = Vec::new();
+    for op in phases.iter().flat_map(|phase| &phase.ops) {
+        if let Op::Port(Change::Put(slot, port)) = op
+            && maps.ports.get(slot)?.is_none_or(|there| there.epoch != port.epoch)
+        {
+            new.push(*slot);
+        }
+    }
+    Ok(new)
 }
 
 /// Does writes that all go to one map.

@@ -18,7 +18,8 @@ use std::{
     path::Path,
 };
 
-use netdiag_model::policy::types::{self as policy, Direction};
+pub use netdiag_model::policy::types::Hook;
+use netdiag_model::{fact::enforcement::HookFact, policy::types::Direction};
 
 use super::{
     bpffs::{self, Root, RootError},
@@ -29,24 +30,6 @@ use super::{
 
 /// Filters of a clsact qdisc.
 mod clsact;
-
-/// Where a port's packets can be met on their way from the instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Hook {
-    /// At TC, where all of the kernel's own switching comes after it.
-    Tc,
-    /// At generic XDP: Open vSwitch with `datapath_type=netdev` takes frames before TC.
-    Xdp,
-}
-
-impl From<policy::Hook> for Hook {
-    fn from(hook: policy::Hook) -> Self {
-        match hook {
-            policy::Hook::Tc => Self::Tc,
-            policy::Hook::Xdp => Self::Xdp,
-        }
-    }
-}
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -187,15 +170,15 @@ pub(super) struct Side<'a> {
     pub(super) program: &'a Loaded,
 }
 
-impl Attacher<'_> {
+impl<'a> Attacher<'a> {
     /// Attaches both programs to a device.
     pub(super) fn attach(&self, ifindex: u32, hook: Hook) -> Result<[HookState; 2], AttachError> {
         bpffs::make(&self.root.device(ifindex))?;
         let mut from_instance = match hook {
-            Hook::Tc => self.tc(&self.from_instance(ifindex))?,
+            Hook::Tc => self.tc(&self.outward(ifindex))?,
             Hook::Xdp => self.xdp(ifindex)?,
         };
-        let to_instance = self.tc(&self.to_instance(ifindex))?;
+        let to_instance = self.tc(&self.inward(ifindex))?;
         // What is not needed any longer goes last, so that no packet passes between two hooks.
         self.remove_rest(ifindex, hook)?;
         if hook == Hook::Tc && from_instance.behind.is_none() {
@@ -204,11 +187,11 @@ impl Attacher<'_> {
         Ok([from_instance, to_instance])
     }
 
-    pub(super) fn from_instance(&self, ifindex: u32) -> Side<'_> {
+    pub(super) fn outward(self, ifindex: u32) -> Side<'a> {
         Side { ifindex, direction: Direction::Egress, program: &self.programs.from_instance }
     }
 
-    pub(super) fn to_instance(&self, ifindex: u32) -> Side<'_> {
+    pub(super) fn inward(self, ifindex: u32) -> Side<'a> {
         Side { ifindex, direction: Direction::Ingress, program: &self.programs.to_instance }
     }
 
@@ -242,11 +225,11 @@ impl Attacher<'_> {
         let (name, new, place) = at_tcx(side.direction);
         let directory = self.root.device(side.ifindex);
         let path = directory.join(name);
-        // An agent was killed in `to_front`, when it had removed the old link and not yet named the new one.
+        // An agent was killed in `overtake`, when it had removed the old link and not yet named the new one.
         if !path.exists() && directory.join(new).exists() {
             rename(&directory.join(new), &path)?;
         }
-        let (link, change) = self.link(side, place, &path)?;
+        let (link, change) = link(side, place, &path)?;
         let before = before(side.ifindex, place, &link)?;
         let behind = before.map(|program| Behind { method: Method::Tcx, program: Some(program) });
         let Side { direction, program, .. } = *side;
@@ -254,7 +237,7 @@ impl Attacher<'_> {
     }
 
     /// Puts another instance of a program before all others, then takes the one behind them away.
-    pub(super) fn to_front(&self, side: &Side<'_>) -> Result<(), AttachError> {
+    pub(super) fn overtake(&self, side: &Side<'_>) -> Result<(), AttachError> {
         let (name, new, place) = at_tcx(side.direction);
         let directory = self.root.device(side.ifindex);
         let (new, old) = (directory.join(new), directory.join(name));
@@ -262,28 +245,6 @@ impl Attacher<'_> {
         create(side.program, side.ifindex, place, &new)?;
         remove_link(&old)?;
         Ok(rename(&new, &old)?)
-    }
-
-    // === links ===
-
-    /// The link pinned at a path, with our program; made where there is none for this device.
-    fn link(&self, side: &Side<'_>, place: Place, path: &Path) -> Result<(OwnedFd, Change), AttachError> {
-        let Side { ifindex, program, .. } = *side;
-        let method = method(place);
-        if let Some((link, info)) = open(path)? {
-            let same_place = place == Place::Xdp || info.place == place as u32;
-            if info.kind == link_type(place) && info.ifindex == ifindex && same_place {
-                if info.program == program.id {
-                    return Ok((link, Change::Unchanged));
-                }
-                let failed = AttachError::kernel("update the program at", ifindex, method);
-                syscall::update_link(link.as_fd(), program.fd.as_fd()).map_err(failed)?;
-                return Ok((link, Change::Updated));
-            }
-            // The device it was made for is gone.
-            remove_link(path)?;
-        }
-        Ok((create(program, ifindex, place, path)?, Change::Attached))
     }
 
     // === XDP ===
@@ -297,9 +258,31 @@ impl Attacher<'_> {
         if let Some(Behind { program: Some(program), .. }) = foreign_xdp(ifindex, &ours)? {
             return Err(AttachError::Occupied { ifindex, program });
         }
-        let (_, change) = self.link(&side, Place::Xdp, &path)?;
+        let (_, change) = link(&side, Place::Xdp, &path)?;
         Ok(HookState { direction: side.direction, method: Method::Xdp, program: program.id, change, behind: None })
     }
+}
+
+// === links ===
+
+/// The link pinned at a path, with our program; made where there is none for this device.
+fn link(side: &Side<'_>, place: Place, path: &Path) -> Result<(OwnedFd, Change), AttachError> {
+    let Side { ifindex, program, .. } = *side;
+    let method = method(place);
+    if let Some((link, info)) = open(path)? {
+        let same_place = place == Place::Xdp || info.place == place as u32;
+        if info.kind == link_type(place) && info.ifindex == ifindex && same_place {
+            if info.program == program.id {
+                return Ok((link, Change::Unchanged));
+            }
+            let failed = AttachError::kernel("update the program at", ifindex, method);
+            syscall::update_link(link.as_fd(), program.fd.as_fd()).map_err(failed)?;
+            return Ok((link, Change::Updated));
+        }
+        // The device it was made for is gone.
+        remove_link(path)?;
+    }
+    Ok((create(program, ifindex, place, path)?, Change::Attached))
 }
 
 /// Names of pins of links.
@@ -394,6 +377,34 @@ fn foreign_xdp(ifindex: u32, ours: &[u32]) -> Result<Option<Behind>, AttachError
 pub(super) fn has_tcx() -> bool {
     // Device 1 is the loopback device of every namespace; a kernel without TCX knows no such place.
     !syscall::query(1, Place::TcxIngress).is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
+}
+
+// === looking ===
+
+/// Where programs of ours are attached to a device.
+pub(super) fn look(root: &Root, ifindex: u32) -> Result<Vec<HookFact>, AttachError> {
+    let directory = root.device(ifindex);
+    let mut hooks = Vec::new();
+    for (name, place) in [(IN, Place::TcxIngress), (XDP, Place::Xdp), (OUT, Place::TcxEgress)] {
+        if let Some((link, info)) = open(&directory.join(name))?.filter(|(_, info)| info.ifindex == ifindex) {
+            let program = if place == Place::Xdp { None } else { before(ifindex, place, &link)? };
+            let behind = program.map(|program| Behind { method: Method::Tcx, program: Some(program) });
+            let direction = if place == Place::TcxEgress { Direction::Ingress } else { Direction::Egress };
+            hooks.push(fact(direction, method(place), info.program, behind));
+        }
+    }
+    hooks.extend(clsact::look(ifindex)?);
+    let ours: Vec<u32> = hooks.iter().map(|hook| hook.program).collect();
+    let xdp = foreign_xdp(ifindex, &ours)?.map(|behind| behind.to_string());
+    for hook in hooks.iter_mut().filter(|hook| hook.direction == Direction::Egress && hook.behind.is_none()) {
+        hook.behind.clone_from(&xdp);
+    }
+    Ok(hooks)
+}
+
+/// A program of ours as a fact.
+fn fact(direction: Direction, method: Method, program: u32, behind: Option<Behind>) -> HookFact {
+    HookFact { direction, hook: method.to_string(), program, behind: behind.map(|behind| behind.to_string()) }
 }
 
 // === detaching ===

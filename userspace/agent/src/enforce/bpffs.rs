@@ -29,7 +29,7 @@ const HOST: &str = "/sys/fs/bpf";
 /// Where netdiag pins.
 pub const ROOT: &str = "/sys/fs/bpf/netdiag";
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
-const MAGIC: i64 = 0xcafe_4a11;
+const MAGIC: u32 = 0xcafe_4a11;
 
 /// Why the directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -79,8 +79,8 @@ pub(super) struct Root {
     path: PathBuf,
     /// The namespace this process is in, where devices are looked for.
     netns: u64,
-    /// Holds the lock.
-    _lock: OwnedFd,
+    /// Holds the lock, where there is one.
+    _lock: Option<OwnedFd>,
 }
 
 impl Root {
@@ -99,9 +99,14 @@ impl Root {
             rustix::io::Errno::WOULDBLOCK => RootError::Locked { path: path.to_owned() },
             error => failed("lock", path)(error.into()),
         })?;
-        let own = Path::new("/proc/self/ns/net");
+        Ok(Self { _lock: Some(lock), ..Self::unlocked(path)? })
+    }
+
+    /// A directory that is only looked at.
+    pub(super) fn unlocked(path: &Path) -> Result<Self, RootError> {
+        let own = Path::new("/proc/thread-self/ns/net");
         let netns = fs::metadata(own).map_err(failed("look at", own))?.ino();
-        Ok(Self { path: path.to_owned(), netns, _lock: lock })
+        Ok(Self { path: path.to_owned(), netns, _lock: None })
     }
 
     /// The directory itself.
@@ -151,7 +156,8 @@ fn version_name(version: u16) -> String {
     format!("v{version}")
 }
 
-fn is_version(name: &str) -> bool {
+/// True for a name of a directory of maps.
+pub(super) fn is_version(name: &str) -> bool {
     name.strip_prefix('v').is_some_and(|number| number.parse::<u16>().is_ok())
 }
 
@@ -162,10 +168,15 @@ fn parse_device(name: &str) -> Option<(u32, u64)> {
 
 /// Names in a directory, in order; none where there is no such directory.
 pub(super) fn entries(path: &Path) -> Result<Vec<String>, RootError> {
-    let read = match fs::read_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        read => read.map_err(failed("read", path))?,
-    };
+    match list(path) {
+        Err(RootError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        names => names,
+    }
+}
+
+/// Names in a directory that is there, in order.
+pub(super) fn list(path: &Path) -> Result<Vec<String>, RootError> {
+    let read = fs::read_dir(path).map_err(failed("read", path))?;
     let names: io::Result<Vec<String>> =
         read.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned())).collect();
     let mut names = names.map_err(failed("read", path))?;
@@ -217,7 +228,7 @@ fn ensure_bpffs(path: &Path) -> Result<(), RootError> {
 fn is_bpffs(path: &Path) -> Result<bool, RootError> {
     let path = nearest(path);
     let stat = statfs(path).map_err(|error| failed("look at", path)(error.into()))?;
-    Ok(i64::from(stat.f_type) == MAGIC)
+    Ok(u32::try_from(stat.f_type).is_ok_and(|kind| kind == MAGIC))
 }
 
 /// The directory, or the nearest one above that there is.

@@ -31,13 +31,27 @@ pub(super) fn port(maps: &Maps, slot: u32) -> Result<PortCounters, MapError> {
             counters.tallies.insert(of, sum);
         }
     })?;
-    maps.losses.range(slot, 1, |_, cpus| {
-        for cpu in cpus {
-            counters.losses.suppressed += cpu.suppressed;
-            counters.losses.lost += cpu.lost;
+    maps.losses.range(slot, 1, |_, cpus| counters.losses = sum_losses(cpus))?;
+    Ok(counters)
+}
+
+/// Records that did not come out, by place of the port; ports without any are left out.
+pub(super) fn losses(maps: &Maps) -> Result<BTreeMap<u32, Losses>, MapError> {
+    let mut losses = BTreeMap::new();
+    maps.losses.walk(|slot, cpus| {
+        let sum = sum_losses(cpus);
+        if sum != Losses::default() {
+            losses.insert(*slot, sum);
         }
     })?;
-    Ok(counters)
+    Ok(losses)
+}
+
+fn sum_losses(cpus: &[Losses]) -> Losses {
+    cpus.iter().fold(Losses::default(), |sum, cpu| Losses {
+        suppressed: sum.suppressed + cpu.suppressed,
+        lost: sum.lost + cpu.lost,
+    })
 }
 
 fn sum(cpus: &[Tally]) -> Tally {

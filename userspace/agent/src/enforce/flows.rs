@@ -1,18 +1,15 @@
 //! Tracked flows: reading them, and removing those that are over. Flow: observe.
 //!
-//! **Quota.** A port that has tracked as many flows as its quota, and of which none is gone yet, tracks what comes next in the
-//! maps of overflow, where the oldest makes room for the newest; so a flood through one port never costs another port a
-//! flow. Half of the capacity of each family is shared out evenly among the ports there are, the other half is kept for ports to come:
-//! `quota = max(capacity / (2 * ports), 1)` while there are at most half as many ports as the maps have room for flows, so the
-//! sum of all quotas is at most half of the capacity. A port that comes makes the quotas of the others smaller; flows beyond the new
-//! quota stay, and the half that was kept has room for them: the sum of live flows stays within the capacity as long as the number of
-//! ports does not double within the life of those flows, and where it does a flow finds the map full and is tracked as overflow.
-//! The kernel counts both families together, so the quota is of the smaller of the two maps.
+//! **Quota.** A port that has as many live flows as its quota tracks what comes next in the maps of overflow, where the oldest
+//! makes room for the newest; so a flood through one port never costs another port a flow. Half of the capacity is shared out
+//! evenly among the ports there are (`quota = max(1, capacity / 2 / ports)`), the other half is kept for flows that ports have
+//! beyond their quota since more ports came. The sum of all quotas thus is at most half of the capacity, unless there are more
+//! ports than that. The programs count both families together, so the capacity is that of the smaller of the two maps. Where a
+//! map is full all the same, a new flow is tracked as overflow; none is ever evicted from `FLOWS*`.
 //!
 //! **Who writes what.** The program adds one to `TRACKED[slot]` for each flow it begins in `FLOWS*`; user space, which knows how
-//! many are live, sets `ALLOWANCE[slot] = tracked - live + quota`. Each map has one writer. Two CPUs that begin flows of one port
-//! at once may count them as one, so the allowance is computed anew from the flows that are there each time, and errs by what
-//! happened during the walk at most.
+//! many are live, sets `ALLOWANCE[slot] = tracked - live + quota`: each map has one writer. The count is read before the flows
+//! are, so a flow that begins meanwhile is at worst counted twice, and the quota never exceeded.
 //!
 //! **Removal.** A flow found over is read again before it is removed: one that a packet has refreshed since stays. Between that
 //! look and the removal there is still a window of some microseconds in which a packet may refresh it. The flow then is lost:
@@ -111,13 +108,19 @@ fn both<K: FlowKey>(quota: &Table<K, Flow>, over: &Table<K, Flow>) -> Result<Vec
 /// Removes flows that have expired, and those of ports that are gone; then says how many more each port may track.
 pub(super) fn collect(maps: &Maps, now: Tick) -> Result<Collected, MapError> {
     let ports: BTreeMap<u32, Port> = elements(&maps.ports)?.collect();
+    let tracked = tracked(maps, ports.iter().filter(|(_, port)| is_managed(port)).map(|(slot, _)| *slot))?;
     let mut walk = Walk { ports: &ports, now, live: BTreeMap::new(), collected: Collected::default() };
     walk.table(&maps.flows4, true)?;
     walk.table(&maps.flows6, true)?;
     walk.table(&maps.over4, false)?;
     walk.table(&maps.over6, false)?;
     let (live, collected) = (walk.live, walk.collected);
-    allow(maps, &ports, &live)?;
+    let quota = quota(capacity(maps), tracked.len());
+    let allowance = tracked.into_iter().map(|(slot, tracked)| {
+        let live = live.get(&slot).copied().unwrap_or(0);
+        (slot, allowance_of(tracked, live, quota))
+    });
+    maps.allowance.write(&allowance.collect::<Vec<_>>())?;
     Ok(collected)
 }
 
@@ -133,8 +136,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn is_over<K: FlowKey>(&self, key: &K, flow: &Flow) -> bool {
         let port = self.ports.get(&key.slot());
-        port.is_none_or(|port| port.epoch != flow.epoch || port.flags & PORT_MANAGED == 0)
-            || expired(flow, key.protocol(), self.now)
+        port.is_none_or(|port| port.epoch != flow.epoch || !is_managed(port)) || expired(flow, key.protocol(), self.now)
     }
 
     fn table<K: FlowKey>(&mut self, table: &Table<K, Flow>, quota: bool) -> Result<(), MapError> {
@@ -181,19 +183,28 @@ impl Walk<'_> {
 /// many system calls.
 const AT_ONCE: usize = 32;
 
-/// Says how many flows each port may have tracked, ever, until the next time.
-fn allow(maps: &Maps, ports: &BTreeMap<u32, Port>, live: &BTreeMap<u32, u64>) -> Result<(), MapError> {
-    let managed: Vec<u32> =
-        ports.iter().filter(|(_, port)| port.flags & PORT_MANAGED != 0).map(|(slot, _)| *slot).collect();
-    let capacity = maps.flows4.capacity().min(maps.flows6.capacity());
-    let quota = quota(capacity, managed.len());
-    let mut allowance = Vec::new();
-    for slot in managed {
-        let tracked = maps.tracked.get(&slot)?.unwrap_or(0);
-        let live = live.get(&slot).copied().unwrap_or(0);
-        allowance.push((slot, allowance_of(tracked, live, quota)));
-    }
+/// Lets ports that are new at their places track flows. It is done before their devices lead to them; how much they may track beside the
+/// others is said exactly by the next collection.
+pub(super) fn welcome(maps: &Maps, slots: &[u32]) -> Result<(), MapError> {
+    let ports = elements(&maps.ports)?.filter(|(_, port)| is_managed(port)).count() + slots.len();
+    let quota = quota(capacity(maps), ports);
+    let tracked = tracked(maps, slots.iter().copied())?;
+    let allowance: Vec<_> =
+        tracked.into_iter().map(|(slot, tracked)| (slot, allowance_of(tracked, 0, quota))).collect();
     maps.allowance.write(&allowance)
+}
+
+/// Flows that ports at these places have ever begun to track by quota.
+fn tracked(maps: &Maps, slots: impl Iterator<Item = u32>) -> Result<Vec<(u32, u64)>, MapError> {
+    slots.map(|slot| Ok((slot, maps.tracked.get(&slot)?.unwrap_or(0)))).collect()
+}
+
+fn capacity(maps: &Maps) -> u32 {
+    maps.flows4.capacity().min(maps.flows6.capacity())
+}
+
+const fn is_managed(port: &Port) -> bool {
+    port.flags & PORT_MANAGED != 0
 }
 
 /// Flows each of so many ports may have by quota.

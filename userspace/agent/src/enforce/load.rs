@@ -170,12 +170,10 @@ fn loaded(
 
 /// The verifier's log apart from the error: it is for a file, not for a line.
 fn refused(program: &'static str, error: ProgramError) -> LoadError {
-    match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
-            LoadError::Program { program, source: io_error, log: verifier_log.to_string() }
-        }
-        ProgramError::SyscallError(error) => LoadError::Program { program, source: error.io_error, log: String::new() },
-        error => LoadError::Program { program, source: io::Error::other(error), log: String::new() },
+    if let ProgramError::LoadError { io_error, verifier_log } = error {
+        LoadError::Program { program, source: io_error, log: verifier_log.to_string() }
+    } else {
+        LoadError::Program { program, source: io::Error::other(error), log: String::new() }
     }
 }
 

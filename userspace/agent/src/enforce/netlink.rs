@@ -18,7 +18,7 @@ use crate::discover::netlink::{
 };
 
 /// `ETH_P_ALL`, as the lower half of `tcm_info` has it.
-const EVERY_PROTOCOL: u32 = (libc::ETH_P_ALL as u16).to_be() as u32;
+const EVERY_PROTOCOL: u32 = 0x0003_u16.to_be() as u32;
 
 /// A filter of ours: where, and which.
 #[derive(Clone, Copy, Debug)]

@@ -196,13 +196,29 @@ pub(super) struct LinkInfo {
 
 /// What a link links.
 pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
-    const LENGTH: u32 = size_of::<LinkInfo>() as u32;
-    let mut info = LinkInfo::default();
-    let mut attribute = InfoByFd { fd: number(link), length: LENGTH, info: address_mut(&raw mut info) };
+    info(link)
+}
+
+/// The beginning of what the kernel says of an object: as much as there is room for in `T`, which is as much as the kernel has.
+fn info<T: Default + Integers>(object: BorrowedFd<'_>) -> io::Result<T> {
+    let mut info = T::default();
+    let length = u32::try_from(size_of::<T>()).map_err(io::Error::other)?;
+    let mut attribute = InfoByFd { fd: number(object), length, info: address_mut(&raw mut info) };
     // SAFETY: the kernel writes at most `length` bytes, which is the size of `info`, and every byte of it is an integer's.
     unsafe { bpf(command::OBJ_GET_INFO_BY_FD, &mut attribute) }?;
     Ok(info)
 }
+
+/// Structures of integers only: every byte pattern is valid.
+///
+/// # Safety
+/// They are.
+unsafe trait Integers {}
+
+// SAFETY: it is made of `u32` alone.
+unsafe impl Integers for LinkInfo {}
+// SAFETY: it is made of `u32` alone.
+unsafe impl Integers for MapInfo {}
 
 /// A program at TCX.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,13 +230,13 @@ pub(super) struct Queued {
 }
 
 /// `BPF_MPROG_MAX` of `linux/bpf_mprog.h`: no more programs fit at one place.
-const MOST_QUEUED: usize = 64;
+const MOST_QUEUED: u8 = 64;
 
 #[repr(C)]
 struct Query {
     ifindex: u32,
     place: u32,
-    query_flags: u32,
+    flags: u32,
     attach_flags: u32,
     programs: u64,
     count: u32,
@@ -233,14 +249,14 @@ struct Query {
 
 /// Programs at TCX, in the order they run.
 pub(super) fn query(ifindex: u32, place: Place) -> io::Result<Vec<Queued>> {
-    let (mut programs, mut links) = ([0_u32; MOST_QUEUED], [0_u32; MOST_QUEUED]);
+    let (mut programs, mut links) = ([0_u32; MOST_QUEUED as usize], [0_u32; MOST_QUEUED as usize]);
     let mut attribute = Query {
         ifindex,
         place: place as u32,
-        query_flags: 0,
+        flags: 0,
         attach_flags: 0,
         programs: address_mut(programs.as_mut_ptr()),
-        count: MOST_QUEUED as u32,
+        count: MOST_QUEUED.into(),
         pad: 0,
         program_flags: 0,
         links: address_mut(links.as_mut_ptr()),
@@ -276,12 +292,7 @@ pub(super) struct MapInfo {
 
 /// What a map is.
 pub(super) fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
-    const LENGTH: u32 = size_of::<MapInfo>() as u32;
-    let mut info = MapInfo::default();
-    let mut attribute = InfoByFd { fd: number(map), length: LENGTH, info: address_mut(&raw mut info) };
-    // SAFETY: the kernel writes at most `length` bytes, which is the size of `info`, and every byte of it is an integer's.
-    unsafe { bpf(command::OBJ_GET_INFO_BY_FD, &mut attribute) }?;
-    Ok(info)
+    info(map)
 }
 
 /// `BPF_MAP_TYPE_PERCPU_ARRAY` of `linux/bpf.h`.

@@ -203,7 +203,7 @@ impl Pass {
         self.report.ports.clear();
         for Attached { id, ifindex, hook, mode, .. } in &plan.enforce {
             let device = devices.get(ifindex).cloned().unwrap_or_else(|| ifindex.to_string());
-            match self.enforcer.attach(*ifindex, (*hook).into()) {
+            match self.enforcer.attach(*ifindex, *hook) {
                 Ok(states) => {
                     problems.extend(states.iter().filter_map(|state| behind(&device, state)));
                     let hooks = states.iter().map(hook_words).collect();

@@ -5,7 +5,7 @@
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
-use netdiag_model::policy::types::Direction;
+use netdiag_model::{fact::enforcement::HookFact, policy::types::Direction};
 
 use super::{AttachError, Behind, Change, HookState, Method, Side};
 use crate::{
@@ -96,12 +96,27 @@ fn ensure_qdisc(root: &Root, ifindex: u32) -> Result<(), AttachError> {
     match netlink::add_clsact(ifindex) {
         Ok(()) => Ok(bpffs::make(&mark)?),
         // The mark of a device that had this index before would make somebody else's qdisc ours.
-        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => match is_attached(ifindex)? {
-            true => Ok(()),
-            false => Ok(bpffs::remove(&mark)?),
-        },
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+            if !is_attached(ifindex)? {
+                bpffs::remove(&mark)?;
+            }
+            Ok(())
+        }
         Err(error) => Err(failed("make the qdisc of", ifindex)(error)),
     }
+}
+
+/// Filters of ours at a device.
+pub(super) fn look(ifindex: u32) -> Result<Vec<HookFact>, AttachError> {
+    let mut hooks = Vec::new();
+    for direction in [Direction::Egress, Direction::Ingress] {
+        let filters = filters(ifindex, direction)?;
+        let ours = filters.iter().find(|entry| is_ours(entry, direction));
+        if let Some(id) = ours.and_then(|(_, filter)| filter.program.as_ref()?.id) {
+            hooks.push(super::fact(direction, Method::Clsact, id, before(ifindex, direction)?));
+        }
+    }
+    Ok(hooks)
 }
 
 /// True where a filter of ours is at the device.
