@@ -20,10 +20,12 @@ use axum::{
     http::{StatusCode, Uri},
     routing::get,
 };
+use netdiag_model::fact::enforcement::EnforcementFact;
 use tokio::sync::{mpsc, watch};
 
 use self::error::ApiError;
 use crate::{
+    discover::enforcement,
     events::EventLog,
     policy_source::state::Kind,
     reconcile::{Order, Published},
@@ -57,8 +59,17 @@ pub(crate) struct Api {
     pub(crate) published: watch::Receiver<Arc<Published>>,
     /// The last events.
     pub(crate) events: Arc<EventLog>,
-    /// Where the maps are pinned.
-    pub(crate) pinned: PathBuf,
+    /// Where everything is pinned.
+    pub(crate) root: PathBuf,
+}
+
+impl Api {
+    /// What is loaded, read from the maps themselves.
+    pub(crate) async fn loaded(&self, flows: bool) -> Result<EnforcementFact, String> {
+        let root = self.root.clone();
+        let read = tokio::task::spawn_blocking(move || enforcement::now(&root, flows)).await;
+        read.unwrap_or_else(|error| Err(error.to_string()))
+    }
 }
 
 /// Every path.
@@ -71,6 +82,7 @@ pub(crate) fn router(api: Api) -> Router {
             "/v1/security-groups/{id}/members",
             get(read::members_of).put(write::put_members).delete(write::delete_members),
         )
+        .route("/v1/flows", get(flows::list))
         .route("/v1/events", get(events::read));
     for (path, kind) in [
         ("/v1/security-groups", Kind::SecurityGroups),

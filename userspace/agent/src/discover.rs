@@ -25,7 +25,7 @@ mod cause;
 /// Docker by its API.
 mod docker;
 /// netdiag's own maps.
-mod enforcement;
+pub(crate) mod enforcement;
 /// iptables and nft rules.
 mod netfilter;
 /// Links, addresses, neighbours, routes, rules, FDB and VLANs.

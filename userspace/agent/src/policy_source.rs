@@ -41,7 +41,7 @@ pub(crate) struct Store {
     /// Files as they were when there was no mistake.
     good: Vec<Document>,
     /// What the API was told.
-    api: State,
+    api: Arc<State>,
     /// All of it together; none until there was one without a mistake.
     policy: Option<Arc<Policy>>,
     /// What is wrong with the files as they are now.
@@ -60,10 +60,10 @@ pub(crate) enum Refused {
 impl Store {
     /// What was kept, and the files as they are now.
     pub(crate) fn open(places: Places) -> Self {
-        let mut store = Self { places, good: Vec::new(), api: State::default(), policy: None, mistakes: Vec::new() };
+        let mut store = Self { places, good: Vec::new(), api: Arc::default(), policy: None, mistakes: Vec::new() };
         match (store.kept_api(), store.kept_files()) {
             (Ok(api), Ok(good)) => {
-                (store.api, store.good) = (api, good);
+                (store.api, store.good) = (Arc::new(api), good);
                 // Mistakes in what was good once come from a change of what is accepted; the files as they are now decide.
                 store.policy = store.convert(&store.good, &store.api).ok().map(Arc::new);
                 store.reload();
@@ -107,16 +107,16 @@ impl Store {
 
     /// Changes what the API was told, all of it or nothing. True where the policy has changed.
     pub(crate) fn change(&mut self, change: impl FnOnce(&mut State)) -> Result<bool, Refused> {
-        let mut api = self.api.clone();
+        let mut api = State::clone(&self.api);
         change(&mut api);
         let policy = self.convert(&self.good, &api).map_err(Refused::Mistakes)?;
         stored::write(&self.places.state.join(state::FILE), &api).map_err(Refused::NotKept)?;
-        self.api = api;
+        self.api = Arc::new(api);
         Ok(self.replace(policy))
     }
 
     /// What the API was told.
-    pub(crate) const fn api(&self) -> &State {
+    pub(crate) const fn api(&self) -> &Arc<State> {
         &self.api
     }
 

@@ -104,9 +104,9 @@ pub(crate) struct Published {
     /// The policy that is asked for; none while it is not known.
     pub(crate) policy: Option<Arc<Policy>>,
     /// What the API was told.
-    pub(crate) api: State,
+    pub(crate) api: Arc<State>,
     /// Addresses of ports whose own are not given.
-    pub(crate) found: BTreeMap<PortId, BTreeSet<IpAddr>>,
+    pub(crate) found: Arc<BTreeMap<PortId, BTreeSet<IpAddr>>>,
 }
 
 /// Where the loop gets its work from.
@@ -143,6 +143,8 @@ pub(crate) struct Reconcile {
     looking: Option<(JoinHandle<Snapshot>, bool)>,
     /// When to look, or to try again, at the latest.
     due: Instant,
+    /// When to remove flows that are over.
+    sweep_due: Instant,
     backoff: Backoff,
     /// What was last said of problems and mistakes, so that it is said once.
     said: Vec<String>,
@@ -176,6 +178,7 @@ impl Reconcile {
             seen: None,
             looking: None,
             due: Instant::now(),
+            sweep_due: Instant::now(),
             backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
             said: Vec::new(),
             ready: false,
@@ -201,10 +204,15 @@ impl Reconcile {
                     self.changed(inlets.bell.take());
                 }
                 () = sleep_until(self.due) => self.changed(Changes::EVERYTHING),
-                // The heart beats however little there is to do.
-                () = sleep(Heart::LONGEST_PAUSE) => {}
+                () = sleep_until(self.sweep_due) => self.sweep(),
             }
         }
+    }
+
+    /// Tidies up; and the heart beats however little else there is to do.
+    fn sweep(&mut self) {
+        tokio::task::block_in_place(|| self.pass.sweep());
+        self.sweep_due = Instant::now() + Heart::LONGEST_PAUSE;
     }
 
     /// Carries out an order, and answers it when the maps hold it.
@@ -222,6 +230,10 @@ impl Reconcile {
             return if self.store.is_of_files(*kind, id) { Outcome::OfFiles } else { Outcome::NotThere };
         }
         let floating = matches!(change, Change::Put(Kind::Floatingips, ..));
+        let refusal = match &change {
+            Change::Put(Kind::Ports, id, _) => Some(id.clone()),
+            Change::Put(..) | Change::Remove(..) | Change::Replace(_) => None,
+        };
         let changed = self.store.change(|state| match change {
             Change::Put(kind, id, object) => state.put(kind, id, object),
             Change::Remove(kind, id) => state.remove(kind, &id),
@@ -232,7 +244,9 @@ impl Reconcile {
             Ok(_) if floating => Outcome::Held(HELD.to_owned()),
             Ok(false) if self.pass.is_converged() => Outcome::InForce,
             Ok(_) => match self.reconcile() {
-                Ok(()) => Outcome::InForce,
+                Ok(()) => refusal
+                    .and_then(|id| self.pass.refusal(&id).map(str::to_owned))
+                    .map_or(Outcome::InForce, Outcome::Held),
                 Err(why) => Outcome::Held(why),
             },
         }
@@ -321,7 +335,7 @@ impl Reconcile {
             self.journal.say("all is well again");
         }
         self.said = said;
-        let (api, found) = (self.store.api().clone(), self.pass.found());
+        let (api, found) = (Arc::clone(self.store.api()), Arc::clone(self.pass.found()));
         self.published.send_replace(Arc::new(Published { status, policy, api, found }));
         if self.ready {
             self.manager.status(&self.summary());

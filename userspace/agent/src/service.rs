@@ -155,7 +155,6 @@ pub async fn run(config: Config) -> Result<(), ServiceError> {
     let mut signals = Signals::listen()?;
     prepare(&config)?;
     let enforcer = Enforcer::load(config.enforce.clone())?;
-    let pinned = enforcer.pinned();
     let listener = api::socket::listen(&config.socket, config.group)
         .map_err(ServiceError::io(format!("listen at {}", config.socket.display())))?;
     let metrics = match config.metrics {
@@ -166,6 +165,7 @@ pub async fn run(config: Config) -> Result<(), ServiceError> {
         None => None,
     };
     let events = Arc::new(EventLog::default());
+    let ring = enforcer.events().map_err(|error| ServiceError::Read(error.into()))?;
     let pass = Pass::new(enforcer, &config.places.state).map_err(ServiceError::Read)?;
     let store = Store::open(config.places.clone());
 
@@ -174,10 +174,11 @@ pub async fn run(config: Config) -> Result<(), ServiceError> {
     let (stop, stopped) = watch::channel(false);
     let (bell, heart, manager) =
         (Arc::new(Bell::default()), Arc::new(Heart::new()), Arc::new(Manager::of_environment()));
-    let api = Api { orders, published: view, events: Arc::clone(&events), pinned };
+    let api = Api { orders, published: view, events: Arc::clone(&events), root: config.enforce.root.clone() };
 
     let mut tasks = JoinSet::new();
     watch_all(&config, &bell, &mut tasks);
+    tasks.spawn(hand_on(ring, events, config.journal.clone()));
     if let Some(listener) = metrics {
         tasks.spawn(metrics::serve(listener, api.clone()));
     }
@@ -211,6 +212,23 @@ pub async fn run(config: Config) -> Result<(), ServiceError> {
     // The next agent makes its own; until then nobody shall wait for an answer here.
     drop(std::fs::remove_file(&config.socket));
     result.map_err(ServiceError::io("reconcile"))
+}
+
+/// Hands on what comes out of the ring buffer. What cannot be read is said once, until it can be again.
+async fn hand_on(ring: enforce::Events, log: Arc<EventLog>, journal: Journal) {
+    let mut failing = false;
+    ring.run(|read| match read {
+        Ok(events) => {
+            failing = false;
+            log.push(events);
+        }
+        Err(error) => {
+            if !std::mem::replace(&mut failing, true) {
+                journal.say(&format!("read events: {}", discover::chain(&error)));
+            }
+        }
+    })
+    .await;
 }
 
 /// Makes the agent's own directories.

@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Instant, SystemTime},
 };
 
@@ -24,7 +25,7 @@ use netdiag_model::{
         types::{Attached, Direction, GroupId, Policy, PortId, Remote},
     },
     snapshot::Snapshot,
-    status::{Asked, Passes, PortStatus, Status},
+    status::{Asked, Losses, Passes, PortStatus, Status},
 };
 use serde::{Deserialize, Serialize};
 
@@ -66,8 +67,10 @@ struct Report {
     asked: Asked,
     ports: Vec<PortStatus>,
     refused: Vec<RefusedPort>,
-    found: BTreeMap<PortId, BTreeSet<IpAddr>>,
+    found: Arc<BTreeMap<PortId, BTreeSet<IpAddr>>>,
     passes: Passes,
+    flows: u64,
+    losses: Losses,
 }
 
 /// What is kept for the next start. Indices of devices mean nothing after a boot.
@@ -128,7 +131,7 @@ impl Pass {
         let refused = self.attach(&plan, refused, &devices, &mut problems);
         self.clean_up(&plan, &mut problems);
         self.report.asked = asked(policy);
-        (self.report.refused, self.report.found, self.report.problems) = (refused, found, problems);
+        (self.report.refused, self.report.found, self.report.problems) = (refused, Arc::new(found), problems);
         Ok(())
     }
 
@@ -238,14 +241,28 @@ impl Pass {
         }
     }
 
+    /// Removes flows that are over, and looks at what was lost.
+    pub(crate) fn sweep(&mut self) {
+        // What fails now is tried again in a few seconds; until then flows expire by themselves.
+        if let Ok(collected) = self.enforcer.collect() {
+            self.report.flows = collected.live;
+        }
+        let slots = self.tables.iter().flat_map(|tables| tables.interfaces.values());
+        let counters = slots.filter_map(|slot| self.enforcer.port_counters(*slot).ok());
+        self.report.losses = counters.fold(Losses::default(), |sum, counters| Losses {
+            suppressed: sum.suppressed + counters.losses.suppressed,
+            lost: sum.lost + counters.losses.lost,
+        });
+    }
+
     /// True where what is loaded is what was asked at the last pass.
     pub(crate) const fn is_converged(&self) -> bool {
         self.report.converged.is_some() && self.report.failure.is_none()
     }
 
     /// Addresses of ports whose own are not given.
-    pub(crate) fn found(&self) -> BTreeMap<PortId, BTreeSet<IpAddr>> {
-        self.report.found.clone()
+    pub(crate) const fn found(&self) -> &Arc<BTreeMap<PortId, BTreeSet<IpAddr>>> {
+        &self.report.found
     }
 
     /// Why a port cannot be enforced, where it cannot.
@@ -270,6 +287,8 @@ impl Pass {
             ports: report.ports.clone(),
             refused: report.refused.clone(),
             passes: report.passes.clone(),
+            flows: report.flows,
+            losses: report.losses,
             ..Status::default()
         }
     }
