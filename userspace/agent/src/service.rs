@@ -27,7 +27,7 @@ use self::manager::Manager;
 use crate::{
     api::{self, Api},
     discover,
-    enforce::{self, Enforcer, LoadError},
+    enforce::{self, Enforcer, LoadError, RootError},
     events::EventLog,
     metrics,
     policy_source::{Places, Store},
@@ -111,7 +111,7 @@ impl ServiceError {
 
     /// True where a privilege or a kernel feature is missing, rather than something gone wrong.
     pub fn is_inability(&self) -> bool {
-        matches!(self, Self::Load(_))
+        matches!(self, Self::Load(error) if !matches!(error, LoadError::Root(RootError::Locked { .. }) | LoadError::Differs { .. }))
     }
 }
 
