@@ -154,3 +154,64 @@ fn a_host_without_the_privileges_is_refused_with_what_is_missing() {
     assert_eq!(refused.status.code(), Some(5), "{said}");
     assert!(said.contains("CAP_NET_ADMIN") && said.contains("not held"), "{said}");
 }
+
+/// The capabilities that the service's unit names, as `setpriv` has them.
+fn capabilities_of_the_unit() -> String {
+    let unit = include_str!("../../packaging/netdiag-agent.service");
+    let line = unit.lines().find_map(|line| line.strip_prefix("AmbientCapabilities=")).unwrap();
+    let bounding = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).unwrap();
+    assert_eq!(line, bounding);
+    let names = line.split(' ').map(|name| format!("+{}", name.strip_prefix("CAP_").unwrap().to_lowercase()));
+    format!("-all,{}", names.collect::<Vec<_>>().join(","))
+}
+
+#[test]
+fn the_agent_lives_as_a_user_with_the_capabilities_of_its_unit_and_no_others() {
+    let test = "the_agent_lives_as_a_user_with_the_capabilities_of_its_unit_and_no_others";
+    let Some(mut host) = AgentHost::enter(test) else { return };
+    host.policy(ECHO);
+    // As systemd mounts it, and as systemd makes the others for the unit.
+    run(&format!("chmod 700 {}", host.path("bpffs").display()));
+    for directory in ["state", "run"] {
+        run(&format!("chown 65534:65534 {}", host.path(directory).display()));
+    }
+    run(&format!("chmod 755 {}", host.path("").display()));
+    let set = capabilities_of_the_unit();
+    let words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"];
+    let sets = ["inh-caps", "ambient-caps", "bounding-set"].map(|kind| format!("--{kind}={set}"));
+    host.wrapper = words.map(str::to_owned).into_iter().chain(sets).chain(["--".to_owned()]).collect();
+    host.start();
+    host.wait_for_ports(&["p1"]);
+    assert!(!pings());
+    let (code, status) = host.agent_status();
+    assert_eq!(code, Some(0), "{status:#}\n{}", host.log());
+    assert_eq!(host.end(Signal::TERM), Some(0));
+}
+
+#[test]
+fn the_service_manager_is_told_when_the_agent_enforces_reloads_lives_and_ends() {
+    let test = "the_service_manager_is_told_when_the_agent_enforces_reloads_lives_and_ends";
+    let Some(mut host) = AgentHost::enter(test) else { return };
+    let manager = std::os::unix::net::UnixDatagram::bind(host.path("notify")).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let heard = |wanted: &str| {
+        let mut buffer = [0; 512];
+        loop {
+            let length = manager.recv(&mut buffer).expect(wanted);
+            if String::from_utf8_lossy(&buffer[..length]).contains(wanted) {
+                return;
+            }
+        }
+    };
+    host.policy(ECHO);
+    let socket = format!("NOTIFY_SOCKET={}", host.path("notify").display());
+    host.wrapper = ["env", &socket, "WATCHDOG_USEC=1500000"].map(str::to_owned).to_vec();
+    host.start();
+    heard("READY=1\nSTATUS=1 ports enforced");
+    heard("WATCHDOG=1");
+    host.signal(Signal::HUP);
+    heard("RELOADING=1");
+    heard("READY=1");
+    assert_eq!(host.end(Signal::TERM), Some(0));
+    heard("STOPPING=1");
+}

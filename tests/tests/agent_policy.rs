@@ -62,7 +62,7 @@ fn a_mistake_keeps_the_last_good_policy_through_a_restart_and_is_told_with_its_p
     let (code, status) = host.agent_status();
     assert_eq!((code, status["mistakes"][0]["field"].as_str()), (Some(3), Some("direction")));
     thread::sleep(Duration::from_secs(1));
-    assert_eq!(host.log().matches("direction").count(), 1, "{}", host.log());
+    assert_eq!(host.log().matches("`inward`").count(), 1, "{}", host.log());
 
     assert_eq!(host.end(rustix::process::Signal::TERM), Some(0));
     host.start();

@@ -285,6 +285,12 @@ impl Reconcile {
             self.seen = Some(seen);
             // As above.
             drop(self.reconcile());
+            if !self.ready {
+                // Also where it failed: what was loaded before is enforced, and the API says what is wrong.
+                self.ready = true;
+                self.publish();
+                self.manager.ready(&self.summary());
+            }
         }
         if again {
             self.look();
@@ -303,13 +309,7 @@ impl Reconcile {
         // System calls on thousands of map elements: the other tasks of this thread go on elsewhere.
         let result = tokio::task::block_in_place(|| pass.run(&policy, seen));
         match &result {
-            Ok(()) => {
-                self.backoff.reset();
-                if !self.ready {
-                    self.ready = true;
-                    self.manager.ready(&self.summary());
-                }
-            }
+            Ok(()) => self.backoff.reset(),
             Err(_) => self.due = self.due.min(Instant::now() + self.backoff.pause()),
         }
         result
