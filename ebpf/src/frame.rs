@@ -1,6 +1,9 @@
 //! Where a packet is: a socket buffer or an XDP frame. The only place that reads packet memory.
 
-use core::{ffi::c_void, mem::MaybeUninit};
+use core::{
+    ffi::{c_long, c_void},
+    mem::MaybeUninit,
+};
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -21,9 +24,10 @@ pub struct Linear(*const u16);
 impl Head for Linear {
     #[inline(always)]
     fn half(&self, place: usize) -> u16 {
-        // SAFETY: the place is below half the length that `linear` compared, and packets begin at an even address. The
-        // verifier sees the same.
-        unsafe { *self.0.add(place) }
+        // SAFETY: the place is below half the length that `linear` compared, so the result is inside the packet.
+        let half = unsafe { self.0.add(place) };
+        // SAFETY: as above, and packets begin at an even address. The verifier sees the same.
+        unsafe { *half }
     }
 }
 
@@ -31,6 +35,37 @@ impl Head for Linear {
 #[inline(always)]
 fn linear(data: usize, end: usize, length: usize) -> Option<Linear> {
     (data + length <= end).then_some(Linear(data as *const u16))
+}
+
+/// Integers that a helper writes: it is told where, and how many bytes, and answers with an error or has written them all.
+#[inline(always)]
+fn written<T: Integers>(helper: impl FnOnce(*mut c_void, u32) -> c_long) -> Option<T> {
+    let mut integers = MaybeUninit::<T>::uninit();
+    let result = helper(integers.as_mut_ptr().cast(), T::BYTES);
+    // SAFETY: the helper answered with success and has written every byte, and any bytes are integers.
+    (result == 0).then(|| unsafe { integers.assume_init() })
+}
+
+/// Arrays of integers: every byte pattern is one.
+trait Integers {
+    /// Bytes of it.
+    const BYTES: u32;
+}
+
+impl<const N: usize> Integers for [u16; N] {
+    const BYTES: u32 = 2 * N as u32;
+}
+
+impl<const N: usize> Integers for [u32; N] {
+    const BYTES: u32 = 4 * N as u32;
+}
+
+impl Skb<'_> {
+    #[inline(always)]
+    fn load<T: Integers>(&self, offset: u32) -> Option<T> {
+        // SAFETY: the buffer is of this packet, and `written` hands over a place of so many bytes.
+        written(|place, bytes| unsafe { bpf_skb_load_bytes(self.0.as_ptr(), offset, place, bytes) })
+    }
 }
 
 impl Frame for Skb<'_> {
@@ -53,22 +88,12 @@ impl Frame for Skb<'_> {
 
     #[inline(always)]
     fn load16<const N: usize>(&self, offset: u32) -> Option<[u16; N]> {
-        let mut words = MaybeUninit::<[u16; N]>::uninit();
-        // SAFETY: the helper writes so many bytes or answers with an error.
-        let result =
-            unsafe { bpf_skb_load_bytes(self.0.as_ptr(), offset, words.as_mut_ptr().cast::<c_void>(), 2 * N as u32) };
-        // SAFETY: it answered with success.
-        (result == 0).then(|| unsafe { words.assume_init() })
+        self.load(offset)
     }
 
     #[inline(always)]
     fn load32<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
-        let mut words = MaybeUninit::<[u32; N]>::uninit();
-        // SAFETY: the helper writes so many bytes or answers with an error.
-        let result =
-            unsafe { bpf_skb_load_bytes(self.0.as_ptr(), offset, words.as_mut_ptr().cast::<c_void>(), 4 * N as u32) };
-        // SAFETY: it answered with success.
-        (result == 0).then(|| unsafe { words.assume_init() })
+        self.load(offset)
     }
 
     #[inline(always)]
@@ -77,17 +102,25 @@ impl Frame for Skb<'_> {
     }
 }
 
+impl Xdp<'_> {
+    #[inline(always)]
+    fn load<T: Integers>(&self, offset: u32) -> Option<T> {
+        // SAFETY: the buffer is of this packet, and `written` hands over a place of so many bytes.
+        written(|place, bytes| unsafe { bpf_xdp_load_bytes(self.0.ctx, offset, place, bytes) })
+    }
+}
+
 impl Frame for Xdp<'_> {
     #[inline(always)]
     fn length(&self) -> u32 {
-        // Fragments beyond the first buffer are not counted: a program that takes them has to say so, and ours does not, so
-        // the kernel hands it only packets of one buffer.
+        // A packet of several buffers is handed only to programs that say they can take it, and this one does not.
         (self.0.data_end() - self.0.data()) as u32
     }
 
     #[inline(always)]
     fn tagged(&self) -> bool {
-        // Generic XDP puts a tag that was beside the packet back into it (`netif_receive_generic_xdp`).
+        // A tag beside the packet is not to be seen from here. XDP is used only in front of Open vSwitch, which itself
+        // drops what is tagged on an access port.
         false
     }
 
@@ -99,22 +132,12 @@ impl Frame for Xdp<'_> {
 
     #[inline(always)]
     fn load16<const N: usize>(&self, offset: u32) -> Option<[u16; N]> {
-        let mut words = MaybeUninit::<[u16; N]>::uninit();
-        // SAFETY: the helper writes so many bytes or answers with an error.
-        let result =
-            unsafe { bpf_xdp_load_bytes(self.0.ctx, offset, words.as_mut_ptr().cast::<c_void>(), 2 * N as u32) };
-        // SAFETY: it answered with success.
-        (result == 0).then(|| unsafe { words.assume_init() })
+        self.load(offset)
     }
 
     #[inline(always)]
     fn load32<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
-        let mut words = MaybeUninit::<[u32; N]>::uninit();
-        // SAFETY: the helper writes so many bytes or answers with an error.
-        let result =
-            unsafe { bpf_xdp_load_bytes(self.0.ctx, offset, words.as_mut_ptr().cast::<c_void>(), 4 * N as u32) };
-        // SAFETY: it answered with success.
-        (result == 0).then(|| unsafe { words.assume_init() })
+        self.load(offset)
     }
 
     #[inline(always)]

@@ -17,6 +17,7 @@
     clippy::inline_always,
     reason = "a call the compiler leaves costs the verifier and the packet more than it saves"
 )]
+#![expect(clippy::cast_possible_truncation, reason = "sizes and verdicts are small, whatever the width of their type")]
 
 use aya_ebpf::{
     bindings::{

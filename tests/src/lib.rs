@@ -17,6 +17,8 @@ pub mod lab;
 mod needs;
 /// A host of its own for one test.
 pub mod private_host;
+/// Programs of somebody else.
+pub mod program;
 
 pub use lab::Lab;
 pub use needs::{require, require_ebpf, require_programs, require_root};

@@ -23,6 +23,12 @@ pub const MAX_GRANTS: u32 = 1_048_576;
 pub const MAX_REMOTES: u32 = 1_048_576;
 /// How many prefixes the remote sets can have together, for each family.
 pub const MAX_PREFIXES: u32 = 262_144;
+/// How many sets of host addresses can exist at once.
+pub const MAX_SETS: u32 = 16_384;
+/// How many MAC addresses ports can have together beside their own.
+pub const MAX_MACS: u32 = 16 * MAX_PORTS;
+/// How many address pairs ports can have together beside the inline ones.
+pub const MAX_PAIRS: u32 = 64 * MAX_PORTS;
 /// Entries of a page: the values one octet of a port can have.
 pub const PAGE: usize = 256;
 /// Fixed addresses of a port that are compared without a lookup.

@@ -16,7 +16,7 @@ use netdiag_model::{
     snapshot::Snapshot,
 };
 
-use crate::netns::Namespace;
+use crate::{enforce::ROOT, netns::Namespace};
 
 /// TC, TCX and XDP programs.
 mod bpf;
@@ -24,10 +24,12 @@ mod bpf;
 mod cause;
 /// Docker by its API.
 mod docker;
+/// netdiag's own maps.
+mod enforcement;
 /// iptables and nft rules.
 mod netfilter;
 /// Links, addresses, neighbours, routes, rules, FDB and VLANs.
-mod netlink;
+pub(crate) mod netlink;
 /// Namespaces.
 mod netns;
 /// Open vSwitch by OVSDB.
@@ -52,6 +54,10 @@ pub struct Options {
     pub netns_dirs: Vec<PathBuf>,
     /// Where the host's processes are seen.
     pub proc_dir: PathBuf,
+    /// Where netdiag pins its maps.
+    pub pin_dir: PathBuf,
+    /// List tracked flows one by one; there may be some hundred thousand.
+    pub flows: bool,
 }
 
 impl Default for Options {
@@ -63,6 +69,8 @@ impl Default for Options {
             ovsdb_socket: "/run/openvswitch/db.sock".into(),
             netns_dirs: vec!["/run/netns".into(), "/run/docker/netns".into()],
             proc_dir: "/proc".into(),
+            pin_dir: ROOT.into(),
+            flows: false,
         }
     }
 }
@@ -91,7 +99,7 @@ pub async fn look(options: Options) -> Snapshot {
     let timeout = options.timeout;
     let (namespaces, mut facts) = netns::read(&options).await;
     let scope = Scope::new(options, namespaces);
-    let (netlink, sysctl, bpf, netfilter, ovsdb, docker, process) = tokio::join!(
+    let (netlink, sysctl, bpf, netfilter, ovsdb, docker, process, enforcement) = tokio::join!(
         bounded(SourceKind::Netlink, timeout, netlink::read(&scope)),
         bounded(SourceKind::Sysctl, timeout, sysctl::read(&scope)),
         bounded(SourceKind::Bpf, timeout, bpf::read(&scope)),
@@ -99,8 +107,9 @@ pub async fn look(options: Options) -> Snapshot {
         bounded(SourceKind::Ovsdb, timeout, ovsdb::read(&scope)),
         bounded(SourceKind::Docker, timeout, docker::read(&scope)),
         bounded(SourceKind::Process, timeout, process::read(&scope)),
+        bounded(SourceKind::Enforcement, timeout, enforcement::read(&scope)),
     );
-    for read in [netlink, sysctl, bpf, netfilter, ovsdb, docker, process] {
+    for read in [netlink, sysctl, bpf, netfilter, ovsdb, docker, process, enforcement] {
         facts.merge(read);
     }
     snapshot(facts)

@@ -7,6 +7,7 @@
 //! | | [`doctor`] | what this host can and cannot do |
 //! | | `oddities` | what of an answer did not fit, in few words |
 //! | | `ovsdb` | a small OVSDB client |
+//! | policy | [`enforce`] | security groups in the kernel: loads, attaches, writes and reads maps |
 //! | observe | [`datapath`] | the eBPF programs netdiag carries, and what it does with them |
 //! | | [`stream`] | events of a running agent |
 //! | all | [`netns`] | enters network namespaces, each on a thread of its own |
@@ -17,6 +18,8 @@ pub mod datapath;
 pub mod discover;
 /// What this host can and cannot do. Flow: discover.
 pub mod doctor;
+/// Security groups in the kernel. Flow: policy.
+pub mod enforce;
 /// Enters network namespaces; the only `setns` in the project.
 pub mod netns;
 /// What of an answer did not fit. Flow: discover.

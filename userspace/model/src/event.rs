@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::types::Direction;
 
+/// Bytes of a ring-buffer record to what they say.
+pub mod record;
+
 /// One line of the stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]

@@ -4,6 +4,8 @@
 //! Nothing in this crate reads a file, opens a socket or prints: every answer is a function of a [`snapshot::Snapshot`].
 #![forbid(unsafe_code)]
 
+/// A policy turned into the tables of the datapath, and the ordered writes between two such tables. Flow: policy.
+pub mod compile;
 /// What this host can and cannot do, as a table of checks. Flow: discover.
 pub mod doctor;
 /// What the datapath said about single packets. Flow: observe.

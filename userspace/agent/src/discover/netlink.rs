@@ -21,8 +21,9 @@ use netdiag_model::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use tokio::time::timeout_at;
 
+pub(crate) use self::connection::Answer;
 use self::{
-    connection::{Answer, ConnectError, Connection},
+    connection::{ConnectError, Connection},
     nsid::{Ends, Numbers},
 };
 use super::{Scope, chain, report};
@@ -31,7 +32,7 @@ use crate::netns::{AT_ONCE, Namespace, in_each};
 /// Addresses.
 mod addresses;
 /// Programs and filters on links.
-pub(super) mod attachments;
+pub(crate) mod attachments;
 /// The socket.
 mod connection;
 /// Forwarding databases and VLANs.

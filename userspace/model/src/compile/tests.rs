@@ -1,0 +1,7 @@
+//! Laws of the compiler, tried on random policies.
+
+mod invariants;
+mod meaning;
+mod numbers;
+mod size;
+mod world;

@@ -1,0 +1,1 @@
+//! Which numbers are kept, and what little a small change costs.
