@@ -22,8 +22,8 @@ use crate::{
     },
     id::Mac,
     policy::types::{
-        AddressGroup, AddressGroupId, Attached, Direction, Ethertype, GroupId, Mode, Policy, PortId, Remote, Rule, RuleId,
-        SecurityGroup, Service,
+        AddressGroup, AddressGroupId, Attached, Direction, Ethertype, GroupId, Mode, Policy, PortId, Remote, Rule,
+        RuleId, SecurityGroup, Service,
     },
 };
 
@@ -136,18 +136,23 @@ fn any_members() -> impl Strategy<Value = BTreeMap<GroupId, BTreeSet<IpNet>>> {
 fn any_attached(number: u32) -> impl Strategy<Value = Attached> {
     let mode = prop_oneof![8 => Just(Mode::Filtered), 1 => Just(Mode::Closed), 1 => Just(Mode::Trusted)];
     let addresses = vec(select([&HOSTS4[..], &HOSTS6[..]].concat()), 0..5);
-    let pair = (select(&MACS[..]), select(vec!["10.0.0.0/24", "10.0.0.1/32", "10.0.0.2/32", "2001:db8::/48", "2001:db8::1/128"]));
+    let pair = (
+        select(&MACS[..]),
+        select(vec!["10.0.0.0/24", "10.0.0.1/32", "10.0.0.2/32", "2001:db8::/48", "2001:db8::1/128"]),
+    );
     let groups = vec(0..GROUPS, 0..3);
-    (mode, addresses, vec(pair, 0..3), groups, select(&MACS[..])).prop_map(move |(mode, addresses, pairs, groups, mac)| Attached {
-        id: PortId(format!("port-{number}")),
-        ifindex: 10 + number,
-        mac,
-        fixed_ips: addresses.into_iter().map(|address| address.parse().unwrap()).collect(),
-        pairs: pairs.into_iter().map(|(mac, prefix)| (mac, net(prefix))).collect(),
-        groups: groups.into_iter().map(group_id).collect(),
-        mode,
-        log_allowed: false,
-    })
+    (mode, addresses, vec(pair, 0..3), groups, select(&MACS[..])).prop_map(
+        move |(mode, addresses, pairs, groups, mac)| Attached {
+            id: PortId(format!("port-{number}")),
+            ifindex: 10 + number,
+            mac,
+            fixed_ips: addresses.into_iter().map(|address| address.parse().unwrap()).collect(),
+            pairs: pairs.into_iter().map(|(mac, prefix)| (mac, net(prefix))).collect(),
+            groups: groups.into_iter().map(group_id).collect(),
+            mode,
+            log_allowed: false,
+        },
+    )
 }
 
 pub(super) fn any_world() -> impl Strategy<Value = World> {
@@ -170,7 +175,8 @@ pub(super) fn any_change() -> impl Strategy<Value = (World, World)> {
             let id = group_id(number);
             second.policy.groups.insert(id.clone(), other.policy.groups[&id].clone());
         }
-        for (number, changed) in [members0, members1, members2].into_iter().enumerate().filter(|(_, changed)| *changed) {
+        for (number, changed) in [members0, members1, members2].into_iter().enumerate().filter(|(_, changed)| *changed)
+        {
             assert!(changed);
             let id = group_id(number);
             second.members.insert(id.clone(), other.members[&id].clone());
@@ -184,7 +190,11 @@ pub(super) fn any_change() -> impl Strategy<Value = (World, World)> {
             second.attached.iter_mut().zip(groups).for_each(|(port, groups)| port.groups = groups);
         }
         if groups {
-            second.attached.iter_mut().zip(&other.attached).for_each(|(port, other)| port.groups = other.groups.clone());
+            second
+                .attached
+                .iter_mut()
+                .zip(&other.attached)
+                .for_each(|(port, other)| port.groups = other.groups.clone());
         }
         (first, second)
     })
@@ -213,14 +223,22 @@ pub(super) fn points() -> Vec<Point> {
     let services = services.chain([(17, 80), (17, 300), (47, 0), (1, 0), (1, 3), (1, 0x0800), (58, 0x0803), (58, 1)]);
     let services: Vec<(u8, u16)> = services.collect();
     let parse = |host: &&str| host.parse::<IpAddr>().unwrap();
-    let families = [(HOSTS4.iter().chain(&["10.9.9.9", "8.8.8.8"]).map(parse).collect::<Vec<_>>(), "10.0.0.1"),
-        (HOSTS6.iter().chain(&["2001:db8:2::1", "2001:db9::1"]).map(parse).collect(), "2001:db8::1")];
+    let families = [
+        (HOSTS4.iter().chain(&["10.9.9.9", "8.8.8.8"]).map(parse).collect::<Vec<_>>(), "10.0.0.1"),
+        (HOSTS6.iter().chain(&["2001:db8:2::1", "2001:db9::1"]).map(parse).collect(), "2001:db8::1"),
+    ];
     let mut points = Vec::new();
     for (remotes, sender) in families {
         for (place, remote) in remotes.iter().enumerate() {
             for (protocol, service) in &services {
                 let sender = (MACS[0], sender.parse().unwrap());
-                let point = Point { direction: Direction::Ingress, protocol: *protocol, service: *service, remote: *remote, sender };
+                let point = Point {
+                    direction: Direction::Ingress,
+                    protocol: *protocol,
+                    service: *service,
+                    remote: *remote,
+                    sender,
+                };
                 points.push(point);
                 points.push(Point { direction: Direction::Egress, ..point });
                 if place == 0 && *service == 80 {
@@ -273,7 +291,8 @@ pub(super) fn fate(tables: &Tables, ifindex: u32, point: &Point) -> Fate {
     }
     if point.direction == Direction::Egress {
         let (Mac(mac), address) = (point.sender.0, words(point.sender.1));
-        let inline = port.ipv4.iter().filter(|word| **word != 0).any(|word| mapped(*word) == address) || port.ipv6.contains(&address);
+        let inline = port.ipv4.iter().filter(|word| **word != 0).any(|word| mapped(*word) == address)
+            || port.ipv6.contains(&address);
         let more = port.flags & PORT_MORE_PAIRS != 0;
         let owns_mac = mac == port.mac || more && tables.mac(&MacKey { slot, mac, pad: [0; 2] });
         let owns_pair = mac == port.mac && inline || more && tables.pair(&PairKey { slot, mac, pad: [0; 2], address });
@@ -334,8 +353,12 @@ impl World {
         match remote {
             Remote::Any => true,
             Remote::Prefix(prefix) => prefix.contains(&address),
-            Remote::Group(group) => self.members.get(group).into_iter().flatten().any(|member| member.contains(&address)),
-            Remote::AddressGroup(id) => self.policy.address_groups[id].addresses.iter().any(|prefix| prefix.contains(&address)),
+            Remote::Group(group) => {
+                self.members.get(group).into_iter().flatten().any(|member| member.contains(&address))
+            }
+            Remote::AddressGroup(id) => {
+                self.policy.address_groups[id].addresses.iter().any(|prefix| prefix.contains(&address))
+            }
         }
     }
 }
@@ -344,7 +367,9 @@ fn knows_service(service: Service, point: &Point) -> bool {
     match service {
         Service::Any => true,
         Service::Protocol(protocol) => protocol == point.protocol,
-        Service::Ports { protocol, first, last } => protocol == point.protocol && (first..=last).contains(&point.service),
+        Service::Ports { protocol, first, last } => {
+            protocol == point.protocol && (first..=last).contains(&point.service)
+        }
         Service::Icmp { protocol, kind, code } => {
             let [asked, asked_code] = point.service.to_be_bytes();
             protocol == point.protocol && kind == asked && code.is_none_or(|code| code == asked_code)
