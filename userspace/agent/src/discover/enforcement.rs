@@ -220,8 +220,9 @@ fn empty(flow: &Flow, now: Tick) -> FlowFact {
 
 /// What the key says of a flow.
 fn flow_fact(slot: u32, number: u8, fact: FlowFact, (local, remote): (u16, u16)) -> FlowFact {
-    // The type of an ICMP request is no port, and is kept as the host has it.
-    let remote_port = if protocol::has_ports(number) { u16::from_be(remote) } else { remote };
+    // Of an ICMP request the upper octet says which end asked; the lower one is its type.
+    let kind = u16::from_be(remote) & 0xff;
+    let remote_port = if protocol::has_ports(number) { u16::from_be(remote) } else { kind };
     FlowFact { slot, protocol: number, local_port: u16::from_be(local), remote_port, ..fact }
 }
 
