@@ -232,3 +232,120 @@ fn without_a_port_only_rules_for_the_whole_protocol_apply() {
     );
     assert_eq!(rules(&ask(&port(&["g-web"]), &query("8.8.8.8", "10.0.0.2", 112, Detail::None))), ["vrrp"]);
 }
+
+mod beside_the_evaluator {
+    use std::{collections::BTreeMap, net::IpAddr};
+
+    use netdiag_common::abi::reason::Reason;
+    use proptest::{prelude::*, sample::select};
+
+    use super::{super::explain, Detail, Direction, Query, made, members, port};
+    use crate::policy::decide::{Context, Frame, Judge};
+
+    const LOCAL: [&str; 4] = ["10.0.0.2", "10.9.1.1", "2001:db8::2", "fe80::f816:3eff:fe00:1"];
+    const REMOTE: [&str; 9] = [
+        "192.0.2.7",
+        "198.51.100.1",
+        "10.0.0.30",
+        "10.3.4.5",
+        "203.0.113.1",
+        "203.0.113.99",
+        "8.8.8.8",
+        "2001:db8::30",
+        "2001:db9::1",
+    ];
+
+    /// Groups the port is in.
+    const GROUPS: [&[&str]; 5] = [&["g-web"], &["g-web", "db"], &["db"], &["raw"], &[]];
+
+    /// What follows the IP header: enough for every protocol asked about. Neighbour discovery names the port's own address.
+    fn transport(query: &Query) -> Vec<u8> {
+        let mut bytes = vec![0; 64];
+        match query.detail {
+            Detail::Port(port) => {
+                bytes[0..2].copy_from_slice(&40_000_u16.to_be_bytes());
+                bytes[2..4].copy_from_slice(&port.to_be_bytes());
+                if query.protocol == 6 {
+                    (bytes[12], bytes[13]) = (0x50, 0x02);
+                } else {
+                    bytes[5] = 64;
+                }
+            }
+            Detail::Icmp { kind, code } => {
+                (bytes[0], bytes[1]) = (kind, code);
+                let own: std::net::Ipv6Addr = "2001:db8::2".parse().unwrap();
+                bytes[8..24].copy_from_slice(&own.octets());
+            }
+            Detail::None => {}
+        }
+        bytes
+    }
+
+    fn frame(query: &Query, source: [u8; 6]) -> Vec<u8> {
+        let transport = transport(query);
+        let length = u16::try_from(transport.len()).unwrap();
+        let mut bytes = vec![0x02, 0, 0, 0, 0, 9];
+        bytes.extend(source);
+        match (query.from, query.to) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                bytes.extend([0x08, 0x00, 0x45, 0]);
+                bytes.extend((length + 20).to_be_bytes());
+                bytes.extend([0, 0, 0, 0, 255, query.protocol, 0, 0]);
+                bytes.extend(from.octets().into_iter().chain(to.octets()));
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                bytes.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+                bytes.extend(length.to_be_bytes());
+                bytes.extend([query.protocol, 255]);
+                bytes.extend(from.octets().into_iter().chain(to.octets()));
+            }
+            _ => unreachable!("two families"),
+        }
+        bytes.extend(transport);
+        bytes
+    }
+
+    fn detail(ipv6: bool) -> impl Strategy<Value = (u8, Detail)> {
+        let ports = select(&[22_u16, 25, 53, 80, 443, 444, 5432, 5433, 7999, 8000, 8100, 8101][..]);
+        let kinds = prop_oneof![0..20_u8, 127..144_u8];
+        prop_oneof![
+            (select(&[6_u8, 17][..]), ports).prop_map(|(protocol, port)| (protocol, Detail::Port(port))),
+            (kinds, 0..3_u8).prop_map(move |(kind, code)| (if ipv6 { 58 } else { 1 }, Detail::Icmp { kind, code })),
+            select(&[99_u8, 112][..]).prop_map(|protocol| (protocol, Detail::None)),
+        ]
+    }
+
+    fn queries() -> impl Strategy<Value = (Query, Direction)> {
+        let ends = (select(&LOCAL[..]), select(&REMOTE[..]), any::<bool>());
+        let ends = ends.prop_map(|(local, remote, out)| {
+            let (local, remote): (IpAddr, IpAddr) = (local.parse().unwrap(), remote.parse().unwrap());
+            if out { (local, remote, Direction::Egress) } else { (remote, local, Direction::Ingress) }
+        });
+        let ends = ends.prop_filter("two families", |(from, to, _)| from.is_ipv4() == to.is_ipv4());
+        ends.prop_flat_map(|(from, to, direction)| {
+            detail(from.is_ipv6()).prop_map(move |(protocol, detail)| (Query { from, to, protocol, detail }, direction))
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5_000))]
+
+        #[test]
+        fn an_explanation_says_what_the_reference_evaluator_decides(
+            (query, direction) in queries(),
+            groups in select(&GROUPS[..]),
+        ) {
+            let (policy, port) = (made(), port(groups));
+            let members = members(&policy, &BTreeMap::new());
+            let source = if direction == Direction::Egress { port.mac.0 } else { [2, 0, 0, 0, 0, 7] };
+            let bytes = frame(&query, source);
+            let context = Context { policy: &policy, members: &members, port: &port };
+            let frame = Frame { bytes: &bytes, vlan_beside: false, direction, now: 0 };
+            let judged = Judge::default().judge(&context, &frame);
+            let told = explain(&policy, &port, &members, &query).unwrap();
+            let rules = told.rules.iter().cloned().collect();
+            prop_assert_eq!((told.direction, told.verdict, rules), (direction, judged.reason, judged.rules));
+            prop_assert!(told.verdict != Reason::Rule || told.nearest.is_empty());
+        }
+    }
+}
