@@ -324,6 +324,8 @@ impl Closed {
             interfaces: [(50, 3)].into(),
             ports: [(3, port)].into(),
             port_labels: [(3, label("port-of-web"))].into(),
+            active: [(1, active(1, 1))].into(),
+            views: [(1, View { generation: 1, ..View::default() })].into(),
             settings: Settings { abi: ABI_VERSION.into(), events_per_second: 5, ..Settings::default() },
             ..Tables::default()
         };
