@@ -1,6 +1,6 @@
 //! Security groups as netdiag enforces them: its own pinned maps, read without the agent. Flow: discover.
 //!
-//! The agent knows more: what is asked, why a port is refused. Whoever asks it adds that by [`add_agent`].
+//! The agent knows more: what is asked, why a port is refused. What it says of itself is handed in.
 
 use std::collections::BTreeMap;
 
@@ -34,8 +34,8 @@ use crate::enforce::{
 /// Compiled tables as facts.
 mod tables;
 
-/// Reads the pinned maps.
-pub(super) async fn read(scope: &Scope) -> Facts {
+/// Reads the pinned maps. `agent` is what the agent says of itself; none where nobody answers.
+pub(super) async fn read(scope: &Scope, agent: Option<AgentFact>) -> Facts {
     let directory = scope.options.pin_dir.clone();
     let how = format!("maps pinned at {}", directory.display());
     let Some(host) = scope.namespaces.iter().find(|namespace| namespace.host).cloned() else {
@@ -47,7 +47,7 @@ pub(super) async fn read(scope: &Scope) -> Facts {
     match host.run(move || look(&pinned)).await {
         Ok(Ok(loaded)) => {
             let (fact, gaps) = fact(&loaded, flows);
-            Facts { enforcement: Some(fact), ..report(SourceKind::Enforcement, how, gaps) }
+            Facts { enforcement: Some(EnforcementFact { agent, ..fact }), ..report(SourceKind::Enforcement, how, gaps) }
         }
         Ok(Err(error)) => {
             let absent = matches!(error, LookError::Nothing { .. });
@@ -55,11 +55,6 @@ pub(super) async fn read(scope: &Scope) -> Facts {
         }
         Err(error) => report(SourceKind::Enforcement, how, vec![gap(&object, chain(&error), false)]),
     }
-}
-
-/// Adds what the agent says of itself.
-pub fn add_agent(fact: &mut EnforcementFact, agent: Option<AgentFact>) {
-    fact.agent = agent;
 }
 
 fn gap(object: &str, why: String, absent: bool) -> Gap {
