@@ -1,7 +1,7 @@
 //! A policy to tables. Flow: policy.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::IpAddr,
 };
 
@@ -170,9 +170,9 @@ type Drafts<'a> = BTreeMap<Vec<GroupId>, Draft<'a>>;
 fn draft<'a>(input: &Input<'a>, sets: &mut HostSets) -> Result<Drafts<'a>, TooLarge> {
     let mut drafts = Drafts::new();
     for key in input.attached.iter().filter_map(|attached| Draft::key(input, attached)) {
-        if !drafts.contains_key(&key) {
-            let draft = Draft::new(input, &key, sets)?;
-            drafts.insert(key, draft);
+        if let Entry::Vacant(entry) = drafts.entry(key) {
+            let draft = Draft::new(input, entry.key(), sets)?;
+            entry.insert(draft);
         }
     }
     Ok(drafts)

@@ -104,7 +104,9 @@ pub(super) fn words6(address: Ipv6Addr) -> [u32; 4] {
 }
 
 /// The link-local address of a MAC address (RFC 4291, appendix A).
-fn link_local(Mac([a, b, c, d, e, f]): Mac) -> Ipv6Addr {
-    let pair = |high, low| u16::from_be_bytes([high, low]);
-    Ipv6Addr::new(0xfe80, 0, 0, 0, pair(a ^ 2, b), pair(c, 0xff), pair(0xfe, d), pair(e, f))
+fn link_local(Mac(mac): Mac) -> Ipv6Addr {
+    let [first, second, third, fourth, low @ ..] = mac;
+    let (high, middle) = ([first ^ 2, second], [[third, 0xff], [0xfe, fourth]].map(u16::from_be_bytes));
+    let (high, low) = (u16::from_be_bytes(high), u16::from_be_bytes(low));
+    Ipv6Addr::new(0xfe80, 0, 0, 0, high, middle[0], middle[1], low)
 }

@@ -11,11 +11,8 @@ fn states(before: &Tables, after: &Tables) -> Vec<Tables> {
     let mut states = Vec::new();
     let mut state = before.clone();
     for op in diff(before, after).iter().flat_map(|phase| &phase.ops) {
-        let is_looked_at = match op {
-            Op::Protocol(change) => [1, 6, 17, 47, 58].contains(&(change.key() % 256)),
-            _ => true,
-        };
-        if is_looked_at {
+        let is_unseen = matches!(op, Op::Protocol(change) if ![1, 6, 17, 47, 58].contains(&(change.key() % 256)));
+        if !is_unseen {
             states.push(state.clone());
         }
         op.apply(&mut state);

@@ -169,7 +169,7 @@ pub(super) fn any_world() -> impl Strategy<Value = World> {
 pub(super) fn any_change() -> impl Strategy<Value = (World, World)> {
     (any_world(), any_world(), any::<[bool; 9]>()).prop_map(|(first, other, changed)| {
         let mut second = first.clone();
-        let [group0, group1, group2, members0, members1, members2, ports, groups, lists] = changed;
+        let [group0, group1, group2, members0, members1, members2, addresses, bindings, lists] = changed;
         for (number, changed) in [group0, group1, group2].into_iter().enumerate().filter(|(_, changed)| *changed) {
             assert!(changed);
             let id = group_id(number);
@@ -184,12 +184,12 @@ pub(super) fn any_change() -> impl Strategy<Value = (World, World)> {
         if lists {
             second.policy.address_groups = other.policy.address_groups;
         }
-        if ports {
-            let groups: Vec<_> = second.attached.iter().map(|port| port.groups.clone()).collect();
+        if addresses {
+            let bound: Vec<_> = second.attached.iter().map(|port| port.groups.clone()).collect();
             second.attached = other.attached.clone();
-            second.attached.iter_mut().zip(groups).for_each(|(port, groups)| port.groups = groups);
+            second.attached.iter_mut().zip(bound).for_each(|(port, bound)| port.groups = bound);
         }
-        if groups {
+        if bindings {
             second
                 .attached
                 .iter_mut()
@@ -314,13 +314,17 @@ fn by_rule(tables: &Tables, policy: u32, point: &Point) -> Option<u32> {
     let [upper, lower] = point.service.to_be_bytes();
     let leaf = tables.page(protocol.directory, upper).and_then(|leaf| tables.page(leaf, lower)).unwrap_or(0);
     let address = words(point.remote);
-    let host = || match ipv6 {
-        true => tables.remote6(&RemoteKey6 { set: side.hosts, address }),
-        false => tables.remote4(&RemoteKey4 { set: side.hosts, address: address[3] }),
+    let host = || {
+        if ipv6 {
+            return tables.remote6(&RemoteKey6 { set: side.hosts, address });
+        }
+        tables.remote4(&RemoteKey4 { set: side.hosts, address: address[3] })
     };
-    let prefix = || match ipv6 {
-        true => tables.prefix6(&RemoteKey6 { set: side.prefixes, address }),
-        false => tables.prefix4(&RemoteKey4 { set: side.prefixes, address: address[3] }),
+    let prefix = || {
+        if ipv6 {
+            return tables.prefix6(&RemoteKey6 { set: side.prefixes, address });
+        }
+        tables.prefix4(&RemoteKey4 { set: side.prefixes, address: address[3] })
     };
     let granted = |flag: u32, remote: Option<u32>| {
         let remote = remote?;

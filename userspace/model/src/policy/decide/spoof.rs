@@ -69,8 +69,12 @@ pub(super) fn has_mac(port: &Attached, mac: Mac) -> bool {
 }
 
 /// True for a pair the port may send with: its own addresses, an allowed address pair, or a MAC address of it with the
-/// link-local address that follows from it.
+/// link-local address that follows from it. An IPv6 address that maps an IPv4 one has no business on a wire, whatever the
+/// pairs say.
 pub(super) fn is_pair(port: &Attached, mac: Mac, address: IpAddr) -> bool {
+    if matches!(address, IpAddr::V6(address) if address.to_ipv4_mapped().is_some()) {
+        return false;
+    }
     let fixed = mac == port.mac && port.fixed_ips.contains(&address);
     let allowed = port.pairs.iter().any(|(pair, network)| *pair == mac && network.contains(&address));
     fixed || allowed || (has_mac(port, mac) && address == link_local(mac))

@@ -161,6 +161,25 @@ fn the_sender_must_be_a_pair_of_the_port() {
 }
 
 #[test]
+fn a_pair_of_one_family_says_nothing_about_the_other() {
+    let mut bench = Bench::open();
+    bench.port.pairs = BTreeSet::from([(OWN, net("::/0"))]);
+    bench.run(&[
+        (Egress, packet(OWN, "2001:db8::1", "fd00::9", udp(1, 2)), Rule),
+        (Egress, packet(OWN, "10.0.0.6", "10.0.0.9", udp(1, 2)), IpSpoof),
+        (Egress, ethernet(OWN, 0x0806, &arp(OWN, "10.0.0.6")), ArpSpoof),
+        (Egress, packet(OWN, "::ffff:10.0.0.5", "fd00::9", udp(1, 2)), IpSpoof),
+        (Egress, out6(nd(136, "::ffff:10.0.0.5")), NdSpoof),
+    ]);
+    bench.port.pairs = BTreeSet::from([(OWN, net("0.0.0.0/0"))]);
+    bench.run(&[
+        (Egress, packet(OWN, "10.0.0.6", "10.0.0.9", udp(1, 2)), Rule),
+        (Egress, packet(OWN, "2001:db8::1", "fd00::9", udp(1, 2)), IpSpoof),
+        (Egress, packet(OWN, "::ffff:10.0.0.5", "fd00::9", udp(1, 2)), IpSpoof),
+    ]);
+}
+
+#[test]
 fn a_port_without_addresses_asks_for_one_and_no_more() {
     let mut bench = Bench::open();
     bench.port.fixed_ips.clear();
