@@ -109,7 +109,7 @@ pub async fn look(options: Options) -> Snapshot {
         bounded(SourceKind::Ovsdb, timeout, ovsdb::read(&scope)),
         bounded(SourceKind::Docker, timeout, docker::read(&scope)),
         bounded(SourceKind::Process, timeout, process::read(&scope)),
-        bounded(SourceKind::Enforcement, timeout, enforcement::read(&scope)),
+        bounded(SourceKind::Enforcement, timeout, enforcement::read(&scope, None)),
     );
     for read in [netlink, sysctl, bpf, netfilter, ovsdb, docker, process, enforcement] {
         facts.merge(read);

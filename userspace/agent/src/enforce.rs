@@ -27,9 +27,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use netdiag_model::policy::types::Direction;
-
-use netdiag_model::compile::{Phase, Tables};
+use netdiag_model::{
+    compile::{Phase, Tables},
+    policy::types::Direction,
+};
 
 pub(crate) use self::events::text as label_text;
 pub use self::{

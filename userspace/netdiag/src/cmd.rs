@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use clap::CommandFactory;
-use netdiag_agent::discover;
+use netdiag_agent::discover::{self, Options};
 use netdiag_model::{
     inventory::Inventory,
     resolve::{Unresolved, resolve},
@@ -84,7 +84,7 @@ pub(crate) async fn doctor(sockets: &Sockets, look: &Look, output: ReportOutput)
 
 /// Writes what netdiag sees of this host.
 pub(crate) async fn snapshot(write: &Path, sockets: &Sockets) -> anyhow::Result<Exit> {
-    let snapshot = discover::look(config::options(sockets)).await;
+    let snapshot = discover::look(Options { flows: true, ..config::options(sockets) }).await;
     if write == Path::new("-") {
         print(|out| Ok(serde_json::to_writer(out, &snapshot)?))?;
     } else {
@@ -131,9 +131,16 @@ pub(crate) fn man(dir: Option<&Path>) -> anyhow::Result<Exit> {
 
 /// Looks at this host, or reads a snapshot of another.
 async fn gather(source: &Source) -> anyhow::Result<Snapshot> {
-    let Some(file) = &source.from else {
-        return Ok(discover::look(config::options(&source.sockets)).await);
-    };
+    look_or_read(source, config::options(&source.sockets)).await
+}
+
+/// The same with the tracked flows, of which there may be some hundred thousand.
+async fn gather_with_flows(source: &Source) -> anyhow::Result<Snapshot> {
+    look_or_read(source, Options { flows: true, ..config::options(&source.sockets) }).await
+}
+
+async fn look_or_read(source: &Source, options: Options) -> anyhow::Result<Snapshot> {
+    let Some(file) = &source.from else { return Ok(discover::look(options).await) };
     let text = fs::read(file).map_err(|error| Bad::usage(format!("read snapshot {}: {error}", file.display())))?;
     Snapshot::from_json(&text).map_err(|error| {
         let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));

@@ -1,6 +1,6 @@
 //! Security groups as netdiag enforces them: its own pinned maps, read without the agent. Flow: discover.
 //!
-//! The agent knows more: what is asked, why a port is refused. Whoever asks it adds that by [`add_agent`].
+//! The agent knows more: what is asked, why a port is refused. What it says of itself is handed in.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -34,8 +34,8 @@ use crate::enforce::{
 /// Compiled tables as facts.
 mod tables;
 
-/// Reads the pinned maps.
-pub(super) async fn read(scope: &Scope) -> Facts {
+/// Reads the pinned maps. `agent` is what the agent says of itself; none where nobody answers.
+pub(super) async fn read(scope: &Scope, agent: Option<AgentFact>) -> Facts {
     let directory = scope.options.pin_dir.clone();
     let how = format!("maps pinned at {}", directory.display());
     let Some(host) = scope.namespaces.iter().find(|namespace| namespace.host).cloned() else {
@@ -47,7 +47,7 @@ pub(super) async fn read(scope: &Scope) -> Facts {
     match host.run(move || look(&pinned)).await {
         Ok(Ok(loaded)) => {
             let (fact, gaps) = fact(&loaded, flows);
-            Facts { enforcement: Some(fact), ..report(SourceKind::Enforcement, how, gaps) }
+            Facts { enforcement: Some(EnforcementFact { agent, ..fact }), ..report(SourceKind::Enforcement, how, gaps) }
         }
         Ok(Err(error)) => {
             let absent = matches!(error, LookError::Nothing { .. });
@@ -63,11 +63,6 @@ pub(super) async fn read(scope: &Scope) -> Facts {
 /// Why it could not be read, in words.
 pub(crate) fn now(root: &Path, list_flows: bool) -> Result<EnforcementFact, String> {
     look(root).map(|loaded| fact(&loaded, list_flows).0).map_err(|error| chain(&error))
-}
-
-/// Adds what the agent says of itself.
-pub fn add_agent(fact: &mut EnforcementFact, agent: Option<AgentFact>) {
-    fact.agent = agent;
 }
 
 fn gap(object: &str, why: String, absent: bool) -> Gap {
@@ -228,8 +223,9 @@ fn empty(flow: &Flow, now: Tick) -> FlowFact {
 
 /// What the key says of a flow.
 fn flow_fact(slot: u32, number: u8, fact: FlowFact, (local, remote): (u16, u16)) -> FlowFact {
-    // The type of an ICMP request is no port, and is kept as the host has it.
-    let remote_port = if protocol::has_ports(number) { u16::from_be(remote) } else { remote };
+    // Of an ICMP request the upper octet says which end asked; the lower one is its type.
+    let kind = u16::from_be(remote) & 0xff;
+    let remote_port = if protocol::has_ports(number) { u16::from_be(remote) } else { kind };
     FlowFact { slot, protocol: number, local_port: u16::from_be(local), remote_port, ..fact }
 }
 

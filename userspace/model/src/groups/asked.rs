@@ -12,6 +12,7 @@ use crate::{
     fact::enforcement::EnforcementFact,
     policy::{
         convert::{self, Document},
+        show::{self, Members},
         types::{Direction, Ethertype, GroupId, Policy, Port, PortId, Remote, Rule, Service},
     },
 };
@@ -143,17 +144,9 @@ impl Asked {
         self.policy.members_of(id, &self.found)
     }
 
-    /// Whether a remote has an address.
-    pub(super) fn has(&self, remote: &Remote, address: IpAddr) -> bool {
-        let within = |nets: &BTreeSet<IpNet>| nets.iter().any(|net| net.contains(&address));
-        match remote {
-            Remote::Any => true,
-            Remote::Prefix(net) => net.contains(&address),
-            Remote::Group(id) => within(&self.members(id)),
-            Remote::AddressGroup(id) => {
-                self.policy.address_groups.get(id).is_some_and(|group| within(&group.addresses))
-            }
-        }
+    /// Members of all groups.
+    pub(super) fn all_members(&self) -> Members {
+        show::members(&self.policy, &self.found)
     }
 
     /// Somebody who is in a remote; none where nobody of the family is.

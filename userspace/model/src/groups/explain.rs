@@ -29,7 +29,10 @@ use crate::{
         enforcement::{AgentFact, EnforcedPort, EnforcementFact, FlowFact, has_ports},
     },
     inventory::{Enforcement, Instance, Inventory, Nic},
-    policy::types::{Direction, Port},
+    policy::{
+        show::Explanation,
+        types::{Direction, Port},
+    },
 };
 
 /// Who talks to whom.
@@ -95,9 +98,9 @@ impl Explained {
     /// Whether what is loaded decides as what is asked for would; none where one of them is not known.
     pub fn agrees(&self) -> Option<bool> {
         let (loaded, asked) = (self.loaded.as_ref()?, self.asked.as_ref()?);
-        // Everything else does not depend on rules, and so not on what is asked for.
-        let by_rules = ["rule", "untracked", "no-rule", "no-policy", "trusted", "unmanaged"];
-        Some(!by_rules.contains(&loaded.reason.as_str()) || loaded.decision == asked.decision)
+        // A sender that may not send from its address is refused whatever the rules; the policy is not asked about that.
+        let spoofed = ["mac-spoof", "ip-spoof"].contains(&loaded.reason.as_str());
+        Some(spoofed || loaded.decision == asked.decision)
     }
 }
 
@@ -118,14 +121,14 @@ pub fn explain(inventory: &Inventory<'_>, instance: &Instance<'_>, asking: &Aski
     };
     let wanted = asked.zip(wanted);
     let loaded = port.zip(fact).and_then(|(port, fact)| by_tables(port, fact, &ends, asked));
-    let answer = wanted.map(|(asked, port)| by_policy(asked, port, &ends.packet));
-    let denied = |answer: &Option<Answer>| answer.as_ref().is_some_and(|answer| answer.decision == Decision::Deny);
-    let near = match wanted {
-        Some((asked, wanted)) if port.is_some() && (denied(&loaded) || denied(&answer)) => {
-            near::near(asked, wanted, &ends.packet)
-        }
-        Some(_) | None => Vec::new(),
-    };
+    let attached = port.zip(fact).map(|(port, fact)| near::attached(port, fact));
+    let explanation = wanted.and_then(|(asked, wanted)| {
+        let own = || near::unenforced(&wanted.id.0, [ends.local].into());
+        near::explanation(asked, wanted, &attached.clone().unwrap_or_else(own), ends.local, &ends.packet)
+    });
+    let answer = asked.zip(explanation.as_ref()).map(|(asked, explanation)| by_policy(asked, explanation));
+    let near = asked.zip(explanation.as_ref()).filter(|_| port.is_some());
+    let near = near.map(|(asked, explanation)| near::near(asked, explanation)).unwrap_or_default();
     Ok(Explained {
         hostname: inventory.snapshot.hostname.clone(),
         taken_at: inventory.snapshot.taken_at,
@@ -193,14 +196,10 @@ fn answer(reason: Reason) -> Answer {
     }
 }
 
-/// What the rules that are asked for would decide.
-fn by_policy(asked: &Asked, port: &Port, packet: &Seen) -> Answer {
-    if !port.filtered {
-        return answer(Reason::Trusted);
-    }
-    let rule = near::allowing(asked, port, packet);
-    let reason = if rule.is_some() { Reason::Rule } else { Reason::NoRule };
-    Answer { rule_id: rule.as_ref().map(|rule| rule.id.clone()), rule, ..answer(reason) }
+/// What is asked for would decide.
+fn by_policy(asked: &Asked, explanation: &Explanation) -> Answer {
+    let rule = explanation.rules.first().and_then(|id| asked.rule(&id.0));
+    Answer { rule_id: rule.as_ref().map(|rule| rule.id.clone()), rule, ..answer(explanation.verdict) }
 }
 
 /// Flows that are tracked already.

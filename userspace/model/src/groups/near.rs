@@ -1,18 +1,21 @@
-//! Which rules would have allowed a packet but for one thing, and what that thing is. Flow: explain.
+//! What the policy that is asked for says of a packet, and which of its rules nearly allow it. Flow: explain.
 
-use std::net::IpAddr;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use serde::Serialize;
 
 use super::asked::{Asked, RuleRef};
-use crate::fact::enforcement::has_ports;
-use crate::policy::{
-    convert::protocol_name,
-    types::{Direction, Ethertype, Port, Remote, Rule, Service},
+use crate::{
+    fact::enforcement::{EnforcedPort, EnforcementFact},
+    id::Mac,
+    policy::{
+        show::{self, Condition, Detail, Explanation, Query},
+        types::{Attached, Direction, Hook, Mode, Port},
+    },
 };
-
-/// How many rules are told of.
-const TOLD: usize = 3;
 
 /// A packet as rules look at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -32,149 +35,82 @@ pub struct Seen {
 pub struct NearMiss {
     /// The rule.
     pub rule: RuleRef,
-    /// Why it does not, in words; one reason where it is as near as can be.
-    pub why: Vec<String>,
+    /// The one condition that fails.
+    pub condition: Condition,
+    /// What the rule wants and what the packet has, as the end of a sentence about the rule.
+    pub why: String,
 }
 
-impl Seen {
-    /// Its family.
-    pub const fn ethertype(&self) -> Ethertype {
-        if self.remote.is_ipv6() { Ethertype::IPv6 } else { Ethertype::IPv4 }
-    }
-}
-
-/// The first rule of a port that allows a packet.
-pub(super) fn allowing(asked: &Asked, port: &Port, seen: &Seen) -> Option<RuleRef> {
-    let mut rules = asked.rules_of(port);
-    rules.find(|(_, rule)| misses(asked, rule, seen).is_empty()).map(|(group, rule)| asked.refer(group, rule))
-}
-
-/// The rules of a port that come nearest to allowing a packet, the nearest first. Those with more against them are told
-/// of only where none has but one thing.
-pub(super) fn near(asked: &Asked, port: &Port, seen: &Seen) -> Vec<NearMiss> {
-    let mut found: Vec<((usize, u32), NearMiss)> = Vec::new();
-    for (group, rule) in asked.rules_of(port) {
-        let misses = misses(asked, rule, seen);
-        // A rule of another direction or family that does not fit otherwise either has nothing to do with the packet.
-        let foreign = misses.iter().any(|miss| miss.distance >= FOREIGN);
-        if !misses.is_empty() && misses.len() <= if foreign { 1 } else { 2 } {
-            let distance = misses.iter().map(|miss| miss.distance).sum();
-            let why = misses.iter().map(|miss| miss.why.clone()).collect();
-            found.push(((misses.len(), distance), NearMiss { rule: asked.refer(group, rule), why }));
+/// What the policy says of a packet; none where it does not know the address the packet has at the instance.
+pub(super) fn explanation(
+    asked: &Asked,
+    port: &Port,
+    attached: &Attached,
+    local: IpAddr,
+    seen: &Seen,
+) -> Option<Explanation> {
+    let (from, to) = match seen.direction {
+        Direction::Ingress => (seen.remote, local),
+        Direction::Egress => (local, seen.remote),
+    };
+    let detail = match (seen.protocol, seen.service) {
+        (1 | 58, Some(service)) => {
+            let [kind, code] = service.to_be_bytes();
+            Detail::Icmp { kind, code }
         }
-    }
-    found.sort_by_key(|(distance, _)| *distance);
-    let least = found.first().map_or(0, |((misses, _), _)| *misses);
-    found.into_iter().filter(|((misses, _), _)| *misses == least).map(|(_, miss)| miss).take(TOLD).collect()
+        (_, Some(port)) => Detail::Port(port),
+        (_, None) => Detail::None,
+    };
+    let mode = if port.filtered { Mode::Filtered } else { Mode::Trusted };
+    let attached = Attached { groups: port.groups.clone(), mode, ..attached.clone() };
+    let query = Query { from, to, protocol: seen.protocol, detail };
+    show::explain(&asked.policy, &attached, &asked.all_members(), &query).ok()
 }
 
-/// Distances by what does not fit. A port next door is the nearest: somebody mistyped it. Then a rule for the very service
-/// that is for others, then the same port of another protocol, a rule for any service that is for others, another port.
-const NEXT_DOOR: u16 = 10;
-const OTHER_REMOTE: u32 = 1_000;
-const OTHER_PROTOCOL: u32 = 2_000;
-const ANY_SERVICE: u32 = 10_000;
-const OTHER_PORT: u32 = 20_000;
-/// From here on it is a rule about something else.
-const FOREIGN: u32 = 1_000_000;
-
-/// One thing that keeps a rule from allowing a packet.
-struct Miss {
-    why: String,
-    /// How far off it is among others of its kind and against other kinds: a port next door is nearer than another family.
-    distance: u32,
-}
-
-fn misses(asked: &Asked, rule: &Rule, seen: &Seen) -> Vec<Miss> {
-    let mut misses = Vec::new();
-    if rule.direction != seen.direction {
-        let why = format!("it is for {}, the packet is {}", rule.direction.name(), seen.direction.name());
-        misses.push(Miss { why, distance: FOREIGN });
-    }
-    if rule.ethertype != seen.ethertype() {
-        let name = |ethertype| if ethertype == Ethertype::IPv6 { "IPv6" } else { "IPv4" };
-        let why = format!("it is for {}, the packet is {}", name(rule.ethertype), name(seen.ethertype()));
-        misses.push(Miss { why, distance: FOREIGN });
-    }
-    misses.extend(service(&rule.service, seen));
-    // What is of the other family cannot be in the rule's remote; that has been said.
-    if rule.ethertype == seen.ethertype() && !asked.has(&rule.remote, seen.remote) {
-        let distance = if rule.service == Service::Any { ANY_SERVICE } else { OTHER_REMOTE };
-        misses.push(Miss { why: stranger(asked, &rule.remote, seen.remote), distance });
-    }
+/// Rules that nearly allow a packet, the nearest first, in words.
+pub(super) fn near(asked: &Asked, explanation: &Explanation) -> Vec<NearMiss> {
+    let misses = explanation.nearest.iter();
     misses
+        .filter_map(|miss| {
+            Some(NearMiss { rule: asked.rule(&miss.rule.0)?, condition: miss.condition, why: miss.why.clone() })
+        })
+        .collect()
 }
 
-/// What of the service does not fit.
-fn service(service: &Service, seen: &Seen) -> Vec<Miss> {
-    let other_protocol = |own: u8| {
-        let why = format!("its protocol is {}, not {}", protocol_name(own), protocol_name(seen.protocol));
-        (own != seen.protocol).then_some(Miss { why, distance: OTHER_PROTOCOL })
-    };
-    match *service {
-        Service::Any => Vec::new(),
-        Service::Protocol(own) => other_protocol(own).into_iter().collect(),
-        Service::Ports { protocol, first, last } => {
-            other_protocol(protocol).into_iter().chain(port(first, last, seen)).collect()
-        }
-        Service::Icmp { protocol, kind, code } => {
-            let other = other_protocol(protocol);
-            let same = other.is_none();
-            // Of a packet without a type there is none to compare.
-            let icmp = seen.service.filter(|_| same).and_then(|service| icmp(kind, code, service));
-            let without = (!same).then(|| Miss { why: "the packet has no ICMP type".to_owned(), distance: FOREIGN });
-            other.into_iter().chain(icmp).chain(without).collect()
-        }
+/// A port as it is enforced, with the addresses the maps know.
+pub(super) fn attached(port: &EnforcedPort, fact: &EnforcementFact) -> Attached {
+    let tables = fact.tables.as_ref();
+    let entry = tables.and_then(|tables| tables.ports.get(&port.slot));
+    let is_given = |address: &&Ipv6Addr| !address.is_unicast_link_local();
+    let fixed = entry.into_iter().flat_map(|entry| {
+        let v6 = entry.ipv6.iter().filter(is_given).copied().map(IpAddr::V6);
+        entry.ipv4.iter().copied().map(IpAddr::V4).chain(v6)
+    });
+    let pairs = tables.map_or(&[][..], |tables| &tables.pairs);
+    Attached {
+        ifindex: port.ifindex.0,
+        mac: port.mac,
+        fixed_ips: fixed.collect(),
+        pairs: pairs.iter().filter(|(slot, ..)| *slot == port.slot).map(|(_, mac, net)| (*mac, *net)).collect(),
+        ..bare(&port.port_id)
     }
 }
 
-/// What of the port does not fit; all of it for a packet without one.
-fn port(first: u16, last: u16, seen: &Seen) -> Option<Miss> {
-    let ports = if first == last { format!("port is {first}") } else { format!("ports are {first} to {last}") };
-    let Some(port) = seen.service.filter(|_| has_ports(seen.protocol)) else {
-        return Some(Miss { why: format!("its {ports}, the packet has none"), distance: FOREIGN });
-    };
-    let off = first.saturating_sub(port).max(port.saturating_sub(last));
-    let distance = if off <= NEXT_DOOR { off.into() } else { OTHER_PORT + u32::from(off) };
-    (off > 0).then(|| Miss { why: format!("its {ports}, not {port}"), distance })
+/// A port of which no more than its addresses is known, because nothing enforces it.
+pub(super) fn unenforced(port_id: &str, addresses: BTreeSet<IpAddr>) -> Attached {
+    Attached { fixed_ips: addresses, ..bare(port_id) }
 }
 
-fn icmp(kind: u8, code: Option<u8>, service: u16) -> Option<Miss> {
-    let [own_kind, own_code] = service.to_be_bytes();
-    if kind != own_kind {
-        return Some(Miss { why: format!("its ICMP type is {kind}, not {own_kind}"), distance: 1000 });
-    }
-    let code = code.filter(|code| *code != own_code)?;
-    Some(Miss { why: format!("its ICMP code is {code}, not {own_code}"), distance: 1 })
-}
-
-/// Why an address is not in a remote.
-fn stranger(asked: &Asked, remote: &Remote, address: IpAddr) -> String {
-    let members = |number: usize, what: &str| match number {
-        0 => format!("which has no {what}s"),
-        1 => format!("which has 1 {what}"),
-        more => format!("which has {more} {what}s"),
-    };
-    match remote {
-        // Everybody is in it.
-        Remote::Any => String::new(),
-        Remote::Prefix(net) => format!("{address} is not in its remote prefix {net}"),
-        Remote::Group(id) => {
-            let number = asked.members(id).len();
-            format!(
-                "{address} is no member of its remote group {}, {}",
-                asked.group(id).called(),
-                members(number, "member")
-            )
-        }
-        Remote::AddressGroup(id) => {
-            let group = asked.policy.address_groups.get(id);
-            let name = group.filter(|group| !group.name.is_empty()).map_or(&id.0, |group| &group.name);
-            let number = group.map_or(0, |group| group.addresses.len());
-            format!(
-                "{address} is not in its remote address group {name}, {}",
-                members(number, "prefix").replace("prefixs", "prefixes")
-            )
-        }
+fn bare(port_id: &str) -> Attached {
+    Attached {
+        id: crate::policy::types::PortId(port_id.to_owned()),
+        ifindex: 0,
+        mac: Mac([0; 6]),
+        fixed_ips: BTreeSet::new(),
+        pairs: BTreeSet::new(),
+        groups: Vec::new(),
+        mode: Mode::Filtered,
+        hook: Hook::default(),
+        log_allowed: false,
     }
 }

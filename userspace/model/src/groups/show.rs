@@ -8,9 +8,10 @@ use serde::Serialize;
 use super::{
     Summary,
     asked::{Asked, GroupRef, RuleRef},
-    loaded::{self, Tables},
+    loaded,
 };
 use crate::{
+    compile::Tables,
     fact::{
         Gap, SourceKind,
         enforcement::{AgentFact, EnforcedPort, EnforcementFact, LoadedRule, ReasonCount},
@@ -234,7 +235,7 @@ fn standing(asked: &Asked, rule: &Rule, port: &EnforcedPort, tables: Option<&Tab
         Service::Icmp { protocol, kind, code } => (protocol, u16::from_be_bytes([kind, code.unwrap_or_default()])),
     };
     let ingress = rule.direction == Direction::Ingress;
-    match tables.rule(port.slot, ingress, remote, (protocol, service)) {
+    match loaded::rule(tables, port.slot, ingress, remote, (protocol, service)) {
         Some(0) => Standing::Missing,
         Some(_) => Standing::Covered,
         None => Standing::Unread,

@@ -8,7 +8,7 @@ use netdiag_model::{
 };
 use netdiag_views::{json, text, wide, yaml};
 
-use super::{gather, not_found, print};
+use super::{gather_with_flows, not_found, print};
 use crate::{
     cli::{FlowSort, Flows, ListOutput, Way},
     config,
@@ -18,7 +18,7 @@ use crate::{
 /// Lists the flows that are tracked.
 pub(crate) async fn run(asked: &Flows) -> anyhow::Result<Exit> {
     let filter = filter(asked)?;
-    let snapshot = gather(&asked.source).await?;
+    let snapshot = gather_with_flows(&asked.source).await?;
     let inventory = Inventory::build(&snapshot);
     let style = config::style(&asked.look);
     let instance = match asked.instance.as_deref().map(|query| resolve(&inventory, query)).transpose() {

@@ -9,7 +9,7 @@ use netdiag_model::{
 };
 use netdiag_views::{json, text, wide, yaml};
 
-use super::{gather, not_found, print};
+use super::{gather, gather_with_flows, not_found, print};
 use crate::{
     cli::{ListOutput, Look, ReportOutput, SgExplain, Source},
     config,
@@ -40,7 +40,7 @@ pub(crate) async fn explain(asked: &SgExplain) -> anyhow::Result<Exit> {
     let protocol = config::protocol(&asked.proto)?;
     let service = service(asked, protocol)?;
     let source = Source { from: asked.snapshot.clone(), sockets: asked.sockets.clone() };
-    let snapshot = gather(&source).await?;
+    let snapshot = gather_with_flows(&source).await?;
     let inventory = Inventory::build(&snapshot);
     let style = config::style(&asked.look);
     let place = match resolve(&inventory, &asked.instance) {

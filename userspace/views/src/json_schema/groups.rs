@@ -5,6 +5,7 @@ use netdiag_model::{
     groups as model,
     policy::{
         convert::protocol_name,
+        show::Condition,
         types::{Ethertype, Service},
     },
 };
@@ -425,12 +426,26 @@ impl From<&model::Answer> for AnswerDocument {
 pub struct NearMissDocument {
     /// The rule.
     pub rule: GroupRuleDocument,
-    /// Why it does not, in words.
-    pub why: Vec<String>,
+    /// The one condition that fails, such as `remote`; readers should expect words they do not know.
+    pub condition: String,
+    /// What the rule wants and what the packet has, as the end of a sentence about the rule.
+    pub why: String,
 }
 
 impl From<&model::NearMiss> for NearMissDocument {
     fn from(miss: &model::NearMiss) -> Self {
-        Self { rule: (&miss.rule).into(), why: miss.why.clone() }
+        Self { rule: (&miss.rule).into(), condition: condition(miss.condition).to_owned(), why: miss.why.clone() }
+    }
+}
+
+/// The word for a condition.
+const fn condition(condition: Condition) -> &'static str {
+    match condition {
+        Condition::Remote => "remote",
+        Condition::Port => "port",
+        Condition::Protocol => "protocol",
+        Condition::Ethertype => "ethertype",
+        Condition::Direction => "direction",
+        Condition::Group => "group",
     }
 }

@@ -16,6 +16,9 @@ use super::{
 };
 use crate::time;
 
+/// Rules that nearly allow a packet and are named at first.
+const TOLD: usize = 3;
+
 /// Writes it as text: the answer first, then what says so.
 pub fn render(explained: &Explained, style: &Style, out: &mut impl Write) -> io::Result<()> {
     let mut page = Page::new(style);
@@ -30,8 +33,13 @@ pub fn render(explained: &Explained, style: &Style, out: &mut impl Write) -> io:
     place(&mut page, explained);
     asked(&mut page, explained);
     flows(&mut page, &explained.flows);
-    for miss in &explained.near {
+    let told = if style.detail > 0 { explained.near.len() } else { TOLD.min(explained.near.len()) };
+    for miss in &explained.near[..told] {
         near(&mut page, miss);
+    }
+    if told < explained.near.len() {
+        let more = format!("and {} more rules; -v names them", explained.near.len() - told);
+        page.hang(vec![Span::space(13)], &Span::new(Paint::Dim, more));
     }
     for note in &explained.notes {
         let note = page.say(note);
@@ -128,8 +136,6 @@ fn near(page: &mut Page<'_>, miss: &NearMiss) {
     let group = page.say(rule.group.called());
     let text = format!("{}, rule {} of group {group}", page.say(&words::rule(rule)), page.say(&rule.id));
     page.hang(Page::label("nearly"), &Span::plain(text));
-    for why in &miss.why {
-        let why = page.say(why);
-        page.hang(vec![Span::space(13), Span::new(Paint::Dim, "but ")], &Span::new(Paint::Warning, why));
-    }
+    let why = page.say(&format!("it {}", miss.why));
+    page.hang(vec![Span::space(13)], &Span::new(Paint::Warning, why));
 }

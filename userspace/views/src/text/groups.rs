@@ -5,7 +5,10 @@ use std::io::{self, Write};
 use netdiag_model::{
     fact::enforcement::ReasonCount,
     groups::{Shown, ShownPort, ShownRule, Side, Standing, Summary},
-    policy::types::{Direction, Mode},
+    policy::{
+        show::service_words,
+        types::{Direction, Mode},
+    },
 };
 
 use super::{
@@ -161,7 +164,7 @@ fn cells(page: &Page<'_>, shown: &ShownRule) -> Vec<Cell> {
     vec![
         Span::plain(words::way(rule.direction)),
         Span::plain(words::family(rule.ethertype)),
-        Span::new(Paint::Strong, words::service(&rule.service)),
+        Span::new(Paint::Strong, service_words(rule.service)),
         Span::plain(page.say(&words::remote(&rule.remote))),
         hits,
         Span::plain(page.say(rule.group.called())),

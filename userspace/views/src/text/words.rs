@@ -7,7 +7,8 @@ use netdiag_model::{
     groups::{RemoteRef, RuleRef},
     policy::{
         convert::protocol_name,
-        types::{Direction, Ethertype, Service},
+        show::service_words,
+        types::{Direction, Ethertype},
     },
 };
 
@@ -50,20 +51,6 @@ pub(super) fn is_icmp(protocol: u8) -> bool {
     ICMP.contains(&protocol)
 }
 
-/// What a rule lets use: `tcp 443`, `udp 5000-5999`, `icmp type 8`, `any protocol`.
-pub(super) fn service(service: &Service) -> String {
-    match *service {
-        Service::Any => "any protocol".to_owned(),
-        Service::Protocol(number) => protocol(number),
-        Service::Ports { protocol: number, first, last } if first == last => format!("{} {first}", protocol(number)),
-        Service::Ports { protocol: number, first, last } => format!("{} {first}-{last}", protocol(number)),
-        Service::Icmp { protocol: number, kind, code: None } => format!("{} type {kind}", protocol(number)),
-        Service::Icmp { protocol: number, kind, code: Some(code) } => {
-            format!("{} type {kind} code {code}", protocol(number))
-        }
-    }
-}
-
 /// Who may be at the other end.
 pub(super) fn remote(remote: &RemoteRef) -> String {
     let counted = |number: usize, one: &str, more: &str| match number {
@@ -101,7 +88,7 @@ pub(super) const fn way(direction: Direction) -> &'static str {
 /// A rule in one sentence without an end: `ingress IPv4 tcp 443 from anybody`.
 pub(super) fn rule(rule: &RuleRef) -> String {
     let towards = if rule.direction == Direction::Ingress { "from" } else { "to" };
-    let (family, service) = (family(rule.ethertype), service(&rule.service));
+    let (family, service) = (family(rule.ethertype), service_words(rule.service));
     format!("{} {family} {service} {towards} {}", rule.direction.name(), remote(&rule.remote))
 }
 
