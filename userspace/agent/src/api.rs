@@ -17,6 +17,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use axum::{
     Router,
+    extract::{Path, State as Shared},
     http::{StatusCode, Uri},
     routing::get,
 };
@@ -90,9 +91,11 @@ pub(crate) fn router(api: Api) -> Router {
         ("/v1/ports", Kind::Ports),
         ("/v1/floatingips", Kind::Floatingips),
     ] {
-        router = router.route(path, get(move |api| read::all(kind, api))).route(
+        router = router
+            .route(path, get(move |Shared(api): Shared<Arc<Api>>| async move { read::all(kind, &api) }))
+            .route(
             &format!("{path}/{{id}}"),
-            get(move |api, id| read::one(kind, api, id))
+            get(move |Shared(api): Shared<Arc<Api>>, Path(id): Path<String>| async move { read::one(kind, &api, &id) })
                 .put(move |api, id, body| write::put(kind, api, id, body))
                 .delete(move |api, id| write::delete(kind, api, id)),
         );

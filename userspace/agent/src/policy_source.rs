@@ -65,7 +65,7 @@ impl Store {
             (Ok(api), Ok(good)) => {
                 (store.api, store.good) = (Arc::new(api), good);
                 // Mistakes in what was good once come from a change of what is accepted; the files as they are now decide.
-                store.policy = store.convert(&store.good, &store.api).ok().map(Arc::new);
+                store.policy = Self::convert(&store.good, &store.api).ok().map(Arc::new);
                 store.reload();
             }
             (api, good) => {
@@ -83,7 +83,7 @@ impl Store {
     /// Reads the files anew. True where the policy has changed.
     pub(crate) fn reload(&mut self) -> bool {
         let read = file::read(&self.places.files, !self.good.is_empty());
-        let converted = read.and_then(|files| Ok((self.convert(&files, &self.api)?, files)));
+        let converted = read.and_then(|files| Ok((Self::convert(&files, &self.api)?, files)));
         let (policy, files) = match converted {
             Ok(converted) => converted,
             Err(mistakes) => {
@@ -109,7 +109,7 @@ impl Store {
     pub(crate) fn change(&mut self, change: impl FnOnce(&mut State)) -> Result<bool, Refused> {
         let mut api = State::clone(&self.api);
         change(&mut api);
-        let policy = self.convert(&self.good, &api).map_err(Refused::Mistakes)?;
+        let policy = Self::convert(&self.good, &api).map_err(Refused::Mistakes)?;
         stored::write(&self.places.state.join(state::FILE), &api).map_err(Refused::NotKept)?;
         self.api = Arc::new(api);
         Ok(self.replace(policy))
@@ -155,7 +155,7 @@ impl Store {
         changed
     }
 
-    fn convert(&self, files: &[Document], api: &State) -> Result<Policy, Vec<Mistake>> {
+    fn convert(files: &[Document], api: &State) -> Result<Policy, Vec<Mistake>> {
         let api = Document { name: API.to_owned(), text: api.document().to_string() };
         let documents: Vec<_> = files.iter().cloned().chain([api]).collect();
         convert::policy(&documents)

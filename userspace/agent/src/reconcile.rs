@@ -256,8 +256,8 @@ impl Reconcile {
     fn changed(&mut self, changes: Changes) {
         self.due = Instant::now() + self.pace.full_pass;
         if changes.has(Changes::FILES.and(Changes::EVERYTHING)) {
-            let changed = self.store.reload();
-            if changed && self.seen.is_some() {
+            let differs = self.store.reload();
+            if differs && self.seen.is_some() {
                 // The error is among the problems that are published, and the pass is due again.
                 drop(self.reconcile());
             }

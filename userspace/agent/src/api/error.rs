@@ -17,14 +17,14 @@ pub(crate) struct ApiError {
 
 #[derive(Debug, Serialize)]
 struct Body {
-    error: Reason,
+    error: Wrong,
     /// All that is wrong, where it is the policy that is.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     mistakes: Vec<Mistake>,
 }
 
 #[derive(Debug, Serialize)]
-struct Reason {
+struct Wrong {
     /// Which field or parameter; empty where the request as a whole is meant.
     field: String,
     reason: String,
@@ -35,7 +35,7 @@ struct Reason {
 impl ApiError {
     /// An answer about the request as a whole.
     pub(crate) fn new(status: StatusCode, reason: impl Into<String>) -> Self {
-        let error = Reason { field: String::new(), reason: reason.into(), valid: Vec::new() };
+        let error = Wrong { field: String::new(), reason: reason.into(), valid: Vec::new() };
         Self { status, body: Body { error, mistakes: Vec::new() } }
     }
 
@@ -61,7 +61,7 @@ impl ApiError {
     /// A policy with mistakes; the first is the reason.
     pub(crate) fn mistakes(status: StatusCode, mistakes: Vec<Mistake>) -> Self {
         let first = mistakes.first();
-        let error = Reason {
+        let error = Wrong {
             field: first.map_or_else(String::new, |first| first.field.clone()),
             reason: first.map_or_else(String::new, |first| match first.object.as_str() {
                 "" => first.why.clone(),

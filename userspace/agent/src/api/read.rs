@@ -35,19 +35,15 @@ pub(super) async fn policy(Shared(api): Shared<Arc<Api>>) -> Result<Json<Wire>, 
 }
 
 /// Every object of a kind.
-pub(super) async fn all(kind: Kind, Shared(api): Shared<Arc<Api>>) -> Result<Json<Value>, ApiError> {
-    Ok(Json(json!({ kind.name(): objects(kind, &published(&api))? })))
+pub(super) fn all(kind: Kind, api: &Api) -> Result<Json<Value>, ApiError> {
+    Ok(Json(json!({ kind.name(): objects(kind, &published(api))? })))
 }
 
 /// One object.
-pub(super) async fn one(
-    kind: Kind,
-    Shared(api): Shared<Arc<Api>>,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, ApiError> {
-    let objects = objects(kind, &published(&api))?;
-    let object = objects.into_iter().find(|object| object["id"] == id.as_str());
-    object.map(|object| Json(json!({ kind.one(): object }))).ok_or_else(|| ApiError::not_found(kind.words(), &id))
+pub(super) fn one(kind: Kind, api: &Api, id: &str) -> Result<Json<Value>, ApiError> {
+    let objects = objects(kind, &published(api))?;
+    let object = objects.into_iter().find(|object| object["id"] == id);
+    object.map(|object| Json(json!({ kind.one(): object }))).ok_or_else(|| ApiError::not_found(kind.words(), id))
 }
 
 /// Members of every group: those named as such, and those there are in all.

@@ -60,7 +60,7 @@ pub(super) async fn put_members(
 ) -> Result<Response, ApiError> {
     let list = match body::json(body).await? {
         Value::Object(mut fields) => fields.remove(Kind::Members.name()).unwrap_or_default(),
-        other => other,
+        other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => other,
     };
     if !list.is_array() {
         return Err(ApiError::bad("members", "is no list of addresses and prefixes"));
