@@ -18,8 +18,6 @@ use netdiag_model::{
 
 use crate::{enforce::ROOT, netns::Namespace};
 
-/// What the agent says.
-mod agent;
 /// TC, TCX and XDP programs.
 mod bpf;
 /// An error in one line.
@@ -60,8 +58,6 @@ pub struct Options {
     pub proc_dir: PathBuf,
     /// Where netdiag pins its maps.
     pub pin_dir: PathBuf,
-    /// The agent's socket.
-    pub agent_socket: PathBuf,
     /// List tracked flows one by one; there may be some hundred thousand.
     pub flows: bool,
 }
@@ -75,7 +71,6 @@ impl Default for Options {
             ovsdb_socket: "/run/openvswitch/db.sock".into(),
             netns_dirs: vec!["/run/netns".into(), "/run/docker/netns".into()],
             proc_dir: "/proc".into(),
-            agent_socket: crate::stream::AGENT_SOCKET.into(),
             pin_dir: ROOT.into(),
             flows: false,
         }
@@ -107,20 +102,17 @@ pub async fn look(options: Options) -> Snapshot {
     let (namespaces, mut facts) = netns::read(&options).await;
     let scope = Scope::new(options, namespaces);
     let (netlink, sysctl, bpf, netfilter, ovsdb, docker, process, enforcement) = tokio::join!(
-        bounded(SourceKind::Netlink, timeout, Box::pin(netlink::read(&scope))),
+        bounded(SourceKind::Netlink, timeout, netlink::read(&scope)),
         bounded(SourceKind::Sysctl, timeout, sysctl::read(&scope)),
         bounded(SourceKind::Bpf, timeout, bpf::read(&scope)),
         bounded(SourceKind::Netfilter, timeout, netfilter::read(&scope)),
         bounded(SourceKind::Ovsdb, timeout, ovsdb::read(&scope)),
         bounded(SourceKind::Docker, timeout, docker::read(&scope)),
         bounded(SourceKind::Process, timeout, process::read(&scope)),
-        bounded(SourceKind::Enforcement, timeout, Box::pin(enforcement::read(&scope, None))),
+        bounded(SourceKind::Enforcement, timeout, enforcement::read(&scope, None)),
     );
     for read in [netlink, sysctl, bpf, netfilter, ovsdb, docker, process, enforcement] {
         facts.merge(read);
-    }
-    if let Some(enforcement) = &mut facts.enforcement {
-        agent::complete(enforcement, &scope.options).await;
     }
     snapshot(facts)
 }
@@ -131,7 +123,7 @@ pub async fn look_for_ports(options: Options) -> Snapshot {
     let (namespaces, mut facts) = netns::read(&options).await;
     let scope = Scope::new(options, namespaces);
     let (netlink, ovsdb, docker, process) = tokio::join!(
-        bounded(SourceKind::Netlink, timeout, Box::pin(netlink::read_links(&scope))),
+        bounded(SourceKind::Netlink, timeout, netlink::read_links(&scope)),
         bounded(SourceKind::Ovsdb, timeout, ovsdb::read(&scope)),
         bounded(SourceKind::Docker, timeout, docker::read(&scope)),
         bounded(SourceKind::Process, timeout, process::read(&scope)),
