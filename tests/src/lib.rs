@@ -11,6 +11,8 @@
 //! # }
 //! ```
 
+/// A host with an agent, for tests of the agent.
+pub mod agent;
 /// A lab for one test.
 pub mod lab;
 /// What a test needs of the machine it runs on.
@@ -22,5 +24,6 @@ pub mod private_host;
 /// Programs of somebody else.
 pub mod program;
 
+pub use agent::AgentHost;
 pub use lab::Lab;
 pub use needs::{require, require_ebpf, require_programs, require_root};

@@ -25,7 +25,7 @@ mod cause;
 /// Docker by its API.
 mod docker;
 /// netdiag's own maps.
-mod enforcement;
+pub(crate) mod enforcement;
 /// iptables and nft rules.
 mod netfilter;
 /// Links, addresses, neighbours, routes, rules, FDB and VLANs.
@@ -36,6 +36,8 @@ mod netns;
 mod ovsdb;
 /// Containers and virtual machines by `/proc`.
 mod process;
+pub(crate) use docker::found_socket as docker_socket;
+
 /// Bounded reads of `/proc`.
 mod procfs;
 /// Sysctls that decide forwarding.
@@ -110,6 +112,23 @@ pub async fn look(options: Options) -> Snapshot {
         bounded(SourceKind::Enforcement, timeout, enforcement::read(&scope, None)),
     );
     for read in [netlink, sysctl, bpf, netfilter, ovsdb, docker, process, enforcement] {
+        facts.merge(read);
+    }
+    snapshot(facts)
+}
+
+/// Looks at what decides where a port is: namespaces, links, Open vSwitch and instances, and nothing else.
+pub async fn look_for_ports(options: Options) -> Snapshot {
+    let timeout = options.timeout;
+    let (namespaces, mut facts) = netns::read(&options).await;
+    let scope = Scope::new(options, namespaces);
+    let (netlink, ovsdb, docker, process) = tokio::join!(
+        bounded(SourceKind::Netlink, timeout, netlink::read_links(&scope)),
+        bounded(SourceKind::Ovsdb, timeout, ovsdb::read(&scope)),
+        bounded(SourceKind::Docker, timeout, docker::read(&scope)),
+        bounded(SourceKind::Process, timeout, process::read(&scope)),
+    );
+    for read in [netlink, ovsdb, docker, process] {
         facts.merge(read);
     }
     snapshot(facts)

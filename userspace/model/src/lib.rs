@@ -28,6 +28,8 @@ pub mod policy;
 pub mod resolve;
 /// Everything one look at a host captured; what every view receives.
 pub mod snapshot;
+/// How the agent is. Flow: policy.
+pub mod status;
 /// The paths of one instance, hop by hop. Flow: explain.
 pub mod trace;
 

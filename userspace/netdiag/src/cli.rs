@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+/// `netdiag agent`.
+pub(crate) mod agent;
+
 /// Exit codes, the same for every command.
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -60,6 +63,9 @@ pub(crate) enum Command {
         #[arg(short, long, value_enum, default_value_t, env = "NETDIAG_OUTPUT")]
         output: ListOutput,
     },
+    /// Enforce security groups on this host, or ask the agent that does
+    #[command(after_long_help = agent::NEEDS)]
+    Agent(Box<agent::Agent>),
     /// Security groups of an instance: what is enforced, and what would become of a packet
     #[command(subcommand)]
     Sg(Sg),

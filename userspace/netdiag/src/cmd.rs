@@ -23,6 +23,10 @@ use crate::{
     exit::{Bad, Exit},
 };
 
+/// `netdiag agent`.
+mod agent;
+
+pub(crate) use agent::agent;
 /// What is refused and allowed, packet by packet.
 pub(crate) mod events;
 /// Tracked flows.

@@ -17,6 +17,9 @@ use crate::{
     exit::Bad,
 };
 
+/// How the agent is to live.
+pub(crate) mod agent;
+
 /// Width of text that no terminal limits.
 const DEFAULT_WIDTH: usize = 80;
 

@@ -22,10 +22,12 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("start the runtime")),
     };
+    // The agent ends in its own time.
+    let interruptible = !matches!(cli.command, Command::Agent(_));
     let result = runtime.block_on(async {
         tokio::select! {
             result = run(cli.command) => result,
-            _ = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
+            _ = tokio::signal::ctrl_c(), if interruptible => Ok(Exit::Interrupted),
         }
     });
     // A source that hangs in the kernel must not keep a finished command waiting.
@@ -41,6 +43,7 @@ async fn run(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Trace { instance, source, look, output } => cmd::trace(&instance, &source, &look, output).await,
         Command::List { source, look, output } => cmd::list(&source, &look, output).await,
+        Command::Agent(agent) => cmd::agent(&agent).await,
         Command::Sg(Sg::Show { instance, source, look, output }) => {
             cmd::sg::show(&instance, &source, &look, output).await
         }

@@ -18,6 +18,8 @@ mod groups;
 mod interface;
 /// The answer of `netdiag list`.
 mod list;
+/// The answer of `netdiag agent status`.
+mod status;
 /// The answer of `netdiag trace`, and what other answers share with it.
 mod trace;
 
@@ -38,6 +40,7 @@ pub use self::{
         RuleDocument, ServiceDocument, State,
     },
     list::{ListDocument, ListedInstance, ListedInterface},
+    status::{MistakeDocument, PortDocument, RefusedDocument, StatusDocument},
     trace::{FindingDocument, GapDocument, InstanceDocument, InstanceKind, Severity, TraceDocument, Verdict},
 };
 

@@ -24,6 +24,8 @@ mod interface;
 pub mod list;
 /// Lines of painted text, wrapped to the width.
 mod page;
+/// How the agent is.
+pub mod status;
 /// Columns that fit the width, and what is left over.
 mod table;
 /// The paths of one instance.

@@ -2,7 +2,7 @@
 //!
 //! The agent knows more: what is asked, why a port is refused. What it says of itself is handed in.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use netdiag_common::{
     ABI_VERSION,
@@ -55,6 +55,14 @@ pub(super) async fn read(scope: &Scope, agent: Option<AgentFact>) -> Facts {
         }
         Err(error) => report(SourceKind::Enforcement, how, vec![gap(&object, chain(&error), false)]),
     }
+}
+
+/// What is loaded now, for the agent that loaded it: it is in the namespace whose devices are enforced.
+///
+/// # Errors
+/// Why it could not be read, in words.
+pub(crate) fn now(root: &Path, list_flows: bool) -> Result<EnforcementFact, String> {
+    look(root).map(|loaded| fact(&loaded, list_flows).0).map_err(|error| chain(&error))
 }
 
 fn gap(object: &str, why: String, absent: bool) -> Gap {

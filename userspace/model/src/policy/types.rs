@@ -204,7 +204,7 @@ pub struct AddressPair {
 }
 
 /// How a port is found on this host. The first that is given decides; a port with none is on another host.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
     /// Name of the host's device: tap or veth.
     pub device: Option<String>,
@@ -233,7 +233,7 @@ impl Policy {
 }
 
 /// A port as it is enforced on this host: what was asked for, completed by what was found at its device.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attached {
     /// The port.
     pub id: PortId,
