@@ -16,7 +16,7 @@ use netdiag_model::{
     snapshot::Snapshot,
 };
 
-use crate::{enforce::ROOT, netns::Namespace};
+use crate::{enforce::ROOT, netns::Namespace, stream::AGENT_SOCKET};
 
 /// TC, TCX and XDP programs.
 mod bpf;
@@ -58,6 +58,8 @@ pub struct Options {
     pub proc_dir: PathBuf,
     /// Where netdiag pins its maps.
     pub pin_dir: PathBuf,
+    /// Where the agent is asked.
+    pub agent_socket: PathBuf,
     /// List tracked flows one by one; there may be some hundred thousand.
     pub flows: bool,
 }
@@ -72,6 +74,7 @@ impl Default for Options {
             netns_dirs: vec!["/run/netns".into(), "/run/docker/netns".into()],
             proc_dir: "/proc".into(),
             pin_dir: ROOT.into(),
+            agent_socket: AGENT_SOCKET.into(),
             flows: false,
         }
     }
@@ -109,7 +112,7 @@ pub async fn look(options: Options) -> Snapshot {
         bounded(SourceKind::Ovsdb, timeout, ovsdb::read(&scope)),
         bounded(SourceKind::Docker, timeout, docker::read(&scope)),
         bounded(SourceKind::Process, timeout, process::read(&scope)),
-        bounded(SourceKind::Enforcement, timeout, enforcement::read(&scope, None)),
+        bounded(SourceKind::Enforcement, timeout, enforcement::read(&scope)),
     );
     for read in [netlink, sysctl, bpf, netfilter, ovsdb, docker, process, enforcement] {
         facts.merge(read);

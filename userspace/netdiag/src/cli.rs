@@ -216,8 +216,6 @@ pub(crate) struct Events {
     /// End after so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) duration: Option<u64>,
-    #[arg(long, value_name = "PATH", env = "NETDIAG_AGENT_SOCKET", help = AGENT_SOCKET)]
-    pub(crate) agent_socket: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) sockets: Sockets,
     #[command(flatten)]
@@ -281,6 +279,11 @@ pub(crate) struct Sockets {
     /// Socket of the OVSDB server [default: /run/openvswitch/db.sock]
     #[arg(long, value_name = "PATH", env = "NETDIAG_OVSDB_SOCKET")]
     pub(crate) ovsdb_socket: Option<PathBuf>,
+    #[arg(long, value_name = "PATH", env = "NETDIAG_AGENT_SOCKET", help = AGENT_SOCKET)]
+    pub(crate) agent_socket: Option<PathBuf>,
+    /// Directory in which the agent pins its maps [default: /sys/fs/bpf/netdiag]
+    #[arg(long, value_name = "DIR", env = "NETDIAG_BPFFS")]
+    pub(crate) bpffs: Option<PathBuf>,
 }
 
 /// How an answer looks.

@@ -33,6 +33,8 @@ pub(crate) fn options(sockets: &Sockets) -> Options {
         timeout: Duration::from_secs(sockets.timeout),
         docker_socket: sockets.docker_socket.clone().unwrap_or(defaults.docker_socket),
         ovsdb_socket: sockets.ovsdb_socket.clone().unwrap_or(defaults.ovsdb_socket),
+        agent_socket: sockets.agent_socket.clone().unwrap_or(defaults.agent_socket),
+        pin_dir: sockets.bpffs.clone().unwrap_or(defaults.pin_dir),
         ..defaults
     }
 }

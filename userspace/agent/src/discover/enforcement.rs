@@ -1,6 +1,6 @@
 //! Security groups as netdiag enforces them: its own pinned maps, read without the agent. Flow: discover.
 //!
-//! The agent knows more: what is asked, why a port is refused. What it says of itself is handed in.
+//! The agent knows more: what is asked, why a port is refused. It is asked where it answers.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -19,7 +19,7 @@ use netdiag_model::{
     compile::Tables,
     fact::{
         Facts, Gap, SourceKind,
-        enforcement::{AgentFact, EnforcedPort, EnforcementFact, FlowFact, LoadedRule, ReasonCount},
+        enforcement::{EnforcedPort, EnforcementFact, FlowFact, LoadedRule, ReasonCount},
     },
     id::{IfIndex, Mac},
     policy::types::{Direction, Mode},
@@ -31,11 +31,13 @@ use crate::enforce::{
     look::{Loaded, LookError, look},
 };
 
+/// What the agent adds.
+mod agent;
 /// Compiled tables as facts.
 mod tables;
 
-/// Reads the pinned maps. `agent` is what the agent says of itself; none where nobody answers.
-pub(super) async fn read(scope: &Scope, agent: Option<AgentFact>) -> Facts {
+/// Reads the pinned maps, and asks the agent what it adds.
+pub(super) async fn read(scope: &Scope) -> Facts {
     let directory = scope.options.pin_dir.clone();
     let how = format!("maps pinned at {}", directory.display());
     let Some(host) = scope.namespaces.iter().find(|namespace| namespace.host).cloned() else {
@@ -46,8 +48,10 @@ pub(super) async fn read(scope: &Scope, agent: Option<AgentFact>) -> Facts {
     let object = directory.display().to_string();
     match host.run(move || look(&pinned)).await {
         Ok(Ok(loaded)) => {
-            let (fact, gaps) = fact(&loaded, flows);
-            Facts { enforcement: Some(EnforcementFact { agent, ..fact }), ..report(SourceKind::Enforcement, how, gaps) }
+            let (fact, mut gaps) = fact(&loaded, flows);
+            let (fact, gap) = agent::ask(fact, &scope.options).await;
+            gaps.extend(gap);
+            Facts { enforcement: Some(fact), ..report(SourceKind::Enforcement, how, gaps) }
         }
         Ok(Err(error)) => {
             let absent = matches!(error, LookError::Nothing { .. });

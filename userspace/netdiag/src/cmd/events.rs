@@ -33,7 +33,7 @@ pub(crate) async fn run(asked: &Events) -> anyhow::Result<Exit> {
         Ok(ports) => ports,
         Err(exit) => return Ok(exit),
     };
-    let socket = asked.agent_socket.as_deref().unwrap_or(Path::new(AGENT_SOCKET));
+    let socket = asked.sockets.agent_socket.as_deref().unwrap_or(Path::new(AGENT_SOCKET));
     let only = ports.as_ref().filter(|ports| ports.len() == 1).and_then(BTreeSet::first);
     let stream = match EventStream::open(socket, only.map(String::as_str)).await {
         Ok(stream) => stream,
