@@ -13,6 +13,8 @@
 
 /// The programs in the kernel, run on packets in memory.
 pub mod kernel;
+/// A host with an agent, for tests of the agent.
+pub mod agent;
 /// A lab for one test.
 pub mod lab;
 /// What the datapath remembers, in memory.
@@ -23,6 +25,9 @@ mod needs;
 pub mod packets;
 /// A host of its own for one test.
 pub mod private_host;
+/// Programs of somebody else.
+pub mod program;
 
+pub use agent::AgentHost;
 pub use lab::Lab;
 pub use needs::{require, require_ebpf, require_programs, require_root};

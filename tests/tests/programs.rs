@@ -2,8 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "a harness that fails fails the test")]
 
 use std::{
-    io,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     path::PathBuf,
     process::Command,
     sync::atomic::{AtomicUsize, Ordering},
@@ -14,7 +12,10 @@ use netdiag_agent::{
     netns::Namespace,
 };
 use netdiag_model::fact::{Facts, ProgramFact, ProgramHook, SourceKind, XdpMode};
-use netdiag_tests::private_host;
+use netdiag_tests::{
+    private_host,
+    program::{ATTACH_TCX_EGRESS, ATTACH_TCX_INGRESS, ATTACH_XDP, XDP_SKB_MODE, attach, has_tcx},
+};
 
 /// A namespace with a veth pair, removed at the end of the test.
 struct Netns(String);
@@ -48,87 +49,6 @@ fn run_with(command: &str, more: &[&str]) {
     let mut words = command.split(' ').chain(more.iter().copied());
     let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
     assert!(output.status.success(), "{command} {more:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-// === bpf(2), as far as the tests need it ===
-
-/// `BPF_PROG_LOAD` and its attribute, of `linux/bpf.h`.
-const PROG_LOAD: libc::c_long = 5;
-#[repr(C)]
-struct ProgLoad {
-    prog_type: u32,
-    insn_cnt: u32,
-    insns: u64,
-    license: u64,
-    log: [u64; 2],
-    kern_version: u32,
-    prog_flags: u32,
-    prog_name: [u8; 16],
-}
-
-/// `BPF_LINK_CREATE` and its attribute, of `linux/bpf.h`.
-const LINK_CREATE: libc::c_long = 28;
-#[repr(C)]
-struct LinkCreate {
-    prog_fd: u32,
-    target_ifindex: u32,
-    attach_type: u32,
-    flags: u32,
-}
-
-const SCHED_CLS: u32 = 3;
-const XDP: u32 = 6;
-const ATTACH_XDP: u32 = 37;
-const ATTACH_TCX_INGRESS: u32 = 46;
-const ATTACH_TCX_EGRESS: u32 = 47;
-const XDP_SKB_MODE: u32 = 2;
-
-#[expect(unsafe_code, reason = "bpf(2) is wrapped by nothing that loads a program of two instructions")]
-fn bpf<A>(command: libc::c_long, attribute: &A) -> io::Result<OwnedFd> {
-    // SAFETY: the attribute is `size` readable bytes for the whole call, and the pointers in it are to live data.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attribute), size_of::<A>()) };
-    let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: both commands return a new descriptor that nobody else has.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Loads a program that returns 2: `XDP_PASS`, and nothing a TC program could mean harm by.
-fn load(prog_type: u32, name: &str) -> io::Result<OwnedFd> {
-    // r0 = 2; exit
-    let instructions: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
-    let mut prog_name = [0; 16];
-    prog_name[..name.len()].copy_from_slice(name.as_bytes());
-    let load = ProgLoad {
-        prog_type,
-        insn_cnt: 2,
-        insns: instructions.as_ptr() as u64,
-        license: c"GPL".as_ptr() as u64,
-        log: [0; 2],
-        kern_version: 0,
-        prog_flags: 0,
-        prog_name,
-    };
-    bpf(PROG_LOAD, &load)
-}
-
-/// Attaches a new program to a link of the calling thread's namespace, for as long as the descriptor is open.
-fn attach(ifindex: u32, attach_type: u32, name: &str, flags: u32) -> io::Result<OwnedFd> {
-    let program = load(if attach_type == ATTACH_XDP { XDP } else { SCHED_CLS }, name)?;
-    let prog_fd = program.as_raw_fd().unsigned_abs();
-    bpf(LINK_CREATE, &LinkCreate { prog_fd, target_ifindex: ifindex, attach_type, flags })
-}
-
-/// True where the kernel knows TCX, which came with Linux 6.6.
-#[expect(clippy::print_stderr, reason = "a narrower test must be seen")]
-fn has_tcx(ifindex: u32) -> bool {
-    let has = attach(ifindex, ATTACH_TCX_INGRESS, "probe", 0).is_ok();
-    if !has {
-        eprintln!("NARROWED: this kernel has no TCX");
-    }
-    has
 }
 
 /// Index of a link of the calling thread's namespace.

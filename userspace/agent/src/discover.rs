@@ -16,7 +16,7 @@ use netdiag_model::{
     snapshot::Snapshot,
 };
 
-use crate::netns::Namespace;
+use crate::{enforce::ROOT, netns::Namespace, stream::AGENT_SOCKET};
 
 /// TC, TCX and XDP programs.
 mod bpf;
@@ -24,16 +24,20 @@ mod bpf;
 mod cause;
 /// Docker by its API.
 mod docker;
+/// netdiag's own maps.
+pub(crate) mod enforcement;
 /// iptables and nft rules.
 mod netfilter;
 /// Links, addresses, neighbours, routes, rules, FDB and VLANs.
-mod netlink;
+pub(crate) mod netlink;
 /// Namespaces.
 mod netns;
 /// Open vSwitch by OVSDB.
 mod ovsdb;
 /// Containers and virtual machines by `/proc`.
 mod process;
+pub(crate) use docker::found_socket as docker_socket;
+
 /// Bounded reads of `/proc`.
 mod procfs;
 /// Sysctls that decide forwarding.
@@ -52,6 +56,12 @@ pub struct Options {
     pub netns_dirs: Vec<PathBuf>,
     /// Where the host's processes are seen.
     pub proc_dir: PathBuf,
+    /// Where netdiag pins its maps.
+    pub pin_dir: PathBuf,
+    /// Where the agent is asked.
+    pub agent_socket: PathBuf,
+    /// List tracked flows one by one; there may be some hundred thousand.
+    pub flows: bool,
 }
 
 impl Default for Options {
@@ -63,6 +73,9 @@ impl Default for Options {
             ovsdb_socket: "/run/openvswitch/db.sock".into(),
             netns_dirs: vec!["/run/netns".into(), "/run/docker/netns".into()],
             proc_dir: "/proc".into(),
+            pin_dir: ROOT.into(),
+            agent_socket: AGENT_SOCKET.into(),
+            flows: false,
         }
     }
 }
@@ -91,7 +104,7 @@ pub async fn look(options: Options) -> Snapshot {
     let timeout = options.timeout;
     let (namespaces, mut facts) = netns::read(&options).await;
     let scope = Scope::new(options, namespaces);
-    let (netlink, sysctl, bpf, netfilter, ovsdb, docker, process) = tokio::join!(
+    let (netlink, sysctl, bpf, netfilter, ovsdb, docker, process, enforcement) = tokio::join!(
         bounded(SourceKind::Netlink, timeout, netlink::read(&scope)),
         bounded(SourceKind::Sysctl, timeout, sysctl::read(&scope)),
         bounded(SourceKind::Bpf, timeout, bpf::read(&scope)),
@@ -99,8 +112,26 @@ pub async fn look(options: Options) -> Snapshot {
         bounded(SourceKind::Ovsdb, timeout, ovsdb::read(&scope)),
         bounded(SourceKind::Docker, timeout, docker::read(&scope)),
         bounded(SourceKind::Process, timeout, process::read(&scope)),
+        bounded(SourceKind::Enforcement, timeout, enforcement::read(&scope)),
     );
-    for read in [netlink, sysctl, bpf, netfilter, ovsdb, docker, process] {
+    for read in [netlink, sysctl, bpf, netfilter, ovsdb, docker, process, enforcement] {
+        facts.merge(read);
+    }
+    snapshot(facts)
+}
+
+/// Looks at what decides where a port is: namespaces, links, Open vSwitch and instances, and nothing else.
+pub async fn look_for_ports(options: Options) -> Snapshot {
+    let timeout = options.timeout;
+    let (namespaces, mut facts) = netns::read(&options).await;
+    let scope = Scope::new(options, namespaces);
+    let (netlink, ovsdb, docker, process) = tokio::join!(
+        bounded(SourceKind::Netlink, timeout, netlink::read_links(&scope)),
+        bounded(SourceKind::Ovsdb, timeout, ovsdb::read(&scope)),
+        bounded(SourceKind::Docker, timeout, docker::read(&scope)),
+        bounded(SourceKind::Process, timeout, process::read(&scope)),
+    );
+    for read in [netlink, ovsdb, docker, process] {
         facts.merge(read);
     }
     snapshot(facts)

@@ -43,13 +43,27 @@ pub async fn examine(options: &Options) -> Report {
         // Its sources have the timeout each; finding the namespaces they look into comes before them.
         bounded("sources", options.timeout + PATIENCE, facts(options)),
     );
+    report([kernel, capabilities, datapath, facts, services, tools, network].concat())
+}
+
+/// Makes the checks that the agent stands or falls with: kernel, capabilities, and the whole chain of the programs.
+pub async fn examine_for_agent() -> Report {
+    let (kernel, capabilities, datapath) = tokio::join!(
+        bounded("kernel", PATIENCE, blocking(kernel::checks)),
+        bounded("capabilities", PATIENCE, blocking(capability::checks)),
+        bounded("eBPF chain", PATIENCE, datapath::checks()),
+    );
+    report([kernel, capabilities, datapath].concat())
+}
+
+fn report(checks: Vec<Check>) -> Report {
     let uname = rustix::system::uname();
     Report {
         schema_version: Report::VERSION,
         hostname: uname.nodename().to_string_lossy().into_owned(),
         kernel: uname.release().to_string_lossy().into_owned(),
         netdiag: env!("CARGO_PKG_VERSION").to_owned(),
-        checks: [kernel, capabilities, datapath, facts, services, tools, network].concat(),
+        checks,
     }
 }
 

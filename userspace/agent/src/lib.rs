@@ -7,18 +7,47 @@
 //! | | [`doctor`] | what this host can and cannot do |
 //! | | `oddities` | what of an answer did not fit, in few words |
 //! | | `ovsdb` | a small OVSDB client |
+//! | policy | [`service`] | the life of the agent |
+//! | | `watch` | notices that something has changed |
+//! | | [`policy_source`] | what is asked for: files and the API |
+//! | | `reconcile` | the loop; the only writer of maps |
+//! | | `api` | HTTP and JSON over a unix socket |
+//! | | [`enforce`] | security groups in the kernel: loads, attaches, writes and reads maps |
 //! | observe | [`datapath`] | the eBPF programs netdiag carries, and what it does with them |
+//! | | [`events`], `metrics` | what the datapath said and counted, for whoever asks |
+//! | | [`client`] | asks the agent |
+//! | | [`stream`] | events of a running agent |
 //! | all | [`netns`] | enters network namespaces, each on a thread of its own |
 
+/// HTTP and JSON over a unix socket. Flow: policy.
+mod api;
+/// Asks the agent of this host. Flow: observe.
+pub mod client;
 /// The eBPF programs netdiag carries. Flow: observe.
 pub mod datapath;
 /// Runs all sources at once. Flow: discover.
 pub mod discover;
 /// What this host can and cannot do. Flow: discover.
 pub mod doctor;
+/// Security groups in the kernel. Flow: policy.
+pub mod enforce;
+/// The last events, for whoever wants to read them. Flow: observe.
+pub mod events;
+/// Metrics for Prometheus. Flow: observe.
+mod metrics;
 /// Enters network namespaces; the only `setns` in the project.
 pub mod netns;
 /// What of an answer did not fit. Flow: discover.
 mod oddities;
 /// A small OVSDB client. Flow: discover.
 mod ovsdb;
+/// What is asked for: files and the API. Flow: policy.
+pub mod policy_source;
+/// The loop: what is asked, against what is found, against what is loaded. Flow: policy.
+mod reconcile;
+/// The life of the agent. Flow: policy.
+pub mod service;
+/// Events of a running agent. Flow: observe.
+pub mod stream;
+/// Notices that something has changed. Flow: policy.
+mod watch;

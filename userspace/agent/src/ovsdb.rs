@@ -1,6 +1,6 @@
 //! A small OVSDB client (RFC 7047): JSON-RPC over a unix socket. Flow: discover.
 //!
-//! It reads a consistent first state of the columns it is asked for. It does not know what any column means, never
+//! It reads a consistent first state of the columns it is asked for, and says when that changes. It does not know what any column means, never
 //! writes to a database, and trusts the server with nothing: every wait is bounded, and so is the size of an answer.
 //!
 //! | part | what it holds |
@@ -177,6 +177,27 @@ impl Client {
         Tables::parse(answer).ok_or(OvsdbError::Shape { method, expected: "tables" })
     }
 
+    /// Waits, for as long as it takes, until something changes in what was asked for by [`Client::monitor`].
+    ///
+    /// # Errors
+    /// The connection broke, or the server says something that is not OVSDB.
+    pub(crate) async fn changed(&mut self) -> Result<(), OvsdbError> {
+        const METHOD: &str = "monitor_cond";
+        loop {
+            let message = self.receive(METHOD).await?;
+            match message.method.as_deref() {
+                Some("echo") => self.echo(METHOD, message).await?,
+                Some("update" | "update2" | "update3") => return Ok(()),
+                Some(_) | None => {}
+            }
+        }
+    }
+
+    /// The server asks whether anybody is still there.
+    async fn echo(&mut self, method: &'static str, asked: Message) -> Result<(), OvsdbError> {
+        self.send(method, &json!({ "id": asked.id, "result": asked.params, "error": null })).await
+    }
+
     /// Sends a request and waits for its answer, for as long as the bound allows.
     async fn request(&mut self, method: &'static str, params: Value) -> Result<Value, OvsdbError> {
         let after = self.bound;
@@ -190,10 +211,7 @@ impl Client {
         loop {
             let message = self.receive(method).await?;
             match message.method.as_deref() {
-                Some("echo") => {
-                    let answer = json!({ "id": message.id, "result": message.params, "error": null });
-                    self.send(method, &answer).await?;
-                }
+                Some("echo") => self.echo(method, message).await?,
                 None if message.id == id => return answer(method, message),
                 // Changes of a monitored table follow the answer of their monitor, and nobody waits for them here.
                 Some(_) | None => {}

@@ -4,18 +4,24 @@
 //! other end of which, which device is which Open vSwitch port, and which instance owns them. Names are hints here:
 //! everything is joined by identity (namespace and index, container id, port UUID) wherever a source gives one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::OnceLock,
+};
 
 use ipnet::IpNet;
 
 use crate::{
     fact::{LinkFact, NamespaceFact, NetworkFact, ProgramFact, RulesetFact, SourceKind, SysctlFact},
+    groups::Asked,
     id::{LinkKey, NetnsId},
     netfilter::{Ruleset, sets},
     snapshot::Snapshot,
     trace::NetnsRef,
 };
 
+/// Which network card netdiag's own security groups hold at.
+pub mod enforcement;
 /// Containers, virtual machines and plugged namespaces, with every identity they have.
 pub mod instance;
 /// Address translation of a card.
@@ -33,6 +39,7 @@ pub mod switch;
 #[cfg(test)]
 mod tests;
 
+pub use enforcement::Enforcement;
 pub use instance::Instance;
 pub use nic::Nic;
 pub use role::Role;
@@ -55,6 +62,8 @@ pub struct Inventory<'a> {
     links_by_name: HashMap<&'a str, Vec<LinkKey>>,
     ports: switch::Ports<'a>,
     rulesets: BTreeMap<NetnsId, Vec<Ruleset>>,
+    /// What is asked for, read where somebody wants to know.
+    asked: OnceLock<Option<Asked>>,
 }
 
 impl<'a> Inventory<'a> {
@@ -100,9 +109,15 @@ impl<'a> Inventory<'a> {
             links_by_name,
             ports,
             rulesets,
+            asked: OnceLock::new(),
         };
         inventory.instances = instance::list(&inventory, &containers);
         inventory
+    }
+
+    /// What is asked for; none where the snapshot does not have it.
+    pub(crate) fn asked(&self) -> Option<&Asked> {
+        self.asked.get_or_init(|| self.snapshot.facts.enforcement.as_ref().and_then(Asked::read)).as_ref()
     }
 
     /// A link by its identity.

@@ -8,8 +8,12 @@
 pub mod compile;
 /// What this host can and cannot do, as a table of checks. Flow: discover.
 pub mod doctor;
+/// What the datapath said about single packets. Flow: observe.
+pub mod event;
 /// What one source saw, with where it saw it. Flow: discover.
 pub mod fact;
+/// Security groups of an instance as they are enforced. Flow: explain.
+pub mod groups;
 /// Newtypes for the numbers and names that must not be mixed up.
 pub mod id;
 /// Facts joined into one picture of the host. Flow: discover.
@@ -24,6 +28,8 @@ pub mod policy;
 pub mod resolve;
 /// Everything one look at a host captured; what every view receives.
 pub mod snapshot;
+/// How the agent is. Flow: policy.
+pub mod status;
 /// The paths of one instance, hop by hop. Flow: explain.
 pub mod trace;
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::{
     fact::Gap,
+    groups::Summary,
     id::{Mac, Uuid},
     trace::{HopState, Identity},
 };
@@ -64,6 +65,8 @@ pub struct RowInterface {
     pub segmentation_id: Option<u32>,
     /// Floating IPs.
     pub floating_ips: Vec<IpAddr>,
+    /// How netdiag enforces security groups here; none where it does not.
+    pub enforcement: Option<Summary>,
     /// The worst state any hop of its paths is in.
     pub state: HopState,
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     fact::{Gap, LinkStats, PublishedPort, RuleBackend},
+    groups::Summary,
     id::{Mac, NetnsId, Uuid},
     inventory::instance::GONE,
     netfilter::RuleCounters,
@@ -16,6 +17,8 @@ use crate::{
 mod bridge;
 /// Read-only commands that show the same by hand.
 mod command;
+/// Security groups that netdiag itself enforces.
+mod enforcement;
 /// The whole explanation of one instance.
 mod explain;
 /// Packet filter rules on a path.
@@ -194,6 +197,8 @@ pub struct InterfaceTrace {
     pub floating_ips: Vec<FloatingIp>,
     /// Published ports.
     pub published_ports: Vec<Publication>,
+    /// How netdiag enforces security groups here; none where it does not.
+    pub enforcement: Option<Summary>,
     /// Hops outward, then hops inward, each numbered from 1.
     pub hops: Vec<Hop>,
 }
@@ -335,6 +340,8 @@ pub enum HopKind {
     Outside,
     /// A service that answers here (docker-proxy, metadata).
     Service,
+    /// Security groups that netdiag enforces.
+    SecurityGroup,
 }
 
 impl HopKind {
@@ -360,6 +367,7 @@ impl HopKind {
             Self::NextHop => "next hop",
             Self::Outside => "outside",
             Self::Service => "service",
+            Self::SecurityGroup => "security group",
         }
     }
 }

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+/// `netdiag agent`.
+pub(crate) mod agent;
+
 /// Exit codes, the same for every command.
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -23,6 +26,9 @@ what it could not. Nothing on the host is changed.";
 
 /// Where Docker is asked.
 const DOCKER_SOCKET: &str = "Docker's socket [default: $DOCKER_HOST, else /run/docker.sock]";
+
+/// Where the agent is asked.
+const AGENT_SOCKET: &str = "The agent's socket [default: /run/netdiag/agent.sock]";
 
 /// Where do an instance's packets go on this compute host, and where do they die?
 #[derive(Debug, Parser)]
@@ -57,6 +63,16 @@ pub(crate) enum Command {
         #[arg(short, long, value_enum, default_value_t, env = "NETDIAG_OUTPUT")]
         output: ListOutput,
     },
+    /// Enforce security groups on this host, or ask the agent that does
+    #[command(after_long_help = agent::NEEDS)]
+    Agent(Box<agent::Agent>),
+    /// Security groups of an instance: what is enforced, and what would become of a packet
+    #[command(subcommand)]
+    Sg(Sg),
+    /// List the flows that are tracked
+    Flows(Flows),
+    /// Follow what is refused and allowed, packet by packet, as the agent says it
+    Events(Events),
     /// Say what this host can and cannot do: check, result, consequence, fix
     Doctor {
         #[command(flatten)]
@@ -94,6 +110,153 @@ pub(crate) enum Command {
     },
 }
 
+/// Security groups of an instance.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Sg {
+    /// Show what is enforced at the ports of an instance: rules and how often they were hit, counters, differences
+    Show {
+        /// Name, container id, Nova or Neutron UUID (or a prefix), fixed or floating IP, MAC, device or pid
+        instance: String,
+        #[command(flatten)]
+        source: Source,
+        #[command(flatten)]
+        look: Look,
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t, env = "NETDIAG_OUTPUT")]
+        output: ListOutput,
+    },
+    /// Say whether a packet would pass, by which rule, and which rule nearly lets it pass
+    Explain(SgExplain),
+}
+
+/// A packet, and where it is asked about.
+#[derive(Debug, Args)]
+pub(crate) struct SgExplain {
+    /// The instance whose groups are asked
+    pub(crate) instance: String,
+    /// Who sends it: an address, or the name of an instance
+    #[arg(long, value_name = "A")]
+    pub(crate) from: String,
+    /// Who it is for: an address, or the name of an instance; one of the two is the instance
+    #[arg(long, value_name = "B")]
+    pub(crate) to: String,
+    /// IP protocol, by name or number
+    #[arg(long, visible_alias = "protocol", value_name = "PROTOCOL", default_value = "tcp")]
+    pub(crate) proto: String,
+    /// Destination port
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// ICMP type
+    #[arg(long, value_name = "TYPE", conflicts_with = "port")]
+    pub(crate) icmp_type: Option<u8>,
+    /// ICMP code
+    #[arg(long, value_name = "CODE", requires = "icmp_type")]
+    pub(crate) icmp_code: Option<u8>,
+    /// Answer from a snapshot instead of this host; needs no privilege
+    #[arg(long, value_name = "FILE", visible_alias = "from-snapshot", env = "NETDIAG_FROM")]
+    pub(crate) snapshot: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+    #[command(flatten)]
+    pub(crate) look: Look,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t, env = "NETDIAG_OUTPUT")]
+    pub(crate) output: ReportOutput,
+}
+
+/// Which flows.
+#[derive(Debug, Args)]
+pub(crate) struct Flows {
+    /// Only those of this instance
+    pub(crate) instance: Option<String>,
+    /// Address or prefix of either end
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) ip: Option<String>,
+    /// Port of either end
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+    /// IP protocol, by name or number
+    #[arg(long, visible_alias = "protocol", value_name = "PROTOCOL")]
+    pub(crate) proto: Option<String>,
+    /// Which way its first packet went, as the instance sees it
+    #[arg(long, value_enum)]
+    pub(crate) direction: Option<Way>,
+    /// Its state: established, syn-sent, replied, dead, expired and so on
+    #[arg(long)]
+    pub(crate) state: Option<String>,
+    /// Id of the rule that allows it, or its beginning
+    #[arg(long, value_name = "ID")]
+    pub(crate) rule: Option<String>,
+    /// Order of the rows
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) sort: FlowSort,
+    #[command(flatten)]
+    pub(crate) source: Source,
+    #[command(flatten)]
+    pub(crate) look: Look,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t, env = "NETDIAG_OUTPUT")]
+    pub(crate) output: ListOutput,
+}
+
+/// Which events.
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Only those of this instance
+    pub(crate) instance: Option<String>,
+    /// Only those with this reason; may be given several times
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(netdiag_model::event::reasons()))]
+    pub(crate) reason: Vec<String>,
+    /// Only what was denied, or what was allowed
+    #[arg(long, value_enum)]
+    pub(crate) verdict: Option<Passed>,
+    /// End after so many events
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// End after so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) duration: Option<u64>,
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+    #[command(flatten)]
+    pub(crate) look: Look,
+    /// How to print them
+    #[arg(short, long, value_enum, default_value_t, env = "NETDIAG_OUTPUT")]
+    pub(crate) output: StreamOutput,
+}
+
+/// A direction, as the instance sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Way {
+    /// To the instance (ingress)
+    #[value(alias = "ingress")]
+    In,
+    /// From the instance (egress)
+    #[value(alias = "egress")]
+    Out,
+}
+
+/// Order of flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FlowSort {
+    /// By instance, direction, protocol and addresses
+    #[default]
+    Address,
+    /// The last one heard of first
+    Idle,
+    /// The youngest first
+    Age,
+}
+
+/// Whether a packet passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Passed {
+    /// It passed
+    Allow,
+    /// It was refused
+    Deny,
+}
+
 /// Where an answer comes from.
 #[derive(Debug, Args)]
 pub(crate) struct Source {
@@ -116,6 +279,11 @@ pub(crate) struct Sockets {
     /// Socket of the OVSDB server [default: /run/openvswitch/db.sock]
     #[arg(long, value_name = "PATH", env = "NETDIAG_OVSDB_SOCKET")]
     pub(crate) ovsdb_socket: Option<PathBuf>,
+    #[arg(long, value_name = "PATH", env = "NETDIAG_AGENT_SOCKET", help = AGENT_SOCKET)]
+    pub(crate) agent_socket: Option<PathBuf>,
+    /// Directory in which the agent pins its maps [default: /sys/fs/bpf/netdiag]
+    #[arg(long, value_name = "DIR", env = "NETDIAG_BPFFS")]
+    pub(crate) bpffs: Option<PathBuf>,
 }
 
 /// How an answer looks.
@@ -196,6 +364,18 @@ pub(crate) enum ReportOutput {
     Yaml,
 }
 
+/// Forms of a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StreamOutput {
+    /// One line an event
+    #[default]
+    #[value(alias = "table")]
+    Text,
+    /// One line of JSON an event
+    #[value(alias = "jsonl")]
+    Json,
+}
+
 /// Answers with a published schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SchemaOf {
@@ -205,6 +385,14 @@ pub(crate) enum SchemaOf {
     List,
     /// `netdiag doctor -o json`
     Doctor,
+    /// `netdiag sg show -o json`
+    Sg,
+    /// `netdiag sg explain -o json`
+    SgExplain,
+    /// `netdiag flows -o json`
+    Flows,
+    /// One line of `netdiag events -o json`
+    Events,
 }
 
 #[cfg(test)]
@@ -213,6 +401,13 @@ mod tests {
 
     use super::Cli;
 
+    /// Commands and the commands below them.
+    fn every_command() -> Vec<clap::Command> {
+        let all = Cli::command();
+        let top = all.get_subcommands().cloned();
+        top.flat_map(|command| [vec![command.clone()], command.get_subcommands().cloned().collect()].concat()).collect()
+    }
+
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
@@ -220,7 +415,7 @@ mod tests {
 
     #[test]
     fn every_command_and_every_option_says_what_it_is_for() {
-        for command in Cli::command().get_subcommands() {
+        for command in every_command() {
             assert!(command.get_about().is_some(), "{}", command.get_name());
             for argument in command.get_arguments() {
                 assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
@@ -231,8 +426,11 @@ mod tests {
     #[test]
     fn every_option_with_a_value_can_be_set_by_the_environment() {
         // What is asked, rather than how, belongs on the command line.
+        let of_packets = ["from", "to", "proto", "port", "icmp_type", "icmp_code", "ip", "direction", "state", "rule"];
+        let of_streams = ["sort", "reason", "verdict", "count", "duration"];
         let asked = ["instance", "write", "of", "shell", "dir", "verbose", "help", "version"];
-        for command in Cli::command().get_subcommands() {
+        let asked = [&asked[..], &of_packets, &of_streams].concat();
+        for command in every_command() {
             for argument in command.get_arguments().filter(|argument| !asked.contains(&argument.get_id().as_str())) {
                 let variable = argument.get_env().and_then(|name| name.to_str());
                 assert!(variable.is_some_and(|name| name.starts_with("NETDIAG_")), "{}", argument.get_id());

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use clap::CommandFactory;
-use netdiag_agent::discover;
+use netdiag_agent::discover::{self, Options};
 use netdiag_model::{
     inventory::Inventory,
     resolve::{Unresolved, resolve},
@@ -22,6 +22,17 @@ use crate::{
     config,
     exit::{Bad, Exit},
 };
+
+/// `netdiag agent`.
+mod agent;
+
+pub(crate) use agent::agent;
+/// What is refused and allowed, packet by packet.
+pub(crate) mod events;
+/// Tracked flows.
+pub(crate) mod flows;
+/// Security groups of an instance.
+pub(crate) mod sg;
 
 /// Follows the packets of one instance.
 pub(crate) async fn trace(instance: &str, source: &Source, look: &Look, output: TraceOutput) -> anyhow::Result<Exit> {
@@ -73,7 +84,7 @@ pub(crate) async fn doctor(sockets: &Sockets, look: &Look, output: ReportOutput)
 
 /// Writes what netdiag sees of this host.
 pub(crate) async fn snapshot(write: &Path, sockets: &Sockets) -> anyhow::Result<Exit> {
-    let snapshot = discover::look(config::options(sockets)).await;
+    let snapshot = discover::look(Options { flows: true, ..config::options(sockets) }).await;
     if write == Path::new("-") {
         print(|out| Ok(serde_json::to_writer(out, &snapshot)?))?;
     } else {
@@ -89,6 +100,10 @@ pub(crate) fn schema(of: SchemaOf) -> anyhow::Result<Exit> {
         SchemaOf::Trace => schema::render(schema::Kind::Trace, out),
         SchemaOf::List => schema::render(schema::Kind::List, out),
         SchemaOf::Doctor => schema::render(schema::Kind::Doctor, out),
+        SchemaOf::Sg => schema::render(schema::Kind::Sg, out),
+        SchemaOf::SgExplain => schema::render(schema::Kind::SgExplain, out),
+        SchemaOf::Flows => schema::render(schema::Kind::Flows, out),
+        SchemaOf::Events => schema::render(schema::Kind::Events, out),
     })?;
     Ok(Exit::Works)
 }
@@ -116,9 +131,16 @@ pub(crate) fn man(dir: Option<&Path>) -> anyhow::Result<Exit> {
 
 /// Looks at this host, or reads a snapshot of another.
 async fn gather(source: &Source) -> anyhow::Result<Snapshot> {
-    let Some(file) = &source.from else {
-        return Ok(discover::look(config::options(&source.sockets)).await);
-    };
+    look_or_read(source, config::options(&source.sockets)).await
+}
+
+/// The same with the tracked flows, of which there may be some hundred thousand.
+async fn gather_with_flows(source: &Source) -> anyhow::Result<Snapshot> {
+    look_or_read(source, Options { flows: true, ..config::options(&source.sockets) }).await
+}
+
+async fn look_or_read(source: &Source, options: Options) -> anyhow::Result<Snapshot> {
+    let Some(file) = &source.from else { return Ok(discover::look(options).await) };
     let text = fs::read(file).map_err(|error| Bad::usage(format!("read snapshot {}: {error}", file.display())))?;
     Snapshot::from_json(&text).map_err(|error| {
         let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));

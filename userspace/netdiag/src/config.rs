@@ -3,13 +3,22 @@
 use std::{
     env,
     io::{IsTerminal, stdout},
+    net::IpAddr,
     time::Duration,
 };
 
+use ipnet::IpNet;
 use netdiag_agent::discover::Options;
+use netdiag_model::policy::convert::protocol_number;
 use netdiag_views::text::Style;
 
-use crate::cli::{Colour, Look, Sockets};
+use crate::{
+    cli::{Colour, Look, Sockets},
+    exit::Bad,
+};
+
+/// How the agent is to live.
+pub(crate) mod agent;
 
 /// Width of text that no terminal limits.
 const DEFAULT_WIDTH: usize = 80;
@@ -24,8 +33,27 @@ pub(crate) fn options(sockets: &Sockets) -> Options {
         timeout: Duration::from_secs(sockets.timeout),
         docker_socket: sockets.docker_socket.clone().unwrap_or(defaults.docker_socket),
         ovsdb_socket: sockets.ovsdb_socket.clone().unwrap_or(defaults.ovsdb_socket),
+        agent_socket: sockets.agent_socket.clone().unwrap_or(defaults.agent_socket),
+        pin_dir: sockets.bpffs.clone().unwrap_or(defaults.pin_dir),
         ..defaults
     }
+}
+
+/// An address, or a prefix.
+pub(crate) fn prefix(text: &str) -> anyhow::Result<IpNet> {
+    let address = text.parse::<IpAddr>().map(IpNet::from).ok();
+    address.or_else(|| text.parse().ok()).ok_or_else(|| {
+        Bad::usage(format!("\"{text}\" is neither an address nor a prefix, as 10.0.0.2 and 10.0.0.0/24 are"))
+    })
+}
+
+/// An IP protocol.
+pub(crate) fn protocol(text: &str) -> anyhow::Result<u8> {
+    protocol_number(text).ok_or_else(|| {
+        Bad::usage(format!(
+            "\"{text}\" is no protocol: say tcp, udp, icmp, icmpv6, sctp or another by name, or 0 to 255"
+        ))
+    })
 }
 
 /// How the answer looks.

@@ -75,6 +75,16 @@ impl Bad {
     pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
         Self { exit: Exit::Usage, message: message.into() }.into()
     }
+
+    /// A privilege or a kernel feature is missing.
+    pub(crate) fn missing(message: impl Into<String>) -> anyhow::Error {
+        Self { exit: Exit::Missing, message: message.into() }.into()
+    }
+
+    /// What the answer needs could not be read.
+    pub(crate) fn inconclusive(message: impl Into<String>) -> anyhow::Error {
+        Self { exit: Exit::Inconclusive, message: message.into() }.into()
+    }
 }
 
 impl fmt::Display for Bad {

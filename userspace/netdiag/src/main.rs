@@ -13,7 +13,7 @@ mod config;
 /// Exit codes, in one table.
 mod exit;
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, Sg};
 use exit::Exit;
 
 fn main() -> ExitCode {
@@ -22,10 +22,12 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("start the runtime")),
     };
+    // The agent ends in its own time.
+    let interruptible = !matches!(cli.command, Command::Agent(_));
     let result = runtime.block_on(async {
         tokio::select! {
             result = run(cli.command) => result,
-            _ = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
+            _ = tokio::signal::ctrl_c(), if interruptible => Ok(Exit::Interrupted),
         }
     });
     // A source that hangs in the kernel must not keep a finished command waiting.
@@ -41,6 +43,13 @@ async fn run(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Trace { instance, source, look, output } => cmd::trace(&instance, &source, &look, output).await,
         Command::List { source, look, output } => cmd::list(&source, &look, output).await,
+        Command::Agent(agent) => cmd::agent(&agent).await,
+        Command::Sg(Sg::Show { instance, source, look, output }) => {
+            cmd::sg::show(&instance, &source, &look, output).await
+        }
+        Command::Sg(Sg::Explain(asked)) => cmd::sg::explain(&asked).await,
+        Command::Flows(flows) => cmd::flows::run(&flows).await,
+        Command::Events(events) => cmd::events::run(&events).await,
         Command::Doctor { sockets, look, output } => cmd::doctor(&sockets, &look, output).await,
         Command::Snapshot { write, sockets } => cmd::snapshot(&write, &sockets).await,
         Command::Schema { of } => cmd::schema(of),

@@ -140,6 +140,7 @@ fn interface() -> InterfaceTrace {
         metadata: None,
         floating_ips: Vec::new(),
         published_ports: Vec::new(),
+        enforcement: None,
         hops: Vec::new(),
     }
 }

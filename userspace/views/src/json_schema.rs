@@ -6,10 +6,20 @@
 
 /// The answer of `netdiag doctor`.
 mod doctor;
+/// How security groups are enforced at an interface.
+mod enforcement;
+/// One line of `netdiag events -o json`.
+mod event;
+/// The answer of `netdiag flows`.
+mod flows;
+/// The answers of `netdiag sg`.
+mod groups;
 /// One interface and what belongs to it.
 mod interface;
 /// The answer of `netdiag list`.
 mod list;
+/// The answer of `netdiag agent status`.
+mod status;
 /// The answer of `netdiag trace`, and what other answers share with it.
 mod trace;
 
@@ -18,11 +28,19 @@ use serde::Serialize;
 
 pub use self::{
     doctor::{CheckDocument, DoctorDocument, Status},
+    enforcement::{EnforcementDocument, EnforcementMode, SideDocument},
+    event::{EventDocument, LossDocument, PacketVerdict, VerdictDocument},
+    flows::{FlowDocument, FlowsDocument, FlowsKnown, RuleDirection},
+    groups::{
+        AgentDocument, AnswerDocument, ExplainDocument, GroupDocument, GroupRuleDocument, GroupsDocument, GroupsPort,
+        LoadedRuleDocument, NearMissDocument, ReasonDocument, RuleStanding,
+    },
     interface::{
         Counters, Direction, FloatingIp, HopDocument, InterfaceDocument, Netns, PublishedPort, RouterDocument,
         RuleDocument, ServiceDocument, State,
     },
     list::{ListDocument, ListedInstance, ListedInterface},
+    status::{MistakeDocument, PortDocument, RefusedDocument, StatusDocument},
     trace::{FindingDocument, GapDocument, InstanceDocument, InstanceKind, Severity, TraceDocument, Verdict},
 };
 

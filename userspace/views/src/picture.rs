@@ -237,7 +237,7 @@ pub(crate) const fn colour(state: HopState) -> &'static str {
 pub(crate) const fn fill(kind: HopKind) -> &'static str {
     match kind {
         HopKind::Nat => "#fff8c5",
-        HopKind::Filter => "#ffefe7",
+        HopKind::Filter | HopKind::SecurityGroup => "#ffefe7",
         HopKind::Tunnel => "#fbefff",
         HopKind::Router => "#ddf4ff",
         HopKind::Instance => "#dafbe1",

@@ -6,7 +6,9 @@ use schemars::{Schema, generate::SchemaSettings};
 
 use crate::{
     json,
-    json_schema::{DoctorDocument, ListDocument, TraceDocument},
+    json_schema::{
+        DoctorDocument, EventDocument, ExplainDocument, FlowsDocument, GroupsDocument, ListDocument, TraceDocument,
+    },
 };
 
 /// Which shape.
@@ -18,11 +20,20 @@ pub enum Kind {
     List,
     /// Of `netdiag doctor -o json`.
     Doctor,
+    /// Of `netdiag sg show -o json`.
+    Sg,
+    /// Of `netdiag sg explain -o json`.
+    SgExplain,
+    /// Of `netdiag flows -o json`.
+    Flows,
+    /// Of one line of `netdiag events -o json`.
+    Events,
 }
 
 impl Kind {
     /// Every shape there is.
-    pub const ALL: [Self; 3] = [Self::Trace, Self::List, Self::Doctor];
+    pub const ALL: [Self; 7] =
+        [Self::Trace, Self::List, Self::Doctor, Self::Sg, Self::SgExplain, Self::Flows, Self::Events];
 
     /// The command whose answer has this shape.
     pub const fn name(self) -> &'static str {
@@ -30,6 +41,10 @@ impl Kind {
             Self::Trace => "trace",
             Self::List => "list",
             Self::Doctor => "doctor",
+            Self::Sg => "sg",
+            Self::SgExplain => "sg-explain",
+            Self::Flows => "flows",
+            Self::Events => "events",
         }
     }
 }
@@ -46,6 +61,10 @@ fn schema(kind: Kind) -> Schema {
         Kind::Trace => generator.into_root_schema_for::<TraceDocument>(),
         Kind::List => generator.into_root_schema_for::<ListDocument>(),
         Kind::Doctor => generator.into_root_schema_for::<DoctorDocument>(),
+        Kind::Sg => generator.into_root_schema_for::<GroupsDocument>(),
+        Kind::SgExplain => generator.into_root_schema_for::<ExplainDocument>(),
+        Kind::Flows => generator.into_root_schema_for::<FlowsDocument>(),
+        Kind::Events => generator.into_root_schema_for::<EventDocument>(),
     }
 }
 

@@ -6,8 +6,16 @@
 
 /// Whether this host can do what netdiag needs.
 pub mod doctor;
+/// What the datapath says about single packets.
+pub mod event;
+/// What would become of a packet.
+pub mod explain;
 /// Findings and gaps.
 mod findings;
+/// The flows the datapath tracks.
+pub mod flows;
+/// What is enforced at the ports of an instance.
+pub mod groups;
 /// The hops of one direction, as a table with what belongs to each hop below it.
 mod hops;
 /// One interface: its heading, its hops, its services.
@@ -16,6 +24,8 @@ mod interface;
 pub mod list;
 /// Lines of painted text, wrapped to the width.
 mod page;
+/// How the agent is.
+pub mod status;
 /// Columns that fit the width, and what is left over.
 mod table;
 /// The paths of one instance.
@@ -24,6 +34,8 @@ pub mod trace;
 mod units;
 /// Candidates, where nothing was resolved.
 pub mod unresolved;
+/// Words for what packets carry.
+mod words;
 
 /// How text is to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,12 @@
 
 use std::io::{self, Write};
 
-use netdiag_model::{doctor::Report, list::Listing, trace::Trace};
+use netdiag_model::{
+    doctor::Report,
+    groups::{Flows, Shown},
+    list::Listing,
+    trace::Trace,
+};
 
 use crate::text::{self, Style};
 
@@ -19,6 +24,16 @@ pub fn trace(trace: &Trace, style: &Style, out: &mut impl Write) -> io::Result<(
 /// Writes a listing.
 pub fn list(listing: &Listing, style: &Style, out: &mut impl Write) -> io::Result<()> {
     text::list::render(listing, &unlimited(style), out)
+}
+
+/// Writes what is enforced at the ports of an instance.
+pub fn groups(shown: &Shown, style: &Style, out: &mut impl Write) -> io::Result<()> {
+    text::groups::render(shown, &unlimited(style), out)
+}
+
+/// Writes flows.
+pub fn flows(flows: &Flows, style: &Style, out: &mut impl Write) -> io::Result<()> {
+    text::flows::render(flows, &unlimited(style), out)
 }
 
 /// Writes a report.

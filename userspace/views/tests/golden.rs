@@ -9,7 +9,9 @@ use std::{fs, io, path::Path};
 
 use insta::assert_snapshot;
 use netdiag_model::{
-    inventory::Inventory,
+    fact::enforcement::FlowFact,
+    groups::{self, Asking, Explained, FlowFilter, FlowOrder},
+    inventory::{Instance, Inventory},
     list::Listing,
     resolve::resolve,
     snapshot::Snapshot,
@@ -75,6 +77,153 @@ fn every_listing(mut check: impl FnMut(&str, &Listing)) {
         let snapshot = host(name);
         check(name, &trace::list(&Inventory::build(&snapshot)));
     }
+}
+
+/// A Docker host some of whose ports netdiag enforces, each in another way: filtered, closed, with a program missing and
+/// one of somebody else first, trusted, refused. Made by hand beside a real look.
+fn enforced() -> Snapshot {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/docker-1-enforcement.json");
+    let mut snapshot = host("docker-1");
+    snapshot.facts.enforcement = Some(serde_json::from_slice(&fs::read(file).unwrap()).unwrap());
+    snapshot
+}
+
+/// The same with nobody at the agent's socket.
+fn without_agent() -> Snapshot {
+    let mut snapshot = enforced();
+    let loaded = snapshot.facts.enforcement.as_mut().unwrap();
+    (loaded.agent, loaded.asked) = (None, None);
+    loaded.refused.clear();
+    for port in &mut loaded.ports {
+        port.differences.clear();
+    }
+    snapshot
+}
+
+/// Calls back with the inventory of a snapshot and one of its instances.
+fn with_instance(snapshot: &Snapshot, query: &str, look: impl FnOnce(&Inventory<'_>, &Instance<'_>)) {
+    let inventory = Inventory::build(snapshot);
+    let place = resolve(&inventory, query).unwrap_or_else(|error| panic!("{query}: {error:?}"));
+    look(&inventory, &inventory.instances[place]);
+}
+
+/// Calls back with questions about packets and their answers.
+fn every_explanation(mut check: impl FnMut(&str, &Explained)) {
+    let (snapshot, blind) = (enforced(), without_agent());
+    for (name, snapshot, instance, asking) in [
+        ("allowed", &snapshot, "web-1", asking("203.0.113.7", "web-1", 6, Some(443))),
+        ("denied", &snapshot, "web-1", asking("203.0.113.7", "web-1", 6, Some(22))),
+        ("next-door", &snapshot, "web-1", asking("203.0.113.7", "web-1", 6, Some(444))),
+        ("between", &snapshot, "web-1", asking("api-1", "web-1", 17, Some(53))),
+        ("ping", &snapshot, "web-1", asking("web-1", "198.51.100.1", 1, None)),
+        ("dead", &snapshot, "web-1", asking("172.17.0.12", "web-1", 6, Some(22))),
+        ("closed", &snapshot, "web-2", asking("203.0.113.7", "web-2", 6, Some(22))),
+        ("differs", &snapshot, "api-1", asking("172.17.0.2", "api-1", 17, Some(53))),
+        ("unseen", &snapshot, "api-1", asking("api-1", "203.0.113.7", 17, Some(53))),
+        ("refused", &snapshot, "shop-1", asking("203.0.113.7", "shop-1", 6, Some(22))),
+        ("without-agent", &blind, "web-1", asking("203.0.113.7", "web-1", 6, Some(443))),
+    ] {
+        with_instance(snapshot, instance, |inventory, instance| {
+            check(name, &groups::explain(inventory, instance, &asking).unwrap());
+        });
+    }
+}
+
+const fn asking<'q>(from: &'q str, to: &'q str, protocol: u8, service: Option<u16>) -> Asking<'q> {
+    Asking { from, to, protocol, service }
+}
+
+#[test]
+fn security_groups_of_an_instance() {
+    let (snapshot, blind) = (enforced(), without_agent());
+    for (name, snapshot, instance) in [
+        ("web-1", &snapshot, "web-1"),
+        ("web-2", &snapshot, "web-2"),
+        ("api-1", &snapshot, "api-1"),
+        ("shop-1", &snapshot, "shop-1"),
+        ("db-1", &snapshot, "db-1"),
+        ("without-agent", &blind, "web-1"),
+    ] {
+        with_instance(snapshot, instance, |inventory, instance| {
+            let answer = groups::show(inventory, instance);
+            for (style_name, style) in STYLES {
+                let text = shown(|out| text::groups::render(&answer, style, out));
+                assert_snapshot!(format!("enforced-{name}-sg-{style_name}"), text);
+            }
+            assert_snapshot!(format!("enforced-{name}-sg-json"), shown(|out| json::render(&answer, out)));
+        });
+    }
+}
+
+#[test]
+fn what_would_become_of_a_packet() {
+    every_explanation(|name, explained| {
+        for (style_name, style) in &STYLES[..3] {
+            let text = shown(|out| text::explain::render(explained, style, out));
+            assert_snapshot!(format!("enforced-{name}-explain-{style_name}"), text);
+        }
+    });
+    every_explanation(|name, explained| {
+        if matches!(name, "denied" | "differs" | "ping") {
+            assert_snapshot!(format!("enforced-{name}-explain-json"), shown(|out| json::render(explained, out)));
+        }
+    });
+}
+
+#[test]
+fn tracked_flows() {
+    let snapshot = enforced();
+    let inventory = Inventory::build(&snapshot);
+    let flows = groups::flows(&inventory, None, &FlowFilter::default(), FlowOrder::Address);
+    for (style_name, style) in STYLES {
+        let text = shown(|out| text::flows::render(&flows, style, out));
+        assert_snapshot!(format!("enforced-flows-{style_name}"), text);
+    }
+    assert_snapshot!("enforced-flows-wide", shown(|out| wide::flows(&flows, &Style::default(), out)));
+    assert_snapshot!("enforced-flows-json", shown(|out| json::render(&flows, out)));
+    let dead = FlowFilter { state: Some("dead".to_owned()), ..FlowFilter::default() };
+    with_instance(&snapshot, "web-1", |inventory, instance| {
+        let flows = groups::flows(inventory, Some(instance), &dead, FlowOrder::Idle);
+        assert_snapshot!("enforced-flows-dead", shown(|out| text::flows::render(&flows, &style(80), out)));
+    });
+}
+
+#[test]
+fn enforcement_on_a_path_and_in_a_list() {
+    let snapshot = enforced();
+    for instance in ["web-1", "web-2", "api-1", "shop-1", "db-1"] {
+        with_instance(&snapshot, instance, |inventory, instance| {
+            let trace = trace::explain(inventory, instance);
+            let name = &instance.identity.name;
+            let text = shown(|out| text::trace::render(&trace, &style(80), out));
+            assert_snapshot!(format!("enforced-{name}-trace-80"), text);
+            if name == "api-1" {
+                assert_snapshot!("enforced-api-1-trace-json", shown(|out| json::render(&trace, out)));
+            }
+        });
+    }
+    let listing = trace::list(&Inventory::build(&snapshot));
+    for (style_name, style) in STYLES {
+        let text = shown(|out| text::list::render(&listing, style, out));
+        assert_snapshot!(format!("enforced-list-{style_name}"), text);
+    }
+    assert_snapshot!("enforced-list-wide", shown(|out| wide::list(&listing, &Style::default(), out)));
+    assert_snapshot!("enforced-list-json", shown(|out| json::render(&listing, out)));
+}
+
+#[test]
+fn ten_thousand_flows_are_listed_at_once() {
+    let mut snapshot = enforced();
+    let tracked = snapshot.facts.enforcement.as_mut().unwrap().tracked.as_mut().unwrap();
+    let first = tracked[0].clone();
+    tracked.extend((0..10_000).map(|number| FlowFact { remote_port: number, ..first.clone() }));
+    let inventory = Inventory::build(&snapshot);
+    let begun = std::time::Instant::now();
+    let flows = groups::flows(&inventory, None, &FlowFilter::default(), FlowOrder::Address);
+    let text = shown(|out| text::flows::render(&flows, &style(200), out));
+    // A release build takes a tenth of this; what a reader would notice is something quadratic.
+    assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
+    assert_eq!(text.lines().count(), 10_007 + 3);
 }
 
 #[test]

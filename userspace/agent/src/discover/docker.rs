@@ -36,6 +36,11 @@ mod socket;
 /// How many containers are inspected at once.
 const CONCURRENT: usize = 8;
 
+/// Docker's socket, where there is one.
+pub(crate) fn found_socket(configured: &Path) -> Option<PathBuf> {
+    Search::new(configured, env::var("DOCKER_HOST").ok().as_deref()).found()
+}
+
 /// Reads every daemon of this host. The futures are boxed: those of the API's client are large.
 pub(super) async fn read(scope: &Scope) -> Facts {
     let docker_host = env::var("DOCKER_HOST").ok();

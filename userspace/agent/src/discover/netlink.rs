@@ -21,8 +21,9 @@ use netdiag_model::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use tokio::time::timeout_at;
 
+pub(crate) use self::connection::Answer;
 use self::{
-    connection::{Answer, ConnectError, Connection},
+    connection::{ConnectError, Connection},
     nsid::{Ends, Numbers},
 };
 use super::{Scope, chain, report};
@@ -31,7 +32,7 @@ use crate::netns::{AT_ONCE, Namespace, in_each};
 /// Addresses.
 mod addresses;
 /// Programs and filters on links.
-pub(super) mod attachments;
+pub(crate) mod attachments;
 /// The socket.
 mod connection;
 /// Forwarding databases and VLANs.
@@ -47,10 +48,29 @@ mod routes;
 /// Policy rules.
 mod rules;
 
+/// How much is read of a namespace.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// Everything.
+    Whole,
+    /// Links and their addresses.
+    Links,
+}
+
 /// Reads every namespace.
 pub(super) async fn read(scope: &Scope) -> Facts {
+    read_as_far_as(scope, Extent::Whole).await
+}
+
+/// Reads links and addresses of every namespace, and nothing else.
+pub(super) async fn read_links(scope: &Scope) -> Facts {
+    read_as_far_as(scope, Extent::Links).await
+}
+
+async fn read_as_far_as(scope: &Scope, extent: Extent) -> Facts {
     let host = scope.namespaces.iter().find(|namespace| namespace.host).cloned().map(Arc::new);
-    let results = in_each(&scope.namespaces, scope.deadline, |namespace| read_one(namespace, host.clone())).await;
+    let read = |namespace| read_one(namespace, host.clone(), extent);
+    let results = in_each(&scope.namespaces, scope.deadline, read).await;
     let (mut readings, mut gaps) = (Vec::new(), Vec::new());
     for (namespace, result) in scope.namespaces.iter().zip(results) {
         match result {
@@ -78,10 +98,10 @@ struct Reading {
     unexplained: Option<(Numbers, Connection)>,
 }
 
-async fn read_one(namespace: Namespace, host: Option<Arc<Namespace>>) -> Result<Reading, ConnectError> {
+async fn read_one(namespace: Namespace, host: Option<Arc<Namespace>>, extent: Extent) -> Result<Reading, ConnectError> {
     let connection = Connection::open(&namespace).await?;
     let mut reader = Reader { netns: namespace.id, connection, gaps: Vec::new() };
-    let mut fact = reader.network().await;
+    let mut fact = reader.network(extent).await;
     let mut numbers = Numbers::wanted_by(&fact.links);
     let host = host.as_deref().filter(|host| host.id != namespace.id);
     if let Err(error) = numbers.ask(&reader.connection, host).await {
@@ -121,10 +141,29 @@ struct Reader {
 }
 
 impl Reader {
-    async fn network(&mut self) -> NetworkFact {
+    async fn network(&mut self, extent: Extent) -> NetworkFact {
         let mut links = self.all("links", &links::request(), links::link).await;
         let addresses = self.all("addresses", &addresses::request(), addresses::address).await;
         assign(&mut links, addresses);
+        let mut network = NetworkFact {
+            netns: self.netns,
+            nsids: BTreeMap::new(),
+            links,
+            neighbours: Vec::new(),
+            routes: Vec::new(),
+            rules: Vec::new(),
+            fdb: Vec::new(),
+            vlans: Vec::new(),
+        };
+        if extent == Extent::Whole {
+            self.routing(&mut network).await;
+            self.bridging(&mut network).await;
+        }
+        network
+    }
+
+    /// Adds what decides where packets go.
+    async fn routing(&mut self, network: &mut NetworkFact) {
         let mut neighbours = self.all("neighbours", &neighbours::request(), neighbours::neighbour).await;
         neighbours.extend(self.all("proxy neighbours", &neighbours::proxy_request(), neighbours::neighbour).await);
         let (mut routes, mut rules) = (Vec::new(), Vec::new());
@@ -132,18 +171,7 @@ impl Reader {
             routes.extend(self.all("routes", &routes::request(family), |answer| routes::route(answer, family)).await);
             rules.extend(self.all("rules", &rules::request(family), |answer| rules::rule(answer, family)).await);
         }
-        let mut network = NetworkFact {
-            netns: self.netns,
-            nsids: BTreeMap::new(),
-            links,
-            neighbours,
-            routes,
-            rules,
-            fdb: Vec::new(),
-            vlans: Vec::new(),
-        };
-        self.bridging(&mut network).await;
-        network
+        (network.neighbours, network.routes, network.rules) = (neighbours, routes, rules);
     }
 
     /// Adds what only namespaces with a bridge or a VXLAN device have.

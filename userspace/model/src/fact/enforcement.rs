@@ -1,11 +1,19 @@
 //! Security groups as they are enforced: what the pinned maps really hold, and what the agent says of itself. Flow: discover.
 
+use std::net::IpAddr;
+
+use netdiag_common::abi::reason::Reason;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{IfIndex, Mac},
     policy::types::{Direction, Mode},
 };
+
+/// The policy maps, entry by entry.
+pub mod tables;
+
+pub use tables::LoadedTables;
 
 /// What is loaded on this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +32,68 @@ pub struct EnforcementFact {
     pub rules: Vec<LoadedRule>,
     /// Flows tracked now.
     pub flows: u64,
+    /// What is asked for, as the agent has it: a document in the words of files and of the API. None without an agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked: Option<serde_json::Value>,
+    /// Ports that are asked for, are on this host, and cannot be enforced.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedPort>,
+    /// What the policy maps hold; none where they could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tables: Option<LoadedTables>,
+    /// The flows themselves; none where they were not asked for or could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracked: Option<Vec<FlowFact>>,
+}
+
+/// A port that is asked for and cannot be enforced.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RefusedPort {
+    /// The port's id.
+    pub port_id: String,
+    /// The host's device, where one was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ifindex: Option<IfIndex>,
+    /// Why no hook can hold there.
+    pub why: String,
+}
+
+/// A tracked flow, as one port sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowFact {
+    /// Place of the port.
+    pub slot: u32,
+    /// Which way its first packet went.
+    pub direction: Direction,
+    /// IP protocol.
+    pub protocol: u8,
+    /// Address at the instance.
+    pub local: IpAddr,
+    /// Port at the instance; the identifier of an ICMP query; 0 for protocols without ports.
+    pub local_port: u16,
+    /// Address of the other end.
+    pub remote: IpAddr,
+    /// Port of the other end; the type of an ICMP request; 0 for protocols without ports.
+    pub remote_port: u16,
+    /// Its state in the tracker's word: `established`.
+    pub state: String,
+    /// The rule that allows it: [`LoadedRule::index`].
+    pub rule: u32,
+    /// Seconds since it began.
+    pub age: u64,
+    /// Seconds since a packet of it was last seen.
+    pub idle: u64,
+    /// What had allowed it is gone: nothing of it passes.
+    #[serde(default)]
+    pub dead: bool,
+    /// Silent for longer than its state allows: its next packet begins anew.
+    #[serde(default)]
+    pub expired: bool,
+}
+
+/// Whether packets of an IP protocol carry ports.
+pub const fn has_ports(protocol: u8) -> bool {
+    netdiag_common::logic::flow::protocol::has_ports(protocol)
 }
 
 /// What the agent says of itself.
@@ -82,6 +152,21 @@ pub struct EnforcedPort {
     pub differences: Vec<String>,
 }
 
+impl EnforcedPort {
+    /// The program that decides about a direction.
+    pub fn hook(&self, direction: Direction) -> Option<&HookFact> {
+        self.hooks.iter().find(|hook| hook.direction == direction)
+    }
+
+    /// What was dropped of a direction, most packets first. A reason this netdiag does not know is not counted as one.
+    pub fn dropped(&self, direction: Direction) -> Vec<&ReasonCount> {
+        let drops = |count: &&ReasonCount| count.direction == direction && count.passes() == Some(false);
+        let mut drops: Vec<_> = self.counters.iter().filter(drops).collect();
+        drops.sort_by_key(|count| std::cmp::Reverse(count.packets));
+        drops
+    }
+}
+
 /// A program of netdiag at a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HookFact {
@@ -107,6 +192,13 @@ pub struct ReasonCount {
     pub packets: u64,
     /// Bytes, link-layer headers included.
     pub bytes: u64,
+}
+
+impl ReasonCount {
+    /// Whether packets with this reason pass; none where this netdiag does not know the reason.
+    pub fn passes(&self) -> Option<bool> {
+        Reason::ALL.iter().find(|reason| reason.name() == self.reason).map(|reason| reason.passes())
+    }
 }
 
 /// A rule in force.

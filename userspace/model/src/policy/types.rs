@@ -84,6 +84,16 @@ pub enum Direction {
     Ingress,
 }
 
+impl Direction {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Egress => "egress",
+            Self::Ingress => "ingress",
+        }
+    }
+}
+
 /// Address family of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Ethertype {
@@ -194,7 +204,7 @@ pub struct AddressPair {
 }
 
 /// How a port is found on this host. The first that is given decides; a port with none is on another host.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
     /// Name of the host's device: tap or veth.
     pub device: Option<String>,
@@ -223,7 +233,7 @@ impl Policy {
 }
 
 /// A port as it is enforced on this host: what was asked for, completed by what was found at its device.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attached {
     /// The port.
     pub id: PortId,
@@ -266,4 +276,15 @@ pub enum Mode {
     Trusted,
     /// Its policy is not known: system traffic alone passes.
     Closed,
+}
+
+impl Mode {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Filtered => "filtered",
+            Self::Trusted => "trusted",
+            Self::Closed => "closed",
+        }
+    }
 }

@@ -21,7 +21,7 @@ pub(super) mod tree;
 mod yaml;
 
 /// A text that holds policy: a file, or the body of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
     /// Name of the file, or what a reader may call it.
     pub name: String,

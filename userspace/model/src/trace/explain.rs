@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     fact::{DockerNetworkFact, Gap, SourceKind},
+    groups::Summary,
     id::NetnsId,
     inventory::{Instance, Inventory, Nic, Role},
 };
@@ -171,6 +172,7 @@ fn interface(inventory: &Inventory<'_>, instance: &Instance<'_>, nic: &Nic<'_>) 
         metadata,
         floating_ips,
         published_ports,
+        enforcement: Summary::of(inventory, nic),
         hops,
     };
     (interface, findings)

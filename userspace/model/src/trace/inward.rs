@@ -3,7 +3,9 @@
 //! Packets come in by the devices the way out leaves by, in the other order; what differs is what rules do to them. So
 //! the devices are taken from the way out, and every place with rules is asked again for a packet that comes in.
 
-use super::{Direction, FloatingIp, Hop, HopKind, HopState, Publication, filter, outward::Way, path::Path};
+use super::{
+    Direction, FloatingIp, Hop, HopKind, HopState, Publication, enforcement, filter, outward::Way, path::Path,
+};
 
 /// The way in; empty where nothing outside can open a connection.
 pub(super) fn path(way: &Way<'_, '_>, floating: &[FloatingIp], published: &[Publication]) -> Path {
@@ -24,6 +26,7 @@ pub(super) fn path(way: &Way<'_, '_>, floating: &[FloatingIp], published: &[Publ
         match hop.kind {
             // The outside is where this path starts; rules are asked again below.
             HopKind::NextHop | HopKind::Nat | HopKind::Namespace | HopKind::Filter => {}
+            HopKind::SecurityGroup => enforcement::inward(way, &mut path),
             HopKind::HostDevice => {
                 filter::inward_at_host_device(way, &mut path);
                 path.push(hop.clone());

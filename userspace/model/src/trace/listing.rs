@@ -53,5 +53,6 @@ fn interface(interface: InterfaceTrace, unknown: bool) -> RowInterface {
         network_name: interface.network_name,
         network_type: interface.network_type,
         segmentation_id: interface.segmentation_id,
+        enforcement: interface.enforcement,
     }
 }

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use super::{
     Direction, Hop, HopKind, HopState, Router, Severity,
     command::in_netns,
-    filter,
+    enforcement, filter,
     path::{LOST, Path, finding},
 };
 use crate::{
@@ -99,6 +99,9 @@ impl<'i, 'a> Way<'i, 'a> {
         if self.nic.inner != Some(outer) {
             self.path.device(self.inventory, HopKind::HostDevice, outer);
             self.mtu_step(outer, false);
+        }
+        enforcement::outward(self);
+        if self.nic.inner != Some(outer) {
             filter::at_host_device(self, outer);
         }
         self.enter_device(outer);

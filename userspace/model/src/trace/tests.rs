@@ -11,6 +11,8 @@ use crate::{
 
 /// Linux bridges.
 mod bridges;
+/// Security groups that netdiag enforces.
+mod enforcement;
 /// Packet filter rules.
 mod filters;
 /// Routes, neighbours, addresses and MTUs.

@@ -6,7 +6,7 @@ use netdiag_model::{fact::LinkStats, trace as model};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{published, texts};
+use super::{EnforcementDocument, published, texts};
 
 /// A network namespace.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -89,6 +89,8 @@ pub struct InterfaceDocument {
     pub floating_ips: Vec<FloatingIp>,
     /// Published ports.
     pub published_ports: Vec<PublishedPort>,
+    /// How netdiag enforces security groups here; null where it does not.
+    pub enforcement: Option<EnforcementDocument>,
     /// Hops outward, then hops inward, each numbered from 1.
     pub hops: Vec<HopDocument>,
 }
@@ -114,6 +116,7 @@ impl From<&model::InterfaceTrace> for InterfaceDocument {
             metadata: interface.metadata.as_ref().map(ServiceDocument::from),
             floating_ips: published(&interface.floating_ips),
             published_ports: published(&interface.published_ports),
+            enforcement: interface.enforcement.as_ref().map(EnforcementDocument::from),
             hops: published(&interface.hops),
         }
     }

@@ -4,7 +4,7 @@ use netdiag_model::list as model;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{GapDocument, InstanceDocument, Published, SCHEMA_VERSION, State, published, texts};
+use super::{EnforcementDocument, GapDocument, InstanceDocument, Published, SCHEMA_VERSION, State, published, texts};
 use crate::time;
 
 /// Every instance of one host.
@@ -87,6 +87,8 @@ pub struct ListedInterface {
     pub segmentation_id: Option<u32>,
     /// Floating IPs.
     pub floating_ips: Vec<String>,
+    /// How netdiag enforces security groups here; null where it does not.
+    pub enforcement: Option<EnforcementDocument>,
     /// The worst state any hop of its paths is in.
     pub state: State,
 }
@@ -106,6 +108,7 @@ impl From<&model::RowInterface> for ListedInterface {
             network_type: interface.network_type.clone(),
             segmentation_id: interface.segmentation_id,
             floating_ips: texts(&interface.floating_ips),
+            enforcement: interface.enforcement.as_ref().map(EnforcementDocument::from),
             state: interface.state.into(),
         }
     }

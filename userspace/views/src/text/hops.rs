@@ -34,7 +34,7 @@ const COMPACT: usize = 7;
 const COLUMNS: [Column; 12] = [
     Column::new(" #", 2, 3).essential().right(),
     Column::new("STATE", 9, 9).essential(),
-    Column::new("HOP", 12, 12).essential(),
+    Column::new("HOP", 12, 14).essential(),
     Column::new("NAME", 17, 32).essential(),
     Column::new("MTU", 4, 5).right().blank(),
     Column::new("RX", 5, 5).right().blank(),
@@ -237,6 +237,7 @@ const fn is_device(kind: HopKind) -> bool {
         | HopKind::Nat
         | HopKind::NextHop
         | HopKind::Outside
-        | HopKind::Service => false,
+        | HopKind::Service
+        | HopKind::SecurityGroup => false,
     }
 }

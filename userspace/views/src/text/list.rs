@@ -2,7 +2,10 @@
 
 use std::io::{self, Write};
 
-use netdiag_model::list::{Listing, Row, RowInterface};
+use netdiag_model::{
+    groups::Summary,
+    list::{Listing, Row, RowInterface},
+};
 
 use super::{
     Style, findings,
@@ -16,9 +19,13 @@ use crate::time;
 type Content = fn(&Row, &RowInterface) -> Option<String>;
 
 /// The columns behind the instance, its state and its addresses, in the order they are given room.
-const COLUMNS: [(Column, Content); 15] = [
+const COLUMNS: [(Column, Content); 17] = [
     (Column::new("HOST END", 15, 16), |_, interface| interface.host_device.clone()),
     (Column::new("TAG", 4, 4).right(), |_, interface| interface.vlan_tag.map(|tag| tag.to_string())),
+    (Column::new("GROUPS", 8, 8), |_, interface| {
+        interface.enforcement.as_ref().map(|summary| summary.mode_name().to_owned())
+    }),
+    (Column::new("HOOK", 15, 40), |_, interface| interface.enforcement.as_ref().map(hook)),
     (Column::new("HOSTNAME", 17, 32), |row, _| row.identity.hostname.clone()),
     (Column::new("KIND", 9, 9), |row, _| Some(row.identity.kind.name().to_owned())),
     (Column::new("NETWORK", 9, 36), |_, interface| {
@@ -41,6 +48,11 @@ fn segment(interface: &RowInterface) -> Option<String> {
     let id = interface.segmentation_id.map(|id| id.to_string());
     let words: Vec<String> = interface.network_type.clone().into_iter().chain(id).collect();
     (!words.is_empty()).then(|| words.join(" "))
+}
+
+/// Where security groups hold, or why they cannot.
+fn hook(summary: &Summary) -> String {
+    summary.refused.as_ref().map_or_else(|| summary.hooks(), |why| format!("none: {why}"))
 }
 
 /// All columns.

@@ -28,6 +28,17 @@ pub(super) fn counted(counters: RuleCounters) -> String {
     traffic(counters.packets, counters.bytes)
 }
 
+/// A span of time in its largest whole unit, at most four columns: `59s`, `12m`, `3h`, `9d`.
+pub(super) fn duration(seconds: u64) -> String {
+    let (number, unit) = match seconds {
+        0..60 => (seconds, 's'),
+        60..3600 => (seconds / 60, 'm'),
+        3600..86_400 => (seconds / 3600, 'h'),
+        _ => (seconds / 86_400, 'd'),
+    };
+    format!("{number}{unit}")
+}
+
 /// Three significant digits and the prefix of their power of a thousand.
 fn scale(number: u64) -> (String, &'static str) {
     let mut unit = 1;
@@ -45,7 +56,13 @@ fn scale(number: u64) -> (String, &'static str) {
 
 #[cfg(test)]
 mod tests {
-    use super::{bytes, count, traffic};
+    use super::{bytes, count, duration, traffic};
+
+    #[test]
+    fn a_span_of_time_is_rounded_down_to_its_unit() {
+        let shown: Vec<String> = [0, 59, 60, 3599, 3600, 86_399, 86_400, 999 * 86_400].map(duration).into();
+        assert_eq!(shown, ["0s", "59s", "1m", "59m", "1h", "23h", "1d", "999d"]);
+    }
 
     #[test]
     fn counts_keep_three_digits() {

@@ -21,50 +21,50 @@ use crate::netns::Namespace;
 
 /// What hangs on the links of one namespace.
 #[derive(Default)]
-pub(in crate::discover) struct Attachments {
+pub(crate) struct Attachments {
     /// Names of all links.
-    pub(in crate::discover) links: Vec<(IfIndex, String)>,
+    pub(crate) links: Vec<(IfIndex, String)>,
     /// XDP programs.
-    pub(in crate::discover) xdp: Vec<Xdp>,
+    pub(crate) xdp: Vec<Xdp>,
     /// Filters.
-    pub(in crate::discover) filters: Vec<Filter>,
+    pub(crate) filters: Vec<Filter>,
     /// What could not be read, and why.
-    pub(in crate::discover) unread: Vec<(&'static str, String)>,
+    pub(crate) unread: Vec<(&'static str, String)>,
 }
 
 /// An XDP program on a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::discover) struct Xdp {
+pub(crate) struct Xdp {
     /// The link.
-    pub(in crate::discover) ifindex: IfIndex,
+    pub(crate) ifindex: IfIndex,
     /// Id of the program.
-    pub(in crate::discover) id: u32,
+    pub(crate) id: u32,
     /// Where in the receive path it runs.
-    pub(in crate::discover) mode: XdpMode,
+    pub(crate) mode: XdpMode,
 }
 
 /// A filter of a queueing discipline. Those of one kind and priority without programs are one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::discover) struct Filter {
+pub(crate) struct Filter {
     /// The link.
-    pub(in crate::discover) ifindex: IfIndex,
+    pub(crate) ifindex: IfIndex,
     /// It sees frames that leave, rather than those that come in.
-    pub(in crate::discover) egress: bool,
+    pub(crate) egress: bool,
     /// `pref`: lower is asked first.
-    pub(in crate::discover) priority: u16,
+    pub(crate) priority: u16,
     /// `bpf`, `u32`, `flower` …
-    pub(in crate::discover) kind: String,
+    pub(crate) kind: String,
     /// The program of a `bpf` filter.
-    pub(in crate::discover) program: Option<Program>,
+    pub(crate) program: Option<Program>,
 }
 
 /// The program of a `bpf` filter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::discover) struct Program {
+pub(crate) struct Program {
     /// Its id; none for classic BPF.
-    pub(in crate::discover) id: Option<u32>,
+    pub(crate) id: Option<u32>,
     /// The name its loader gave it (`prog.o:[section]`).
-    pub(in crate::discover) name: Option<String>,
+    pub(crate) name: Option<String>,
 }
 
 /// Reads one namespace.
@@ -108,7 +108,7 @@ impl Attachments {
 }
 
 /// The XDP programs of one link: one, or one for each mode.
-fn xdp(answer: &Answer) -> Vec<Xdp> {
+pub(crate) fn xdp(answer: &Answer) -> Vec<Xdp> {
     let Ok(header) = LinkHeader::parse(&answer.0) else { return Vec::new() };
     let mut programs = Vec::new();
     for nla in answer.attributes(header.buffer_len()).filter(|nla| nla.kind() == libc::IFLA_XDP) {
@@ -164,6 +164,13 @@ fn hooks(answer: &Answer) -> Vec<Hook> {
         _ if header.handle.major != 0 => vec![Hook { ifindex, parent: header.handle, egress: true }],
         _ => Vec::new(),
     }
+}
+
+/// One filter of a clsact qdisc, and its handle.
+pub(crate) fn clsact_filter(answer: &Answer, egress: bool) -> Option<(u32, Filter)> {
+    let header = TcHeader::parse(&answer.0).ok()?;
+    let hook = Hook { ifindex: IfIndex(header.index.cast_unsigned()), parent: header.parent, egress };
+    Some((header.handle.into(), filter(answer, &hook)?))
 }
 
 /// One filter; none for the head of a list of filters, which the kernel sends before its members with handle 0.

@@ -67,7 +67,7 @@ pub(super) struct Dump {
 
 /// One object of an answer, in the kernel's own bytes.
 #[derive(Clone, Debug)]
-pub(super) struct Answer(pub(super) Vec<u8>);
+pub(crate) struct Answer(pub(crate) Vec<u8>);
 
 impl Answer {
     /// The attributes that follow a header of `header` bytes.

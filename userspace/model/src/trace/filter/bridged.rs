@@ -4,7 +4,7 @@ use super::{Place, answers, ask, device, push_filter, source};
 use crate::{
     fact::SourceKind,
     id::{LinkKey, NetnsId},
-    inventory::Inventory,
+    inventory::{Enforcement, Inventory},
     netfilter::{Address, Hook, Known, Outcome, Packet, Test, Walk},
     trace::{
         Severity,
@@ -26,7 +26,9 @@ pub(in crate::trace) fn at_host_device(way: &mut Way<'_, '_>, outer: LinkKey) {
     let Some(bridge) = inventory.linux_bridge(outer) else { return };
     let hybrid = way.nic.port.is_some();
     let named = names_port(inventory, outer);
-    let read = |source| !inventory.unread(source, outer.netns);
+    // Where netdiag enforces the groups itself, nobody misses iptables.
+    let own = matches!(inventory.enforcement(way.nic), Enforcement::Port(_));
+    let read = |source| !own && !inventory.unread(source, outer.netns);
     if !called(inventory, bridge) {
         if (hybrid || named) && read(SourceKind::Sysctl) {
             uncalled(way, outer);

@@ -136,7 +136,8 @@ const fn hook_out(kind: HopKind, left: bool) -> Option<Hook> {
         | HopKind::Vlan
         | HopKind::NextHop
         | HopKind::Outside
-        | HopKind::Service => None,
+        | HopKind::Service
+        | HopKind::SecurityGroup => None,
     }
 }
 

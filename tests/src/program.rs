@@ -1,0 +1,94 @@
+//! Programs of somebody else: two instructions that let everything pass, attached as others attach theirs.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+};
+
+/// `BPF_PROG_LOAD` and its attribute, of `linux/bpf.h`.
+const PROG_LOAD: libc::c_long = 5;
+#[repr(C)]
+struct ProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log: [u64; 2],
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; 16],
+}
+
+/// `BPF_LINK_CREATE` and its attribute, of `linux/bpf.h`.
+const LINK_CREATE: libc::c_long = 28;
+#[repr(C)]
+struct LinkCreate {
+    prog_fd: u32,
+    target_ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+const SCHED_CLS: u32 = 3;
+const XDP: u32 = 6;
+
+/// `BPF_XDP`.
+pub const ATTACH_XDP: u32 = 37;
+/// `BPF_TCX_INGRESS`.
+pub const ATTACH_TCX_INGRESS: u32 = 46;
+/// `BPF_TCX_EGRESS`.
+pub const ATTACH_TCX_EGRESS: u32 = 47;
+/// `XDP_FLAGS_SKB_MODE`.
+pub const XDP_SKB_MODE: u32 = 2;
+/// `BPF_F_BEFORE`: before all others.
+pub const BEFORE: u32 = 1 << 3;
+
+#[expect(unsafe_code, reason = "bpf(2) is wrapped by nothing that loads a program of two instructions")]
+fn bpf<A>(command: libc::c_long, attribute: &A) -> io::Result<OwnedFd> {
+    // SAFETY: the attribute is `size` readable bytes for the whole call, and the pointers in it are to live data.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attribute), size_of::<A>()) };
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: both commands return a new descriptor that nobody else has.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Loads a program that lets everything go on to whoever comes next.
+fn load(prog_type: u32, name: &str) -> io::Result<OwnedFd> {
+    // r0 = XDP_PASS, or TCX_NEXT; exit
+    let verdict: u64 = if prog_type == XDP { 0x0000_0002 } else { 0xffff_ffff };
+    let instructions: [u64; 2] = [verdict << 32 | 0xb7, 0x95];
+    let mut prog_name = [0; 16];
+    prog_name[..name.len()].copy_from_slice(name.as_bytes());
+    let load = ProgLoad {
+        prog_type,
+        insn_cnt: 2,
+        insns: instructions.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        log: [0; 2],
+        kern_version: 0,
+        prog_flags: 0,
+        prog_name,
+    };
+    bpf(PROG_LOAD, &load)
+}
+
+/// Attaches a new program to a link of the calling thread's namespace, for as long as the descriptor is open.
+pub fn attach(ifindex: u32, attach_type: u32, name: &str, flags: u32) -> io::Result<OwnedFd> {
+    let program = load(if attach_type == ATTACH_XDP { XDP } else { SCHED_CLS }, name)?;
+    let prog_fd = program.as_raw_fd().unsigned_abs();
+    bpf(LINK_CREATE, &LinkCreate { prog_fd, target_ifindex: ifindex, attach_type, flags })
+}
+
+/// True where the kernel knows TCX, which came with Linux 6.6.
+#[expect(clippy::print_stderr, reason = "a narrower test must be seen")]
+#[must_use]
+pub fn has_tcx(ifindex: u32) -> bool {
+    let has = attach(ifindex, ATTACH_TCX_INGRESS, "probe", 0).is_ok();
+    if !has {
+        eprintln!("NARROWED: this kernel has no TCX");
+    }
+    has
+}

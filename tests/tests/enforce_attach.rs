@@ -1,0 +1,500 @@
+//! The programs of security groups are loaded, pinned, attached, replaced and detached on a real kernel.
+#![expect(clippy::unwrap_used, reason = "a harness that fails fails the test")]
+
+use std::{
+    fs,
+    net::UdpSocket,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use aya::{
+    Pod,
+    maps::{Array, HashMap, Map, MapData, MapInfo},
+    programs::{SchedClassifier, TcAttachType},
+};
+use netdiag_agent::enforce::{
+    AttachError, Behind, Change, Enforcer, Hook, LoadError, Method, Options, RootError, detach_all,
+};
+use netdiag_agent::netns::Namespace;
+use netdiag_common::{
+    ABI_VERSION,
+    abi::policy::{PORT_CLOSED, PORT_MANAGED, Port},
+};
+use netdiag_tests::{
+    private_host,
+    program::{self, ATTACH_TCX_EGRESS, ATTACH_TCX_INGRESS, ATTACH_XDP, BEFORE, XDP_SKB_MODE},
+    require_ebpf,
+};
+
+/// A host with one instance behind a veth pair, and a bpffs that nobody else sees.
+struct Host {
+    _directory: tempfile::TempDir,
+    bpffs: PathBuf,
+}
+
+/// Runs the rest of a test on a host of its own.
+macro_rules! host {
+    ($test:literal) => {
+        if !(require_ebpf() && private_host::enter($test)) {
+            return;
+        }
+    };
+}
+
+impl Host {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let bpffs = directory.path().to_owned();
+        run(&format!("mount -t bpf bpf {}", bpffs.display()));
+        run("ip link set lo up");
+        run("ip netns add instance");
+        add_tap("tap0", None);
+        Self { _directory: directory, bpffs }
+    }
+
+    fn root(&self) -> PathBuf {
+        self.bpffs.join("netdiag")
+    }
+
+    fn options(&self) -> Options {
+        Options { root: self.root(), ..Options::default() }
+    }
+
+    fn clsact(&self) -> Options {
+        Options { clsact: true, ..self.options() }
+    }
+
+    fn maps(&self) -> PathBuf {
+        self.root().join(format!("v{ABI_VERSION}"))
+    }
+
+    /// Gives the device the first place, with a policy that is not known: nothing but system traffic passes.
+    fn close(&self, ifindex: u32) {
+        let port = Port { flags: PORT_MANAGED | PORT_CLOSED, epoch: 1, ..Port::default() };
+        set(&self.maps().join("PORTS"), 0, port);
+        set(&self.maps().join("INTERFACES"), ifindex, 1_u32);
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        run(&format!("umount -l {}", self.bpffs.display()));
+    }
+}
+
+/// A veth pair: one end is the host's device, the other is the instance's.
+fn add_tap(name: &str, index: Option<u32>) {
+    let index = index.map_or(String::new(), |index| format!(" index {index}"));
+    run(&format!("ip link add {name}{index} type veth peer name eth0 netns instance"));
+    run(&format!("ip addr add 192.0.2.1/24 dev {name}"));
+    run(&format!("ip link set {name} up"));
+    run("ip -n instance addr add 192.0.2.2/24 dev eth0");
+    run("ip -n instance link set eth0 up");
+}
+
+fn command(line: &str) -> Output {
+    let mut words = line.split(' ');
+    Command::new(words.next().unwrap()).args(words).output().unwrap()
+}
+
+fn run(line: &str) -> String {
+    let output = command(line);
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A filter of somebody else, of classic BPF: return 0, which matches nothing.
+fn add_filter(side: &str) {
+    let mut tc = Command::new("tc");
+    tc.args(["filter", "add", "dev", "tap0", side, "pref", "7", "bpf", "bytecode", "1,6 0 0 0,"]);
+    assert!(tc.status().unwrap().success());
+}
+
+fn ifindex(name: &str) -> u32 {
+    run(&format!("ip -o link show {name}")).split(':').next().unwrap().trim().parse().unwrap()
+}
+
+/// True if an echo request of the instance is answered; a busy machine gets another chance.
+fn is_answered() -> bool {
+    (0..5).any(|_| ping("-c 1 -W 1"))
+}
+
+/// True if none of some echo requests of the instance is answered.
+fn is_refused() -> bool {
+    !ping("-c 3 -i 0.2 -W 1")
+}
+
+fn ping(options: &str) -> bool {
+    command(&format!("ip netns exec instance ping {options} 192.0.2.1")).status.success()
+}
+
+fn array<V: Pod>(path: &Path) -> Array<MapData, V> {
+    Array::try_from(Map::Array(MapData::from_pin(path).unwrap())).unwrap()
+}
+
+fn set<V: Pod>(path: &Path, index: u32, value: V) {
+    array(path).set(index, value, 0).unwrap();
+}
+
+/// Ids of the programs at TCX, in order.
+fn at_tcx(device: &str, side: TcAttachType) -> Vec<u32> {
+    SchedClassifier::query_tcx(device, side).unwrap().1.iter().map(aya::programs::ProgramInfo::id).collect()
+}
+
+/// Everything that hangs on a device, as its tools show it, without counters.
+fn state_of(device: &str) -> String {
+    let link = run(&format!("ip -d link show {device}"));
+    let tc = ["qdisc show dev", "filter show dev"].map(|what| run(&format!("tc {what} {device}")));
+    let sides = ["ingress", "egress"].map(|side| run(&format!("tc filter show dev {device} {side}")));
+    let tcx = [TcAttachType::Ingress, TcAttachType::Egress].map(|side| at_tcx(device, side));
+    format!("{link}{tc:?}{sides:?}{tcx:?}")
+}
+
+#[test]
+fn what_one_enforcer_attached_the_next_one_replaces_in_place() {
+    host!("what_one_enforcer_attached_the_next_one_replaces_in_place");
+    let host = Host::new();
+    let tap = ifindex("tap0");
+    let mut first = Enforcer::load(host.options()).unwrap();
+    host.close(tap);
+    let [from, to] = first.attach(tap, Hook::Tc).unwrap();
+    assert_eq!((from.change, to.change), (Change::Attached, Change::Attached));
+    assert_eq!((from.method, from.behind), (Method::Tcx, None));
+    assert_eq!(first.attach(tap, Hook::Tc).unwrap()[0].change, Change::Unchanged);
+    assert!(is_refused(), "a closed port lets nothing pass");
+    drop(first);
+
+    assert_eq!(at_tcx("tap0", TcAttachType::Ingress), [from.program]);
+    assert!(is_refused(), "it goes on without the agent");
+
+    let mut second = Enforcer::load(host.options()).unwrap();
+    let [again, _] = second.attach(tap, Hook::Tc).unwrap();
+    assert_eq!(again.change, Change::Updated);
+    assert_ne!(again.program, from.program);
+    assert_eq!(at_tcx("tap0", TcAttachType::Ingress), [again.program]);
+    assert!(is_refused(), "the port is still closed: the maps were kept");
+    set(&host.maps().join("INTERFACES"), tap, 0_u32);
+    assert!(is_answered(), "and the new program reads them");
+}
+
+#[test]
+fn only_one_enforcer_has_a_directory() {
+    host!("only_one_enforcer_has_a_directory");
+    let host = Host::new();
+    let first = Enforcer::load(host.options()).unwrap();
+    let error = Enforcer::load(host.options()).unwrap_err();
+    assert!(matches!(error, LoadError::Root(RootError::Locked { .. })), "{error}");
+    assert!(matches!(detach_all(&host.root())[..], [AttachError::Root(RootError::Locked { .. })]));
+    drop(first);
+    Enforcer::load(host.options()).unwrap();
+}
+
+#[test]
+fn a_pinned_map_of_another_shape_is_refused_by_name() {
+    host!("a_pinned_map_of_another_shape_is_refused_by_name");
+    let host = Host::new();
+    let small = Options { max_flows: Some(1000), ..host.options() };
+    drop(Enforcer::load(small.clone()).unwrap());
+    assert_eq!(MapInfo::from_pin(host.maps().join("FLOWS4")).unwrap().max_entries(), 1000);
+    assert_eq!(MapInfo::from_pin(host.maps().join("FLOWS6")).unwrap().max_entries(), 500);
+    match Enforcer::load(host.options()).unwrap_err() {
+        LoadError::Differs { map, property: "size", pinned: 1000, .. } => assert!(map.ends_with("FLOWS4")),
+        error => panic!("{error}"),
+    }
+    drop(Enforcer::load(small.clone()).unwrap());
+
+    fs::remove_file(host.maps().join("SETTINGS")).unwrap();
+    HashMap::<_, u32, u32>::create(1, 0).unwrap().pin(host.maps().join("SETTINGS")).unwrap();
+    match Enforcer::load(small).unwrap_err() {
+        LoadError::Differs { map, property: "type", .. } => assert!(map.ends_with("SETTINGS")),
+        error => panic!("{error}"),
+    }
+}
+
+#[test]
+fn a_program_of_somebody_else_is_kept_and_overtaken_once() {
+    host!("a_program_of_somebody_else_is_kept_and_overtaken_once");
+    let host = Host::new();
+    let tap = ifindex("tap0");
+    let early = program::attach(tap, ATTACH_TCX_INGRESS, "early", 0).unwrap();
+    let out = program::attach(tap, ATTACH_TCX_EGRESS, "out", 0).unwrap();
+    let foreign = (at_tcx("tap0", TcAttachType::Ingress)[0], at_tcx("tap0", TcAttachType::Egress)[0]);
+    let mut enforcer = Enforcer::load(host.options()).unwrap();
+    let [from, to] = enforcer.attach(tap, Hook::Tc).unwrap();
+    assert_eq!(at_tcx("tap0", TcAttachType::Ingress), [from.program, foreign.0]);
+    assert_eq!(at_tcx("tap0", TcAttachType::Egress), [to.program, foreign.1]);
+
+    // Who comes later and goes to the front is overtaken once …
+    let late = program::attach(tap, ATTACH_TCX_INGRESS, "late", BEFORE).unwrap();
+    let pushy = at_tcx("tap0", TcAttachType::Ingress)[0];
+    let [from, _] = enforcer.attach(tap, Hook::Tc).unwrap();
+    assert_eq!(from.behind, None);
+    assert_eq!(at_tcx("tap0", TcAttachType::Ingress), [from.program, pushy, foreign.0]);
+    assert_eq!(enforcer.attach(tap, Hook::Tc).unwrap()[0].change, Change::Unchanged);
+    // … and is reported once it insists.
+    drop(late);
+    let insists = program::attach(tap, ATTACH_TCX_INGRESS, "insists", BEFORE).unwrap();
+    let [from, _] = enforcer.attach(tap, Hook::Tc).unwrap();
+    assert_eq!(from.behind, None, "it is another program");
+    drop(insists);
+    drop((early, out));
+    assert_eq!(at_tcx("tap0", TcAttachType::Ingress), [from.program]);
+}
+
+#[test]
+fn an_index_that_another_device_has_got_is_attached_anew() {
+    host!("an_index_that_another_device_has_got_is_attached_anew");
+    let host = Host::new();
+    add_second();
+    for options in [host.options(), host.clsact()] {
+        let mut enforcer = Enforcer::load(options).unwrap();
+        assert_eq!(enforcer.attach(77, Hook::Tc).unwrap()[0].change, Change::Attached);
+        run("ip link del tap77");
+        add_second();
+        let [from, to] = enforcer.attach(77, Hook::Tc).unwrap();
+        assert_eq!((from.change, to.change), (Change::Attached, Change::Attached));
+        assert_eq!(enforcer.devices().unwrap(), [77]);
+        // A device that is gone leaves nothing behind.
+        run("ip link del tap77");
+        let errors = enforcer.detach(77);
+        assert!(errors.is_empty(), "{errors:?}");
+        assert!(enforcer.devices().unwrap().is_empty());
+        add_second();
+    }
+}
+
+fn add_second() {
+    run("ip link add tap77 index 77 type veth peer name other");
+    run("ip link set tap77 up");
+}
+
+#[test]
+fn clsact_is_replaced_in_place_and_leaves_others_alone() {
+    host!("clsact_is_replaced_in_place_and_leaves_others_alone");
+    let host = Host::new();
+    let tap = ifindex("tap0");
+    let before = state_of("tap0");
+    let mut first = Enforcer::load(host.clsact()).unwrap();
+    host.close(tap);
+    let [from, _] = first.attach(tap, Hook::Tc).unwrap();
+    assert_eq!((from.method, from.change, from.behind), (Method::Clsact, Change::Attached, None));
+    assert_eq!(first.attach(tap, Hook::Tc).unwrap()[0].change, Change::Unchanged);
+    assert!(is_refused());
+    drop(first);
+    assert!(is_refused());
+    let mut second = Enforcer::load(host.clsact()).unwrap();
+    assert_eq!(second.attach(tap, Hook::Tc).unwrap()[0].change, Change::Updated);
+    let filters = run("tc filter show dev tap0 ingress");
+    assert_eq!(filters.matches("netdiag:from_instance").count(), 1, "{filters}");
+    let errors = second.detach(tap);
+    assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!(state_of("tap0"), before, "the qdisc was ours");
+
+    // A qdisc, and a filter, of somebody else.
+    run("tc qdisc add dev tap0 clsact");
+    add_filter("ingress");
+    let theirs = state_of("tap0");
+    second.attach(tap, Hook::Tc).unwrap();
+    let errors = second.detach(tap);
+    assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!(state_of("tap0"), theirs);
+}
+
+#[test]
+fn a_filter_that_came_to_our_qdisc_keeps_it() {
+    host!("a_filter_that_came_to_our_qdisc_keeps_it");
+    let host = Host::new();
+    let tap = ifindex("tap0");
+    let mut enforcer = Enforcer::load(host.clsact()).unwrap();
+    enforcer.attach(tap, Hook::Tc).unwrap();
+    add_filter("egress");
+    let errors = enforcer.detach(tap);
+    assert!(errors.is_empty(), "{errors:?}");
+    assert!(run("tc filter show dev tap0 egress").contains("pref 7 bpf"));
+    assert!(!run("tc filter show dev tap0 ingress").contains("netdiag"));
+}
+
+#[test]
+fn clsact_gives_way_to_tcx() {
+    host!("clsact_gives_way_to_tcx");
+    let host = Host::new();
+    let tap = ifindex("tap0");
+    drop(Enforcer::load(host.clsact()).map(|mut enforcer| enforcer.attach(tap, Hook::Tc).unwrap()).unwrap());
+    let mut enforcer = Enforcer::load(host.options()).unwrap();
+    let [from, _] = enforcer.attach(tap, Hook::Tc).unwrap();
+    assert_eq!(at_tcx("tap0", TcAttachType::Ingress), [from.program]);
+    assert!(!run("tc qdisc show dev tap0").contains("clsact"));
+}
+
+#[test]
+fn xdp_takes_the_place_of_tc_and_gives_it_back() {
+    host!("xdp_takes_the_place_of_tc_and_gives_it_back");
+    let host = Host::new();
+    let tap = ifindex("tap0");
+    let mut enforcer = Enforcer::load(host.options()).unwrap();
+    host.close(tap);
+    enforcer.attach(tap, Hook::Tc).unwrap();
+    let [from, to] = enforcer.attach(tap, Hook::Xdp).unwrap();
+    assert_eq!((from.method, from.change), (Method::Xdp, Change::Attached));
+    assert_eq!((to.method, to.change), (Method::Tcx, Change::Unchanged));
+    assert!(at_tcx("tap0", TcAttachType::Ingress).is_empty());
+    assert!(run("ip -d link show tap0").contains("xdpgeneric"));
+    assert!(is_refused());
+    drop(enforcer);
+    let mut enforcer = Enforcer::load(host.options()).unwrap();
+    assert_eq!(enforcer.attach(tap, Hook::Xdp).unwrap()[0].change, Change::Updated);
+    let [from, _] = enforcer.attach(tap, Hook::Tc).unwrap();
+    assert_eq!((from.method, from.change, from.behind), (Method::Tcx, Change::Attached, None));
+    assert!(!run("ip -d link show tap0").contains("xdp"));
+}
+
+#[test]
+fn an_xdp_program_of_somebody_else_is_refused_with_its_id_and_seen_from_tc() {
+    host!("an_xdp_program_of_somebody_else_is_refused_with_its_id_and_seen_from_tc");
+    let host = Host::new();
+    let tap = ifindex("tap0");
+    let theirs = program::attach(tap, ATTACH_XDP, "theirs", XDP_SKB_MODE).unwrap();
+    let mut enforcer = Enforcer::load(host.options()).unwrap();
+    let error = enforcer.attach(tap, Hook::Xdp).unwrap_err();
+    let AttachError::Occupied { program, .. } = error else { panic!("{error}") };
+    let [from, _] = enforcer.attach(tap, Hook::Tc).unwrap();
+    assert_eq!(from.behind, Some(Behind { method: Method::Xdp, program: Some(program) }));
+    drop(theirs);
+    assert_eq!(enforcer.attach(tap, Hook::Tc).unwrap()[0].behind, None);
+}
+
+#[test]
+fn detaching_all_leaves_the_host_as_it_was() {
+    host!("detaching_all_leaves_the_host_as_it_was");
+    let host = Host::new();
+    add_second();
+    let (tap, other) = (ifindex("tap0"), ifindex("other"));
+    let before = ["tap0", "tap77", "other"].map(state_of);
+    for options in [host.options(), host.clsact()] {
+        let mut enforcer = Enforcer::load(options).unwrap();
+        enforcer.attach(tap, Hook::Tc).unwrap();
+        enforcer.attach(77, Hook::Xdp).unwrap();
+        enforcer.attach(other, Hook::Tc).unwrap();
+        drop(enforcer);
+        let errors = detach_all(&host.root());
+        assert!(errors.is_empty(), "{errors:?}");
+        assert_eq!(["tap0", "tap77", "other"].map(state_of), before);
+        assert!(!host.root().exists());
+        assert!(detach_all(&host.root()).is_empty(), "nothing is left to detach");
+    }
+}
+
+#[test]
+fn maps_of_another_layout_stay_until_every_program_is_replaced() {
+    host!("maps_of_another_layout_stay_until_every_program_is_replaced");
+    let host = Host::new();
+    let tap = ifindex("tap0");
+    let mut other = Enforcer::load(host.options()).unwrap();
+    host.close(tap);
+    other.attach(tap, Hook::Tc).unwrap();
+    drop(other);
+    let elsewhere = host.root().join("v65000");
+    fs::rename(host.maps(), &elsewhere).unwrap();
+
+    let mut enforcer = Enforcer::load(host.options()).unwrap();
+    assert!(is_refused(), "the other program enforces with its own maps");
+    assert_eq!(enforcer.other_versions().unwrap(), [elsewhere.clone()]);
+    host.close(tap);
+    assert_eq!(enforcer.attach(tap, Hook::Tc).unwrap()[0].change, Change::Updated);
+    assert_eq!(enforcer.remove_other_versions().unwrap(), [elsewhere.clone()]);
+    assert!(!elsewhere.exists());
+    assert!(is_refused(), "and this one with its own");
+    set(&host.maps().join("INTERFACES"), tap, 0_u32);
+    assert!(is_answered());
+}
+
+#[test]
+fn no_packet_slips_through_while_programs_are_replaced() {
+    host!("no_packet_slips_through_while_programs_are_replaced");
+    let host = Host::new();
+    let tap = ifindex("tap0");
+    let mut enforcer = Enforcer::load(host.options()).unwrap();
+    host.close(tap);
+    enforcer.attach(tap, Hook::Tc).unwrap();
+    // A closed port whose addresses nobody knows answers no ARP.
+    run("ip link set tap0 address 02:00:00:00:00:01");
+    run("ip -n instance neigh replace 192.0.2.1 lladdr 02:00:00:00:00:01 dev eth0");
+    // Every datagram that arrives is one that slipped through.
+    let target = UdpSocket::bind("192.0.2.1:9999").unwrap();
+    target.set_nonblocking(true).unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let flood = {
+        let over = Arc::clone(&over);
+        thread::spawn(move || in_instance(move || flood(&over)))
+    };
+    for _ in 0..4 {
+        drop(enforcer);
+        enforcer = Enforcer::load(host.options()).unwrap();
+        enforcer.attach(tap, Hook::Tc).unwrap();
+        let pushy = program::attach(tap, ATTACH_TCX_INGRESS, "pushy", BEFORE).unwrap();
+        enforcer.attach(tap, Hook::Tc).unwrap();
+        enforcer.attach(tap, Hook::Xdp).unwrap();
+        enforcer.attach(tap, Hook::Tc).unwrap();
+        drop(pushy);
+    }
+    over.store(true, Ordering::Relaxed);
+    let sent = flood.join().unwrap();
+    assert!(sent > 20_000, "the flood ran: {sent}");
+    let arrived = std::iter::from_fn(|| target.recv(&mut [0; 64]).ok()).count();
+    assert_eq!(arrived, 0, "of {sent} datagrams");
+    set(&host.maps().join("INTERFACES"), tap, 0_u32);
+    assert!(is_answered(), "nothing else was in the way");
+}
+
+/// Runs something in the namespace of the instance.
+fn in_instance<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let namespace = Namespace::open(Path::new("/run/netns/instance")).unwrap();
+    tokio::runtime::Runtime::new().unwrap().block_on(namespace.run(work)).unwrap()
+}
+
+/// Sends datagrams as fast as it can; how many.
+fn flood(over: &AtomicBool) -> u64 {
+    let socket = UdpSocket::bind("192.0.2.2:0").unwrap();
+    let mut sent = 0;
+    while !over.load(Ordering::Relaxed) {
+        sent += u64::from(socket.send_to(b"slip", "192.0.2.1:9999").is_ok());
+    }
+    sent
+}
+
+#[test]
+fn a_directory_on_no_bpffs_is_refused_with_the_fix() {
+    host!("a_directory_on_no_bpffs_is_refused_with_the_fix");
+    let directory = tempfile::tempdir().unwrap();
+    let error = Enforcer::load(Options { root: directory.path().join("x"), ..Options::default() }).unwrap_err();
+    assert!(error.to_string().contains("mount -t bpf"), "{error}");
+}
+
+#[test]
+fn a_host_without_a_bpffs_gets_one_at_its_usual_place() {
+    host!("a_host_without_a_bpffs_gets_one_at_its_usual_place");
+    // The mounts of this host are its own; there may be none to take away.
+    drop(command("umount -l /sys/fs/bpf"));
+    let is_mounted = || fs::read_to_string("/proc/self/mounts").unwrap().contains(" /sys/fs/bpf bpf ");
+    assert!(!is_mounted());
+    drop(Enforcer::load(Options::default()).unwrap());
+    assert!(is_mounted());
+    assert!(Path::new("/sys/fs/bpf/netdiag").is_dir());
+}
+
+#[test]
+fn a_device_that_is_not_there_is_an_error_that_names_it() {
+    host!("a_device_that_is_not_there_is_an_error_that_names_it");
+    let host = Host::new();
+    let mut enforcer = Enforcer::load(host.options()).unwrap();
+    let error = enforcer.attach(4242, Hook::Tc).unwrap_err();
+    assert_eq!(error.to_string(), "attach to device 4242 by tcx");
+    let errors = enforcer.detach(4242);
+    assert!(errors.is_empty(), "{errors:?}");
+}

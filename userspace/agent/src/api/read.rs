@@ -1,0 +1,124 @@
+//! Objects of the policy, read. Flow: policy.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, State as Shared},
+    http::StatusCode,
+};
+use netdiag_model::{
+    policy::{
+        convert::to_wire,
+        types::{GroupId, Policy},
+        wire::State as Wire,
+    },
+    status::Status,
+};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::{Api, error::ApiError};
+use crate::{
+    policy_source::{floating, state::Kind},
+    reconcile::Published,
+};
+
+/// How the agent is.
+pub(super) async fn status(Shared(api): Shared<Arc<Api>>) -> Json<Status> {
+    Json(published(&api).status.clone())
+}
+
+/// The policy that is asked for, files and API together.
+pub(super) async fn policy(Shared(api): Shared<Arc<Api>>) -> Result<Json<Wire>, ApiError> {
+    known(&published(&api)).map(|policy| Json(to_wire(policy)))
+}
+
+/// Every object of a kind.
+pub(super) fn all(kind: Kind, api: &Api) -> Result<Json<Value>, ApiError> {
+    Ok(Json(json!({ kind.name(): objects(kind, &published(api))? })))
+}
+
+/// One object.
+pub(super) fn one(kind: Kind, api: &Api, id: &str) -> Result<Json<Value>, ApiError> {
+    let objects = objects(kind, &published(api))?;
+    let object = objects.into_iter().find(|object| object["id"] == id);
+    object.map(|object| Json(json!({ kind.one(): object }))).ok_or_else(|| ApiError::not_found(kind.words(), id))
+}
+
+/// Members of every group: those named as such, and those there are in all.
+pub(super) async fn members(Shared(api): Shared<Arc<Api>>) -> Result<Json<Value>, ApiError> {
+    let published = published(&api);
+    let policy = known(&published)?;
+    let members: Map<_, _> =
+        policy.groups.keys().map(|group| (group.0.clone(), addresses(policy, group, &published))).collect();
+    Ok(Json(json!({ "members": members })))
+}
+
+/// Members of one group.
+pub(super) async fn members_of(Shared(api): Shared<Arc<Api>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    let published = published(&api);
+    let policy = known(&published)?;
+    let group = GroupId(id);
+    if !policy.groups.contains_key(&group) {
+        return Err(ApiError::not_found("security group", &group.0));
+    }
+    Ok(Json(json!({ "members": addresses(policy, &group, &published) })))
+}
+
+fn addresses(policy: &Policy, group: &GroupId, published: &Published) -> Value {
+    let members = policy.members_of(group, &published.found);
+    members.into_iter().map(|member| Value::String(member.to_string())).collect()
+}
+
+/// What the loop published last.
+fn published(api: &Api) -> Arc<Published> {
+    api.published.borrow().clone()
+}
+
+fn known(published: &Published) -> Result<&Policy, ApiError> {
+    published
+        .policy
+        .as_deref()
+        .ok_or_else(|| ApiError::mistakes(StatusCode::SERVICE_UNAVAILABLE, published.status.mistakes.clone()))
+}
+
+fn objects(kind: Kind, published: &Published) -> Result<Vec<Value>, ApiError> {
+    if kind == Kind::Floatingips {
+        return Ok(published.api.all(kind).map(|(_, object)| held(object.clone())).collect());
+    }
+    let wire = to_wire(known(published)?);
+    match kind {
+        Kind::SecurityGroups => values(wire.security_groups),
+        Kind::AddressGroups => values(wire.address_groups),
+        Kind::Ports => Ok(values(wire.ports)?.into_iter().map(|port| with_enforcement(port, published)).collect()),
+        Kind::Members | Kind::Floatingips => Ok(Vec::new()),
+    }
+}
+
+fn values<T: Serialize>(objects: Vec<T>) -> Result<Vec<Value>, ApiError> {
+    let values = objects.into_iter().map(serde_json::to_value).collect::<Result<_, _>>();
+    values.map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+}
+
+/// A floating IP, and that it is not served.
+fn held(mut object: Value) -> Value {
+    object["state"] = json!("held");
+    object["reason"] = json!(floating::HELD);
+    object
+}
+
+/// A port, and what became of it on this host.
+fn with_enforcement(mut port: Value, published: &Published) -> Value {
+    let id = port["id"].as_str().unwrap_or_default();
+    let enforced = published.status.ports.iter().find(|enforced| enforced.id == id);
+    let refused = published.status.refused.iter().find(|refused| refused.port_id == id);
+    port["enforcement"] = match (enforced, refused) {
+        (Some(enforced), _) => {
+            json!({ "state": "enforced", "device": enforced.device, "hooks": enforced.hooks, "mode": enforced.mode })
+        }
+        (None, Some(refused)) => json!({ "state": "refused", "reason": refused.why }),
+        (None, None) => json!({ "state": "absent" }),
+    };
+    port
+}

@@ -1,0 +1,264 @@
+//! The directory everything is pinned in, and the lock that lets one agent write there. Flow: policy.
+//!
+//! ```text
+//! <root>/                       the lock is on this directory
+//!   v2/INTERFACES …             maps of one layout (`ABI_VERSION`)
+//!   links/12-4026531840/        what is attached to device 12 of the namespace with that inode
+//!     in  out  xdp              links
+//!     qdisc                     a mark: the clsact qdisc of the device is ours
+//! ```
+
+use std::{
+    fs, io,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    },
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags, flock, open, statfs},
+    mount::{MountFlags, mount},
+};
+
+use netdiag_common::ABI_VERSION;
+
+/// Where the host's bpffs belongs.
+const HOST: &str = "/sys/fs/bpf";
+/// Where netdiag pins.
+pub const ROOT: &str = "/sys/fs/bpf/netdiag";
+/// `BPF_FS_MAGIC` of `linux/magic.h`.
+const MAGIC: u32 = 0xcafe_4a11;
+
+/// Why the directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    /// It is not on a bpffs.
+    #[error("{} is not on a bpffs: mount one there (mount -t bpf bpf {})", path.display(), path.display())]
+    NoBpffs {
+        /// The directory, or the nearest one above that there is.
+        path: PathBuf,
+    },
+    /// There is no bpffs at its usual place, and none could be mounted.
+    #[error("mount a bpffs at {HOST}")]
+    Mount(#[source] io::Error),
+    /// Another agent has it.
+    #[error("{}: another netdiag agent is at work there", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// What is attached there belongs to another namespace, or is nothing netdiag knows.
+    #[error("{} is not of this network namespace: detach from inside its own", path.display())]
+    Elsewhere {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Something else.
+    #[error("{step} {}", path.display())]
+    Io {
+        /// What was tried.
+        step: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RootError {
+    let path = path.to_owned();
+    move |source| RootError::Io { step, path, source }
+}
+
+/// A directory of pins that nobody else writes while this exists.
+#[derive(Debug)]
+pub(super) struct Root {
+    path: PathBuf,
+    /// The namespace this process is in, where devices are looked for.
+    netns: u64,
+    /// Holds the lock, where there is one.
+    _lock: Option<OwnedFd>,
+}
+
+impl Root {
+    /// Makes the directory where there is none, and locks it.
+    pub(super) fn lock(path: &Path) -> Result<Self, RootError> {
+        ensure_bpffs(path)?;
+        make(path)?;
+        Self::lock_existing(path)
+    }
+
+    /// Locks a directory that is there.
+    pub(super) fn lock_existing(path: &Path) -> Result<Self, RootError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let lock = open(path, flags, Mode::empty()).map_err(|error| failed("open", path)(error.into()))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+            rustix::io::Errno::WOULDBLOCK => RootError::Locked { path: path.to_owned() },
+            error => failed("lock", path)(error.into()),
+        })?;
+        Ok(Self { _lock: Some(lock), ..Self::unlocked(path)? })
+    }
+
+    /// A directory that is only looked at.
+    pub(super) fn unlocked(path: &Path) -> Result<Self, RootError> {
+        let own = Path::new("/proc/thread-self/ns/net");
+        let netns = fs::metadata(own).map_err(failed("look at", own))?.ino();
+        Ok(Self { path: path.to_owned(), netns, _lock: None })
+    }
+
+    /// The directory itself.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the maps of this layout are.
+    pub(super) fn maps(&self) -> PathBuf {
+        self.path.join(version_name(ABI_VERSION))
+    }
+
+    /// Directories with the maps of other layouts.
+    pub(super) fn other_versions(&self) -> Result<Vec<PathBuf>, RootError> {
+        let own = version_name(ABI_VERSION);
+        let names = entries(&self.path)?;
+        Ok(names.into_iter().filter(|name| is_version(name) && *name != own).map(|name| self.path.join(name)).collect())
+    }
+
+    /// Where the links of a device are.
+    pub(super) fn device(&self, ifindex: u32) -> PathBuf {
+        self.path.join(LINKS).join(format!("{ifindex}-{}", self.netns))
+    }
+
+    /// The devices something is attached to, by the names of their directories: those of this namespace, and others.
+    pub(super) fn devices(&self) -> Result<(Vec<u32>, Vec<String>), RootError> {
+        let (mut ours, mut others) = (Vec::new(), Vec::new());
+        for name in entries(&self.path.join(LINKS))? {
+            match parse_device(&name) {
+                Some((ifindex, netns)) if netns == self.netns => ours.push(ifindex),
+                _ => others.push(name),
+            }
+        }
+        Ok((ours, others))
+    }
+
+    /// Where the links of all devices are.
+    pub(super) fn links(&self) -> PathBuf {
+        self.path.join(LINKS)
+    }
+}
+
+/// Name of the directory of links.
+const LINKS: &str = "links";
+
+fn version_name(version: u16) -> String {
+    format!("v{version}")
+}
+
+/// True for a name of a directory of maps.
+pub(super) fn is_version(name: &str) -> bool {
+    name.strip_prefix('v').is_some_and(|number| number.parse::<u16>().is_ok())
+}
+
+fn parse_device(name: &str) -> Option<(u32, u64)> {
+    let (ifindex, netns) = name.split_once('-')?;
+    Some((ifindex.parse().ok()?, netns.parse().ok()?))
+}
+
+/// Names in a directory, in order; none where there is no such directory.
+pub(super) fn entries(path: &Path) -> Result<Vec<String>, RootError> {
+    match list(path) {
+        Err(RootError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        names => names,
+    }
+}
+
+/// Names in a directory that is there, in order.
+pub(super) fn list(path: &Path) -> Result<Vec<String>, RootError> {
+    let read = fs::read_dir(path).map_err(failed("read", path))?;
+    let names: io::Result<Vec<String>> =
+        read.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned())).collect();
+    let mut names = names.map_err(failed("read", path))?;
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Makes a directory, and those above it, for its owner alone.
+pub(super) fn make(path: &Path) -> Result<(), RootError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make the directory", path))
+}
+
+/// Removes a pin or a mark; it may be gone already.
+pub(super) fn remove(path: &Path) -> Result<(), RootError> {
+    let result = match fs::symlink_metadata(path) {
+        Ok(data) if data.is_dir() => fs::remove_dir(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(failed("remove", path)),
+    }
+}
+
+/// Removes a directory of pins with all in it.
+pub(super) fn remove_all(path: &Path) -> Result<(), RootError> {
+    for name in entries(path)? {
+        remove(&path.join(name))?;
+    }
+    remove(path)
+}
+
+/// Sees that the directory is, or will be, on a bpffs; mounts one at the usual place where it belongs there.
+fn ensure_bpffs(path: &Path) -> Result<(), RootError> {
+    if is_bpffs(path)? {
+        return Ok(());
+    }
+    let host = Path::new(HOST);
+    if path.starts_with(host) && host.is_dir() && !is_bpffs(host)? {
+        let mode = c"mode=700";
+        mount("bpf", host, "bpf", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, mode)
+            .map_err(|error| RootError::Mount(error.into()))?;
+        return Ok(());
+    }
+    Err(RootError::NoBpffs { path: nearest(path).to_owned() })
+}
+
+fn is_bpffs(path: &Path) -> Result<bool, RootError> {
+    let path = nearest(path);
+    let stat = statfs(path).map_err(|error| failed("look at", path)(error.into()))?;
+    Ok(u32::try_from(stat.f_type).is_ok_and(|kind| kind == MAGIC))
+}
+
+/// The directory, or the nearest one above that there is.
+fn nearest(path: &Path) -> &Path {
+    path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Root, RootError, is_version, parse_device};
+
+    #[test]
+    fn a_directory_of_links_names_device_and_namespace() {
+        assert_eq!(parse_device("12-4026531840"), Some((12, 4_026_531_840)));
+        for name in ["", "12", "-1", "12-", "x-1", "12-1-1"] {
+            assert_eq!(parse_device(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn only_a_version_is_a_version() {
+        assert!(is_version("v2") && is_version("v65535"));
+        assert!(!is_version("v") && !is_version("vx") && !is_version("links") && !is_version("v65536"));
+    }
+
+    #[test]
+    fn a_directory_on_another_file_system_is_refused_with_the_fix() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = Root::lock(&directory.path().join("netdiag")).unwrap_err();
+        assert!(matches!(error, RootError::NoBpffs { .. }), "{error}");
+        assert!(error.to_string().contains("mount -t bpf bpf"), "{error}");
+    }
+}

@@ -1,0 +1,171 @@
+//! Metrics for Prometheus, on a loopback address, for whoever asked for them. Flow: observe.
+
+use std::{fmt, io, net::SocketAddr, sync::Arc};
+
+use axum::{
+    Router,
+    extract::State as Shared,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use netdiag_model::{fact::enforcement::EnforcementFact, status::Status};
+use tokio::net::TcpListener;
+
+use crate::api::{self, Api};
+
+/// The text format of Prometheus.
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Listens at an address.
+pub(crate) async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+/// Answers whoever asks; never ends.
+pub(crate) async fn serve(listener: TcpListener, api: Api) {
+    let router = Router::new().route("/metrics", get(metrics)).with_state(Arc::new(api));
+    api::serve(listener, router).await;
+}
+
+async fn metrics(Shared(api): Shared<Arc<Api>>) -> Response {
+    let status = api.published.borrow().status.clone();
+    match api.loaded(false).await {
+        Ok(loaded) => ([(CONTENT_TYPE, TEXT)], render(&status, &loaded)).into_response(),
+        Err(why) => (StatusCode::INTERNAL_SERVER_ERROR, why).into_response(),
+    }
+}
+
+/// Everything, family by family.
+fn render(status: &Status, loaded: &EnforcementFact) -> String {
+    let mut page = Page::default();
+    page.family("netdiag_build_info", "gauge", "The agent's version.");
+    page.sample("netdiag_build_info", &[("version", &status.agent.version)], 1);
+    ports(&mut page, loaded);
+    rules(&mut page, loaded);
+    agent(&mut page, status);
+    page.0
+}
+
+fn ports(page: &mut Page, loaded: &EnforcementFact) {
+    page.family("netdiag_packets_total", "counter", "Packets by port, direction and reason.");
+    for port in &loaded.ports {
+        for count in &port.counters {
+            let labels =
+                [("port", port.port_id.as_str()), ("direction", count.direction.name()), ("reason", &count.reason)];
+            page.sample("netdiag_packets_total", &labels, count.packets);
+        }
+    }
+    page.family("netdiag_bytes_total", "counter", "Bytes by port, direction and reason.");
+    for port in &loaded.ports {
+        for count in &port.counters {
+            let labels =
+                [("port", port.port_id.as_str()), ("direction", count.direction.name()), ("reason", &count.reason)];
+            page.sample("netdiag_bytes_total", &labels, count.bytes);
+        }
+    }
+    page.family("netdiag_flows", "gauge", "Flows tracked now, by port.");
+    for port in &loaded.ports {
+        page.sample("netdiag_flows", &[("port", &port.port_id)], port.flows);
+    }
+    page.family(
+        "netdiag_events_suppressed_total",
+        "counter",
+        "Events not written because the port had used up its share.",
+    );
+    for port in &loaded.ports {
+        page.sample("netdiag_events_suppressed_total", &[("port", &port.port_id)], port.suppressed);
+    }
+    page.family("netdiag_events_lost_total", "counter", "Events not written because the ring buffer was full.");
+    for port in &loaded.ports {
+        page.sample("netdiag_events_lost_total", &[("port", &port.port_id)], port.lost);
+    }
+}
+
+fn rules(page: &mut Page, loaded: &EnforcementFact) {
+    page.family("netdiag_rule_hits_total", "counter", "Flows a rule has allowed (packets, on a stateless port).");
+    for rule in &loaded.rules {
+        // A number tells versions of one rule apart while both are there.
+        page.sample("netdiag_rule_hits_total", &[("rule", &rule.id), ("number", &rule.index.to_string())], rule.hits);
+    }
+}
+
+fn agent(page: &mut Page, status: &Status) {
+    let numbers: [(&str, &str, &str, u64); 8] = [
+        ("netdiag_passes_total", "counter", "Passes of the loop that ended well.", status.passes.done),
+        ("netdiag_passes_failed_total", "counter", "Passes that failed.", status.passes.failed),
+        ("netdiag_pass_duration_milliseconds", "gauge", "How long the last pass took.", status.passes.last_ms),
+        ("netdiag_ports", "gauge", "Ports that are enforced.", count(status.ports.len())),
+        ("netdiag_ports_refused", "gauge", "Ports that cannot be enforced.", count(status.refused.len())),
+        (
+            "netdiag_policy_mistakes",
+            "gauge",
+            "Mistakes in the policy as it is written now.",
+            count(status.mistakes.len()),
+        ),
+        ("netdiag_problems", "gauge", "What else keeps the agent from converging.", count(status.agent.problems.len())),
+        (
+            "netdiag_converged_timestamp_seconds",
+            "gauge",
+            "When what is loaded last agreed with what is asked; 0 is never.",
+            status.agent.converged.unwrap_or(0),
+        ),
+    ];
+    for (name, kind, help, value) in numbers {
+        page.family(name, kind, help);
+        page.sample(name, &[], value);
+    }
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+/// Text under construction.
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        self.line(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}"));
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        let labels: Vec<_> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
+        match labels.join(",") {
+            none if none.is_empty() => self.line(format_args!("{name} {value}")),
+            labels => self.line(format_args!("{name}{{{labels}}} {value}")),
+        }
+    }
+
+    fn line(&mut self, line: fmt::Arguments<'_>) {
+        self.0.push_str(&line.to_string());
+        self.0.push('\n');
+    }
+}
+
+/// The value of a label, as the format quotes it.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::render;
+    use netdiag_model::{
+        fact::enforcement::{EnforcementFact, LoadedRule},
+        status::Status,
+    };
+
+    #[test]
+    fn every_sample_belongs_to_a_family_and_names_from_outside_end_no_line() {
+        let rule = LoadedRule { index: 7, id: "a\"b\\c\nd".to_owned(), hits: 5 };
+        let text = render(&Status::default(), &EnforcementFact { rules: vec![rule], ..EnforcementFact::default() });
+        assert!(text.contains("netdiag_rule_hits_total{rule=\"a\\\"b\\\\c\\nd\",number=\"7\"} 5\n"), "{text}");
+        let families: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let name = line.split(['{', ' ']).next().unwrap();
+            assert!(families.iter().any(|family| family.split(' ').next() == Some(name)), "{line}");
+        }
+    }
+}

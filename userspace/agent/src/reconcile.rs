@@ -1,0 +1,358 @@
+//! The loop: what is asked, against what is found, against what is loaded. The only writer of maps. Flow: policy.
+//!
+//! It is level-triggered: no event says what to do, each only that it is time to look at everything again. Looking at the host takes
+//! its time, so it goes on beside the loop; orders of the API are carried out meanwhile, with the host as it was seen last.
+//!
+//! ```text
+//! waiting -- files changed --> read files --+
+//!         -- order ----------> change ------+--> pass --> waiting
+//!         -- bell, time -----> look --------+      |
+//!                                                  +-- failed --> the same later, enforcement as it was
+//! ```
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use netdiag_model::{
+    policy::types::{Policy, PortId},
+    snapshot::Snapshot,
+    status::Status,
+};
+use serde_json::Value;
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::{Instant, sleep, sleep_until},
+};
+
+use self::pass::Pass;
+use crate::{
+    discover,
+    policy_source::{
+        Refused, Store,
+        floating::HELD,
+        state::{Kind, State},
+    },
+    service::{Heart, Journal, manager::Manager},
+    watch::{Backoff, Bell, Changes},
+};
+
+/// One pass over everything.
+pub(crate) mod pass;
+/// Which ports stay, come and go.
+mod ports;
+
+/// How long to wait for more after something has changed.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// What somebody asks the loop to do.
+#[derive(Debug)]
+pub(crate) struct Order {
+    /// What.
+    pub(crate) change: Change,
+    /// Where to say what became of it.
+    pub(crate) answer: oneshot::Sender<Outcome>,
+}
+
+/// A change of what the API was told.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// Set an object.
+    Put(Kind, String, Value),
+    /// Remove an object.
+    Remove(Kind, String),
+    /// Replace everything.
+    Replace(State),
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Put(kind, id, _) => write!(f, "put {} {id}", kind.words()),
+            Self::Remove(kind, id) => write!(f, "delete {} {id}", kind.words()),
+            Self::Replace(_) => f.write_str("put policy"),
+        }
+    }
+}
+
+/// What became of an order.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The maps hold it.
+    InForce,
+    /// It is taken and kept, and not in force; why.
+    Held(String),
+    /// There is no such object.
+    NotThere,
+    /// The object is one of a policy file.
+    OfFiles,
+    /// Nothing has changed.
+    Refused(Refused),
+}
+
+/// What the loop lets others see.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Published {
+    /// How the agent is.
+    pub(crate) status: Status,
+    /// The policy that is asked for; none while it is not known.
+    pub(crate) policy: Option<Arc<Policy>>,
+    /// What the API was told.
+    pub(crate) api: Arc<State>,
+    /// Addresses of ports whose own are not given.
+    pub(crate) found: Arc<BTreeMap<PortId, BTreeSet<IpAddr>>>,
+}
+
+/// Where the loop gets its work from.
+pub(crate) struct Inlets {
+    /// Rung by watchers.
+    pub(crate) bell: Arc<Bell>,
+    /// Orders of the API.
+    pub(crate) orders: mpsc::Receiver<Order>,
+    /// Becomes true when the agent shall end.
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// How the loop goes about its work.
+#[derive(Clone, Debug)]
+pub(crate) struct Pace {
+    /// Where and how long to look.
+    pub(crate) look: discover::Options,
+    /// The longest time between two looks.
+    pub(crate) full_pass: Duration,
+}
+
+/// The loop.
+pub(crate) struct Reconcile {
+    store: Store,
+    pass: Pass,
+    pace: Pace,
+    journal: Journal,
+    manager: Arc<Manager>,
+    heart: Arc<Heart>,
+    published: watch::Sender<Arc<Published>>,
+    /// The host as it was seen last.
+    seen: Option<Snapshot>,
+    /// A look under way, and whether something has changed since it began.
+    looking: Option<(JoinHandle<Snapshot>, bool)>,
+    /// When to look, or to try again, at the latest.
+    due: Instant,
+    /// When to remove flows that are over.
+    sweep_due: Instant,
+    backoff: Backoff,
+    /// What was last said of problems and mistakes, so that it is said once.
+    said: Vec<String>,
+    ready: bool,
+}
+
+/// Whom the loop tells how it is.
+pub(crate) struct Outlets {
+    /// For the operator's log.
+    pub(crate) journal: Journal,
+    /// The service manager.
+    pub(crate) manager: Arc<Manager>,
+    /// Beats as long as the loop goes round.
+    pub(crate) heart: Arc<Heart>,
+    /// For the API.
+    pub(crate) published: watch::Sender<Arc<Published>>,
+}
+
+impl Reconcile {
+    /// A loop that has done nothing yet.
+    pub(crate) fn new(store: Store, pass: Pass, pace: Pace, outlets: Outlets) -> Self {
+        let Outlets { journal, manager, heart, published } = outlets;
+        Self {
+            store,
+            pass,
+            pace,
+            journal,
+            manager,
+            heart,
+            published,
+            seen: None,
+            looking: None,
+            due: Instant::now(),
+            sweep_due: Instant::now(),
+            backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
+            said: Vec::new(),
+            ready: false,
+        }
+    }
+
+    /// Goes round until it is told to stop.
+    pub(crate) async fn run(mut self, mut inlets: Inlets) {
+        self.look();
+        loop {
+            self.publish();
+            self.heart.beat();
+            tokio::select! {
+                biased;
+                () = async { drop(inlets.stop.wait_for(|stop| *stop).await) } => return,
+                order = inlets.orders.recv(), if self.seen.is_some() => match order {
+                    Some(order) => self.order(order),
+                    None => return,
+                },
+                seen = looked(&mut self.looking) => self.seen(seen),
+                () = inlets.bell.heard() => {
+                    sleep(SETTLE).await;
+                    self.changed(inlets.bell.take());
+                }
+                () = sleep_until(self.due) => self.changed(Changes::EVERYTHING),
+                () = sleep_until(self.sweep_due) => self.sweep(),
+            }
+        }
+    }
+
+    /// Tidies up; and the heart beats however little else there is to do.
+    fn sweep(&mut self) {
+        tokio::task::block_in_place(|| self.pass.sweep());
+        self.sweep_due = Instant::now() + Heart::LONGEST_PAUSE;
+    }
+
+    /// Carries out an order, and answers it when the maps hold it.
+    fn order(&mut self, Order { change, answer }: Order) {
+        let outcome = self.carry_out(change);
+        self.publish();
+        // Whoever gave the order may have gone; it is carried out all the same.
+        drop(answer.send(outcome));
+    }
+
+    fn carry_out(&mut self, change: Change) -> Outcome {
+        if let Change::Remove(kind, id) = &change
+            && self.store.api().get(*kind, id).is_none()
+        {
+            return if self.store.is_of_files(*kind, id) { Outcome::OfFiles } else { Outcome::NotThere };
+        }
+        let floating = matches!(change, Change::Put(Kind::Floatingips, ..));
+        let refusal = match &change {
+            Change::Put(Kind::Ports, id, _) => Some(id.clone()),
+            Change::Put(..) | Change::Remove(..) | Change::Replace(_) => None,
+        };
+        let changed = self.store.change(|state| match change {
+            Change::Put(kind, id, object) => state.put(kind, id, object),
+            Change::Remove(kind, id) => state.remove(kind, &id),
+            Change::Replace(with) => state.replace(with),
+        });
+        match changed {
+            Err(refused) => Outcome::Refused(refused),
+            Ok(_) if floating => Outcome::Held(HELD.to_owned()),
+            Ok(false) if self.pass.is_converged() => Outcome::InForce,
+            Ok(_) => match self.reconcile() {
+                Ok(()) => refusal
+                    .and_then(|id| self.pass.refusal(&id).map(str::to_owned))
+                    .map_or(Outcome::InForce, Outcome::Held),
+                Err(why) => Outcome::Held(why),
+            },
+        }
+    }
+
+    /// Something has changed.
+    fn changed(&mut self, changes: Changes) {
+        self.due = Instant::now() + self.pace.full_pass;
+        if changes.has(Changes::FILES.and(Changes::EVERYTHING)) {
+            let differs = self.store.reload();
+            if differs && self.seen.is_some() {
+                // The error is among the problems that are published, and the pass is due again.
+                drop(self.reconcile());
+            }
+            if self.ready && changes.has(Changes::RELOAD) {
+                self.manager.ready(&self.summary());
+            }
+        }
+        if changes != Changes::FILES {
+            self.look();
+        }
+    }
+
+    /// Begins to look at the host, or to look once more after the look that is under way.
+    fn look(&mut self) {
+        match &mut self.looking {
+            Some((_, again)) => *again = true,
+            None => self.looking = Some((spawn_look(self.pace.look.clone()), false)),
+        }
+    }
+
+    /// A look has ended.
+    fn seen(&mut self, seen: Option<Snapshot>) {
+        let again = self.looking.take().is_some_and(|(_, again)| again);
+        if let Some(seen) = seen {
+            self.seen = Some(seen);
+            // As above.
+            drop(self.reconcile());
+            if !self.ready {
+                // Also where it failed: what was loaded before is enforced, and the API says what is wrong.
+                self.ready = true;
+                self.publish();
+                self.manager.ready(&self.summary());
+            }
+        }
+        if again {
+            self.look();
+        }
+    }
+
+    /// One pass with what is known now.
+    fn reconcile(&mut self) -> Result<(), String> {
+        let Some(seen) = &self.seen else {
+            return Err("the host has not been looked at yet".to_owned());
+        };
+        let Some(policy) = self.store.policy() else {
+            return Err("the policy is not known: its files have mistakes".to_owned());
+        };
+        let (pass, policy) = (&mut self.pass, Arc::clone(policy));
+        // System calls on thousands of map elements: the other tasks of this thread go on elsewhere.
+        let result = tokio::task::block_in_place(|| pass.run(&policy, seen));
+        match &result {
+            Ok(()) => self.backoff.reset(),
+            Err(_) => self.due = self.due.min(Instant::now() + self.backoff.pause()),
+        }
+        result
+    }
+
+    fn summary(&self) -> String {
+        let Status { ports, refused, mistakes, .. } = self.published.borrow().status.clone();
+        format!("{} ports enforced, {} refused, {} mistakes in the policy", ports.len(), refused.len(), mistakes.len())
+    }
+
+    /// Lets others see how things are, and says what is new about them.
+    fn publish(&mut self) {
+        let policy = self.store.policy().cloned();
+        let mut status = self.pass.status();
+        status.files = self.store.files().map(str::to_owned).collect();
+        status.mistakes = self.store.mistakes().to_vec();
+        let mistakes = status.mistakes.iter().map(ToString::to_string);
+        let said: Vec<String> = mistakes.chain(status.agent.problems.iter().cloned()).collect();
+        for line in said.iter().filter(|line| !self.said.contains(line)) {
+            self.journal.say(line);
+        }
+        if said.is_empty() && !self.said.is_empty() {
+            self.journal.say("all is well again");
+        }
+        self.said = said;
+        let (api, found) = (Arc::clone(self.store.api()), Arc::clone(self.pass.found()));
+        self.published.send_replace(Arc::new(Published { status, policy, api, found }));
+        if self.ready {
+            self.manager.status(&self.summary());
+        }
+    }
+}
+
+/// Looks on a thread that may block: sources read files of the kernel's, which may take their time.
+fn spawn_look(options: discover::Options) -> JoinHandle<Snapshot> {
+    let runtime = Handle::current();
+    tokio::task::spawn_blocking(move || runtime.block_on(discover::look_for_ports(options)))
+}
+
+/// Waits for a look that is under way; none if it could not be finished.
+async fn looked(looking: &mut Option<(JoinHandle<Snapshot>, bool)>) -> Option<Snapshot> {
+    match looking {
+        Some((look, _)) => look.await.ok(),
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,74 @@
+//! `netdiag agent` as clap reads it.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Subcommand};
+
+use super::{Look, ReportOutput, Sockets};
+
+/// What the agent needs; shown below its long help.
+pub(super) const NEEDS: &str = "\
+Runs in the foreground until SIGTERM or SIGINT, which end it and change nothing of what is enforced; `--detach` does that. SIGHUP
+reads the policy files anew. Needs root, or the capabilities that packaging/netdiag-agent.service names.";
+
+/// Runs the agent, or asks it, or takes away what it has loaded.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Agent {
+    #[command(subcommand)]
+    pub(crate) what: Option<What>,
+    /// Take every program and map of netdiag away from this host; refuses while an agent runs
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// Settings, in YAML, under the names of these options with `_` for `-`; an option given here comes first
+    #[arg(long, value_name = "FILE", env = "NETDIAG_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Directory with policy files, *.yaml, *.yml and *.json [default: /etc/netdiag/policy.d]
+    #[arg(long, value_name = "DIR", env = "NETDIAG_POLICY_DIR")]
+    pub(crate) policy_dir: Option<PathBuf>,
+    /// Directory for what must outlive a restart [default: /var/lib/netdiag]
+    #[arg(long, value_name = "DIR", env = "NETDIAG_STATE_DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Socket of the API [default: /run/netdiag/agent.sock]
+    #[arg(long, value_name = "PATH", env = "NETDIAG_AGENT_SOCKET")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Group that may use the API, by name or number [default: the agent's own]
+    #[arg(long, value_name = "GROUP", env = "NETDIAG_AGENT_GROUP")]
+    pub(crate) group: Option<String>,
+    /// Directory on a bpffs in which programs' maps and links are pinned [default: /sys/fs/bpf/netdiag]
+    #[arg(long, value_name = "DIR", env = "NETDIAG_BPFFS")]
+    pub(crate) bpffs: Option<PathBuf>,
+    /// Serve metrics for Prometheus at this address, which has to be a loopback one
+    #[arg(long, value_name = "ADDRESS:PORT", env = "NETDIAG_METRICS")]
+    pub(crate) metrics: Option<SocketAddr>,
+    /// The longest time between two looks at the host, in seconds [default: 30]
+    #[arg(long, value_name = "SECONDS", env = "NETDIAG_FULL_PASS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) full_pass: Option<u64>,
+    /// How many IPv4 flows to track; half as many IPv6 flows
+    #[arg(long, value_name = "COUNT", env = "NETDIAG_MAX_FLOWS")]
+    pub(crate) max_flows: Option<u32>,
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+}
+
+/// What else there is to do with an agent.
+#[derive(Debug, Subcommand)]
+pub(crate) enum What {
+    /// Say how the agent is: ports enforced, mistakes in the policy, problems, losses
+    Status {
+        /// Socket of the API [default: /run/netdiag/agent.sock]
+        #[arg(long, value_name = "PATH", env = "NETDIAG_AGENT_SOCKET")]
+        socket: Option<PathBuf>,
+        #[command(flatten)]
+        look: Look,
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t, env = "NETDIAG_OUTPUT")]
+        output: ReportOutput,
+    },
+    /// Take every program and map of netdiag away from this host; refuses while an agent runs
+    Detach {
+        /// Directory on a bpffs in which they are pinned [default: /sys/fs/bpf/netdiag]
+        #[arg(long, value_name = "DIR", env = "NETDIAG_BPFFS")]
+        bpffs: Option<PathBuf>,
+    },
+}

@@ -1,0 +1,129 @@
+//! `netdiag events`: find the instance's ports, ask the agent, render line by line.
+
+use std::{
+    collections::BTreeSet,
+    error::Error,
+    io::{self, BufWriter, Write as _},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use netdiag_agent::{
+    discover,
+    stream::{AGENT_SOCKET, EventStream, StreamError},
+};
+use netdiag_model::{
+    event::{Decision, Event, VerdictEvent},
+    inventory::{Enforcement, Inventory},
+    resolve::resolve,
+};
+use netdiag_views::{escape, json, text};
+
+use super::not_found;
+use crate::{
+    cli::{Events, Passed, StreamOutput},
+    config,
+    exit::Exit,
+};
+
+/// Follows events until there were enough.
+pub(crate) async fn run(asked: &Events) -> anyhow::Result<Exit> {
+    let ports = match ports(asked).await? {
+        Ok(ports) => ports,
+        Err(exit) => return Ok(exit),
+    };
+    let socket = asked.sockets.agent_socket.as_deref().unwrap_or(Path::new(AGENT_SOCKET));
+    let only = ports.as_ref().filter(|ports| ports.len() == 1).and_then(BTreeSet::first);
+    let stream = match EventStream::open(socket, only.map(String::as_str)).await {
+        Ok(stream) => stream,
+        Err(error) => return without_agent(&error),
+    };
+    let follow = follow(asked, ports.as_ref(), stream);
+    match asked.duration {
+        None => follow.await,
+        Some(seconds) => tokio::time::timeout(Duration::from_secs(seconds), follow).await.unwrap_or(Ok(Exit::Works)),
+    }
+}
+
+/// Ids of the ports of the instance asked for; none where all are.
+async fn ports(asked: &Events) -> anyhow::Result<Result<Option<BTreeSet<String>>, Exit>> {
+    let Some(query) = &asked.instance else { return Ok(Ok(None)) };
+    let snapshot = discover::look(config::options(&asked.sockets)).await;
+    let inventory = Inventory::build(&snapshot);
+    let ascii = config::style(&asked.look).ascii;
+    let instance = match resolve(&inventory, query) {
+        Ok(place) => &inventory.instances[place],
+        Err(unresolved) => return not_found(&unresolved, &snapshot, ascii).map(Err),
+    };
+    let enforced = instance.nics.iter().filter_map(|nic| match inventory.enforcement(nic) {
+        Enforcement::Port(port) => Some(port.port_id.clone()),
+        Enforcement::Absent | Enforcement::Unknown | Enforcement::Unmanaged | Enforcement::Refused(_) => None,
+    });
+    let ports: BTreeSet<String> = enforced.collect();
+    if ports.is_empty() {
+        let name = &instance.identity.name;
+        complain(
+            &format!("netdiag enforces no security group at {name}, so nothing is said about its packets"),
+            ascii,
+        )?;
+        return Ok(Err(Exit::Inconclusive));
+    }
+    Ok(Ok(Some(ports)))
+}
+
+async fn follow(asked: &Events, ports: Option<&BTreeSet<String>>, mut stream: EventStream) -> anyhow::Result<Exit> {
+    let style = config::style(&asked.look);
+    let mut out = BufWriter::new(io::stdout());
+    let mut shown = 0;
+    while let Some(event) = stream.next().await? {
+        let wanted = match &event {
+            Event::Verdict(verdict) => wanted(asked, ports, verdict),
+            Event::Lost(loss) => loss.port_id.as_ref().is_none_or(|id| ports.is_none_or(|ports| ports.contains(id))),
+        };
+        if !wanted {
+            continue;
+        }
+        let written = match asked.output {
+            StreamOutput::Text => text::event::render(&event, &style, &mut out),
+            StreamOutput::Json => json::line(&event, &mut out),
+        };
+        // Whoever reads a stream wants each line when it is there.
+        written.and_then(|()| out.flush()).context("write to standard output")?;
+        shown += u64::from(matches!(event, Event::Verdict(_)));
+        if asked.count == Some(shown) {
+            return Ok(Exit::Works);
+        }
+    }
+    complain("the agent has ended the stream: it was stopped, or restarts", style.ascii)?;
+    Ok(Exit::Inconclusive)
+}
+
+fn wanted(asked: &Events, ports: Option<&BTreeSet<String>>, event: &VerdictEvent) -> bool {
+    let verdict = asked.verdict.is_none_or(|passed| match passed {
+        Passed::Allow => event.verdict == Decision::Allow,
+        Passed::Deny => event.verdict == Decision::Deny,
+    });
+    verdict
+        && (asked.reason.is_empty() || asked.reason.contains(&event.reason))
+        && ports.is_none_or(|ports| ports.contains(&event.port_id))
+}
+
+/// Says that there is no agent to ask, and what to do.
+fn without_agent(error: &StreamError) -> anyhow::Result<Exit> {
+    let cause = error.source().map_or_else(String::new, |cause| format!(": {cause}"));
+    complain(&format!("{error}{cause}"), false)?;
+    let denied =
+        matches!(error, StreamError::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied);
+    if denied {
+        complain("be root, or a member of the group the socket belongs to", false)?;
+        return Ok(Exit::Missing);
+    }
+    complain("events come from a running agent (netdiag agent); without one, netdiag sg show has the counters", false)?;
+    Ok(Exit::Inconclusive)
+}
+
+/// A line on standard error: standard output stays clean for whoever parses it.
+fn complain(text: &str, ascii: bool) -> anyhow::Result<()> {
+    writeln!(io::stderr(), "netdiag: {}", escape::terminal(text, ascii)).context("write to standard error")
+}
