@@ -120,7 +120,8 @@ fn everything() -> Tables {
     let pair = PairKey {
         slot: 3,
         mac: [2, 0, 0, 0, 0, 7],
-        pad: [0; 2],
+        family: 4,
+        pad: 0,
         address: [0, 0, 0xffff_u32.to_be(), word("10.1.0.0")],
     };
     Tables {

@@ -39,7 +39,7 @@ pub(super) fn attached(number: u32, groups: &[usize]) -> Attached {
         pairs: BTreeSet::new(),
         groups: groups.iter().copied().map(group_id).collect(),
         mode: Mode::Filtered,
-        hook: crate::policy::types::Hook::default(),
+        hook: Hook::Tc,
         log_allowed: false,
         hook: Hook::Tc,
     }

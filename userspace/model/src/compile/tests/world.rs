@@ -150,7 +150,7 @@ fn any_attached(number: u32) -> impl Strategy<Value = Attached> {
             pairs: pairs.into_iter().map(|(mac, prefix)| (mac, net(prefix))).collect(),
             groups: groups.into_iter().map(group_id).collect(),
             mode,
-            hook: crate::policy::types::Hook::default(),
+            hook: Hook::Tc,
             log_allowed: false,
             hook: Hook::Tc,
         },
