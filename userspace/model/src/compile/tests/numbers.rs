@@ -41,7 +41,6 @@ pub(super) fn attached(number: u32, groups: &[usize]) -> Attached {
         mode: Mode::Filtered,
         hook: Hook::Tc,
         log_allowed: false,
-        hook: Hook::Tc,
     }
 }
 

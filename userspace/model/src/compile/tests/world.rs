@@ -152,7 +152,6 @@ fn any_attached(number: u32) -> impl Strategy<Value = Attached> {
             mode,
             hook: Hook::Tc,
             log_allowed: false,
-            hook: Hook::Tc,
         },
     )
 }
