@@ -151,9 +151,15 @@ fn snapshot(facts: Facts) -> Snapshot {
 }
 
 /// Runs one source with a bound on its time, and adds how long it took to its report.
-async fn bounded(source: SourceKind, timeout: Duration, read: impl Future<Output = Facts>) -> Facts {
-    let started = Instant::now();
-    let mut facts = tokio::time::timeout(timeout, read).await.unwrap_or_else(|_| {
+fn bounded(source: SourceKind, timeout: Duration, read: impl Future<Output = Facts>) -> impl Future<Output = Facts> {
+    // On the heap: together the sources would make a future too large to pass around.
+    let (started, read) = (Instant::now(), tokio::time::timeout(timeout, Box::pin(read)));
+    async move { timed(source, timeout, started, read.await.ok()) }
+}
+
+/// What a source read, if it was not cut off, with how long it took.
+fn timed(source: SourceKind, timeout: Duration, started: Instant, read: Option<Facts>) -> Facts {
+    let mut facts = read.unwrap_or_else(|| {
         let gap = Gap {
             source,
             netns: None,

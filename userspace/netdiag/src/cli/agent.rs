@@ -29,15 +29,12 @@ pub(crate) struct Agent {
     /// Directory for what must outlive a restart [default: /var/lib/netdiag]
     #[arg(long, value_name = "DIR", env = "NETDIAG_STATE_DIR")]
     pub(crate) state_dir: Option<PathBuf>,
-    /// Socket of the API [default: /run/netdiag/agent.sock]
+    /// Socket of the API, instead of --agent-socket
     #[arg(long, value_name = "PATH", env = "NETDIAG_AGENT_SOCKET")]
     pub(crate) socket: Option<PathBuf>,
     /// Group that may use the API, by name or number [default: the agent's own]
     #[arg(long, value_name = "GROUP", env = "NETDIAG_AGENT_GROUP")]
     pub(crate) group: Option<String>,
-    /// Directory on a bpffs in which programs' maps and links are pinned [default: /sys/fs/bpf/netdiag]
-    #[arg(long, value_name = "DIR", env = "NETDIAG_BPFFS")]
-    pub(crate) bpffs: Option<PathBuf>,
     /// Serve metrics for Prometheus at this address, which has to be a loopback one
     #[arg(long, value_name = "ADDRESS:PORT", env = "NETDIAG_METRICS")]
     pub(crate) metrics: Option<SocketAddr>,
