@@ -11,10 +11,10 @@
 //! # }
 //! ```
 
-/// The programs in the kernel, run on packets in memory.
-pub mod kernel;
 /// A host with an agent, for tests of the agent.
 pub mod agent;
+/// The programs in the kernel, run on packets in memory.
+pub mod kernel;
 /// A lab for one test.
 pub mod lab;
 /// What the datapath remembers, in memory.
