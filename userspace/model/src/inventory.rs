@@ -16,6 +16,8 @@ use crate::{
     trace::NetnsRef,
 };
 
+/// Who runs a bridge of Open vSwitch.
+pub mod control;
 /// Containers, virtual machines and plugged namespaces, with every identity they have.
 pub mod instance;
 /// Address translation of a card.
