@@ -49,8 +49,7 @@ pub(super) async fn read(scope: &Scope) -> Facts {
     match host.run(move || look(&pinned)).await {
         Ok(Ok(loaded)) => {
             let (fact, mut gaps) = fact(&loaded, flows);
-            // What a client of HTTP holds is large, and every look would carry it along.
-            let (fact, gap) = Box::pin(agent::ask(fact, &scope.options)).await;
+            let (fact, gap) = agent::ask(fact, &scope.options).await;
             gaps.extend(gap);
             Facts { enforcement: Some(fact), ..report(SourceKind::Enforcement, how, gaps) }
         }
