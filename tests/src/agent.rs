@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::{needs::require_ebpf, private_host, require};
 
 /// How long anything may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A host with an instance: `tap0` (192.0.2.1) leads to `eth0` (192.0.2.2) in the namespace `instance`.
 #[derive(Debug)]

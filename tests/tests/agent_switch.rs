@@ -1,4 +1,5 @@
 //! Ports that Open vSwitch knows by their Neutron id, with a real switch on the host of the test.
+#![expect(clippy::unwrap_used, reason = "a harness that fails fails the test")]
 
 use std::{
     process::{Child, Command, Stdio},
