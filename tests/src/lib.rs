@@ -13,8 +13,12 @@
 
 /// A host with an agent, for tests of the agent.
 pub mod agent;
+/// The programs in the kernel, run on packets in memory.
+pub mod kernel;
 /// A lab for one test.
 pub mod lab;
+/// What the datapath remembers, in memory.
+pub mod memory;
 /// What a test needs of the machine it runs on.
 mod needs;
 /// Random policies and frames for evaluators that must agree.

@@ -6,6 +6,7 @@ use std::{
     net::UdpSocket,
     path::{Path, PathBuf},
     process::{Command, Output},
+    slice,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -203,18 +204,16 @@ fn a_pinned_map_of_another_shape_is_refused_by_name() {
     drop(Enforcer::load(small.clone()).unwrap());
     assert_eq!(MapInfo::from_pin(host.maps().join("FLOWS4")).unwrap().max_entries(), 1000);
     assert_eq!(MapInfo::from_pin(host.maps().join("FLOWS6")).unwrap().max_entries(), 500);
-    match Enforcer::load(host.options()).unwrap_err() {
-        LoadError::Differs { map, property: "size", pinned: 1000, .. } => assert!(map.ends_with("FLOWS4")),
-        error => panic!("{error}"),
-    }
+    let error = Enforcer::load(host.options()).unwrap_err();
+    let LoadError::Differs { map, property: "size", pinned: 1000, .. } = error else { panic!("{error}") };
+    assert!(map.ends_with("FLOWS4"));
     drop(Enforcer::load(small.clone()).unwrap());
 
     fs::remove_file(host.maps().join("SETTINGS")).unwrap();
     HashMap::<_, u32, u32>::create(1, 0).unwrap().pin(host.maps().join("SETTINGS")).unwrap();
-    match Enforcer::load(small).unwrap_err() {
-        LoadError::Differs { map, property: "type", .. } => assert!(map.ends_with("SETTINGS")),
-        error => panic!("{error}"),
-    }
+    let error = Enforcer::load(small).unwrap_err();
+    let LoadError::Differs { map, property: "type", .. } = error else { panic!("{error}") };
+    assert!(map.ends_with("SETTINGS"));
 }
 
 #[test]
@@ -325,7 +324,9 @@ fn clsact_gives_way_to_tcx() {
     host!("clsact_gives_way_to_tcx");
     let host = Host::new();
     let tap = ifindex("tap0");
-    drop(Enforcer::load(host.clsact()).map(|mut enforcer| enforcer.attach(tap, Hook::Tc).unwrap()).unwrap());
+    let mut enforcer = Enforcer::load(host.clsact()).unwrap();
+    enforcer.attach(tap, Hook::Tc).unwrap();
+    drop(enforcer);
     let mut enforcer = Enforcer::load(host.options()).unwrap();
     let [from, _] = enforcer.attach(tap, Hook::Tc).unwrap();
     assert_eq!(at_tcx("tap0", TcAttachType::Ingress), [from.program]);
@@ -404,10 +405,10 @@ fn maps_of_another_layout_stay_until_every_program_is_replaced() {
 
     let mut enforcer = Enforcer::load(host.options()).unwrap();
     assert!(is_refused(), "the other program enforces with its own maps");
-    assert_eq!(enforcer.other_versions().unwrap(), [elsewhere.clone()]);
+    assert_eq!(enforcer.other_versions().unwrap(), slice::from_ref(&elsewhere));
     host.close(tap);
     assert_eq!(enforcer.attach(tap, Hook::Tc).unwrap()[0].change, Change::Updated);
-    assert_eq!(enforcer.remove_other_versions().unwrap(), [elsewhere.clone()]);
+    assert_eq!(enforcer.remove_other_versions().unwrap(), slice::from_ref(&elsewhere));
     assert!(!elsewhere.exists());
     assert!(is_refused(), "and this one with its own");
     set(&host.maps().join("INTERFACES"), tap, 0_u32);

@@ -120,7 +120,8 @@ fn everything() -> Tables {
     let pair = PairKey {
         slot: 3,
         mac: [2, 0, 0, 0, 0, 7],
-        pad: [0; 2],
+        family: 4,
+        pad: 0,
         address: [0, 0, 0xffff_u32.to_be(), word("10.1.0.0")],
     };
     Tables {
@@ -336,7 +337,7 @@ impl Closed {
     }
 
     /// Sends echo requests, none of which is answered.
-    fn ping(&self, count: u32) {
+    fn ping(count: u32) {
         let ping = format!("netns exec instance ping -c {count} -i 0.01 -W 1 192.0.2.1");
         let output = Command::new("ip").args(ping.split(' ')).output().unwrap();
         assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
@@ -356,7 +357,7 @@ impl Closed {
 fn every_refused_packet_is_counted_and_has_a_record_or_is_counted_as_lost() {
     host!("every_refused_packet_is_counted_and_has_a_record_or_is_counted_as_lost");
     let mut closed = Closed::new();
-    closed.ping(20);
+    Closed::ping(20);
     let counters = closed.enforcer.port_counters(3).unwrap();
     let refused = counters.tallies[&(false, Reason::NoPolicy as u8)];
     assert_eq!((refused.packets, refused.bytes), (20, 20 * 98));
@@ -396,7 +397,7 @@ fn passes(reason: u8) -> bool {
 fn a_look_at_the_host_finds_what_is_enforced_without_the_agent() {
     host!("a_look_at_the_host_finds_what_is_enforced_without_the_agent");
     let closed = Closed::new();
-    closed.ping(2);
+    Closed::ping(2);
     let fact = closed.facts(false);
     assert_eq!((fact.abi, fact.agent.is_none(), fact.tracked.is_none()), (ABI_VERSION.into(), true, true));
     let [port] = &fact.ports[..] else { panic!("{:?}", fact.ports) };

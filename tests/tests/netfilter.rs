@@ -85,6 +85,9 @@ fn facts(namespaces: &[&Netns]) -> Facts {
         docker_socket: nowhere.clone(),
         ovsdb_socket: nowhere.clone(),
         netns_dirs: vec![folder.path().to_owned()],
+        pin_dir: nowhere.clone(),
+        agent_socket: nowhere.clone(),
+        flows: false,
         proc_dir: nowhere,
     };
     runtime().block_on(look(options)).facts

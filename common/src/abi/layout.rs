@@ -38,7 +38,7 @@ assert_layout!(Port: 84 bytes aligned to 4 {
     flags at 0, policy at 4, epoch at 8, mac at 12, pad at 18, ipv4 at 20, ipv6 at 36,
 });
 assert_layout!(MacKey: 12 bytes aligned to 4 { slot at 0, mac at 4, pad at 10 });
-assert_layout!(PairKey: 28 bytes aligned to 4 { slot at 0, mac at 4, pad at 10, address at 12 });
+assert_layout!(PairKey: 28 bytes aligned to 4 { slot at 0, mac at 4, family at 10, pad at 11, address at 12 });
 assert_layout!(View: 72 bytes aligned to 4 { generation at 0, flags at 4, sides at 8 });
 assert_layout!(Side: 16 bytes aligned to 4 { services at 0, grants at 4, hosts at 8, prefixes at 12 });
 assert_layout!(Protocol: 8 bytes aligned to 4 { whole at 0, directory at 4 });

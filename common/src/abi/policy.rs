@@ -92,8 +92,10 @@ pub struct PairKey {
     pub slot: u32,
     /// The MAC address.
     pub mac: [u8; 6],
+    /// 4 or 6: a prefix of IPv6 that covers the mapped addresses covers no IPv4 address.
+    pub family: u8,
     /// Always 0.
-    pub pad: [u8; 2],
+    pub pad: u8,
     /// The address.
     pub address: [u32; 4],
 }

@@ -59,7 +59,14 @@ impl<P: PolicyTables> Guard<'_, P> {
             return false;
         }
         mac == self.port.mac && self.is_fixed(address)
-            || self.has_more() && self.policy.pair(&PairKey { slot: self.slot, mac, pad: [0; 2], address })
+            || self.has_more()
+                && self.policy.pair(&PairKey {
+                    slot: self.slot,
+                    mac,
+                    family: if ipv6 { 6 } else { 4 },
+                    pad: 0,
+                    address,
+                })
     }
 
     /// True if an address is among those that stand in the port itself.
@@ -71,7 +78,7 @@ impl<P: PolicyTables> Guard<'_, P> {
             return d != 0 && (d == first || d == second || d == third || d == fourth);
         }
         let [first, second, third] = self.port.ipv6;
-        address == first || address == second || address == third
+        address != [0; 4] && (address == first || address == second || address == third)
     }
 
     /// ARP and RARP from the instance.

@@ -293,6 +293,10 @@ fn quoted<F: Frame>(frame: &F, packet: &Packet, ingress: bool) -> Option<Tuple> 
             return None;
         }
         quoted.protocol = (u32::from_be(second) >> 8 & 0xff) as u8;
+        // What follows an extension header is not looked for.
+        if matches!(quoted.protocol, 0 | 43 | 44 | 60) {
+            return None;
+        }
         quoted.source = frame.load32::<4>(at + 8)?;
         quoted.destination = frame.load32::<4>(at + 24)?;
         quoted.transport = at + 40;

@@ -68,7 +68,7 @@ fn report(checks: Vec<Check>) -> Report {
 }
 
 async fn facts(options: &Options) -> Vec<Check> {
-    from_facts(&discover::look(options.clone()).await.facts)
+    from_facts(&Box::pin(discover::look(options.clone())).await.facts)
 }
 
 /// Runs checks that read files, away from the threads that wait for sockets.

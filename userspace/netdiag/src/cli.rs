@@ -90,6 +90,8 @@ pub(crate) enum Command {
         write: PathBuf,
         #[command(flatten)]
         sockets: Sockets,
+        #[command(flatten)]
+        enforced: Enforced,
     },
     /// Print the JSON schema of an answer
     Schema {
@@ -158,6 +160,8 @@ pub(crate) struct SgExplain {
     #[command(flatten)]
     pub(crate) sockets: Sockets,
     #[command(flatten)]
+    pub(crate) enforced: Enforced,
+    #[command(flatten)]
     pub(crate) look: Look,
     /// How to print it
     #[arg(short, long, value_enum, default_value_t, env = "NETDIAG_OUTPUT")]
@@ -219,6 +223,8 @@ pub(crate) struct Events {
     #[command(flatten)]
     pub(crate) sockets: Sockets,
     #[command(flatten)]
+    pub(crate) enforced: Enforced,
+    #[command(flatten)]
     pub(crate) look: Look,
     /// How to print them
     #[arg(short, long, value_enum, default_value_t, env = "NETDIAG_OUTPUT")]
@@ -265,6 +271,8 @@ pub(crate) struct Source {
     pub(crate) from: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) sockets: Sockets,
+    #[command(flatten)]
+    pub(crate) enforced: Enforced,
 }
 
 /// Where to look on this host.
@@ -279,6 +287,11 @@ pub(crate) struct Sockets {
     /// Socket of the OVSDB server [default: /run/openvswitch/db.sock]
     #[arg(long, value_name = "PATH", env = "NETDIAG_OVSDB_SOCKET")]
     pub(crate) ovsdb_socket: Option<PathBuf>,
+}
+
+/// Where what netdiag itself enforces is found.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Enforced {
     #[arg(long, value_name = "PATH", env = "NETDIAG_AGENT_SOCKET", help = AGENT_SOCKET)]
     pub(crate) agent_socket: Option<PathBuf>,
     /// Directory in which the agent pins its maps [default: /sys/fs/bpf/netdiag]

@@ -18,7 +18,7 @@ use netdiag_model::{
 use netdiag_views::{dot, escape, json, mermaid, schema, svg, text, wide, yaml};
 
 use crate::{
-    cli::{Cli, ListOutput, Look, ReportOutput, SchemaOf, Sockets, Source, TraceOutput},
+    cli::{Cli, Enforced, ListOutput, Look, ReportOutput, SchemaOf, Sockets, Source, TraceOutput},
     config,
     exit::{Bad, Exit},
 };
@@ -83,8 +83,8 @@ pub(crate) async fn doctor(sockets: &Sockets, look: &Look, output: ReportOutput)
 }
 
 /// Writes what netdiag sees of this host.
-pub(crate) async fn snapshot(write: &Path, sockets: &Sockets) -> anyhow::Result<Exit> {
-    let snapshot = discover::look(Options { flows: true, ..config::options(sockets) }).await;
+pub(crate) async fn snapshot(write: &Path, sockets: &Sockets, enforced: &Enforced) -> anyhow::Result<Exit> {
+    let snapshot = discover::look(Options { flows: true, ..config::all_options(sockets, enforced) }).await;
     if write == Path::new("-") {
         print(|out| Ok(serde_json::to_writer(out, &snapshot)?))?;
     } else {
@@ -131,12 +131,12 @@ pub(crate) fn man(dir: Option<&Path>) -> anyhow::Result<Exit> {
 
 /// Looks at this host, or reads a snapshot of another.
 async fn gather(source: &Source) -> anyhow::Result<Snapshot> {
-    look_or_read(source, config::options(&source.sockets)).await
+    look_or_read(source, config::all_options(&source.sockets, &source.enforced)).await
 }
 
 /// The same with the tracked flows, of which there may be some hundred thousand.
 async fn gather_with_flows(source: &Source) -> anyhow::Result<Snapshot> {
-    look_or_read(source, Options { flows: true, ..config::options(&source.sockets) }).await
+    look_or_read(source, Options { flows: true, ..config::all_options(&source.sockets, &source.enforced) }).await
 }
 
 async fn look_or_read(source: &Source, options: Options) -> anyhow::Result<Snapshot> {

@@ -13,7 +13,7 @@ use netdiag_model::policy::convert::protocol_number;
 use netdiag_views::text::Style;
 
 use crate::{
-    cli::{Colour, Look, Sockets},
+    cli::{Colour, Enforced, Look, Sockets},
     exit::Bad,
 };
 
@@ -33,9 +33,17 @@ pub(crate) fn options(sockets: &Sockets) -> Options {
         timeout: Duration::from_secs(sockets.timeout),
         docker_socket: sockets.docker_socket.clone().unwrap_or(defaults.docker_socket),
         ovsdb_socket: sockets.ovsdb_socket.clone().unwrap_or(defaults.ovsdb_socket),
-        agent_socket: sockets.agent_socket.clone().unwrap_or(defaults.agent_socket),
-        pin_dir: sockets.bpffs.clone().unwrap_or(defaults.pin_dir),
         ..defaults
+    }
+}
+
+/// The same, and where what netdiag enforces is found.
+pub(crate) fn all_options(sockets: &Sockets, enforced: &Enforced) -> Options {
+    let options = options(sockets);
+    Options {
+        agent_socket: enforced.agent_socket.clone().unwrap_or(options.agent_socket),
+        pin_dir: enforced.bpffs.clone().unwrap_or(options.pin_dir),
+        ..options
     }
 }
 

@@ -51,7 +51,7 @@ async fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Flows(flows) => cmd::flows::run(&flows).await,
         Command::Events(events) => cmd::events::run(&events).await,
         Command::Doctor { sockets, look, output } => cmd::doctor(&sockets, &look, output).await,
-        Command::Snapshot { write, sockets } => cmd::snapshot(&write, &sockets).await,
+        Command::Snapshot { write, sockets, enforced } => cmd::snapshot(&write, &sockets, &enforced).await,
         Command::Schema { of } => cmd::schema(of),
         Command::Completions { shell } => cmd::completions(shell),
         Command::Man { dir } => cmd::man(dir.as_deref()),

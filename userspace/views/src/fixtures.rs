@@ -2,6 +2,8 @@
 
 /// A container on Docker's own bridge.
 mod docker;
+/// What is said of enforcement.
+pub(crate) mod enforced;
 /// Names a tenant with bad intent would choose.
 mod hostile;
 /// A virtual machine behind a hybrid bridge, with a fault.

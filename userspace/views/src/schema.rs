@@ -73,7 +73,11 @@ mod tests {
     use serde_json::Value;
 
     use super::{Kind, schema};
-    use crate::{fixtures, json, json_schema::Published};
+    use crate::{
+        fixtures::{self, enforced},
+        json,
+        json_schema::Published,
+    };
 
     /// What [`json::render`] writes, read back.
     fn written(model: &impl Published) -> Value {
@@ -147,6 +151,29 @@ mod tests {
         check(&list, &list, &written(&fixtures::listing())).unwrap();
         let doctor = schema(Kind::Doctor).to_value();
         check(&doctor, &doctor, &written(&fixtures::report())).unwrap();
+        let groups = schema(Kind::Sg).to_value();
+        check(&groups, &groups, &written(&enforced::groups())).unwrap();
+        let explained = schema(Kind::SgExplain).to_value();
+        check(&explained, &explained, &written(&enforced::explained())).unwrap();
+        let flows = schema(Kind::Flows).to_value();
+        check(&flows, &flows, &written(&enforced::flows())).unwrap();
+    }
+
+    #[test]
+    fn a_line_of_the_stream_has_the_shape_its_schema_promises_and_is_one_line() {
+        // Each alternative names the event and refers to the rest of its shape.
+        let root = schema(Kind::Events).to_value();
+        for event in enforced::events() {
+            let mut out = Vec::new();
+            json::line(&event, &mut out).unwrap();
+            assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1);
+            let mut line: Value = serde_json::from_slice(&out).unwrap();
+            let word = line.as_object_mut().unwrap().remove("event").unwrap();
+            let shapes = root["oneOf"].as_array().unwrap();
+            let shape = shapes.iter().find(|shape| shape["properties"]["event"]["const"] == word).unwrap();
+            let rest = root.pointer(&shape["$ref"].as_str().unwrap()[1..]).unwrap();
+            check(&root, rest, &line).unwrap();
+        }
     }
 
     #[test]

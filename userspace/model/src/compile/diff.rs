@@ -274,6 +274,10 @@ impl Writes<'_> {
                 (_, false) => port::end(self, *slot, old, *new),
             }
         }
+        // What `lower` makes keeps its free places; tables from elsewhere may not.
+        for (slot, old) in self.before.ports.iter().filter(|(slot, _)| !self.after.ports.contains_key(slot)) {
+            port::end(self, *slot, *old, Port::default());
+        }
         self.write(Stage::Add, puts(&self.before.port_labels, &self.after.port_labels).map(Op::PortLabel));
     }
 

@@ -32,11 +32,8 @@ pub(super) fn lower(attached: &Attached, slot: u32, old: Option<&Port>) -> Lower
     let (ipv4, more4) = place(old.ipv4, ipv4);
     let (ipv6, more6) = place(old.ipv6, ipv6);
     let mut pairs: BTreeSet<_> = attached.pairs.iter().map(|(mac, network)| pair(slot, *mac, *network)).collect();
-    let host = |address: [u32; 4]| Trie {
-        data: PairKey { slot, mac: attached.mac.0, pad: [0; 2], address },
-        bits: PAIR_BITS + 128,
-    };
-    pairs.extend(more4.into_iter().map(mapped).chain(more6).map(host));
+    pairs.extend(more4.into_iter().map(|address| host(slot, attached.mac.0, 4, mapped(address))));
+    pairs.extend(more6.into_iter().map(|address| host(slot, attached.mac.0, 6, address)));
     let others: BTreeSet<Mac> = attached.pairs.iter().map(|(mac, _)| *mac).filter(|mac| *mac != attached.mac).collect();
     pairs.extend(others.iter().map(|mac| pair(slot, *mac, IpAddr::from(link_local(*mac)).into())));
     let macs: BTreeSet<_> = others.iter().map(|mac| MacKey { slot, mac: mac.0, pad: [0; 2] }).collect();
@@ -81,11 +78,16 @@ pub(super) fn place<T: Copy + Default + Ord, const N: usize>(
 
 /// The key of an address pair.
 fn pair(slot: u32, Mac(mac): Mac, network: IpNet) -> Trie<PairKey> {
-    let (address, length) = match network.trunc() {
-        IpNet::V4(network) => (mapped(u32::from_ne_bytes(network.network().octets())), 96 + network.prefix_len()),
-        IpNet::V6(network) => (words6(network.network()), network.prefix_len()),
+    let (family, address, length) = match network.trunc() {
+        IpNet::V4(network) => (4, mapped(u32::from_ne_bytes(network.network().octets())), 96 + network.prefix_len()),
+        IpNet::V6(network) => (6, words6(network.network()), network.prefix_len()),
     };
-    Trie { data: PairKey { slot, mac, pad: [0; 2], address }, bits: PAIR_BITS + u32::from(length) }
+    Trie { data: PairKey { slot, mac, family, pad: 0, address }, bits: PAIR_BITS + u32::from(length) }
+}
+
+/// The key of one address.
+pub(super) const fn host(slot: u32, mac: [u8; 6], family: u8, address: [u32; 4]) -> Trie<PairKey> {
+    Trie { data: PairKey { slot, mac, family, pad: 0, address }, bits: PAIR_BITS + 128 }
 }
 
 /// An IPv4 address as IPv6 maps it, in network byte order.

@@ -109,11 +109,11 @@ fn view(loaded: &LoadedView) -> View {
 
 /// The key of an address pair; IPv4 is mapped.
 fn pair(slot: u32, mac: [u8; 6], net: IpNet) -> Trie<PairKey> {
-    let (address, length) = match net {
-        IpNet::V4(net) => (mapped(word(net.network())), 96 + net.prefix_len()),
-        IpNet::V6(net) => (words(net.network()), net.prefix_len()),
+    let (family, address, length) = match net {
+        IpNet::V4(net) => (4, mapped(word(net.network())), 96 + net.prefix_len()),
+        IpNet::V6(net) => (6, words(net.network()), net.prefix_len()),
     };
-    Trie { data: PairKey { slot, mac, pad: [0; 2], address }, bits: PAIR_BITS + u32::from(length) }
+    Trie { data: PairKey { slot, mac, family, pad: 0, address }, bits: PAIR_BITS + u32::from(length) }
 }
 
 /// An address in network byte order.

@@ -29,7 +29,10 @@ pub(crate) struct Agent {
     /// Directory for what must outlive a restart [default: /var/lib/netdiag]
     #[arg(long, value_name = "DIR", env = "NETDIAG_STATE_DIR")]
     pub(crate) state_dir: Option<PathBuf>,
-    /// Socket of the API, instead of --agent-socket
+    /// Directory on a bpffs in which maps and links are pinned [default: /sys/fs/bpf/netdiag]
+    #[arg(long, value_name = "DIR", env = "NETDIAG_BPFFS")]
+    pub(crate) bpffs: Option<PathBuf>,
+    /// Socket of the API [default: /run/netdiag/agent.sock]
     #[arg(long, value_name = "PATH", env = "NETDIAG_AGENT_SOCKET")]
     pub(crate) socket: Option<PathBuf>,
     /// Group that may use the API, by name or number [default: the agent's own]

@@ -41,7 +41,7 @@ pub(crate) async fn agent(agent: &Agent) -> anyhow::Result<Exit> {
             status(socket, look, *output).await
         }
         Some(What::Detach { bpffs }) => detach(bpffs.as_deref()),
-        None if agent.detach => detach(agent.sockets.bpffs.as_deref()),
+        None if agent.detach => detach(agent.bpffs.as_deref()),
         None => run(agent).await,
     }
 }

@@ -33,7 +33,7 @@ pub(crate) async fn run(asked: &Events) -> anyhow::Result<Exit> {
         Ok(ports) => ports,
         Err(exit) => return Ok(exit),
     };
-    let socket = asked.sockets.agent_socket.as_deref().unwrap_or(Path::new(AGENT_SOCKET));
+    let socket = asked.enforced.agent_socket.as_deref().unwrap_or(Path::new(AGENT_SOCKET));
     let only = ports.as_ref().filter(|ports| ports.len() == 1).and_then(BTreeSet::first);
     let stream = match EventStream::open(socket, only.map(String::as_str)).await {
         Ok(stream) => stream,
@@ -49,7 +49,7 @@ pub(crate) async fn run(asked: &Events) -> anyhow::Result<Exit> {
 /// Ids of the ports of the instance asked for; none where all are.
 async fn ports(asked: &Events) -> anyhow::Result<Result<Option<BTreeSet<String>>, Exit>> {
     let Some(query) = &asked.instance else { return Ok(Ok(None)) };
-    let snapshot = discover::look(config::options(&asked.sockets)).await;
+    let snapshot = discover::look(config::all_options(&asked.sockets, &asked.enforced)).await;
     let inventory = Inventory::build(&snapshot);
     let ascii = config::style(&asked.look).ascii;
     let instance = match resolve(&inventory, query) {

@@ -39,7 +39,8 @@ pub(crate) async fn show(instance: &str, source: &Source, look: &Look, output: L
 pub(crate) async fn explain(asked: &SgExplain) -> anyhow::Result<Exit> {
     let protocol = config::protocol(&asked.proto)?;
     let service = service(asked, protocol)?;
-    let source = Source { from: asked.snapshot.clone(), sockets: asked.sockets.clone() };
+    let source =
+        Source { from: asked.snapshot.clone(), sockets: asked.sockets.clone(), enforced: asked.enforced.clone() };
     let snapshot = gather_with_flows(&source).await?;
     let inventory = Inventory::build(&snapshot);
     let style = config::style(&asked.look);

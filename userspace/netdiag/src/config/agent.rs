@@ -60,10 +60,10 @@ pub(crate) fn config(agent: &Agent, journal: Journal) -> anyhow::Result<Config> 
             files: path(&agent.policy_dir, file.policy_dir, POLICY_DIR),
             state: path(&agent.state_dir, file.state_dir, STATE_DIR),
         },
-        socket: path(&agent.socket.clone().or_else(|| agent.sockets.agent_socket.clone()), file.socket, SOCKET),
+        socket: path(&agent.socket, file.socket, SOCKET),
         group: group.as_deref().map(group_id).transpose()?,
         enforce: enforce::Options {
-            root: path(&agent.sockets.bpffs, file.bpffs, enforce::ROOT),
+            root: path(&agent.bpffs, file.bpffs, enforce::ROOT),
             max_flows: agent.max_flows.or(file.max_flows),
             ..enforce::Options::default()
         },

@@ -53,11 +53,11 @@ pub fn render(shown: &Shown, style: &Style, out: &mut impl Write) -> io::Result<
 fn draw(page: &mut Page<'_>, shown: &Shown, port: &ShownPort) {
     let name = page.say(&shown.instance);
     let device = page.exact(port.device.as_deref().unwrap_or("unknown device"));
-    let mut line = vec![Span::new(Paint::Heading, name), Span::plain(" at "), Span::new(Paint::Strong, device)];
+    let lead =
+        vec![Span::new(Paint::Heading, name), Span::plain(" at "), Span::new(Paint::Strong, device), Span::space(2)];
     let addresses = port.addresses.iter().map(|net| net.addr().to_string());
     let known: Vec<String> = addresses.chain(port.mac.map(|mac| mac.to_string())).collect();
-    line.extend((!known.is_empty()).then(|| Span::new(Paint::Dim, format!("  {}", known.join(", ")))));
-    page.line(line);
+    page.hang(lead, &Span::new(Paint::Dim, known.join(", ")));
     let Some(summary) = &port.summary else {
         page.hang(vec![Span::space(2)], &Span::plain(unmanaged(shown)));
         return;

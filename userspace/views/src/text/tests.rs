@@ -5,8 +5,12 @@ use std::fmt::Write as _;
 use insta::assert_snapshot;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::{Style, doctor, list, trace};
-use crate::{escape, fixtures, wide};
+use super::{Style, doctor, event, explain, flows, groups, list, trace};
+use crate::{
+    escape,
+    fixtures::{self, enforced},
+    wide,
+};
 
 fn text(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> String {
     let mut out = Vec::new();
@@ -22,7 +26,27 @@ fn everything(style: &Style) -> Vec<(String, String)> {
         .collect();
     all.push(("list".to_owned(), text(|out| list::render(&fixtures::listing(), style, out))));
     all.push(("doctor".to_owned(), text(|out| doctor::render(&fixtures::report(), style, out))));
+    all.push(("groups".to_owned(), text(|out| groups::render(&enforced::groups(), style, out))));
+    all.push(("explain".to_owned(), text(|out| explain::render(&enforced::explained(), style, out))));
+    all.push(("flows".to_owned(), text(|out| flows::render(&enforced::flows(), style, out))));
     all
+}
+
+/// Events have one line each at any width.
+fn events(style: &Style) -> String {
+    let each = enforced::events();
+    each.iter().map(|one| text(|out| event::render(one, style, out))).collect()
+}
+
+#[test]
+fn an_event_is_one_line_without_a_hostile_character() {
+    for style in [Style::default(), Style { detail: 1, ascii: true, ..Style::default() }] {
+        let shown = events(&style);
+        assert_eq!(shown.lines().count(), enforced::events().len());
+        assert!(!shown.chars().any(|found| found != '\n' && escape::is_hostile(found)), "{shown}");
+        assert!(shown.is_ascii() || !style.ascii, "{shown}");
+    }
+    assert_snapshot!("events", events(&Style::default()));
 }
 
 #[test]

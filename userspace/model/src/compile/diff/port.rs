@@ -6,7 +6,7 @@ use netdiag_common::abi::policy::{MacKey, PORT_MORE_PAIRS, PORT_TRUSTED, PairKey
 
 use super::{
     super::{
-        port::mapped,
+        port::{host, mapped},
         tables::{PAIR_BITS, Tables, Trie, cut},
     },
     Change, Op, Stage, Writes,
@@ -62,9 +62,8 @@ struct Senders {
 impl Senders {
     fn of(tables: &Tables, slot: u32, port: &Port) -> Self {
         let mac = |mac| MacKey { slot, mac, pad: [0; 2] };
-        let key = |address| Trie { data: PairKey { slot, mac: port.mac, pad: [0; 2], address }, bits: PAIR_BITS + 128 };
-        let ipv4 = port.ipv4.iter().map(|address| (*address != 0).then(|| key(mapped(*address))));
-        let ipv6 = port.ipv6.iter().map(|address| (*address != [0; 4]).then(|| key(*address)));
+        let ipv4 = port.ipv4.iter().map(|ip| (*ip != 0).then(|| host(slot, port.mac, 4, mapped(*ip))));
+        let ipv6 = port.ipv6.iter().map(|ip| (*ip != [0; 4]).then(|| host(slot, port.mac, 6, *ip)));
         let first = Trie { data: PairKey { slot, ..PairKey::default() }, bits: 0 };
         let end = Trie { data: PairKey { slot: slot + 1, ..PairKey::default() }, bits: 0 };
         Self {

@@ -9,7 +9,8 @@ use crate::{
     compile::{Change, Op, Stage, Tables, diff, lower},
     id::Mac,
     policy::types::{
-        Attached, Direction, Ethertype, GroupId, Mode, Policy, PortId, Remote, Rule, RuleId, SecurityGroup, Service,
+        Attached, Direction, Ethertype, GroupId, Hook, Mode, Policy, PortId, Remote, Rule, RuleId, SecurityGroup,
+        Service,
     },
 };
 
@@ -38,7 +39,7 @@ pub(super) fn attached(number: u32, groups: &[usize]) -> Attached {
         pairs: BTreeSet::new(),
         groups: groups.iter().copied().map(group_id).collect(),
         mode: Mode::Filtered,
-        hook: crate::policy::types::Hook::default(),
+        hook: Hook::Tc,
         log_allowed: false,
     }
 }

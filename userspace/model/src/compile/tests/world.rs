@@ -22,8 +22,8 @@ use crate::{
     },
     id::Mac,
     policy::types::{
-        AddressGroup, AddressGroupId, Attached, Direction, Ethertype, GroupId, Mode, Policy, PortId, Remote, Rule,
-        RuleId, SecurityGroup, Service,
+        AddressGroup, AddressGroupId, Attached, Direction, Ethertype, GroupId, Hook, Mode, Policy, PortId, Remote,
+        Rule, RuleId, SecurityGroup, Service,
     },
 };
 
@@ -150,7 +150,7 @@ fn any_attached(number: u32) -> impl Strategy<Value = Attached> {
             pairs: pairs.into_iter().map(|(mac, prefix)| (mac, net(prefix))).collect(),
             groups: groups.into_iter().map(group_id).collect(),
             mode,
-            hook: crate::policy::types::Hook::default(),
+            hook: Hook::Tc,
             log_allowed: false,
         },
     )
@@ -296,7 +296,9 @@ pub(super) fn fate(tables: &Tables, ifindex: u32, point: &Point) -> Fate {
             || port.ipv6.contains(&address);
         let more = port.flags & PORT_MORE_PAIRS != 0;
         let owns_mac = mac == port.mac || more && tables.mac(&MacKey { slot, mac, pad: [0; 2] });
-        let owns_pair = mac == port.mac && inline || more && tables.pair(&PairKey { slot, mac, pad: [0; 2], address });
+        let family = if point.sender.1.is_ipv4() { 4 } else { 6 };
+        let key = PairKey { slot, mac, family, pad: 0, address };
+        let owns_pair = mac == port.mac && inline || more && tables.pair(&key);
         if !owns_mac || !owns_pair {
             return Fate::Spoofed;
         }

@@ -1,0 +1,268 @@
+//! Three evaluators, one truth: the reference evaluator on the policy itself, the compiled tables in memory, and the programs
+//! in the kernel must agree on random policies and on whole conversations of random packets, malformed ones included.
+//!
+//! The second evaluator goes both ways at once: the long way alone, and the short way of established flows first; they must
+//! agree on every packet and on everything they remember.
+//!
+//! `NETDIAG_DIFFERENTIAL_PACKETS` says how many packets (1,000,000 in CI, 100,000 elsewhere), `NETDIAG_DIFFERENTIAL_SEED` where to
+//! begin; a failure prints the seed of its scenario and the few steps it takes.
+
+use std::{collections::BTreeMap, env};
+
+use netdiag_common::{
+    abi::{
+        flow::{Tick, tick},
+        reason::Reason,
+    },
+    logic::{
+        decide::{Ask, decide},
+        frame::Slice,
+        packet::Packet as Learnt,
+        short,
+        tables::PolicyTables as _,
+    },
+};
+use netdiag_model::{
+    compile::{Input, Tables, diff, lower},
+    policy::{
+        decide::{Context, Frame, Judge, Judgement},
+        types::{Attached, Direction, Hook, RuleId},
+    },
+};
+use netdiag_tests::{
+    kernel::{Kernel, Program},
+    memory::Memory,
+    packets::{Packet, Scenario, Step, World},
+};
+
+/// Packets of one scenario.
+const PACKETS: usize = 300;
+/// Length of an Ethernet header: the kernel runs programs on nothing shorter.
+const ETHERNET: usize = 14;
+
+/// What one evaluator says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Answer {
+    reason: Reason,
+    rule: Option<RuleId>,
+}
+
+/// All evaluators, and what they remember.
+struct Evaluators<'a> {
+    judge: Judge,
+    tables: Tables,
+    long: Memory,
+    short: Memory,
+    kernel: Option<&'a mut Kernel>,
+    /// What was added to the clock.
+    advanced: Tick,
+}
+
+/// Seconds of the coarse monotonic clock, in ticks, at a moment that is not about to become the next tick.
+fn clock() -> Tick {
+    const MARGIN: u64 = 12_000_000;
+    loop {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+        let nanoseconds = time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned();
+        if nanoseconds % (1 << 30) < (1 << 30) - MARGIN {
+            return tick(nanoseconds);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
+impl<'a> Evaluators<'a> {
+    fn new(world: &World, kernel: Option<&'a mut Kernel>) -> Self {
+        let mut evaluators = Self {
+            judge: Judge::default(),
+            tables: Tables::default(),
+            long: Memory::default(),
+            short: Memory::default(),
+            kernel,
+            advanced: 0,
+        };
+        evaluators.change(world);
+        evaluators
+    }
+
+    fn change(&mut self, world: &World) {
+        let input =
+            Input { policy: &world.policy, attached: &world.ports, members: &world.members, events_per_second: 100 };
+        let after = lower(&input, &self.tables).expect("a small policy fits");
+        self.replace(after);
+    }
+
+    fn replace(&mut self, after: Tables) {
+        if let Some(kernel) = &mut self.kernel {
+            kernel.apply(&diff(&self.tables, &after)).expect("write the maps");
+        }
+        self.tables = after;
+    }
+
+    fn advance(&mut self, ticks: Tick) {
+        self.advanced = self.advanced.wrapping_add(ticks);
+        if let Some(kernel) = &mut self.kernel {
+            kernel.advance(&self.long, ticks).expect("what is remembered in memory is in the maps");
+        }
+    }
+
+    /// Leaves the maps as they were before.
+    fn finish(mut self) -> Result<(), String> {
+        if self.long.flows4 != self.short.flows4 || self.long.flows6 != self.short.flows6 {
+            return Err("the short way and the long way do not remember the same".to_owned());
+        }
+        self.replace(Tables::default());
+        match self.kernel {
+            Some(kernel) => kernel.forget(&self.long).map_err(|error| format!("{error:#}")),
+            None => Ok(()),
+        }
+    }
+
+    /// What all of them say of a packet, or in which they differ.
+    fn packet(&mut self, world: &World, packet: &Packet) -> Result<Judgement, String> {
+        let port = world.port(&packet.port).ok_or("no such port")?;
+        let real = clock();
+        let now = real.wrapping_add(self.advanced);
+        let context = Context { policy: &world.policy, members: &world.members, port };
+        let Packet { direction, vlan_beside, bytes, .. } = packet;
+        let frame = Frame { bytes, vlan_beside: *vlan_beside, direction: *direction, now };
+        let judged = self.judge.judge(&context, &frame);
+        let slot = *self.tables.interfaces.get(&port.ifindex).ok_or("the port has no place")?;
+        let ask = Ask { slot, ingress: *direction == Direction::Ingress, now };
+        let slice = Slice { bytes, tagged: *vlan_beside };
+        let long = self.decide(slice, ask, false);
+        let short = self.decide(slice, ask, true);
+        if short.reason != long.reason {
+            return Err(format!("the long way says {:?}, the short way {:?}", long.reason, short.reason));
+        }
+        if long.reason != judged.reason {
+            return Err(format!("the reference says {judged:?}, the tables {long:?}"));
+        }
+        if let Some(rule) = long.rule.filter(|rule| !judged.rules.contains(rule)) {
+            return Err(format!("the tables name {rule}, the reference {:?}", judged.rules));
+        }
+        self.in_kernel(port, packet, ask, long.reason)?;
+        Ok(judged)
+    }
+
+    fn decide(&mut self, slice: Slice<'_>, ask: Ask, shorten: bool) -> Answer {
+        let memory = if shorten { &mut self.short } else { &mut self.long };
+        if let Some(port) = self.tables.port(ask.slot).filter(|_| shorten)
+            && short::passes(&slice, &self.tables, memory, port, ask)
+        {
+            return Answer { reason: Reason::Established, rule: None };
+        }
+        let mut learnt = Learnt::default();
+        let reason = decide(&slice, &self.tables, memory, ask, &mut learnt);
+        let label = self.tables.rule_labels.get(&learnt.rule);
+        let rule = label.map(|label| RuleId(String::from_utf8_lossy(&label.0).trim_end_matches('\0').to_owned()));
+        Answer { reason, rule }
+    }
+
+    fn in_kernel(&mut self, port: &Attached, packet: &Packet, ask: Ask, expected: Reason) -> Result<(), String> {
+        let Some(kernel) = &mut self.kernel else { return Ok(()) };
+        // A tag beside the bytes cannot be handed to a test run.
+        if packet.vlan_beside || packet.bytes.len() < ETHERNET {
+            return Ok(());
+        }
+        let cut = is_cut(&packet.bytes);
+        let program = match (packet.direction, port.hook) {
+            (Direction::Ingress, _) if cut => return Ok(()),
+            (Direction::Ingress, _) => Program::ToInstance,
+            (Direction::Egress, Hook::Tc) if !cut => Program::FromInstance,
+            (Direction::Egress, Hook::Tc | Hook::Xdp) => Program::FromInstanceXdp,
+        };
+        let passes = kernel.run(ask.slot, program, &packet.bytes).map_err(|error| format!("{error:#}"))?;
+        let counted = kernel.counted(ask.slot, ask.ingress, expected).map_err(|error| format!("{error:#}"))?;
+        match counted {
+            None if passes == expected.passes() => Ok(()),
+            None => Err(format!("the kernel counts {expected:?}, and passes: {passes}")),
+            Some(others) => Err(format!("the tables say {expected:?}, the kernel counts {others:?}")),
+        }
+    }
+}
+
+/// True for what a test run takes for no packet of a classifier: one that ends in its IP header.
+fn is_cut(bytes: &[u8]) -> bool {
+    match bytes[12..14] {
+        [0x08, 0x00] => bytes.len() < ETHERNET + 20,
+        [0x86, 0xdd] => bytes.len() < ETHERNET + 40,
+        _ => false,
+    }
+}
+
+/// Goes through a scenario; how many packets met each reason, or where the evaluators differ.
+fn play(scenario: &Scenario, kernel: Option<&mut Kernel>) -> Result<BTreeMap<Reason, u64>, String> {
+    let mut world = scenario.world.clone();
+    let mut evaluators = Evaluators::new(&world, kernel);
+    let mut reasons = BTreeMap::new();
+    for (place, step) in scenario.steps.iter().enumerate() {
+        match step {
+            Step::Packet(packet) => {
+                let judged = evaluators.packet(&world, packet);
+                let judged = judged.map_err(|why| format!("step {place}: {why}\n{step}"))?;
+                *reasons.entry(judged.reason).or_insert(0) += 1;
+            }
+            Step::Advance(ticks) => evaluators.advance(*ticks),
+            Step::Change(next) => {
+                evaluators.change(next);
+                world.clone_from(next);
+            }
+        }
+    }
+    evaluators.finish()?;
+    Ok(reasons)
+}
+
+/// A number from the environment.
+fn number(variable: &str) -> Option<u64> {
+    env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|error| panic!("{variable}={text}: {error}")))
+}
+
+/// What differs, without where.
+fn kind(why: &str) -> String {
+    why.lines()
+        .next()
+        .and_then(|line| line.split_once(": "))
+        .map_or_else(|| why.to_owned(), |(_, kind)| kind.to_owned())
+}
+
+/// Says what a failure is, in as few steps as show it.
+fn fail(scenario: &Scenario, why: &str, mut play: impl FnMut(&Scenario) -> bool) -> ! {
+    let small = scenario.shrink(&mut play);
+    let steps: Vec<String> = small.steps.iter().map(ToString::to_string).collect();
+    panic!("seed {}: {why}\nin {} steps, with {:#?}\n{}", scenario.seed, steps.len(), small.world, steps.join("\n"));
+}
+
+#[test]
+fn reference_tables_and_kernel_agree_on_every_packet() {
+    let packets = number("NETDIAG_DIFFERENTIAL_PACKETS").unwrap_or(if env::var_os("NETDIAG_CI").is_some() {
+        1_000_000
+    } else {
+        100_000
+    });
+    let first = number("NETDIAG_DIFFERENTIAL_SEED").unwrap_or(1);
+    let object = netdiag_agent::datapath::OBJECT.filter(|_| netdiag_tests::require_ebpf());
+    let mut kernel = object.map(|object| Kernel::load(object).expect("load the programs"));
+    let (mut seed, mut done) = (first, 0);
+    let mut reasons: BTreeMap<Reason, u64> = BTreeMap::new();
+    while done < packets {
+        let scenario = Scenario::new(seed, PACKETS);
+        match play(&scenario, kernel.as_mut()) {
+            Ok(seen) => {
+                done += seen.values().sum::<u64>();
+                seen.into_iter().for_each(|(reason, count)| *reasons.entry(reason).or_insert(0) += count);
+            }
+            Err(why) => {
+                let mut fresh = object.map(|object| Kernel::load(object).expect("load the programs"));
+                eprintln!("seed {seed}: {why}");
+                let kind = kind(&why);
+                fail(&scenario, &why, |candidate| {
+                    play(candidate, fresh.as_mut()).is_err_and(|why| self::kind(&why) == kind)
+                });
+            }
+        }
+        seed += 1;
+    }
+    println!("{done} packets from seed {first} to {seed}, no disagreement: {reasons:?}");
+}
