@@ -15,6 +15,8 @@
 pub mod lab;
 /// What a test needs of the machine it runs on.
 mod needs;
+/// Random policies and frames for evaluators that must agree.
+pub mod packets;
 /// A host of its own for one test.
 pub mod private_host;
 /// Programs of somebody else.

@@ -60,7 +60,9 @@ pub struct Input<'a> {
 /// Between the first and the last write of a change the maps hold what was before and what will be, so that is what is
 /// counted: a policy that fits by itself may not fit beside the one before it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("lower the policy: it needs at least {needed} {what}, counting those it replaces, and there is room for {limit}")]
+#[error(
+    "lower the policy: it needs at least {needed} {what}, counting those it replaces, and there is room for {limit}"
+)]
 pub struct TooLarge {
     /// What there is too much of.
     pub what: &'static str,

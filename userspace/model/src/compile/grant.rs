@@ -45,10 +45,14 @@ fn classes_by_remote(rules: &SideRules<'_>, hosts: Option<&HostSet>, prefixes: &
     // Groups are neighbours among the sorted remotes, in the order they have in the set.
     let first_group = rules.remotes.iter().position(is_group).unwrap_or(0);
     for (class, groups) in hosts.into_iter().flat_map(|hosts| &hosts.classes) {
-        groups.iter().for_each(|group| by_remote[first_group + *group as usize].push(*class));
+        for group in groups {
+            by_remote[first_group + *group as usize].push(*class);
+        }
     }
     for (class, remotes) in &prefixes.classes {
-        remotes.iter().for_each(|remote| by_remote[*remote as usize].push(*class));
+        for remote in remotes {
+            by_remote[*remote as usize].push(*class);
+        }
     }
     if let Some(place) = rules.remotes.iter().position(|remote| **remote == Remote::Any) {
         by_remote[place].push(0);

@@ -1,7 +1,7 @@
 //! A policy to tables. Flow: policy.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::IpAddr,
 };
 
@@ -10,9 +10,9 @@ use netdiag_common::{
     ABI_VERSION,
     abi::policy::{
         GrantKey, Label, MAX_ETHERTYPES, MAX_GRANTS, MAX_MACS, MAX_PAGES, MAX_PAIRS, MAX_POLICIES, MAX_PORTS,
-        MAX_PREFIXES, MAX_REMOTES, MAX_RULES, MAX_SERVICE_TABLES, MAX_SETS, MAX_VIEWS, PAGE, PORT_MANAGED, PORT_TRUSTED,
-        Page, Port, Protocol, RemoteKey4, RemoteKey6, Settings, Side, VIEW_STATELESS, View, active, active_generation,
-        active_view,
+        MAX_PREFIXES, MAX_REMOTES, MAX_RULES, MAX_SERVICE_TABLES, MAX_SETS, MAX_VIEWS, PAGE, PORT_MANAGED,
+        PORT_TRUSTED, Page, Port, Protocol, RemoteKey4, RemoteKey6, Settings, Side, VIEW_STATELESS, View, active,
+        active_generation, active_view,
     },
 };
 
@@ -84,7 +84,8 @@ fn lower_ports(input: &Input<'_>, before: &Tables, after: &mut Tables) -> Result
         let there = before.ports.get(&slot);
         // A label beside an unmanaged port is half of a change that was never finished.
         let old = there.filter(|port| managed(port) && before.port_labels.get(&slot) == Some(&label)).copied();
-        let epoch = old.map_or_else(|| there.map_or(1, |port| port.epoch.checked_add(1).unwrap_or(1)), |port| port.epoch);
+        let epoch =
+            old.map_or_else(|| there.map_or(1, |port| port.epoch.checked_add(1).unwrap_or(1)), |port| port.epoch);
         let lowered = port::lower(attached, slot, old.as_ref());
         after.ports.insert(slot, Port { epoch, ..lowered.port });
         after.macs.extend(lowered.macs);
@@ -169,9 +170,9 @@ type Drafts<'a> = BTreeMap<Vec<GroupId>, Draft<'a>>;
 fn draft<'a>(input: &Input<'a>, sets: &mut HostSets) -> Result<Drafts<'a>, TooLarge> {
     let mut drafts = Drafts::new();
     for key in input.attached.iter().filter_map(|attached| Draft::key(input, attached)) {
-        if !drafts.contains_key(&key) {
-            let draft = Draft::new(input, &key, sets)?;
-            drafts.insert(key, draft);
+        if let Entry::Vacant(entry) = drafts.entry(key) {
+            let draft = Draft::new(input, entry.key(), sets)?;
+            entry.insert(draft);
         }
     }
     Ok(drafts)
@@ -300,7 +301,8 @@ fn number_prefixes(drafts: &mut Drafts<'_>, before: &Tables, after: &mut Tables)
             continue;
         }
         let ipv6 = SIDES[place].1 == Ethertype::IPv6;
-        let mut content: Vec<_> = side.prefixes.prefixes.iter().map(|(prefix, class)| in_words(prefix, *class)).collect();
+        let mut content: Vec<_> =
+            side.prefixes.prefixes.iter().map(|(prefix, class)| in_words(prefix, *class)).collect();
         content.sort_unstable();
         let content = (ipv6, content);
         side.side.prefixes = numbers.of(&content)?;
@@ -379,12 +381,7 @@ fn may_keep_grants(
 }
 
 /// Numbers the sets of host addresses: as before where what is in force does not mind their new content.
-fn number_hosts(
-    drafts: &mut Drafts<'_>,
-    past: &Past<'_>,
-    sets: &HostSets,
-    after: &mut Tables,
-) -> Result<(), TooLarge> {
+fn number_hosts(drafts: &mut Drafts<'_>, past: &Past<'_>, sets: &HostSets, after: &mut Tables) -> Result<(), TooLarge> {
     let before = past.tables;
     let taken = before.remotes4.keys().map(|key| key.set).chain(before.remotes6.keys().map(|key| key.set));
     let taken = taken.chain(past.sides().map(|(_, _, side)| side.hosts)).chain([0]).collect::<BTreeSet<_>>();
@@ -392,9 +389,9 @@ fn number_hosts(
     let mut of_set = Vec::new();
     for (place, (family, set)) in sets.sets.iter().enumerate() {
         let label = label(&set.name);
-        let kept = numbers.again(&label).filter(|number| {
-            is_same(before, *number, *family, set) || may_keep_hosts(drafts, past, *number, place)
-        });
+        let kept = numbers
+            .again(&label)
+            .filter(|number| is_same(before, *number, *family, set) || may_keep_hosts(drafts, past, *number, place));
         let number = kept.map_or_else(|| numbers.fresh(), Ok)?;
         after.set_labels.insert(number, label);
         for (address, class) in &set.hosts {
@@ -425,7 +422,9 @@ fn is_same(before: &Tables, set: u32, family: Ethertype, content: &HostSet) -> b
                 IpAddr::V4(address) => Some(RemoteKey4 { set, address: u32::from_ne_bytes(address.octets()) }),
                 IpAddr::V6(_) => None,
             };
-            let there = |(address, class): (&IpAddr, &u32)| key(address).and_then(|key| before.remotes4.get(&key)) == Some(class);
+            let there = |(address, class): (&IpAddr, &u32)| {
+                key(address).and_then(|key| before.remotes4.get(&key)) == Some(class)
+            };
             before.hosts4_of(set).count() == hosts.len() && hosts.iter().all(there)
         }
         Ethertype::IPv6 => {
@@ -433,7 +432,9 @@ fn is_same(before: &Tables, set: u32, family: Ethertype, content: &HostSet) -> b
                 IpAddr::V4(_) => None,
                 IpAddr::V6(address) => Some(RemoteKey6 { set, address: port::words6(*address) }),
             };
-            let there = |(address, class): (&IpAddr, &u32)| key(address).and_then(|key| before.remotes6.get(&key)) == Some(class);
+            let there = |(address, class): (&IpAddr, &u32)| {
+                key(address).and_then(|key| before.remotes6.get(&key)) == Some(class)
+            };
             before.hosts6_of(set).count() == hosts.len() && hosts.iter().all(there)
         }
     }
@@ -525,7 +526,8 @@ impl Generations {
 /// What holds for all ports. Ethertypes keep their places.
 fn settings(input: &Input<'_>, before: &Settings) -> Result<Settings, TooLarge> {
     let permitted = &input.policy.permitted_ethertypes;
-    let (ethertypes, more) = port::place(before.ethertypes, permitted.iter().copied().filter(|ethertype| *ethertype != 0).collect());
+    let (ethertypes, more) =
+        port::place(before.ethertypes, permitted.iter().copied().filter(|ethertype| *ethertype != 0).collect());
     if !more.is_empty() {
         let needed = permitted.len() as u64;
         return Err(TooLarge { what: "permitted ethertypes", needed, limit: MAX_ETHERTYPES as u64 });

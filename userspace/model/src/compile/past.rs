@@ -23,7 +23,8 @@ impl<'a> Past<'a> {
     /// Looks at tables.
     pub(super) fn of(tables: &'a Tables) -> Self {
         let policies = || tables.active.iter().filter(|(policy, _)| **policy != 0);
-        let view = |word: u64| tables.views.get(&active_view(word)).filter(|view| view.generation == active_generation(word));
+        let view =
+            |word: u64| tables.views.get(&active_view(word)).filter(|view| view.generation == active_generation(word));
         let in_force = policies().filter_map(|(policy, word)| Some((*policy, *view(*word)?))).collect();
         let named: BTreeSet<u32> = policies().map(|(_, word)| active_view(*word)).collect();
         let interrupted = tables.views.keys().any(|view| !named.contains(view));
@@ -32,7 +33,9 @@ impl<'a> Past<'a> {
 
     /// The sides of the views in force, with the policy they belong to and their place.
     pub(super) fn sides(&self) -> impl Iterator<Item = (u32, usize, &Side)> {
-        self.in_force.iter().flat_map(|(policy, view)| view.sides.iter().enumerate().map(|(place, side)| (*policy, place, side)))
+        self.in_force
+            .iter()
+            .flat_map(|(policy, view)| view.sides.iter().enumerate().map(|(place, side)| (*policy, place, side)))
     }
 
     /// True if one side, and one only, uses grants of this number.
@@ -48,10 +51,14 @@ impl<'a> Past<'a> {
             let mut classes = BTreeSet::from([0]);
             if ipv6 {
                 classes.extend(tables.hosts6_of(side.hosts).map(|(_, class)| *class));
-                classes.extend(tables.prefixes6.iter().filter(|(key, _)| key.data.set == side.prefixes).map(|(_, class)| *class));
+                classes.extend(
+                    tables.prefixes6.iter().filter(|(key, _)| key.data.set == side.prefixes).map(|(_, class)| *class),
+                );
             } else {
                 classes.extend(tables.hosts4_of(side.hosts).map(|(_, class)| *class));
-                classes.extend(tables.prefixes4.iter().filter(|(key, _)| key.data.set == side.prefixes).map(|(_, class)| *class));
+                classes.extend(
+                    tables.prefixes4.iter().filter(|(key, _)| key.data.set == side.prefixes).map(|(_, class)| *class),
+                );
             }
             classes
         })

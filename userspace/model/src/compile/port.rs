@@ -32,13 +32,17 @@ pub(super) fn lower(attached: &Attached, slot: u32, old: Option<&Port>) -> Lower
     let (ipv4, more4) = place(old.ipv4, ipv4);
     let (ipv6, more6) = place(old.ipv6, ipv6);
     let mut pairs: BTreeSet<_> = attached.pairs.iter().map(|(mac, network)| pair(slot, *mac, *network)).collect();
-    let host = |address: [u32; 4]| Trie { data: PairKey { slot, mac: attached.mac.0, pad: [0; 2], address }, bits: PAIR_BITS + 128 };
+    let host = |address: [u32; 4]| Trie {
+        data: PairKey { slot, mac: attached.mac.0, pad: [0; 2], address },
+        bits: PAIR_BITS + 128,
+    };
     pairs.extend(more4.into_iter().map(mapped).chain(more6).map(host));
     let others: BTreeSet<Mac> = attached.pairs.iter().map(|(mac, _)| *mac).filter(|mac| *mac != attached.mac).collect();
     pairs.extend(others.iter().map(|mac| pair(slot, *mac, IpAddr::from(link_local(*mac)).into())));
     let macs: BTreeSet<_> = others.iter().map(|mac| MacKey { slot, mac: mac.0, pad: [0; 2] }).collect();
     let more = if pairs.is_empty() && macs.is_empty() { 0 } else { PORT_MORE_PAIRS };
-    let port = Port { flags: flags(attached) | more, policy: 0, epoch: 0, mac: attached.mac.0, pad: [0; 2], ipv4, ipv6 };
+    let port =
+        Port { flags: flags(attached) | more, policy: 0, epoch: 0, mac: attached.mac.0, pad: [0; 2], ipv4, ipv6 };
     Lowered { port, macs, pairs }
 }
 
@@ -64,7 +68,10 @@ fn inline(attached: &Attached) -> (BTreeSet<u32>, BTreeSet<[u32; 4]>) {
 }
 
 /// Puts values into places: those that have one keep it, others take what is free, and the rest is left over.
-pub(super) fn place<T: Copy + Default + Ord, const N: usize>(old: [T; N], mut wanted: BTreeSet<T>) -> ([T; N], BTreeSet<T>) {
+pub(super) fn place<T: Copy + Default + Ord, const N: usize>(
+    old: [T; N],
+    mut wanted: BTreeSet<T>,
+) -> ([T; N], BTreeSet<T>) {
     let mut places = old.map(|value| if wanted.remove(&value) { value } else { T::default() });
     for place in places.iter_mut().filter(|place| **place == T::default()) {
         *place = wanted.pop_first().unwrap_or_default();
@@ -97,7 +104,9 @@ pub(super) fn words6(address: Ipv6Addr) -> [u32; 4] {
 }
 
 /// The link-local address of a MAC address (RFC 4291, appendix A).
-fn link_local(Mac([a, b, c, d, e, f]): Mac) -> Ipv6Addr {
-    let pair = |high, low| u16::from_be_bytes([high, low]);
-    Ipv6Addr::new(0xfe80, 0, 0, 0, pair(a ^ 2, b), pair(c, 0xff), pair(0xfe, d), pair(e, f))
+fn link_local(Mac(mac): Mac) -> Ipv6Addr {
+    let [first, second, third, fourth, low @ ..] = mac;
+    let (high, middle) = ([first ^ 2, second], [[third, 0xff], [0xfe, fourth]].map(u16::from_be_bytes));
+    let (high, low) = (u16::from_be_bytes(high), u16::from_be_bytes(low));
+    Ipv6Addr::new(0xfe80, 0, 0, 0, high, middle[0], middle[1], low)
 }

@@ -53,7 +53,9 @@ fn hosts(family: Ethertype, groups: &[&GroupId], members: &Members) -> BTreeMap<
     let mut all: Vec<(IpAddr, u32)> = Vec::new();
     for (place, group) in (0..).zip(groups) {
         let members = members.get(*group).into_iter().flatten();
-        all.extend(members.filter(|member| is_of(family, member) && is_host(member)).map(|member| (member.addr(), place)));
+        all.extend(
+            members.filter(|member| is_of(family, member) && is_host(member)).map(|member| (member.addr(), place)),
+        );
     }
     all.sort_unstable();
     let mut hosts: BTreeMap<IpAddr, Vec<u32>> = BTreeMap::new();
@@ -67,7 +69,8 @@ fn hosts(family: Ethertype, groups: &[&GroupId], members: &Members) -> BTreeMap<
 fn number<'a>(groups: &[&GroupId], subsets: &BTreeSet<&'a Vec<u32>>) -> (u32, HashMap<&'a Vec<u32>, u32>) {
     let mut attempt = 0;
     loop {
-        let numbers: HashMap<_, _> = subsets.iter().map(|subset| (*subset, class_of(attempt, groups, subset))).collect();
+        let numbers: HashMap<_, _> =
+            subsets.iter().map(|subset| (*subset, class_of(attempt, groups, subset))).collect();
         if numbers.values().collect::<BTreeSet<_>>().len() == subsets.len() {
             return (attempt, numbers);
         }
@@ -141,9 +144,7 @@ fn prefixes_of(remote: &Remote, policy: &Policy, members: &Members) -> Vec<IpNet
         Remote::AddressGroup(id) => {
             policy.address_groups.get(id).map(|group| group.addresses.iter().copied().collect()).unwrap_or_default()
         }
-        Remote::Group(id) => {
-            members.get(id).into_iter().flatten().filter(|member| !is_host(member)).copied().collect()
-        }
+        Remote::Group(id) => members.get(id).into_iter().flatten().filter(|member| !is_host(member)).copied().collect(),
     }
 }
 

@@ -30,7 +30,8 @@ impl<'a> SideRules<'a> {
         let mut remotes: Vec<&Remote> = rules.iter().map(|rule| &rule.remote).collect();
         remotes.sort_unstable();
         remotes.dedup();
-        let number = |rule: &&Rule| remotes.binary_search(&&rule.remote).ok().and_then(|place| u32::try_from(place).ok());
+        let number =
+            |rule: &&Rule| remotes.binary_search(&&rule.remote).ok().and_then(|place| u32::try_from(place).ok());
         let of = rules.iter().filter_map(number).collect();
         Self { rules, remotes, of }
     }

@@ -53,7 +53,10 @@ pub(super) fn classify(rules: &SideRules<'_>, prefixed: &[bool]) -> Result<Servi
             Some(class) if own.is_none() => class,
             _ => {
                 let mut active = Active::default();
-                every.iter().chain(own.into_iter().flatten()).for_each(|place| active.add(rules.remote_of(*place), *place));
+                every
+                    .iter()
+                    .chain(own.into_iter().flatten())
+                    .for_each(|place| active.add(rules.remote_of(*place), *place));
                 classes.of(&active)?
             }
         };

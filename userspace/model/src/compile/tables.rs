@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use netdiag_common::{
     abi::policy::{
-        GrantKey, Label, MAX_ETHERTYPES, MacKey, PAGE, Page, PairKey, Port, Protocol, RemoteKey4, RemoteKey6, Settings, View,
+        GrantKey, Label, MAX_ETHERTYPES, MacKey, PAGE, Page, PairKey, Port, Protocol, RemoteKey4, RemoteKey6, Settings,
+        View,
     },
     logic::tables::PolicyTables,
 };

@@ -3,17 +3,27 @@
 use proptest::prelude::*;
 
 use super::world::{Fate, Point, World, any_change, any_world, fate, generation, points};
-use crate::compile::{Tables, diff};
+use crate::compile::{Op, Tables, diff};
 
-/// Every state between two tables, both included.
+/// Every state between two tables, both included. A rule for every protocol is 256 writes; those of protocols that no point has
+/// are taken together with the write that follows.
 fn states(before: &Tables, after: &Tables) -> Vec<Tables> {
-    let mut states = vec![before.clone()];
+    let mut states = Vec::new();
+    let mut state = before.clone();
     for op in diff(before, after).iter().flat_map(|phase| &phase.ops) {
-        let mut next = states.last().unwrap().clone();
-        op.apply(&mut next);
-        states.push(next);
+        let is_unseen = matches!(op, Op::Protocol(change) if ![1, 6, 17, 47, 58].contains(&(change.key() % 256)));
+        if !is_unseen {
+            states.push(state.clone());
+        }
+        op.apply(&mut state);
     }
+    states.push(state);
     states
+}
+
+/// Some of the points.
+fn some_points() -> impl Strategy<Value = Vec<Point>> {
+    prop::sample::subsequence(points(), 32)
 }
 
 /// Devices of ports that are there in both worlds.
@@ -31,7 +41,17 @@ fn check_no_blink(states: &[Tables], ifindexes: &[u32], points: &[Point]) -> Res
             for (place, state) in states.iter().enumerate() {
                 let now = fate(state, *ifindex, point);
                 let between = now.passes() == before.passes() || now.passes() == after.passes();
-                prop_assert!(between, "write {} of {}: {:?}, {:?}, {:?} at {} {:?}", place, states.len(), before, now, after, ifindex, point);
+                prop_assert!(
+                    between,
+                    "write {} of {}: {:?}, {:?}, {:?} at {} {:?}",
+                    place,
+                    states.len(),
+                    before,
+                    now,
+                    after,
+                    ifindex,
+                    point
+                );
             }
         }
     }
@@ -48,7 +68,14 @@ fn check_revocation(states: &[Tables], ifindexes: &[u32], points: &[Point]) -> R
             }
             for (place, state) in states.iter().enumerate() {
                 if matches!(fate(state, *ifindex, point), Fate::Allowed(_)) {
-                    prop_assert_ne!(generation(state, *ifindex), generation(last, *ifindex), "write {} at {} {:?}", place, ifindex, point);
+                    prop_assert_ne!(
+                        generation(state, *ifindex),
+                        generation(last, *ifindex),
+                        "write {} at {} {:?}",
+                        place,
+                        ifindex,
+                        point
+                    );
                 }
             }
         }
@@ -57,7 +84,7 @@ fn check_revocation(states: &[Tables], ifindexes: &[u32], points: &[Point]) -> R
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn writes_in_their_order_make_the_new_tables_of_the_old((first, second) in any_change()) {
@@ -74,22 +101,23 @@ proptest! {
     }
 
     #[test]
-    fn no_write_allows_what_neither_policy_allows_or_refuses_what_both_allow((first, second) in any_change()) {
+    fn no_write_allows_what_neither_policy_allows_or_refuses_what_both_allow((first, second) in any_change(), points in some_points()) {
         let before = first.lower(&Tables::default());
         let after = second.lower(&before);
-        check_no_blink(&states(&before, &after), &staying(&first, &second), &points())?;
+        check_no_blink(&states(&before, &after), &staying(&first, &second), &points)?;
     }
 
     #[test]
-    fn a_flow_that_is_no_longer_allowed_is_asked_again((first, second) in any_change()) {
+    fn a_flow_that_is_no_longer_allowed_is_asked_again((first, second) in any_change(), points in some_points()) {
         let before = first.lower(&Tables::default());
         let after = second.lower(&before);
-        check_revocation(&states(&before, &after), &staying(&first, &second), &points())?;
+        check_revocation(&states(&before, &after), &staying(&first, &second), &points)?;
     }
 
     #[test]
     fn a_change_that_is_interrupted_anywhere_is_brought_to_its_end_by_the_next(
         (first, second) in any_change(), third in prop::option::of(any_world()), at in any::<prop::sample::Index>(),
+        points in some_points(),
     ) {
         let before = first.lower(&Tables::default());
         let mut so_far = states(&before, &second.lower(&before));
@@ -102,13 +130,13 @@ proptest! {
         prop_assert_eq!(&third.lower(&after), &after);
         let mut staying = staying(&first, &second);
         staying.retain(|ifindex| third.attached.iter().any(|port| port.ifindex == *ifindex));
-        check_no_blink(&rest, &staying, &points())?;
+        check_no_blink(&rest, &staying, &points)?;
         so_far.extend(rest);
-        check_revocation(&so_far, &staying, &points())?;
+        check_revocation(&so_far, &staying, &points)?;
         let fresh = third.lower(&Tables::default());
         for port in &third.attached {
-            for point in points() {
-                let (here, there) = (fate(&after, port.ifindex, &point), fate(&fresh, port.ifindex, &point));
+            for point in &points {
+                let (here, there) = (fate(&after, port.ifindex, point), fate(&fresh, port.ifindex, point));
                 prop_assert_eq!(here.passes(), there.passes());
             }
         }

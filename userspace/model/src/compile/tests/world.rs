@@ -22,8 +22,8 @@ use crate::{
     },
     id::Mac,
     policy::types::{
-        AddressGroup, AddressGroupId, Attached, Direction, Ethertype, GroupId, Mode, Policy, PortId, Remote, Rule, RuleId,
-        SecurityGroup, Service,
+        AddressGroup, AddressGroupId, Attached, Direction, Ethertype, GroupId, Mode, Policy, PortId, Remote, Rule,
+        RuleId, SecurityGroup, Service,
     },
 };
 
@@ -136,18 +136,23 @@ fn any_members() -> impl Strategy<Value = BTreeMap<GroupId, BTreeSet<IpNet>>> {
 fn any_attached(number: u32) -> impl Strategy<Value = Attached> {
     let mode = prop_oneof![8 => Just(Mode::Filtered), 1 => Just(Mode::Closed), 1 => Just(Mode::Trusted)];
     let addresses = vec(select([&HOSTS4[..], &HOSTS6[..]].concat()), 0..5);
-    let pair = (select(&MACS[..]), select(vec!["10.0.0.0/24", "10.0.0.1/32", "10.0.0.2/32", "2001:db8::/48", "2001:db8::1/128"]));
+    let pair = (
+        select(&MACS[..]),
+        select(vec!["10.0.0.0/24", "10.0.0.1/32", "10.0.0.2/32", "2001:db8::/48", "2001:db8::1/128"]),
+    );
     let groups = vec(0..GROUPS, 0..3);
-    (mode, addresses, vec(pair, 0..3), groups, select(&MACS[..])).prop_map(move |(mode, addresses, pairs, groups, mac)| Attached {
-        id: PortId(format!("port-{number}")),
-        ifindex: 10 + number,
-        mac,
-        fixed_ips: addresses.into_iter().map(|address| address.parse().unwrap()).collect(),
-        pairs: pairs.into_iter().map(|(mac, prefix)| (mac, net(prefix))).collect(),
-        groups: groups.into_iter().map(group_id).collect(),
-        mode,
-        log_allowed: false,
-    })
+    (mode, addresses, vec(pair, 0..3), groups, select(&MACS[..])).prop_map(
+        move |(mode, addresses, pairs, groups, mac)| Attached {
+            id: PortId(format!("port-{number}")),
+            ifindex: 10 + number,
+            mac,
+            fixed_ips: addresses.into_iter().map(|address| address.parse().unwrap()).collect(),
+            pairs: pairs.into_iter().map(|(mac, prefix)| (mac, net(prefix))).collect(),
+            groups: groups.into_iter().map(group_id).collect(),
+            mode,
+            log_allowed: false,
+        },
+    )
 }
 
 pub(super) fn any_world() -> impl Strategy<Value = World> {
@@ -164,13 +169,14 @@ pub(super) fn any_world() -> impl Strategy<Value = World> {
 pub(super) fn any_change() -> impl Strategy<Value = (World, World)> {
     (any_world(), any_world(), any::<[bool; 9]>()).prop_map(|(first, other, changed)| {
         let mut second = first.clone();
-        let [group0, group1, group2, members0, members1, members2, ports, groups, lists] = changed;
+        let [group0, group1, group2, members0, members1, members2, addresses, bindings, lists] = changed;
         for (number, changed) in [group0, group1, group2].into_iter().enumerate().filter(|(_, changed)| *changed) {
             assert!(changed);
             let id = group_id(number);
             second.policy.groups.insert(id.clone(), other.policy.groups[&id].clone());
         }
-        for (number, changed) in [members0, members1, members2].into_iter().enumerate().filter(|(_, changed)| *changed) {
+        for (number, changed) in [members0, members1, members2].into_iter().enumerate().filter(|(_, changed)| *changed)
+        {
             assert!(changed);
             let id = group_id(number);
             second.members.insert(id.clone(), other.members[&id].clone());
@@ -178,13 +184,17 @@ pub(super) fn any_change() -> impl Strategy<Value = (World, World)> {
         if lists {
             second.policy.address_groups = other.policy.address_groups;
         }
-        if ports {
-            let groups: Vec<_> = second.attached.iter().map(|port| port.groups.clone()).collect();
+        if addresses {
+            let bound: Vec<_> = second.attached.iter().map(|port| port.groups.clone()).collect();
             second.attached = other.attached.clone();
-            second.attached.iter_mut().zip(groups).for_each(|(port, groups)| port.groups = groups);
+            second.attached.iter_mut().zip(bound).for_each(|(port, bound)| port.groups = bound);
         }
-        if groups {
-            second.attached.iter_mut().zip(&other.attached).for_each(|(port, other)| port.groups = other.groups.clone());
+        if bindings {
+            second
+                .attached
+                .iter_mut()
+                .zip(&other.attached)
+                .for_each(|(port, other)| port.groups = other.groups.clone());
         }
         (first, second)
     })
@@ -213,14 +223,22 @@ pub(super) fn points() -> Vec<Point> {
     let services = services.chain([(17, 80), (17, 300), (47, 0), (1, 0), (1, 3), (1, 0x0800), (58, 0x0803), (58, 1)]);
     let services: Vec<(u8, u16)> = services.collect();
     let parse = |host: &&str| host.parse::<IpAddr>().unwrap();
-    let families = [(HOSTS4.iter().chain(&["10.9.9.9", "8.8.8.8"]).map(parse).collect::<Vec<_>>(), "10.0.0.1"),
-        (HOSTS6.iter().chain(&["2001:db8:2::1", "2001:db9::1"]).map(parse).collect(), "2001:db8::1")];
+    let families = [
+        (HOSTS4.iter().chain(&["10.9.9.9", "8.8.8.8"]).map(parse).collect::<Vec<_>>(), "10.0.0.1"),
+        (HOSTS6.iter().chain(&["2001:db8:2::1", "2001:db9::1"]).map(parse).collect(), "2001:db8::1"),
+    ];
     let mut points = Vec::new();
     for (remotes, sender) in families {
         for (place, remote) in remotes.iter().enumerate() {
             for (protocol, service) in &services {
                 let sender = (MACS[0], sender.parse().unwrap());
-                let point = Point { direction: Direction::Ingress, protocol: *protocol, service: *service, remote: *remote, sender };
+                let point = Point {
+                    direction: Direction::Ingress,
+                    protocol: *protocol,
+                    service: *service,
+                    remote: *remote,
+                    sender,
+                };
                 points.push(point);
                 points.push(Point { direction: Direction::Egress, ..point });
                 if place == 0 && *service == 80 {
@@ -273,7 +291,8 @@ pub(super) fn fate(tables: &Tables, ifindex: u32, point: &Point) -> Fate {
     }
     if point.direction == Direction::Egress {
         let (Mac(mac), address) = (point.sender.0, words(point.sender.1));
-        let inline = port.ipv4.iter().filter(|word| **word != 0).any(|word| mapped(*word) == address) || port.ipv6.contains(&address);
+        let inline = port.ipv4.iter().filter(|word| **word != 0).any(|word| mapped(*word) == address)
+            || port.ipv6.contains(&address);
         let more = port.flags & PORT_MORE_PAIRS != 0;
         let owns_mac = mac == port.mac || more && tables.mac(&MacKey { slot, mac, pad: [0; 2] });
         let owns_pair = mac == port.mac && inline || more && tables.pair(&PairKey { slot, mac, pad: [0; 2], address });
@@ -295,13 +314,17 @@ fn by_rule(tables: &Tables, policy: u32, point: &Point) -> Option<u32> {
     let [upper, lower] = point.service.to_be_bytes();
     let leaf = tables.page(protocol.directory, upper).and_then(|leaf| tables.page(leaf, lower)).unwrap_or(0);
     let address = words(point.remote);
-    let host = || match ipv6 {
-        true => tables.remote6(&RemoteKey6 { set: side.hosts, address }),
-        false => tables.remote4(&RemoteKey4 { set: side.hosts, address: address[3] }),
+    let host = || {
+        if ipv6 {
+            return tables.remote6(&RemoteKey6 { set: side.hosts, address });
+        }
+        tables.remote4(&RemoteKey4 { set: side.hosts, address: address[3] })
     };
-    let prefix = || match ipv6 {
-        true => tables.prefix6(&RemoteKey6 { set: side.prefixes, address }),
-        false => tables.prefix4(&RemoteKey4 { set: side.prefixes, address: address[3] }),
+    let prefix = || {
+        if ipv6 {
+            return tables.prefix6(&RemoteKey6 { set: side.prefixes, address });
+        }
+        tables.prefix4(&RemoteKey4 { set: side.prefixes, address: address[3] })
     };
     let granted = |flag: u32, remote: Option<u32>| {
         let remote = remote?;
@@ -334,8 +357,12 @@ impl World {
         match remote {
             Remote::Any => true,
             Remote::Prefix(prefix) => prefix.contains(&address),
-            Remote::Group(group) => self.members.get(group).into_iter().flatten().any(|member| member.contains(&address)),
-            Remote::AddressGroup(id) => self.policy.address_groups[id].addresses.iter().any(|prefix| prefix.contains(&address)),
+            Remote::Group(group) => {
+                self.members.get(group).into_iter().flatten().any(|member| member.contains(&address))
+            }
+            Remote::AddressGroup(id) => {
+                self.policy.address_groups[id].addresses.iter().any(|prefix| prefix.contains(&address))
+            }
         }
     }
 }
@@ -344,7 +371,9 @@ fn knows_service(service: Service, point: &Point) -> bool {
     match service {
         Service::Any => true,
         Service::Protocol(protocol) => protocol == point.protocol,
-        Service::Ports { protocol, first, last } => protocol == point.protocol && (first..=last).contains(&point.service),
+        Service::Ports { protocol, first, last } => {
+            protocol == point.protocol && (first..=last).contains(&point.service)
+        }
         Service::Icmp { protocol, kind, code } => {
             let [asked, asked_code] = point.service.to_be_bytes();
             protocol == point.protocol && kind == asked && code.is_none_or(|code| code == asked_code)

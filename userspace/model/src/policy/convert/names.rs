@@ -1,6 +1,6 @@
 //! Ids and names, and what they lead to. Flow: policy.
 
-use std::collections::BTreeMap;
+use std::{cell::Cell, collections::BTreeMap};
 
 use super::note;
 use crate::{
@@ -15,18 +15,25 @@ use crate::{
 /// How many candidates a mistake names.
 const CANDIDATES: usize = 20;
 
+/// How many names are compared for candidates, all mistakes together: a document full of mistakes must not keep its reader
+/// busy for minutes.
+const COMPARISONS: usize = 100_000;
+
 /// Objects of a kind by id, and by name.
 #[derive(Debug)]
 pub(super) struct Names<'a> {
     kind: &'static str,
     by_id: BTreeMap<String, (String, &'a Object<'a>)>,
     by_name: BTreeMap<String, Vec<String>>,
+    /// What is left of [`COMPARISONS`].
+    left: Cell<usize>,
 }
 
 impl<'a> Names<'a> {
     /// The objects of a kind; one whose id another has already is left out.
     pub(super) fn index(kind: &'static Kind, objects: &'a [Object<'a>], mistakes: &mut Vec<Mistake>) -> Self {
-        let mut names = Self { kind: kind.name, by_id: BTreeMap::new(), by_name: BTreeMap::new() };
+        let mut names =
+            Self { kind: kind.name, by_id: BTreeMap::new(), by_name: BTreeMap::new(), left: Cell::new(COMPARISONS) };
         for object in objects {
             let Some((id, name)) = note(identity(object), mistakes) else { continue };
             if let Some((_, first)) = names.by_id.get(&id) {
@@ -81,6 +88,8 @@ impl<'a> Names<'a> {
 
     /// What may have been meant, the nearest first: names where there are some, else ids.
     fn candidates(&self, text: &str) -> Vec<String> {
+        let Some(left) = self.left.get().checked_sub(self.by_id.len()) else { return Vec::new() };
+        self.left.set(left);
         let called = |(id, (name, _)): (&String, &(String, _))| if name.is_empty() { id.clone() } else { name.clone() };
         let mut called: Vec<String> = self.by_id.iter().map(called).collect();
         called.sort_by_key(|name| distance(name, text));

@@ -3,7 +3,7 @@
 use super::*;
 
 /// `openstack security group show web -f json`.
-const GROUP_SHOW: &str = r#"{
+pub(super) const GROUP_SHOW: &str = r#"{
   "created_at": "2026-03-02T10:11:12Z",
   "description": "web servers \ud83d\ude00",
   "id": "5f3b1c0e-6d0a-4f57-9a53-0d5a1c2e7b11",
@@ -55,7 +55,7 @@ const GROUP_SHOW: &str = r#"{
 "#;
 
 /// `openstack port show web-1 -f json`.
-const PORT_SHOW: &str = r#"{
+pub(super) const PORT_SHOW: &str = r#"{
   "admin_state_up": true,
   "allowed_address_pairs": [
     {"ip_address": "10.0.0.100", "mac_address": "fa:16:3e:00:00:01"},
@@ -104,6 +104,38 @@ const PORT_SHOW: &str = r#"{
   "vendor:extension": {"anything": ["at all"]}
 }
 "#;
+
+/// A whole state, written by hand.
+pub(super) const STATE: &str = "
+security_groups:
+  - name: web
+    rules:
+      - {direction: ingress, protocol: tcp, port_range_min: 443, port_range_max: 443, remote_group_id: db}
+      - {direction: ingress, protocol: tcp, port_range_min: 22, port_range_max: 22, remote_address_group_id: office}
+  - name: db
+    stateful: false
+address_groups:
+  - name: office
+    addresses: [192.0.2.0/24]
+ports:
+  - name: web-1
+    security_groups: [web, web]
+    binding: {instance: web-1}
+    log_allowed: true
+  - name: db-1
+    security_groups: [db]
+    binding: {device: tap1}
+    fixed_ips: [10.0.0.3, {ip_address: 'fd00::3'}]
+    mac_address: FA-16-3E-00-00-03
+    allowed_address_pairs: [{ip_address: 10.0.0.0/24}]
+  - name: elsewhere
+    security_groups: [db]
+    fixed_ips: [10.0.0.9]
+members:
+  web: [203.0.113.7, 198.51.100.9/24]
+permitted_ethertypes: [0x88cc, '0x8863', 34916]
+close_unknown_ports: true
+";
 
 fn pair(mac: &str, address: &str) -> AddressPair {
     AddressPair { mac: Some(mac.parse().unwrap()), address: address.parse().unwrap() }
@@ -192,38 +224,7 @@ fn rules_may_come_apart_from_their_group_as_neutrons_api_lists_them() {
 
 #[test]
 fn a_whole_state_is_written_by_hand_in_yaml() {
-    let made = read(
-        "
-security_groups:
-  - name: web
-    rules:
-      - {direction: ingress, protocol: tcp, port_range_min: 443, port_range_max: 443, remote_group_id: db}
-      - {direction: ingress, protocol: tcp, port_range_min: 22, port_range_max: 22, remote_address_group_id: office}
-  - name: db
-    stateful: false
-address_groups:
-  - name: office
-    addresses: [192.0.2.0/24]
-ports:
-  - name: web-1
-    security_groups: [web, web]
-    binding: {instance: web-1}
-    log_allowed: true
-  - name: db-1
-    security_groups: [db]
-    binding: {device: tap1}
-    fixed_ips: [10.0.0.3, {ip_address: 'fd00::3'}]
-    mac_address: FA-16-3E-00-00-03
-    allowed_address_pairs: [{ip_address: 10.0.0.0/24}]
-  - name: elsewhere
-    security_groups: [db]
-    fixed_ips: [10.0.0.9]
-members:
-  web: [203.0.113.7, 198.51.100.9/24]
-permitted_ethertypes: [0x88cc, '0x8863', 34916]
-close_unknown_ports: true
-",
-    );
+    let made = read(STATE);
     let port = |id: &str| &made.ports[&PortId(id.to_owned())];
     assert_eq!(port("web-1").groups, [group("web")]);
     assert!(port("web-1").log_allowed && port("web-1").fixed_ips.is_none() && port("web-1").mac.is_none());
@@ -260,9 +261,9 @@ fn braces_of_yaml_and_tabs_of_json_are_both_read() {
 
 #[test]
 fn ids_names_and_numbers_are_told_apart_by_quotes_where_they_must() {
-    let made = read("security_groups: [{name: 'null'}, {name: 10}, {id: ~, name: '~'}]");
+    let made = read("security_groups: [{name: 'null'}, {name: 10}, {id: ~, name: '~'}, {name: !!str 7}]");
     let ids: Vec<&str> = made.groups.keys().map(|id| id.0.as_str()).collect();
-    assert_eq!(ids, ["10", "null", "~"]);
+    assert_eq!(ids, ["10", "7", "null", "~"]);
 }
 
 #[test]

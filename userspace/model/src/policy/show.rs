@@ -1,0 +1,143 @@
+//! What a policy means for one port, in words. Flow: explain.
+//!
+//! Answers here come from what is asked for. What is loaded may differ, and is read from the maps.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use super::{
+    convert::protocol_name,
+    types::{Direction, Ethertype, GroupId, Policy, PortId, Remote, Rule, RuleId, Service},
+};
+
+/// What would become of a packet, and which rules nearly allow it.
+mod explain;
+#[cfg(test)]
+mod tests;
+
+pub use explain::{Condition, Detail, Explanation, NearMiss, Query, Unclear, explain};
+
+/// Members of groups, resolved.
+pub type Members = BTreeMap<GroupId, BTreeSet<IpNet>>;
+
+/// Members of every group. `found` has the addresses of ports that were given none.
+pub fn members(policy: &Policy, found: &BTreeMap<PortId, BTreeSet<IpAddr>>) -> Members {
+    policy.groups.keys().map(|group| (group.clone(), policy.members_of(group, found))).collect()
+}
+
+/// A rule as it works for a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EffectiveRule {
+    /// The rule.
+    pub rule: RuleId,
+    /// The group it is of.
+    pub group: GroupId,
+    /// Name of that group; its id where it has none.
+    pub group_name: String,
+    /// Direction.
+    pub direction: Direction,
+    /// Family.
+    pub ethertype: Ethertype,
+    /// Protocol and ports in words.
+    pub service: String,
+    /// Who may be at the other end, in words.
+    pub remote: String,
+    /// How many members or prefixes of the rule's family the remote group has; none where the remote is no group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub members: Option<usize>,
+    /// What its author says about it; empty where nothing.
+    pub description: String,
+}
+
+/// The rules of a port's groups, egress first, in the order of groups and rules.
+pub fn effective(policy: &Policy, groups: &[GroupId], members: &Members) -> Vec<EffectiveRule> {
+    let groups = groups.iter().filter_map(|id| policy.groups.get(id));
+    let rules = groups.flat_map(|group| group.rules.iter().map(move |rule| (group, rule)));
+    let mut rules: Vec<EffectiveRule> = rules
+        .map(|(group, rule)| EffectiveRule {
+            rule: rule.id.clone(),
+            group: group.id.clone(),
+            group_name: group_name(policy, &group.id),
+            direction: rule.direction,
+            ethertype: rule.ethertype,
+            service: service_words(rule.service),
+            remote: remote_words(policy, &rule.remote),
+            members: networks(policy, &rule.remote, members).map(|all| of_family(all, rule.ethertype)),
+            description: rule.description.clone(),
+        })
+        .collect();
+    rules.sort_by_key(|rule| rule.direction);
+    rules
+}
+
+/// Name of a group; its id where it has none.
+pub fn group_name(policy: &Policy, id: &GroupId) -> String {
+    let name = policy.groups.get(id).map(|group| group.name.clone()).filter(|name| !name.is_empty());
+    name.unwrap_or_else(|| id.to_string())
+}
+
+/// Protocol and ports of a rule in words: `tcp 443`, `icmp type 8`, `any protocol`.
+pub fn service_words(service: Service) -> String {
+    match service {
+        Service::Any => "any protocol".to_owned(),
+        Service::Protocol(number) => protocol_words(number),
+        Service::Ports { protocol, first, last } if first == last => format!("{} {first}", protocol_words(protocol)),
+        Service::Ports { protocol, first, last } => format!("{} {first}-{last}", protocol_words(protocol)),
+        Service::Icmp { protocol, kind, code: None } => format!("{} type {kind}", protocol_words(protocol)),
+        Service::Icmp { protocol, kind, code: Some(code) } => {
+            format!("{} type {kind} code {code}", protocol_words(protocol))
+        }
+    }
+}
+
+/// A protocol by its name, or as `protocol 99`.
+fn protocol_words(number: u8) -> String {
+    let name = protocol_name(number);
+    if name.starts_with(|letter: char| letter.is_ascii_digit()) { format!("protocol {name}") } else { name }
+}
+
+/// Who may be at the other end, in words.
+pub fn remote_words(policy: &Policy, remote: &Remote) -> String {
+    match remote {
+        Remote::Any => "anybody".to_owned(),
+        Remote::Prefix(net) => net.to_string(),
+        Remote::Group(id) => format!("group {}", group_name(policy, id)),
+        Remote::AddressGroup(id) => {
+            let name = policy.address_groups.get(id).map(|group| group.name.as_str()).filter(|name| !name.is_empty());
+            format!("address group {}", name.unwrap_or(&id.0))
+        }
+    }
+}
+
+/// The networks a remote group stands for; none where the remote is no group.
+fn networks<'m>(policy: &'m Policy, remote: &Remote, members: &'m Members) -> Option<&'m BTreeSet<IpNet>> {
+    const NOBODY: &BTreeSet<IpNet> = &BTreeSet::new();
+    match remote {
+        Remote::Any | Remote::Prefix(_) => None,
+        Remote::Group(id) => Some(members.get(id).unwrap_or(NOBODY)),
+        Remote::AddressGroup(id) => Some(policy.address_groups.get(id).map_or(NOBODY, |group| &group.addresses)),
+    }
+}
+
+fn of_family(networks: &BTreeSet<IpNet>, ethertype: Ethertype) -> usize {
+    networks.iter().filter(|net| family(net.addr()) == ethertype).count()
+}
+
+/// Family of an address.
+fn family(address: IpAddr) -> Ethertype {
+    if address.is_ipv4() { Ethertype::IPv4 } else { Ethertype::IPv6 }
+}
+
+/// Whether an address may be at the other end of a rule.
+fn is_remote(policy: &Policy, rule: &Rule, address: IpAddr, members: &Members) -> bool {
+    match (&rule.remote, networks(policy, &rule.remote, members)) {
+        (Remote::Prefix(net), _) => net.contains(&address),
+        (_, Some(networks)) => networks.iter().any(|net| net.contains(&address)),
+        (_, None) => true,
+    }
+}
