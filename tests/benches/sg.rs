@@ -40,24 +40,46 @@ fn main() -> Result<()> {
     let mut hosts = vec![];
     for path in &objects {
         let bytes = fs::read(path)?;
-        world::run(&["sh","-c","ip link del idle; ip link del nobody; for i in 1 2 3 4 5 6; do ip link del size$i; done; true"])?;
         let mut host = world::Host::new(Some(&bytes))?;
         benches.push(program::Bench::new(&mut host)?);
         hosts.push(host);
     }
     let rounds: u32 = env::var("ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(64);
     for _ in 0..rounds {
-        for (bench, host) in benches.iter_mut().zip(&hosts) { if let Err(e) = bench.measure(Effort { rounds: 1, repeat: 20_000 }) {
-            println!("{e:#}");
-            let f = host.enforcer.flows()?;
-            println!("{} flows {} over; {:?}", f.ipv4.len(), f.ipv4.iter().filter(|f| f.overflow).count(), host.enforcer.port_counters(host.slot(1)?)?);
-            println!("{:?}", f.ipv4.iter().filter(|f| f.key.remote.to_ne_bytes()[0]==30).min_by_key(|f| f.key.remote.swap_bytes()));
-            println!("{:?}", f.ipv4.iter().filter(|f| f.key.remote.to_ne_bytes()[0]==30).count());
-            std::process::exit(1) }; }
+        for (bench, host) in benches.iter_mut().zip(&hosts) {
+            if let Err(e) = bench.measure(Effort { rounds: 1, repeat: 20_000 }) {
+                println!("{e:#}");
+                let f = host.enforcer.flows()?;
+                println!(
+                    "{} flows {} over; {:?}",
+                    f.ipv4.len(),
+                    f.ipv4.iter().filter(|f| f.overflow).count(),
+                    host.enforcer.port_counters(host.slot(1)?)?
+                );
+                println!(
+                    "{:?}",
+                    f.ipv4
+                        .iter()
+                        .filter(|f| f.key.remote.to_ne_bytes()[0] == 30)
+                        .min_by_key(|f| f.key.remote.swap_bytes())
+                );
+                println!("{:?}", f.ipv4.iter().filter(|f| f.key.remote.to_ne_bytes()[0] == 30).count());
+                std::process::exit(1)
+            };
+        }
     }
     for i in 0..benches[0].cases.len() {
         print!("{:16}", benches[0].cases[i].name);
-        for b in &benches { let c = &b.cases[i]; print!(" | {:6.1} {:6.1} {:6.1} k {:5.0}", c.thread.min(), c.thread.p5(), c.thread.percentile(50), c.kernel.p5()); }
+        for b in &benches {
+            let c = &b.cases[i];
+            print!(
+                " | {:6.1} {:6.1} {:6.1} k {:5.0}",
+                c.thread.min(),
+                c.thread.p5(),
+                c.thread.percentile(50),
+                c.kernel.p5()
+            );
+        }
         println!();
     }
     Ok(())

@@ -122,6 +122,9 @@ pub(super) fn load(kind: Kind, instructions: &[u64]) -> io::Result<OwnedFd> {
         log: u64,
         version: u32,
         flags: u32,
+        name: [u8; 16],
+        device: u32,
+        attach_type: u32,
     }
     let mut log = vec![0_u8; 1 << 16];
     let count = u32::try_from(instructions.len()).map_err(io::Error::other)?;
@@ -135,6 +138,10 @@ pub(super) fn load(kind: Kind, instructions: &[u64]) -> io::Result<OwnedFd> {
         log: log.as_mut_ptr() as u64,
         version: 0,
         flags: 0,
+        name: [0; 16],
+        device: 0,
+        // `BPF_XDP`, as the agent's programs have it: a tail call goes to programs of one kind.
+        attach_type: if kind == Kind::Xdp { 37 } else { 0 },
     };
     descriptor(command::PROG_LOAD, &mut load).map_err(|error| {
         let said = String::from_utf8_lossy(&log);

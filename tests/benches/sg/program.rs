@@ -1,6 +1,10 @@
 //! What the programs take by themselves: `BPF_PROG_TEST_RUN`, on one CPU, over warm caches.
 
-use std::{net::{IpAddr, Ipv4Addr}, os::fd::OwnedFd};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::OwnedFd,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use netdiag_agent::enforce::Hook;
@@ -10,16 +14,19 @@ use super::{
     Effort,
     frames::{ACK, End, SYN, SYN_ACK, tcp},
     kernel::{self, Kind, Ran},
-    rotor::{Entry, Rotor},
+    rotor::{Entry, Places, Rotor},
     stats::Samples,
     world::{
-        BenchPort, CLOSED, FOR_GROUP, FOR_PREFIX, GATEWAY, Host, MEMBERS, OPEN, PARTNERS, Size, World, after, ifindex, run,
+        BenchPort, CLOSED, FOR_GROUP, FOR_PREFIX, GATEWAY, Host, MEMBERS, OPEN, PARTNERS, Size, World, after, ifindex,
+        run,
     },
 };
 
 /// Flows that are tracked before anything is measured: half of what the map takes.
 const FILLED: u32 = 131_072;
-/// Flows that are met in turn.
+/// Flows that are met in turn where all are to be hot: several, as a flow may share its place in the map with others.
+const HOT: u32 = 16;
+/// The same where none is.
 const IN_TURN: u32 = 65_536;
 /// New connections before they are forgotten again.
 const FRESH: u32 = 32_768;
@@ -40,16 +47,17 @@ const XDP_PASS: i32 = 2;
 /// The programs.
 struct Programs {
     empty: OwnedFd,
+    empty_xdp: OwnedFd,
     from: OwnedFd,
     to: OwnedFd,
     xdp: OwnedFd,
 }
 
 impl Programs {
-    /// Attached to a device that sees no packets, which is how the agent loads them.
+    /// Attached to a device that sees no packets, as the agent attaches them.
     fn load(host: &mut Host) -> Result<Self> {
-        run(&["ip", "link", "add", "idle", "type", "bridge"])?;
-        let device = ifindex("idle")?;
+        static IDLE: AtomicUsize = AtomicUsize::new(0);
+        let device = device(&format!("idle{}", IDLE.fetch_add(1, Ordering::Relaxed)))?;
         let mut attach = |hook| -> Result<Vec<OwnedFd>> {
             let states = host.enforcer.attach(device, hook)?;
             states.iter().map(|state| Ok(kernel::program(state.program)?)).collect()
@@ -58,8 +66,18 @@ impl Programs {
         let [xdp, _] = attach(Hook::Xdp)?.try_into().ok().context("two programs")?;
         // r0 = TCX_NEXT; exit
         let empty = kernel::load(Kind::Classifier, &[0xffff_ffff_0000_00b7, 0x95])?;
-        Ok(Self { empty, from, to, xdp })
+        let empty_xdp = kernel::load(Kind::Xdp, &[0x0000_0002_0000_00b7, 0x95])?;
+        Ok(Self { empty, empty_xdp, from, to, xdp })
     }
+}
+
+/// A device of this name, with which nothing else is done.
+fn device(name: &str) -> Result<u32> {
+    if let Ok(index) = ifindex(name) {
+        return Ok(index);
+    }
+    run(&["ip", "link", "add", name, "type", "bridge"])?;
+    ifindex(name)
 }
 
 /// How a case gets its packets.
@@ -115,9 +133,7 @@ impl Bench {
         let programs = Programs::load(host)?;
         let mut ports = vec![BenchPort::new(1, SIZES[0])];
         for (place, size) in SIZES.iter().enumerate().skip(1) {
-            let name = format!("size{place}");
-            run(&["ip", "link", "add", &name, "type", "bridge"])?;
-            ports.push(BenchPort::new(ifindex(&name)?, *size));
+            ports.push(BenchPort::new(device(&format!("size{place}"))?, *size));
         }
         host.apply(&World::new(&ports)?)?;
         let allowance = kernel::open(&host.map("ALLOWANCE"))?;
@@ -136,20 +152,25 @@ impl Bench {
     fn fill(&self, port: &BenchPort) -> Result<()> {
         let Programs { from, to, .. } = &self.programs;
         let asked = Asked { first: TRACKED, count: FILLED, service: OPEN };
-        let outward = |flags| outward(port, asked, flags, FILLED);
+        let outward = |flags| outward(Kind::Classifier, port, asked, flags, FILLED);
         let ran = outward(SYN)?.run(from, port.ifindex, FILLED)?;
         ensure!(ran.verdict == TCX_NEXT, "a connection is refused: {}", ran.verdict);
-        inward_reply(port, asked, FILLED)?.run(to, port.ifindex, IN_TURN)?;
+        inward_reply(port, asked, SYN_ACK, FILLED)?.run(to, port.ifindex, IN_TURN)?;
         outward(ACK)?.run(from, port.ifindex, IN_TURN)?;
-        for frames in [v6(port, SYN), v6(port, SYN_ACK), v6(port, ACK)] {
-            let program = if frames.1 { to } else { from };
-            let ran = kernel::test_run(program, &frames.0, port.ifindex, 1)?;
+        for (flags, program) in [(SYN, from), (SYN_ACK, to), (ACK, from)] {
+            let ran = v6(port, flags, flags == SYN_ACK)?.run(program, port.ifindex, HOT)?;
             ensure!(ran.verdict == TCX_NEXT, "an IPv6 connection is refused: {}", ran.verdict);
         }
         Ok(())
     }
 
-    fn add(&mut self, name: &'static str, program: fn(&Programs) -> &OwnedFd, device: u32, packets: Packets) -> &mut Case {
+    fn add(
+        &mut self,
+        name: &'static str,
+        program: fn(&Programs) -> &OwnedFd,
+        device: u32,
+        packets: Packets,
+    ) -> &mut Case {
         let (thread, kernel) = (Samples::default(), Samples::default());
         self.cases.push(Case { name, program, device, packets, verdict: TCX_NEXT, thread, kernel });
         let last = self.cases.len() - 1;
@@ -160,24 +181,31 @@ impl Bench {
     fn add_known(&mut self, port: &BenchPort) -> Result<()> {
         let device = port.ifindex;
         let asked = Asked { first: TRACKED, count: IN_TURN, service: OPEN };
-        let there = |port: &BenchPort| end4(port, asked, 0);
-        let [own, other] = there(port);
-        let out = tcp(own, other, ACK, LENGTH);
-        let back = tcp(other, own, ACK, LENGTH);
-        run(&["ip", "link", "add", "nobody", "type", "bridge"])?;
-        self.add("empty", |all| &all.empty, device, Packets::Same(out.clone()));
-        self.add("rotor", |all| &all.empty, device, Packets::Turn(outward(port, asked, ACK, IN_TURN)?));
-        self.add("unmanaged", |all| &all.from, ifindex("nobody")?, Packets::Same(out.clone()));
-        self.add("hot v4 from", |all| &all.from, device, Packets::Same(out.clone()));
-        self.add("hot v4 to", |all| &all.to, device, Packets::Same(back));
-        self.add("hot v6 from", |all| &all.from, device, Packets::Same(v6(port, ACK).0));
-        self.add("hot v6 to", |all| &all.to, device, Packets::Same(v6_back(port)));
-        self.add("hot v4 xdp", |all| &all.xdp, device, Packets::Same(out)).verdict = XDP_PASS;
-        self.add("turn v4 from", |all| &all.from, device, Packets::Turn(outward(port, asked, ACK, IN_TURN)?));
-        self.add("turn v4 to", |all| &all.to, device, Packets::Turn(inward_reply_with(port, asked, ACK, IN_TURN)?));
+        let [own, other] = end4(port, asked, 0);
+        let plain = || Packets::Same(tcp(own, other, ACK, LENGTH));
+        let out = |count| Ok::<_, anyhow::Error>(Packets::Turn(outward(Kind::Classifier, port, asked, ACK, count)?));
+        let back = |count| Ok::<_, anyhow::Error>(Packets::Turn(inward_reply(port, asked, ACK, count)?));
+        let out_xdp = || Ok::<_, anyhow::Error>(Packets::Turn(outward(Kind::Xdp, port, asked, ACK, HOT)?));
+        self.add("empty", |all| &all.empty, device, plain());
+        self.add("unmanaged", |all| &all.from, self::device("nobody")?, plain());
+        self.add("rotor", |all| &all.empty, device, out(HOT)?);
+        self.add("hot v4 from", |all| &all.from, device, out(HOT)?);
+        self.add("hot v4 to", |all| &all.to, device, back(HOT)?);
+        self.add("hot v6 from", |all| &all.from, device, Packets::Turn(v6(port, ACK, false)?));
+        self.add("hot v6 to", |all| &all.to, device, Packets::Turn(v6(port, ACK, true)?));
+        self.add("rotor xdp", |all| &all.empty_xdp, device, out_xdp()?).verdict = XDP_PASS;
+        self.add("hot v4 xdp", |all| &all.xdp, device, out_xdp()?).verdict = XDP_PASS;
+        self.add("rotor turn", |all| &all.empty, device, out(IN_TURN)?);
+        self.add("turn v4 from", |all| &all.from, device, out(IN_TURN)?);
+        self.add("turn v4 to", |all| &all.to, device, back(IN_TURN)?);
         let refused = Asked { first: ANYBODY, count: FRESH, service: CLOSED };
-        self.add("denied", |all| &all.from, device, Packets::Turn(outward(port, refused, SYN, FRESH)?)).verdict =
-            TC_ACT_SHOT;
+        self.add(
+            "denied",
+            |all| &all.from,
+            device,
+            Packets::Turn(outward(Kind::Classifier, port, refused, SYN, FRESH)?),
+        )
+        .verdict = TC_ACT_SHOT;
         Ok(())
     }
 
@@ -200,7 +228,7 @@ impl Bench {
         ];
         for (name, port, asked) in cases {
             let flows = fresh_flows(host, port, asked)?;
-            let packets = Packets::Fresh { rotor: outward(port, asked, SYN, FRESH)?, flows, done: 0 };
+            let packets = Packets::Fresh { rotor: outward(Kind::Classifier, port, asked, SYN, FRESH)?, flows, done: 0 };
             self.add(name, |all| &all.from, port.ifindex, packets);
         }
         let flows = fresh_flows(host, filled, any)?.into_iter();
@@ -265,58 +293,53 @@ fn own_port(place: u32) -> u16 {
 fn entry(from: End, to: End) -> Entry {
     let word = |end: End| match end.address {
         IpAddr::V4(address) => u32::from_ne_bytes(address.octets()),
-        IpAddr::V6(_) => 0,
+        IpAddr::V6(address) => u32::from_ne_bytes(address.to_bits().to_be_bytes().as_chunks().0[3]),
     };
     let [a, b] = from.port.to_be_bytes();
     let [c, d] = to.port.to_be_bytes();
     [word(from), word(to), u32::from_ne_bytes([a, b, c, d]), 0]
 }
 
-const PLACES: [i16; 3] = [26, 30, 34];
+/// Where these are in a packet; of an IPv6 address, the last word.
+const PLACES4: Places = [26, 30, 34];
+const PLACES6: Places = [34, 50, 54];
 
-fn rotor(count: u32, flags: u8, ends: impl Fn(u32) -> [End; 2]) -> Result<Rotor> {
+fn rotor(kind: Kind, count: u32, flags: u8, ends: impl Fn(u32) -> [End; 2]) -> Result<Rotor> {
     let [from, to] = ends(0);
+    let places = if from.address.is_ipv6() { PLACES6 } else { PLACES4 };
     let entries: Vec<_> = (0..count).map(|place| entry(ends(place)[0], ends(place)[1])).collect();
-    Ok(Rotor::new(Kind::Classifier, tcp(from, to, flags, LENGTH), PLACES, &entries)?)
+    Ok(Rotor::new(kind, tcp(from, to, flags, LENGTH), places, &entries)?)
 }
 
 /// Packets from the instance.
-fn outward(port: &BenchPort, asked: Asked, flags: u8, count: u32) -> Result<Rotor> {
-    rotor(count, flags, |place| end4(port, asked, place))
+fn outward(kind: Kind, port: &BenchPort, asked: Asked, flags: u8, count: u32) -> Result<Rotor> {
+    rotor(kind, count, flags, |place| end4(port, asked, place))
 }
 
 /// Packets to the instance, of connections it began.
-fn inward_reply_with(port: &BenchPort, asked: Asked, flags: u8, count: u32) -> Result<Rotor> {
-    rotor(count, flags, |place| {
+fn inward_reply(port: &BenchPort, asked: Asked, flags: u8, count: u32) -> Result<Rotor> {
+    rotor(Kind::Classifier, count, flags, |place| {
         let [own, other] = end4(port, asked, place);
         [other, own]
     })
 }
 
-fn inward_reply(port: &BenchPort, asked: Asked, count: u32) -> Result<Rotor> {
-    inward_reply_with(port, asked, SYN_ACK, count)
-}
-
 /// Packets to the instance that ask it for something.
 fn inward_new(port: &BenchPort, asked: Asked, count: u32) -> Result<Rotor> {
-    rotor(count, SYN, |place| {
+    rotor(Kind::Classifier, count, SYN, |place| {
         let [own, other] = end4(port, asked, place);
         [End { port: own.port, ..other }, End { port: other.port, ..own }]
     })
 }
 
-/// A packet of the port's one IPv6 connection, and whether it goes to it.
-fn v6(port: &BenchPort, flags: u8) -> (Vec<u8>, bool) {
-    let own = End { mac: port.mac, address: BenchPort::ipv6().into(), port: 4000 };
-    let other = End { mac: GATEWAY, address: "fd00::9".parse::<IpAddr>().unwrap_or(own.address), port: OPEN };
-    let to = flags == SYN_ACK;
-    (if to { tcp(other, own, flags, LENGTH) } else { tcp(own, other, flags, LENGTH) }, to)
-}
-
-fn v6_back(port: &BenchPort) -> Vec<u8> {
-    let mut frame = v6(port, SYN_ACK).0;
-    frame[67] = ACK;
-    frame
+/// Packets of the port's IPv6 connections.
+fn v6(port: &BenchPort, flags: u8, inward: bool) -> Result<Rotor> {
+    rotor(Kind::Classifier, HOT, flags, |place| {
+        let own = End { mac: port.mac, address: BenchPort::ipv6().into(), port: own_port(place) };
+        let other = Ipv6Addr::from_bits(BenchPort::ipv6().to_bits() + 1 + u128::from(place));
+        let other = End { mac: GATEWAY, address: other.into(), port: OPEN };
+        if inward { [other, own] } else { [own, other] }
+    })
 }
 
 /// Keys of the flows that packets of `outward` begin.

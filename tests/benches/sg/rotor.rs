@@ -4,7 +4,10 @@
 //! So a million different packets cost one system call, in warm code, and what is measured needs no change. What the rotor
 //! itself costs is measured in the same run, with a program that it calls for nothing.
 
-use std::{io, os::fd::{AsRawFd as _, OwnedFd}};
+use std::{
+    io,
+    os::fd::{AsRawFd as _, OwnedFd},
+};
 
 use super::kernel::{self, Kind, Ran};
 

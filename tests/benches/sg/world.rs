@@ -15,7 +15,8 @@ use netdiag_model::{
     compile::{Input, Tables, diff, lower},
     id::Mac,
     policy::types::{
-        Attached, Direction, Ethertype, GroupId, Hook, Mode, Policy, PortId, Remote, Rule, RuleId, SecurityGroup, Service,
+        Attached, Direction, Ethertype, GroupId, Hook, Mode, Policy, PortId, Remote, Rule, RuleId, SecurityGroup,
+        Service,
     },
 };
 
@@ -182,7 +183,11 @@ impl Host {
         let bpffs = Bpffs::mount()?;
         let options = Options { root: bpffs.0.path().join("netdiag"), ..Options::default() };
         let enforcer = match object {
-            Some(object) => Enforcer::load_object(object, options).inspect_err(|e| if let netdiag_agent::enforce::LoadError::Program { log, .. } = e { std::fs::write("/tmp/verifier.log", log).unwrap() })?,
+            Some(object) => Enforcer::load_object(object, options).inspect_err(|e| {
+                if let netdiag_agent::enforce::LoadError::Program { log, .. } = e {
+                    std::fs::write("/tmp/verifier.log", log).unwrap()
+                }
+            })?,
             None => Enforcer::load(options)?,
         };
         Ok(Self { enforcer, tables: Tables::default(), _bpffs: bpffs })
