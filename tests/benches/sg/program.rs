@@ -214,17 +214,17 @@ impl Bench {
         let filled = &ports[0];
         let any = Asked { first: ANYBODY, count: FRESH, service: OPEN };
         let prefix = Asked { first: PARTNERS, count: FRESH, service: FOR_PREFIX };
-        let group = |port: &BenchPort| Asked { first: MEMBERS, count: port.size.members, service: FOR_GROUP };
+        let group = |count| Asked { first: MEMBERS, count, service: FOR_GROUP };
         let cases = [
             ("new any", filled, any),
-            ("new group", filled, group(filled)),
+            ("new group", filled, group(SIZES[0].members)),
             ("new prefix", filled, prefix),
-            ("10 rules", &ports[1], group(&ports[1])),
-            ("1000 rules", &ports[2], group(&ports[2])),
-            ("10000 rules", &ports[3], group(&ports[3])),
-            ("10 members", &ports[4], group(&ports[4])),
-            ("1000 members", &ports[1], group(&ports[1])),
-            ("100000 members", &ports[5], group(&ports[5])),
+            ("10 rules", &ports[1], group(10)),
+            ("1000 rules", &ports[2], group(10)),
+            ("10000 rules", &ports[3], group(10)),
+            ("10 members", &ports[4], group(10)),
+            ("1000 members", &ports[1], group(10)),
+            ("100000 members", &ports[5], group(10)),
         ];
         for (name, port, asked) in cases {
             let flows = fresh_flows(host, port, asked)?;

@@ -21,11 +21,7 @@ pub(super) type Places = [i16; 3];
 pub(super) struct Rotor {
     program: OwnedFd,
     programs: OwnedFd,
-    /// The next entry.
-    next: OwnedFd,
     packet: Vec<u8>,
-    length: usize,
-    _table: OwnedFd,
 }
 
 /// Bytes of an Ethernet, an IPv6 and the ports of a transport header, or of an IPv4 one with room: what is compared with the
@@ -42,17 +38,7 @@ impl Rotor {
         let next = kernel::array(kernel::ARRAY, 8)?;
         let programs = kernel::array(kernel::PROGRAMS, 4)?;
         let program = kernel::load(kind, &instructions(kind, places, entries.len(), [&next, &table, &programs]))?;
-        Ok(Self { program, programs, next, packet, length: entries.len(), _table: table })
-    }
-
-    /// Begins again with the first entry.
-    pub(super) fn rewind(&self) -> io::Result<()> {
-        kernel::set(&self.next, &[0_u64])
-    }
-
-    /// How many entries there are.
-    pub(super) fn length(&self) -> usize {
-        self.length
+        Ok(Self { program, programs, packet })
     }
 
     /// Runs a program on so many packets.

@@ -29,7 +29,7 @@ pub(super) struct Size {
     pub(super) members: u32,
 }
 
-/// What everybody may use.
+/// What everybody may use, and the three ports after it.
 pub(super) const OPEN: u16 = 80;
 /// What the members of the remote group may use.
 pub(super) const FOR_GROUP: u16 = 443;
@@ -97,7 +97,7 @@ fn members_of(size: Size) -> GroupId {
 fn rule(size: Size, direction: Direction, place: u32) -> Result<Rule> {
     let tcp = |port: u16| Service::Ports { protocol: 6, first: port, last: port };
     let (ethertype, service, remote) = match place {
-        0 => (Ethertype::IPv4, tcp(OPEN), Remote::Any),
+        0 => (Ethertype::IPv4, Service::Ports { protocol: 6, first: OPEN, last: OPEN + 3 }, Remote::Any),
         1 => (Ethertype::IPv4, tcp(FOR_GROUP), Remote::Group(members_of(size))),
         2 => (Ethertype::IPv4, tcp(FOR_PREFIX), Remote::Prefix(format!("{PARTNERS}/12").parse()?)),
         3 => (Ethertype::IPv6, tcp(OPEN), Remote::Any),
@@ -183,11 +183,7 @@ impl Host {
         let bpffs = Bpffs::mount()?;
         let options = Options { root: bpffs.0.path().join("netdiag"), ..Options::default() };
         let enforcer = match object {
-            Some(object) => Enforcer::load_object(object, options).inspect_err(|e| {
-                if let netdiag_agent::enforce::LoadError::Program { log, .. } = e {
-                    std::fs::write("/tmp/verifier.log", log).unwrap()
-                }
-            })?,
+            Some(object) => Enforcer::load_object(object, options)?,
             None => Enforcer::load(options)?,
         };
         Ok(Self { enforcer, tables: Tables::default(), _bpffs: bpffs })
@@ -202,6 +198,18 @@ impl Host {
         let took = Took { lower: lowered - start, apply: lowered.elapsed() };
         self.tables = after;
         Ok(took)
+    }
+
+    /// Forgets every tracked IPv4 flow.
+    pub(super) fn forget_flows(&self) -> Result<()> {
+        for (map, overflow) in [("FLOWS4", false), ("OVER4", true)] {
+            let keys = self.enforcer.flows()?.ipv4.into_iter().filter(|flow| flow.overflow == overflow);
+            let keys: Vec<_> = keys.map(|flow| flow.key).collect();
+            if !keys.is_empty() {
+                super::kernel::remove(&super::kernel::open(&self.map(map))?, &keys)?;
+            }
+        }
+        Ok(())
     }
 
     /// The place of the port at a device.
