@@ -191,7 +191,7 @@ async fn whole_way(report: &mut Report, effort: Effort) -> Result<()> {
         }
         for variant in &bench.variants[1..] {
             let added = samples(variant).p5() - samples(base).p5();
-            let judged = variant.name.starts_with("netdiag") && !title.starts_with("new");
+            let judged = variant.name.starts_with("netdiag,") && !title.starts_with("new");
             report.figure(format!("added by {}", variant.name), added, "ns", judged.then_some(150.0));
         }
     }

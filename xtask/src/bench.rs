@@ -57,10 +57,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let What::Sg(Sg { setup, quick, json, against }) = args.what;
     setup::ensure(Scope::Lab, setup)?;
     let root = workspace::root()?;
-    let object = build::object(&root)?;
-    let program = bench(&root, &object)?;
     let rules = workspace::target_directory(&root).join("bench-hybrid.json");
     fs::write(&rules, lab::hybrid_rules(&SIZES)?.to_string()).with_context(|| format!("write {}", rules.display()))?;
+    let program = bench(&root, &build::object(&root)?)?;
     let script = "ip link set lo up && mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns && exec \"$0\" \"$@\"";
     let mut measure = command::as_root("unshare")?;
     measure.args(["--mount", "--net", "--", "env"]).arg(format!("{HYBRID}={}", rules.display()));

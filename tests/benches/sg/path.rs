@@ -135,7 +135,7 @@ impl Way {
 
     /// Frames that have arrived.
     async fn arrived(&self) -> Result<u64> {
-        let read = || std::fs::read_to_string("/proc/net/dev");
+        let read = || std::fs::read_to_string("/proc/thread-self/net/dev");
         let text = self.arrivals.run(read).await??;
         let line = text.lines().find_map(|line| line.trim().strip_prefix("eth0:")).context("no eth0")?;
         Ok(line.split_whitespace().nth(1).context("no count of packets")?.parse()?)
@@ -159,6 +159,7 @@ pub(super) struct Bench {
 
 /// What is measured, in this order.
 const BRIDGE: &str = "bridge, no filter";
+const HOOKS: &str = "netdiag's hooks, no port";
 const NETDIAG10: &str = "netdiag, 10 rules";
 const NETDIAG1000: &str = "netdiag, 1000 rules";
 const CABLES: &str = "hybrid's cables, no filter";
@@ -181,7 +182,7 @@ impl Bench {
         let handshake = [SYN, SYN_ACK, ACK].map(|flags| frames(&pair, many(), flags));
         let one = Frames::new(vec![tcp(ends(&pair, 0)[0], ends(&pair, 0)[1], ACK, LENGTH); BATCH]);
         let (turn, fresh) = (frames(&pair, many(), ACK), frames(&pair, FRESH, SYN));
-        let variants = [BRIDGE, NETDIAG10, NETDIAG1000, CABLES, HYBRID10, HYBRID1000].map(Variant::new).into();
+        let variants = [BRIDGE, HOOKS, NETDIAG10, NETDIAG1000, CABLES, HYBRID10, HYBRID1000].map(Variant::new).into();
         let taps = [ifindex("tapa")?, ifindex("tapb")?];
         Ok(Self { plain, hybrid, taps, rules, one, turn, fresh, handshake, variants, flow_bytes: 0 })
     }
@@ -199,22 +200,24 @@ impl Bench {
         for round in 0..usize::try_from(rounds)? {
             let from = round * batches;
             self.sample(0, from, batches).await?;
-            for (place, rules) in [(1, 10), (2, 1000)] {
+            self.taps.into_iter().try_for_each(|tap| host.enforcer.attach(tap, Hook::Tc).map(drop))?;
+            host.apply(&World::new(&[])?)?;
+            self.sample(1, from, batches).await?;
+            for (place, rules) in [(2, 10), (3, 1000)] {
                 host.apply(&self.world(rules)?)?;
-                self.taps.into_iter().try_for_each(|tap| host.enforcer.attach(tap, Hook::Tc).map(drop))?;
                 host.enforcer.collect()?;
                 self.track(false).await?;
                 self.flow_bytes = host.bytes("FLOWS4")?;
                 self.sample(place, from, batches).await?;
                 host.forget_flows()?;
-                for tap in self.taps {
-                    ensure!(host.enforcer.detach(tap).is_empty(), "detach from {tap}");
-                }
+            }
+            for tap in self.taps {
+                ensure!(host.enforcer.detach(tap).is_empty(), "detach from {tap}");
             }
             self.ask_rules(false)?;
-            self.sample(3, from, batches).await?;
+            self.sample(4, from, batches).await?;
             self.ask_rules(true)?;
-            for (place, rules) in [(4, 10), (5, 1000)] {
+            for (place, rules) in [(5, 10), (6, 1000)] {
                 self.rules.install(rules)?;
                 self.track(true).await?;
                 self.sample(place, from, batches).await?;
@@ -245,7 +248,7 @@ impl Bench {
 
     /// Measures one variant as it is set up now. What is sent and does not arrive is an error: it would be cheap.
     async fn sample(&mut self, place: usize, from: usize, batches: usize) -> Result<()> {
-        let way = if place < 3 { &self.plain } else { &self.hybrid };
+        let way = if place < 4 { &self.plain } else { &self.hybrid };
         let variant = &mut self.variants[place];
         let before = way.arrived().await?;
         self.one.measure(&way.there, (from, batches), &mut variant.one)?;
