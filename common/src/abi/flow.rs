@@ -98,9 +98,11 @@ impl FlowKey6 {
     /// The key as it lies in memory, by whole words; see [`FlowKey4::words`].
     #[inline]
     pub const fn words(&self) -> [u64; 5] {
-        let Self { local: [a, b, c, d], remote: [e, f, g, h], local_port, remote_port, slot, protocol, pad } = *self;
+        let Self { local, remote, local_port, remote_port, slot, protocol, pad } = *self;
         let rest = pair(halves(local_port, remote_port), halves(slot, bytes(protocol, pad)));
-        [pair(a, b), pair(c, d), pair(e, f), pair(g, h), rest]
+        let [local, more_local] = [pair(local[0], local[1]), pair(local[2], local[3])];
+        let [remote, more_remote] = [pair(remote[0], remote[1]), pair(remote[2], remote[3])];
+        [local, more_local, remote, more_remote, rest]
     }
 }
 

@@ -44,9 +44,9 @@ impl Rules {
     }
 
     /// The two ports.
-    pub(super) fn pair(&self) -> Result<Pair> {
+    pub(super) fn pair(&self) -> Pair {
         let [from, to] = self.ports.clone().map(|port| path::port(port.mac, port.ipv4));
-        Ok(Pair { from, to })
+        Pair { from, to }
     }
 
     /// Makes the packet filter that of so many rules a port.

@@ -169,7 +169,7 @@ const HYBRID1000: &str = "iptables_hybrid, 1000 rules";
 impl Bench {
     /// Lays the cables.
     pub(super) async fn new(rules: Rules) -> Result<Self> {
-        let pair = rules.pair()?;
+        let pair = rules.pair();
         run(&["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"])?;
         instance("a", "tapa")?;
         instance("b", "tapb")?;
@@ -189,7 +189,7 @@ impl Bench {
 
     /// Policy of both instances.
     fn world(&self, rules: u32) -> Result<World> {
-        let pair = self.rules.pair()?;
+        let pair = self.rules.pair();
         let size = Size { rules, members: 1000 };
         let [from, to] = self.taps;
         World::new(&[BenchPort { ifindex: from, size, ..pair.from }, BenchPort { ifindex: to, size, ..pair.to }])
@@ -214,9 +214,9 @@ impl Bench {
             for tap in self.taps {
                 ensure!(host.enforcer.detach(tap).is_empty(), "detach from {tap}");
             }
-            self.ask_rules(false)?;
+            Self::ask_rules(false)?;
             self.sample(4, from, batches).await?;
-            self.ask_rules(true)?;
+            Self::ask_rules(true)?;
             for (place, rules) in [(5, 10), (6, 1000)] {
                 self.rules.install(rules)?;
                 self.track(true).await?;
@@ -228,7 +228,7 @@ impl Bench {
     }
 
     /// Whether the bridges beside the instances ask the rules.
-    fn ask_rules(&self, ask: bool) -> Result<()> {
+    fn ask_rules(ask: bool) -> Result<()> {
         let word = if ask { "1" } else { "0" };
         let ask = |bridge| run(&["ip", "link", "set", bridge, "type", "bridge", "nf_call_iptables", word]).map(drop);
         ["qbra", "qbrb"].into_iter().try_for_each(ask)
