@@ -6,6 +6,7 @@
 //! | [`build`] | the eBPF programs, then the binary that carries them | nothing |
 //! | [`demo`] | a compute host, and the trace of one of its instances | root or sudo |
 //! | [`mod@test`] | every test there is | root or sudo |
+//! | [`differential`] | evaluators of security groups against each other | root or sudo, as long as one likes |
 //! | [`bench`] | what enforcement costs, beside what others cost | root or sudo, some minutes |
 //! | [`check`] | what CI runs without privileges | nothing |
 //! | [`lab`] | throw-away compute hosts | root, the lab's packages |
@@ -30,6 +31,8 @@ mod check;
 mod command;
 /// A compute host, and the trace of one of its instances.
 mod demo;
+/// Evaluators of security groups against each other.
+mod differential;
 /// Throw-away compute hosts.
 mod lab;
 /// Installs what the other verbs use, after saying what.
@@ -53,6 +56,8 @@ enum Verb {
     Demo(demo::Args),
     /// Run every test, those that need a real kernel included
     Test(test::Args),
+    /// Run random packets through the three evaluators of security groups, which must agree
+    Differential(differential::Args),
     /// Measure what enforcement costs, beside what others cost
     Bench(bench::Args),
     /// Run every check that needs no privilege: what CI runs
@@ -79,6 +84,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Build(args) => build::run(args)?,
         Verb::Demo(args) => demo::run(args)?,
         Verb::Test(args) => test::run(args)?,
+        Verb::Differential(args) => differential::run(args)?,
         Verb::Bench(args) => bench::run(args)?,
         Verb::Check(args) => check::run(args)?,
         Verb::Lab(args) => lab::run(args)?,

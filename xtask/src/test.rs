@@ -12,7 +12,7 @@ use crate::{
 
 /// Variables that must reach the tests through sudo.
 const HANDED_ON: &str = "NETDIAG_CI,CI,NETDIAG_BIN,NETDIAG_XTASK,NETDIAG_BPF_OBJECT,PATH,INSTA_UPDATE,INSTA_WORKSPACE_ROOT,\
-                         CARGO_MANIFEST_DIR,RUST_BACKTRACE";
+                         CARGO_MANIFEST_DIR,RUST_BACKTRACE,NETDIAG_DIFFERENTIAL_PACKETS,NETDIAG_DIFFERENTIAL_SEED";
 
 /// Options of `test`.
 #[derive(Clone, Debug, clap::Args)]
@@ -54,7 +54,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 }
 
 /// How cargo has to start the privileged tests: through sudo, unless this is root already.
-fn runner(root: &Path) -> Result<Option<(String, String)>> {
+pub(crate) fn runner(root: &Path) -> Result<Option<(String, String)>> {
     if command::is_root() {
         return Ok(None);
     }
