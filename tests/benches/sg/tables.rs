@@ -38,7 +38,7 @@ pub(super) fn memory(report: &mut Report, (empty, full): (u64, u64), (flows, cap
     #[expect(clippy::cast_precision_loss, reason = "a map is smaller than 2^52 bytes")]
     let [empty, full] = [empty, full].map(|bytes| bytes as f64);
     report.part("memory: FLOWS4, bytes a flow (memlock)");
-    report.figure(format!("growth, from 0 to {flows} flows"), (full - empty) / f64::from(flows), "B", Some(150.0));
+    report.figure(format!("growth, from 0 to {flows} flows"), (full - empty) / f64::from(flows), "B", None);
     report.figure("whole map, by 100,000 flows", full / FLOWS, "B", Some(150.0));
     report.figure(format!("whole map, by the {capacity} it can hold"), full / f64::from(capacity), "B", Some(150.0));
 }
