@@ -15,6 +15,8 @@
 pub mod agent;
 /// The programs in the kernel, run on packets in memory.
 pub mod kernel;
+/// Frames of virtual machines.
+pub mod machine;
 /// A lab for one test.
 pub mod lab;
 /// What the datapath remembers, in memory.
@@ -27,6 +29,8 @@ pub mod packets;
 pub mod private_host;
 /// Programs of somebody else.
 pub mod program;
+/// Numbered frames that go on and on.
+pub mod traffic;
 
 pub use agent::AgentHost;
 pub use lab::Lab;

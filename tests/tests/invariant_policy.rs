@@ -1,0 +1,290 @@
+//! Invariants of a policy that changes, under traffic, on a real kernel with the real agent: what is taken away is gone with the
+//! next packet, what is added disturbs nothing, and nothing in between is all-deny or all-allow.
+
+use std::{sync::Arc, time::Instant};
+
+use netdiag_tests::{
+    AgentHost,
+    machine::{self, Machine},
+    traffic::{Stream, Traffic, fresh, handshake, tcp, udp},
+};
+
+/// A host with machines at a bridge: two whose ports are managed, and one that is the rest of the world.
+struct Site {
+    host: AgentHost,
+    world: Arc<Machine>,
+    first: Arc<Machine>,
+    second: Arc<Machine>,
+}
+
+impl Site {
+    fn enter(test: &str) -> Option<Self> {
+        let host = AgentHost::enter(test)?;
+        machine::bridge();
+        let [world, first, second] =
+            [("world0", 254), ("vm1", 1), ("vm2", 2)].map(|(device, number)| Arc::new(Machine::at_bridge(device, number)));
+        machine::wait_for_bridge(&[&world, &first, &second]);
+        Some(Self { host, world, first, second })
+    }
+
+    /// Puts groups, and ports in them, and waits until all of it is in force.
+    fn policy(&self, groups: &[(&str, &str)], ports: &[String], rest: &str) {
+        let groups: Vec<_> = groups.iter().map(|(id, rules)| group(id, rules)).collect();
+        let (groups, ports) = (groups.join(","), ports.join(","));
+        let body = format!(r#"{{"security_groups": [{groups}], "ports": [{ports}] {rest}}}"#);
+        self.host.ok("PUT", "/v1/policy", &body);
+    }
+
+    fn put_group(&self, id: &str, rules: &str) {
+        self.host.ok("PUT", &format!("/v1/security-groups/{id}"), &group(id, rules));
+    }
+
+    fn put_port(&self, machine: &Machine, id: &str, groups: &[&str]) {
+        self.host.ok("PUT", &format!("/v1/ports/{id}"), &machine.port(id, groups));
+    }
+}
+
+fn group(id: &str, rules: &str) -> String {
+    format!(r#"{{"id": "{id}", "security_group_rules": [{rules}]}}"#)
+}
+
+/// A rule for one port of UDP or TCP, with whatever it says of the remote end.
+fn rule(direction: &str, protocol: &str, port: u16, remote: &str) -> String {
+    format!(
+        r#"{{"direction": "{direction}", "ethertype": "IPv4", "protocol": "{protocol}", "port_range_min": {port},
+             "port_range_max": {port}{remote}}}"#
+    )
+}
+
+fn rules(all: &[String]) -> String {
+    all.join(",")
+}
+
+/// Both protocols, from or to anywhere.
+fn both(direction: &str, port: u16, remote: &str) -> String {
+    rules(&[rule(direction, "udp", port, remote), rule(direction, "tcp", port, remote)])
+}
+
+/// Something that takes away what some streams live by, and its opposite.
+struct Change<'a> {
+    what: &'a str,
+    /// Numbers of the streams.
+    revokes: std::ops::Range<usize>,
+    revoke: Box<dyn Fn() + 'a>,
+    restore: Box<dyn Fn() + 'a>,
+}
+
+fn change<'a>(
+    what: &'a str,
+    revokes: std::ops::Range<usize>,
+    revoke: impl Fn() + 'a,
+    restore: impl Fn() + 'a,
+) -> Change<'a> {
+    Change { what, revokes, revoke: Box::new(revoke), restore: Box::new(restore) }
+}
+
+/// Flows that the first machine has, each with what goes the other way.
+fn conversations(Site { world, first, second, .. }: &Site) -> Vec<Stream> {
+    let (to, from) = ((world, first), (first, world));
+    vec![
+        udp("udp to the service", to, (5007, 7)),
+        udp("udp back from the service", from, (7, 5007)),
+        tcp("tcp to the service", to, (5007, 7)),
+        tcp("tcp back from the service", from, (7, 5007)),
+        udp("udp out", from, (5009, 9)),
+        udp("udp in answer", to, (9, 5009)),
+        tcp("tcp out", from, (5009, 9)),
+        tcp("tcp in answer", to, (9, 5009)),
+        udp("udp of a friend", to, (5005, 5)),
+        udp("udp back to the friend", from, (5, 5005)),
+        udp("udp to a target", from, (5006, 6)),
+        udp("udp back from the target", to, (6, 5006)),
+        udp("udp of a peer", (second, first), (5004, 4)),
+        udp("udp back to the peer", (first, second), (4, 5004)),
+    ]
+}
+
+const SERVICE: std::ops::Range<usize> = 0..4;
+const OUT: std::ops::Range<usize> = 4..8;
+const FRIEND: std::ops::Range<usize> = 8..10;
+const TARGET: std::ops::Range<usize> = 10..12;
+const PEER: std::ops::Range<usize> = 12..14;
+
+/// Groups of the first machine's port.
+const ALL: [&str; 5] = ["serve", "ask", "friendly", "aimed", "met"];
+
+fn prepare(site: &Site) {
+    let groups = [
+        ("serve", both("ingress", 7, "")),
+        ("ask", both("egress", 9, "")),
+        ("friends", String::new()),
+        ("friendly", rule("ingress", "udp", 5, r#", "remote_group_id": "friends""#)),
+        ("aimed", rule("egress", "udp", 6, r#", "remote_address_group_id": "targets""#)),
+        ("peers", String::new()),
+        ("met", rule("ingress", "udp", 4, r#", "remote_group_id": "peers""#)),
+        ("anywhere", r#"{"direction": "egress", "ethertype": "IPv4"}"#.to_owned()),
+    ];
+    let groups = groups.each_ref().map(|(id, rules)| (*id, rules.as_str()));
+    let rest = r#", "members": {"friends": ["192.0.2.254"]},
+        "address_groups": [{"id": "targets", "addresses": ["192.0.2.128/25"]}]"#;
+    let ports = [site.first.port("p1", &ALL), site.second.port("p2", &["peers", "anywhere"])];
+    site.policy(&groups, &ports, rest);
+    assert!(handshake(&site.world, &site.first, (5007, 7)) && handshake(&site.first, &site.world, (5009, 9)));
+}
+
+/// Every way to take something away.
+fn changes(site: &Site) -> Vec<Change<'_>> {
+    let host = &site.host;
+    let serve = |remote: &'static str| move || site.put_group("serve", &both("ingress", 7, remote));
+    let without = |gone: &'static str| {
+        move || site.put_port(&site.first, "p1", &ALL.into_iter().filter(|group| *group != gone).collect::<Vec<_>>())
+    };
+    let whole = || site.put_port(&site.first, "p1", &ALL);
+    let members = |list: &'static str| move || drop(host.ok("PUT", "/v1/security-groups/friends/members", list));
+    let targets = |list: &'static str| {
+        move || {
+            let body = format!(r#"{{"id": "targets", "addresses": {list}}}"#);
+            drop(host.ok("PUT", "/v1/address-groups/targets", &body));
+        }
+    };
+    let second = |groups: &'static [&'static str]| move || site.put_port(&site.second, "p2", groups);
+    vec![
+        change("rules leave a group", SERVICE, || site.put_group("serve", ""), serve("")),
+        change("a rule is for others", SERVICE, serve(r#", "remote_ip_prefix": "192.0.2.0/25""#), serve("")),
+        change("a group leaves the port", SERVICE, without("serve"), whole),
+        change("a group of egress rules leaves the port", OUT, without("ask"), whole),
+        change("rules of egress leave a group", OUT, || site.put_group("ask", ""), || {
+            site.put_group("ask", &both("egress", 9, ""));
+        }),
+        change("a member leaves", FRIEND, members(r#"["192.0.2.253"]"#), members(r#"["192.0.2.254"]"#)),
+        change(
+            "all members leave",
+            FRIEND,
+            || drop(host.ok("DELETE", "/v1/security-groups/friends/members", "")),
+            members(r#"["192.0.2.0/24"]"#),
+        ),
+        change("a prefix leaves an address group", TARGET, targets(r#"["192.0.2.0/25"]"#), targets(r#"["192.0.2.254"]"#)),
+        change("a port leaves a remote group", PEER, second(&["anywhere"]), second(&["anywhere", "peers"])),
+        change(
+            "nothing is taken away",
+            0..0,
+            || site.put_group("serve", &rules(&[both("ingress", 7, ""), both("ingress", 70, ""), both("egress", 71, "")])),
+            serve(""),
+        ),
+    ]
+}
+
+#[test]
+fn what_is_taken_away_is_gone_with_the_next_packet_in_both_directions_and_lives_again_when_it_is_back() {
+    let test = "what_is_taken_away_is_gone_with_the_next_packet_in_both_directions_and_lives_again_when_it_is_back";
+    let Some(mut site) = Site::enter(test) else { return };
+    site.host.start();
+    prepare(&site);
+    let traffic = Traffic::start(conversations(&site));
+    let mut times = Vec::new();
+    for Change { what, revokes, revoke, restore } in changes(&site) {
+        let began = Instant::now();
+        traffic.more(50);
+        let asked = Instant::now();
+        revoke();
+        let answered = Instant::now();
+        traffic.more(100);
+        let asked_again = Instant::now();
+        restore();
+        let back = Instant::now();
+        traffic.more(50);
+        times.push((what, revokes, began..asked, answered..asked_again, back..Instant::now()));
+    }
+    let logs = traffic.stop();
+    for (what, revokes, before, without, after) in times {
+        for (number, log) in logs.iter().enumerate() {
+            if revokes.contains(&number) {
+                log.all_arrived(what, &before, 50);
+                log.none_arrived(what, &without, 100);
+                log.all_arrived(what, &after, 50);
+            } else {
+                log.all_arrived(what, &(before.start..after.end), 200);
+            }
+        }
+    }
+}
+
+// === no blink ===
+
+/// Numbers that follow each other without order.
+struct Numbers(u32);
+
+impl Numbers {
+    fn below(&mut self, limit: u16) -> u16 {
+        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        u16::try_from((self.0 >> 16) % u32::from(limit)).unwrap_or_default()
+    }
+}
+
+/// The rule for port 7, among others, none of which is for 8 or 10.
+fn around(numbers: &mut Numbers) -> String {
+    let remotes = ["", r#", "remote_ip_prefix": "192.0.2.0/24""#, r#", "remote_group_id": "friends""#];
+    let mut all = vec![rule("ingress", "udp", 7, ""), rule("ingress", "tcp", 7, "")];
+    for _ in 0..numbers.below(6) {
+        let remote = remotes[usize::from(numbers.below(3))];
+        let (direction, protocol) = (["ingress", "egress"], ["tcp", "udp"]);
+        let (direction, protocol) =
+            (direction[usize::from(numbers.below(2))], protocol[usize::from(numbers.below(2))]);
+        let port = if numbers.below(2) == 0 { 1 + numbers.below(7) } else { 11 + numbers.below(3000) };
+        let another = rule(direction, protocol, port, remote);
+        if !all.contains(&another) {
+            all.push(another);
+        }
+    }
+    let place = usize::from(numbers.below(u16::try_from(all.len()).unwrap()));
+    all.swap(0, place);
+    rules(&all)
+}
+
+#[test]
+fn hundreds_of_changes_around_a_rule_lose_nothing_it_allows_and_let_nothing_else_through() {
+    let test = "hundreds_of_changes_around_a_rule_lose_nothing_it_allows_and_let_nothing_else_through";
+    let Some(mut site) = Site::enter(test) else { return };
+    site.host.start();
+    let whole = both("ingress", 7, "");
+    let groups = [("serve", whole.as_str()), ("friends", ""), ("other", "")];
+    site.policy(&groups, &[site.first.port("p1", &["serve"])], "");
+    assert!(handshake(&site.world, &site.first, (5007, 7)));
+    let (to, from) = ((&site.world, &site.first), (&site.first, &site.world));
+    let allowed = 5;
+    let traffic = Traffic::start(vec![
+        udp("udp of a flow", to, (5007, 7)),
+        udp("udp back", from, (7, 5007)),
+        tcp("tcp", to, (5007, 7)),
+        tcp("tcp back", from, (7, 5007)),
+        fresh("new flows", to, 7),
+        udp("refused udp", to, (5008, 8)),
+        tcp("refused tcp", to, (5008, 8)),
+        fresh("refused new flows", to, 8),
+        udp("refused udp out", from, (5010, 10)),
+        tcp("refused tcp out", from, (5010, 10)),
+    ]);
+    let began = Instant::now();
+    let mut numbers = Numbers(20);
+    for number in 0..240 {
+        match number % 4 {
+            0 | 2 => site.put_group("serve", &around(&mut numbers)),
+            1 => site.put_port(&site.first, "p1", if number % 8 == 1 { &["serve", "other"] } else { &["serve"] }),
+            _ => {
+                let list = format!(r#"["192.0.2.{}", "198.51.100.0/24"]"#, numbers.below(256));
+                drop(site.host.ok("PUT", "/v1/security-groups/friends/members", &list));
+            }
+        }
+    }
+    traffic.more(10);
+    let time = began..Instant::now();
+    let logs = traffic.stop();
+    for (number, log) in logs.iter().enumerate() {
+        if number < allowed {
+            log.all_arrived("changes", &time, 500);
+        } else {
+            log.none_arrived("changes", &time, 500);
+            assert_eq!(log.arrived(), 0);
+        }
+    }
+}
