@@ -58,6 +58,11 @@ impl AgentHost {
         self.directory.path().join(name)
     }
 
+    /// Takes another netdiag from now on; the one before.
+    pub fn take(&mut self, netdiag: PathBuf) -> PathBuf {
+        std::mem::replace(&mut self.netdiag, netdiag)
+    }
+
     fn socket(&self) -> PathBuf {
         self.path("run/agent.sock")
     }
@@ -91,7 +96,7 @@ impl AgentHost {
         let (root, socket) = (self.root().display().to_string(), self.socket().display().to_string());
         let (policy, state, nowhere) = (path("policy.d"), path("state"), path("nowhere"));
         let mut command = self.command(&["agent", "--policy-dir", &policy, "--state-dir", &state, "--socket", &socket]);
-        command.args(["--bpffs", &root, "--docker-socket", &nowhere, "--ovsdb-socket", &nowhere]);
+        command.args(["--bpffs", &root, "--docker-socket", &nowhere, "--ovsdb-socket", &path("ovsdb.sock")]);
         command
     }
 

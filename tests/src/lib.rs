@@ -15,10 +15,10 @@
 pub mod agent;
 /// The programs in the kernel, run on packets in memory.
 pub mod kernel;
-/// Frames of virtual machines.
-pub mod machine;
 /// A lab for one test.
 pub mod lab;
+/// Frames of virtual machines.
+pub mod machine;
 /// What the datapath remembers, in memory.
 pub mod memory;
 /// What a test needs of the machine it runs on.
@@ -29,6 +29,8 @@ pub mod packets;
 pub mod private_host;
 /// Programs of somebody else.
 pub mod program;
+/// A host with an agent and machines at a bridge.
+pub mod site;
 /// Numbered frames that go on and on.
 pub mod traffic;
 

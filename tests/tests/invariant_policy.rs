@@ -1,69 +1,12 @@
 //! Invariants of a policy that changes, under traffic, on a real kernel with the real agent: what is taken away is gone with the
 //! next packet, what is added disturbs nothing, and nothing in between is all-deny or all-allow.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use netdiag_tests::{
-    AgentHost,
-    machine::{self, Machine},
+    site::{Site, both, rule, rules},
     traffic::{Stream, Traffic, fresh, handshake, tcp, udp},
 };
-
-/// A host with machines at a bridge: two whose ports are managed, and one that is the rest of the world.
-struct Site {
-    host: AgentHost,
-    world: Arc<Machine>,
-    first: Arc<Machine>,
-    second: Arc<Machine>,
-}
-
-impl Site {
-    fn enter(test: &str) -> Option<Self> {
-        let host = AgentHost::enter(test)?;
-        machine::bridge();
-        let [world, first, second] =
-            [("world0", 254), ("vm1", 1), ("vm2", 2)].map(|(device, number)| Arc::new(Machine::at_bridge(device, number)));
-        machine::wait_for_bridge(&[&world, &first, &second]);
-        Some(Self { host, world, first, second })
-    }
-
-    /// Puts groups, and ports in them, and waits until all of it is in force.
-    fn policy(&self, groups: &[(&str, &str)], ports: &[String], rest: &str) {
-        let groups: Vec<_> = groups.iter().map(|(id, rules)| group(id, rules)).collect();
-        let (groups, ports) = (groups.join(","), ports.join(","));
-        let body = format!(r#"{{"security_groups": [{groups}], "ports": [{ports}] {rest}}}"#);
-        self.host.ok("PUT", "/v1/policy", &body);
-    }
-
-    fn put_group(&self, id: &str, rules: &str) {
-        self.host.ok("PUT", &format!("/v1/security-groups/{id}"), &group(id, rules));
-    }
-
-    fn put_port(&self, machine: &Machine, id: &str, groups: &[&str]) {
-        self.host.ok("PUT", &format!("/v1/ports/{id}"), &machine.port(id, groups));
-    }
-}
-
-fn group(id: &str, rules: &str) -> String {
-    format!(r#"{{"id": "{id}", "security_group_rules": [{rules}]}}"#)
-}
-
-/// A rule for one port of UDP or TCP, with whatever it says of the remote end.
-fn rule(direction: &str, protocol: &str, port: u16, remote: &str) -> String {
-    format!(
-        r#"{{"direction": "{direction}", "ethertype": "IPv4", "protocol": "{protocol}", "port_range_min": {port},
-             "port_range_max": {port}{remote}}}"#
-    )
-}
-
-fn rules(all: &[String]) -> String {
-    all.join(",")
-}
-
-/// Both protocols, from or to anywhere.
-fn both(direction: &str, port: u16, remote: &str) -> String {
-    rules(&[rule(direction, "udp", port, remote), rule(direction, "tcp", port, remote)])
-}
 
 /// Something that takes away what some streams live by, and its opposite.
 struct Change<'a> {
@@ -153,9 +96,14 @@ fn changes(site: &Site) -> Vec<Change<'_>> {
         change("a rule is for others", SERVICE, serve(r#", "remote_ip_prefix": "192.0.2.0/25""#), serve("")),
         change("a group leaves the port", SERVICE, without("serve"), whole),
         change("a group of egress rules leaves the port", OUT, without("ask"), whole),
-        change("rules of egress leave a group", OUT, || site.put_group("ask", ""), || {
-            site.put_group("ask", &both("egress", 9, ""));
-        }),
+        change(
+            "rules of egress leave a group",
+            OUT,
+            || site.put_group("ask", ""),
+            || {
+                site.put_group("ask", &both("egress", 9, ""));
+            },
+        ),
         change("a member leaves", FRIEND, members(r#"["192.0.2.253"]"#), members(r#"["192.0.2.254"]"#)),
         change(
             "all members leave",
@@ -163,12 +111,22 @@ fn changes(site: &Site) -> Vec<Change<'_>> {
             || drop(host.ok("DELETE", "/v1/security-groups/friends/members", "")),
             members(r#"["192.0.2.0/24"]"#),
         ),
-        change("a prefix leaves an address group", TARGET, targets(r#"["192.0.2.0/25"]"#), targets(r#"["192.0.2.254"]"#)),
+        change(
+            "a prefix leaves an address group",
+            TARGET,
+            targets(r#"["192.0.2.0/25"]"#),
+            targets(r#"["192.0.2.254"]"#),
+        ),
         change("a port leaves a remote group", PEER, second(&["anywhere"]), second(&["anywhere", "peers"])),
         change(
             "nothing is taken away",
             0..0,
-            || site.put_group("serve", &rules(&[both("ingress", 7, ""), both("ingress", 70, ""), both("egress", 71, "")])),
+            || {
+                site.put_group(
+                    "serve",
+                    &rules(&[both("ingress", 7, ""), both("ingress", 70, ""), both("egress", 71, "")]),
+                )
+            },
             serve(""),
         ),
     ]
@@ -228,8 +186,7 @@ fn around(numbers: &mut Numbers) -> String {
     for _ in 0..numbers.below(6) {
         let remote = remotes[usize::from(numbers.below(3))];
         let (direction, protocol) = (["ingress", "egress"], ["tcp", "udp"]);
-        let (direction, protocol) =
-            (direction[usize::from(numbers.below(2))], protocol[usize::from(numbers.below(2))]);
+        let (direction, protocol) = (direction[usize::from(numbers.below(2))], protocol[usize::from(numbers.below(2))]);
         let port = if numbers.below(2) == 0 { 1 + numbers.below(7) } else { 11 + numbers.below(3000) };
         let another = rule(direction, protocol, port, remote);
         if !all.contains(&another) {
@@ -277,6 +234,8 @@ fn hundreds_of_changes_around_a_rule_lose_nothing_it_allows_and_let_nothing_else
         }
     }
     traffic.more(10);
+    let done = &site.host.ok("GET", "/v1/status", "")["passes"]["done"];
+    assert!(done.as_u64().is_some_and(|done| done > 200), "only {done} passes");
     let time = began..Instant::now();
     let logs = traffic.stop();
     for (number, log) in logs.iter().enumerate() {
