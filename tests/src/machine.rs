@@ -133,6 +133,19 @@ impl Machine {
         bytes::ethernet(other.mac, self.mac, bytes::IPV4, &ip.packet(content))
     }
 
+    /// An Ethernet frame from this machine's MAC address.
+    #[must_use]
+    pub fn ethernet(&self, to: Mac, ethertype: u16, content: &[u8]) -> Vec<u8> {
+        bytes::ethernet(to, self.mac, ethertype, content)
+    }
+
+    /// An IP packet from this machine's MAC address, with whatever addresses.
+    #[must_use]
+    pub fn ip(&self, to: Mac, (source, destination): (IpAddr, IpAddr), protocol: u8, content: &[u8]) -> Vec<u8> {
+        let ip = Ip::new(source, destination, protocol);
+        self.ethernet(to, ip.ethertype(), &ip.packet(content))
+    }
+
     /// A UDP datagram to another machine.
     #[must_use]
     pub fn udp(&self, other: &Self, source: u16, destination: u16, data: &[u8]) -> Vec<u8> {
