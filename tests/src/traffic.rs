@@ -227,6 +227,21 @@ pub fn fresh(name: &'static str, ends: (&Arc<Machine>, &Arc<Machine>), port: u16
 /// PSH, which says nothing about a connection.
 const PSH: u8 = 0x08;
 
+/// What the server of two flows sends while its client is silent: such a frame passes only as long as its flow is remembered. The
+/// two flows are begun here.
+///
+/// # Panics
+/// They cannot be begun.
+#[must_use]
+pub fn answers_alone(client: &Arc<Machine>, server: &Arc<Machine>, port: u16) -> [Stream; 2] {
+    assert!(client.reaches(server, &client.udp(server, 6001, port, b"question")), "a question");
+    assert!(handshake(client, server, (6002, port)), "a connection");
+    [
+        udp("udp back to a silent client", (server, client), (port, 6001)),
+        tcp("tcp back to a silent client", (server, client), (port, 6002)),
+    ]
+}
+
 /// Opens a TCP connection. True if all three segments arrive.
 #[must_use]
 pub fn handshake(client: &Machine, server: &Machine, (source, destination): (u16, u16)) -> bool {

@@ -16,7 +16,7 @@ use netdiag_tests::{
     machine::Machine,
     require,
     site::{Site, both, document},
-    traffic::{Traffic, fresh, handshake, tcp as segments, udp},
+    traffic::{Traffic, answers_alone, fresh, handshake, tcp as segments, udp},
 };
 use rustix::process::Signal;
 
@@ -258,7 +258,10 @@ fn mistakes_in_the_policy_and_a_directory_that_is_gone_change_nothing_under_traf
     site.host.wait_for_ports(&["p1"]);
     assert!(handshake(&site.world, &site.first, (5007, 7)));
     let (to, from) = ((&site.world, &site.first), (&site.first, &site.world));
+    let [silent_udp, silent_tcp] = answers_alone(&site.world, &site.first, 7);
     let traffic = Traffic::start(vec![
+        silent_udp,
+        silent_tcp,
         udp("udp", to, (5007, 7)),
         udp("udp back", from, (7, 5007)),
         segments("tcp", to, (5007, 7)),
@@ -299,7 +302,7 @@ fn mistakes_in_the_policy_and_a_directory_that_is_gone_change_nothing_under_traf
     traffic.more(20);
     let time = began..Instant::now();
     let logs = traffic.stop();
-    logs[..5].iter().for_each(|log| log.all_arrived("mistakes", &time, 150));
-    logs[5..].iter().for_each(|log| log.none_arrived("mistakes", &time, 150));
-    assert!(logs[5..].iter().all(|log| log.arrived() == 0));
+    logs[..7].iter().for_each(|log| log.all_arrived("mistakes", &time, 150));
+    logs[7..].iter().for_each(|log| log.none_arrived("mistakes", &time, 150));
+    assert!(logs[7..].iter().all(|log| log.arrived() == 0));
 }
