@@ -7,7 +7,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
     thread,
     time::{Duration, Instant},
@@ -43,6 +43,8 @@ pub struct Machine {
     pub mac: Mac,
     /// Its address.
     pub address: Ipv4Addr,
+    /// Its address of the other family.
+    pub address6: Ipv6Addr,
     card: File,
 }
 
@@ -77,7 +79,7 @@ pub fn wait_for_bridge(machines: &[&Machine]) {
 }
 
 impl Machine {
-    /// A machine at the bridge: its MAC address ends in its number, as does its address in 192.0.2.0/24.
+    /// A machine at the bridge: its MAC address ends in its number, as do its addresses in 192.0.2.0/24 and 2001:db8::/64.
     ///
     /// # Panics
     /// Its device cannot be made.
@@ -90,7 +92,8 @@ impl Machine {
         let card = open(device).expect("open a TAP device");
         run(&format!("ip link set {device} master br0 up"));
         run(&format!("bridge fdb replace {mac} dev {device} master static"));
-        Self { device: device.to_owned(), mac, address: Ipv4Addr::new(192, 0, 2, number), card }
+        let address6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into());
+        Self { device: device.to_owned(), mac, address: Ipv4Addr::new(192, 0, 2, number), address6, card }
     }
 
     /// Sends a frame.
@@ -149,10 +152,14 @@ impl Machine {
     /// A UDP datagram to another machine.
     #[must_use]
     pub fn udp(&self, other: &Self, source: u16, destination: u16, data: &[u8]) -> Vec<u8> {
-        let mut content = bytes::udp(source, destination, data.len());
-        content.truncate(8);
-        content.extend(data);
-        self.ipv4(other, protocol::UDP, &content)
+        self.ipv4(other, protocol::UDP, &datagram(source, destination, data))
+    }
+
+    /// The same over IPv6.
+    #[must_use]
+    pub fn udp6(&self, other: &Self, source: u16, destination: u16, data: &[u8]) -> Vec<u8> {
+        let ends = (self.address6.into(), other.address6.into());
+        self.ip(other.mac, ends, protocol::UDP, &datagram(source, destination, data))
     }
 
     /// A TCP segment to another machine; `flags` are those of octet 13.
@@ -166,12 +173,19 @@ impl Machine {
     /// A port of the policy for this machine's device, as JSON.
     #[must_use]
     pub fn port(&self, id: &str, groups: &[&str]) -> String {
-        let Self { device, mac, address, .. } = self;
+        let Self { device, mac, address, address6, .. } = self;
         format!(
-            r#"{{"id": "{id}", "mac_address": "{mac}", "fixed_ips": [{{"ip_address": "{address}"}}],
+            r#"{{"id": "{id}", "mac_address": "{mac}", "fixed_ips": [{{"ip_address": "{address}"}}, {{"ip_address": "{address6}"}}],
                  "security_groups": {groups:?}, "binding": {{"device": "{device}"}}}}"#
         )
     }
+}
+
+fn datagram(source: u16, destination: u16, data: &[u8]) -> Vec<u8> {
+    let mut content = bytes::udp(source, destination, data.len());
+    content.truncate(8);
+    content.extend(data);
+    content
 }
 
 #[expect(unsafe_code, reason = "no crate here wraps the request that makes an open file a TAP device")]

@@ -69,6 +69,12 @@ pub fn rule(direction: &str, protocol: &str, port: u16, remote: &str) -> String 
     )
 }
 
+/// The same rule for the other family.
+#[must_use]
+pub fn of_ipv6(rule: &str) -> String {
+    rule.replace("IPv4", "IPv6")
+}
+
 /// Rules of a group.
 #[must_use]
 pub fn rules(all: &[String]) -> String {

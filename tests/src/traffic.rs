@@ -211,6 +211,12 @@ pub fn udp(name: &'static str, ends: (&Arc<Machine>, &Arc<Machine>), ports: (u16
     Stream::new(name, ends, move |from, to, _, mark| from.udp(to, ports.0, ports.1, mark))
 }
 
+/// The same over IPv6.
+#[must_use]
+pub fn udp6(name: &'static str, ends: (&Arc<Machine>, &Arc<Machine>), ports: (u16, u16)) -> Stream {
+    Stream::new(name, ends, move |from, to, _, mark| from.udp6(to, ports.0, ports.1, mark))
+}
+
 /// Segments of a TCP connection that is there already.
 #[must_use]
 pub fn tcp(name: &'static str, ends: (&Arc<Machine>, &Arc<Machine>), ports: (u16, u16)) -> Stream {

@@ -11,10 +11,13 @@ use std::{
 };
 
 use aya::programs::loaded_programs;
-use netdiag_agent::discover::{self, look};
+use netdiag_agent::{
+    discover::{self, look},
+    enforce::{Change, Enforcer, Hook, Method, Options},
+};
 use netdiag_common::ABI_VERSION;
 use netdiag_tests::{
-    agent::names,
+    agent::{names, run},
     site::{Site, both, document},
     traffic::{Log, Traffic, answers_alone, fresh, handshake, tcp, udp},
 };
@@ -233,4 +236,50 @@ fn a_netdiag_with_other_maps_is_taken_over_from_with_nothing_let_through_and_wha
         logs[number].all_arrived("afterwards", &(over..end), 100);
         assert!(logs[number].len() - logs[number].arrived() <= 1, "{}", logs[number].arrived());
     }
+}
+
+// === hooks ===
+
+/// Where programs are put one after the other: in place of the same, to XDP, there in place of the same, and back.
+const WAYS: [Hook; 4] = [Hook::Tc, Hook::Xdp, Hook::Xdp, Hook::Tc];
+
+#[test]
+fn programs_that_are_replaced_and_moved_between_hooks_lose_nothing_and_let_nothing_through() {
+    let test = "programs_that_are_replaced_and_moved_between_hooks_lose_nothing_and_let_nothing_through";
+    let Some(mut site) = Site::enter(test) else { return };
+    site.host.policy(&first_policy(&site));
+    start(&mut site);
+    let ifindex = index(&site.first.device);
+    assert_eq!(site.host.end(Signal::TERM), Some(0));
+    let traffic = traffic(&site);
+    let began = Instant::now();
+    let (mut changes, mut times) = (Vec::new(), Vec::new());
+    let mut attach = |clsact, hook| {
+        let options = Options { root: site.host.root(), clsact, ..Options::default() };
+        let states = Enforcer::load(options).unwrap().attach(ifindex, hook).unwrap();
+        changes.extend(states.map(|state| (state.method, state.change)));
+        traffic.more(10);
+    };
+    for clsact in [false, true] {
+        // Where the kernel gets or loses a clsact qdisc, it stops sending to the device for a moment, and frames are lost.
+        attach(clsact, Hook::Tc);
+        let settled = Instant::now();
+        WAYS.into_iter().for_each(|hook| attach(clsact, hook));
+        times.push(settled..Instant::now());
+    }
+    attach(false, Hook::Tc);
+    let logs = traffic.stop();
+    for time in times {
+        logs[ALLOWED.start..OUT.end].iter().for_each(|log| log.all_arrived("hooks", &time, 40));
+    }
+    let time = began..Instant::now();
+    logs[LATE..].iter().for_each(|log| log.none_arrived("hooks", &time, 100));
+    for done in [(Method::Tcx, Change::Updated), (Method::Clsact, Change::Updated), (Method::Xdp, Change::Updated)] {
+        assert!(changes.contains(&done), "never: {done:?}");
+    }
+}
+
+/// Number of a device of this namespace.
+fn index(device: &str) -> u32 {
+    run(&format!("ip -o link show dev {device}")).split(':').next().unwrap().parse().unwrap()
 }

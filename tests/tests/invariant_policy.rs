@@ -4,8 +4,8 @@
 use std::time::Instant;
 
 use netdiag_tests::{
-    site::{Site, both, rule, rules},
-    traffic::{Stream, Traffic, answers_alone, fresh, handshake, tcp, udp},
+    site::{Site, both, of_ipv6, rule, rules},
+    traffic::{Stream, Traffic, answers_alone, fresh, handshake, tcp, udp, udp6},
 };
 
 /// Something that takes away what some streams live by, and its opposite.
@@ -34,12 +34,16 @@ fn conversations(Site { world, first, second, .. }: &Site) -> Vec<Stream> {
         udp("udp back from the service", from, (7, 5007)),
         tcp("tcp to the service", to, (5007, 7)),
         tcp("tcp back from the service", from, (7, 5007)),
+        udp6("udp of ipv6 to the service", to, (5007, 7)),
+        udp6("udp of ipv6 back from the service", from, (7, 5007)),
         udp("udp out", from, (5009, 9)),
         udp("udp in answer", to, (9, 5009)),
         tcp("tcp out", from, (5009, 9)),
         tcp("tcp in answer", to, (9, 5009)),
         udp("udp of a friend", to, (5005, 5)),
         udp("udp back to the friend", from, (5, 5005)),
+        udp6("udp of ipv6 of a friend", to, (5005, 5)),
+        udp6("udp of ipv6 back to the friend", from, (5, 5005)),
         udp("udp to a target", from, (5006, 6)),
         udp("udp back from the target", to, (6, 5006)),
         udp("udp of a peer", (second, first), (5004, 4)),
@@ -47,28 +51,34 @@ fn conversations(Site { world, first, second, .. }: &Site) -> Vec<Stream> {
     ]
 }
 
-const SERVICE: std::ops::Range<usize> = 0..4;
-const OUT: std::ops::Range<usize> = 4..8;
-const FRIEND: std::ops::Range<usize> = 8..10;
-const TARGET: std::ops::Range<usize> = 10..12;
-const PEER: std::ops::Range<usize> = 12..14;
+const SERVICE: std::ops::Range<usize> = 0..6;
+const OUT: std::ops::Range<usize> = 6..10;
+const FRIEND: std::ops::Range<usize> = 10..14;
+const TARGET: std::ops::Range<usize> = 14..16;
+const PEER: std::ops::Range<usize> = 16..18;
+
+/// The service, of both families.
+fn service() -> String {
+    rules(&[both("ingress", 7, ""), of_ipv6(&rule("ingress", "udp", 7, ""))])
+}
 
 /// Groups of the first machine's port.
 const ALL: [&str; 5] = ["serve", "ask", "friendly", "aimed", "met"];
 
 fn prepare(site: &Site) {
+    let friendly = rule("ingress", "udp", 5, r#", "remote_group_id": "friends""#);
     let groups = [
-        ("serve", both("ingress", 7, "")),
+        ("serve", service()),
         ("ask", both("egress", 9, "")),
         ("friends", String::new()),
-        ("friendly", rule("ingress", "udp", 5, r#", "remote_group_id": "friends""#)),
+        ("friendly", rules(&[of_ipv6(&friendly), friendly])),
         ("aimed", rule("egress", "udp", 6, r#", "remote_address_group_id": "targets""#)),
         ("peers", String::new()),
         ("met", rule("ingress", "udp", 4, r#", "remote_group_id": "peers""#)),
         ("anywhere", r#"{"direction": "egress", "ethertype": "IPv4"}"#.to_owned()),
     ];
     let groups = groups.each_ref().map(|(id, rules)| (*id, rules.as_str()));
-    let rest = r#", "members": {"friends": ["192.0.2.254"]},
+    let rest = r#", "members": {"friends": ["192.0.2.254", "2001:db8::fe"]},
         "address_groups": [{"id": "targets", "addresses": ["192.0.2.128/25"]}]"#;
     let ports = [site.first.port("p1", &ALL), site.second.port("p2", &["peers", "anywhere"])];
     site.policy(&groups, &ports, rest);
@@ -78,7 +88,14 @@ fn prepare(site: &Site) {
 /// Every way to take something away.
 fn changes(site: &Site) -> Vec<Change<'_>> {
     let host = &site.host;
-    let serve = |remote: &'static str| move || site.put_group("serve", &both("ingress", 7, remote));
+    let serve = || site.put_group("serve", &service());
+    let others = || {
+        let rule = rule("ingress", "udp", 7, r#", "remote_ip_prefix": "2001:db8::/121""#);
+        site.put_group(
+            "serve",
+            &rules(&[both("ingress", 7, r#", "remote_ip_prefix": "192.0.2.0/25""#), of_ipv6(&rule)]),
+        );
+    };
     let without = |gone: &'static str| {
         move || site.put_port(&site.first, "p1", &ALL.into_iter().filter(|group| *group != gone).collect::<Vec<_>>())
     };
@@ -92,8 +109,8 @@ fn changes(site: &Site) -> Vec<Change<'_>> {
     };
     let second = |groups: &'static [&'static str]| move || site.put_port(&site.second, "p2", groups);
     vec![
-        change("rules leave a group", SERVICE, || site.put_group("serve", ""), serve("")),
-        change("a rule is for others", SERVICE, serve(r#", "remote_ip_prefix": "192.0.2.0/25""#), serve("")),
+        change("rules leave a group", SERVICE, || site.put_group("serve", ""), serve),
+        change("a rule is for others", SERVICE, others, serve),
         change("a group leaves the port", SERVICE, without("serve"), whole),
         change("a group of egress rules leaves the port", OUT, without("ask"), whole),
         change(
@@ -104,12 +121,17 @@ fn changes(site: &Site) -> Vec<Change<'_>> {
                 site.put_group("ask", &both("egress", 9, ""));
             },
         ),
-        change("a member leaves", FRIEND, members(r#"["192.0.2.253"]"#), members(r#"["192.0.2.254"]"#)),
+        change(
+            "a member leaves",
+            FRIEND,
+            members(r#"["192.0.2.253", "2001:db8::fd"]"#),
+            members(r#"["192.0.2.254", "2001:db8::fe"]"#),
+        ),
         change(
             "all members leave",
             FRIEND,
             || drop(host.ok("DELETE", "/v1/security-groups/friends/members", "")),
-            members(r#"["192.0.2.0/24"]"#),
+            members(r#"["192.0.2.0/24", "2001:db8::/64"]"#),
         ),
         change(
             "a prefix leaves an address group",
@@ -121,13 +143,8 @@ fn changes(site: &Site) -> Vec<Change<'_>> {
         change(
             "nothing is taken away",
             0..0,
-            || {
-                site.put_group(
-                    "serve",
-                    &rules(&[both("ingress", 7, ""), both("ingress", 70, ""), both("egress", 71, "")]),
-                )
-            },
-            serve(""),
+            || site.put_group("serve", &rules(&[service(), both("ingress", 70, ""), both("egress", 71, "")])),
+            serve,
         ),
     ]
 }
