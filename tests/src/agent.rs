@@ -66,6 +66,11 @@ impl AgentHost {
         self.directory.path().join(name)
     }
 
+    /// Takes another netdiag from now on; the one before.
+    pub fn take(&mut self, netdiag: PathBuf) -> PathBuf {
+        std::mem::replace(&mut self.netdiag, netdiag)
+    }
+
     fn socket(&self) -> PathBuf {
         self.path("run/agent.sock")
     }

@@ -17,6 +17,8 @@ pub mod agent;
 pub mod kernel;
 /// A lab for one test.
 pub mod lab;
+/// Frames of virtual machines.
+pub mod machine;
 /// What the datapath remembers, in memory.
 pub mod memory;
 /// What a test needs of the machine it runs on.
@@ -27,6 +29,10 @@ pub mod packets;
 pub mod private_host;
 /// Programs of somebody else.
 pub mod program;
+/// A host with an agent and machines at a bridge.
+pub mod site;
+/// Numbered frames that go on and on.
+pub mod traffic;
 
 pub use agent::AgentHost;
 pub use lab::Lab;

@@ -14,7 +14,7 @@ use netdiag_common::abi::flow::Tick;
 use netdiag_model::policy::types::{Attached, Direction, GroupId, Policy, PortId};
 
 /// Headers to bytes.
-mod bytes;
+pub(crate) mod bytes;
 /// What goes wrong with a frame on its way.
 mod damage;
 /// Random numbers.

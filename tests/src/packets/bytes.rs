@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use netdiag_model::id::Mac;
 
-pub(super) const IPV4: u16 = 0x0800;
-pub(super) const IPV6: u16 = 0x86dd;
+pub(crate) const IPV4: u16 = 0x0800;
+pub(crate) const IPV6: u16 = 0x86dd;
 
-pub(super) fn ethernet(destination: Mac, source: Mac, ethertype: u16, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn ethernet(destination: Mac, source: Mac, ethertype: u16, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(14 + payload.len());
     frame.extend(destination.0);
     frame.extend(source.0);
@@ -18,27 +18,27 @@ pub(super) fn ethernet(destination: Mac, source: Mac, ethertype: u16, payload: &
 
 /// An IP header, or a chain of them.
 #[derive(Clone, Debug)]
-pub(super) struct Ip {
-    pub(super) source: IpAddr,
-    pub(super) destination: IpAddr,
-    pub(super) protocol: u8,
-    pub(super) id: u32,
+pub(crate) struct Ip {
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+    pub(crate) protocol: u8,
+    pub(crate) id: u32,
     /// Offset in units of 8 bytes, and whether more follow.
-    pub(super) fragment: Option<(u16, bool)>,
+    pub(crate) fragment: Option<(u16, bool)>,
     /// IPv4: words of options. IPv6: extension headers before the fragment header, by number.
-    pub(super) extra: Vec<u8>,
+    pub(crate) extra: Vec<u8>,
 }
 
 impl Ip {
-    pub(super) fn new(source: IpAddr, destination: IpAddr, protocol: u8) -> Self {
+    pub(crate) fn new(source: IpAddr, destination: IpAddr, protocol: u8) -> Self {
         Self { source, destination, protocol, id: 0, fragment: None, extra: Vec::new() }
     }
 
-    pub(super) fn ethertype(&self) -> u16 {
+    pub(crate) fn ethertype(&self) -> u16 {
         if self.source.is_ipv4() { IPV4 } else { IPV6 }
     }
 
-    pub(super) fn packet(&self, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn packet(&self, payload: &[u8]) -> Vec<u8> {
         match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => self.ipv4(source.octets(), destination.octets(), payload),
             (IpAddr::V6(source), IpAddr::V6(destination)) => self.ipv6(source.octets(), destination.octets(), payload),
@@ -100,14 +100,14 @@ fn small(number: usize) -> u8 {
     u8::try_from(number).unwrap_or(u8::MAX)
 }
 
-pub(super) fn tcp(source: u16, destination: u16, flags: u8, data: usize) -> Vec<u8> {
+pub(crate) fn tcp(source: u16, destination: u16, flags: u8, data: usize) -> Vec<u8> {
     let mut bytes = ports(source, destination);
     bytes.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 4, 0, 0, 0, 0, 0]);
     bytes.resize(bytes.len() + data, 0xda);
     bytes
 }
 
-pub(super) fn udp(source: u16, destination: u16, data: usize) -> Vec<u8> {
+pub(crate) fn udp(source: u16, destination: u16, data: usize) -> Vec<u8> {
     let mut bytes = ports(source, destination);
     bytes.extend(length(8 + data));
     bytes.resize(8 + data, 0xda);
@@ -115,7 +115,7 @@ pub(super) fn udp(source: u16, destination: u16, data: usize) -> Vec<u8> {
 }
 
 /// SCTP, DCCP, UDP-Lite: ports, and enough behind them.
-pub(super) fn with_ports(source: u16, destination: u16, data: usize) -> Vec<u8> {
+pub(crate) fn with_ports(source: u16, destination: u16, data: usize) -> Vec<u8> {
     let mut bytes = ports(source, destination);
     bytes.resize(12 + data, 0xda);
     bytes
@@ -128,7 +128,7 @@ fn ports(source: u16, destination: u16) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn icmp(kind: u8, code: u8, identifier: u16, body: &[u8]) -> Vec<u8> {
+pub(crate) fn icmp(kind: u8, code: u8, identifier: u16, body: &[u8]) -> Vec<u8> {
     let [high, low] = identifier.to_be_bytes();
     let mut bytes = vec![kind, code, 0, 0, high, low, 0, 1];
     bytes.extend(body);
