@@ -17,12 +17,12 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Family, Policy, Way,
-    frame::{Packet, ethernet},
+    frame::{Packet, ethernet, tagged},
     wire::{Relay, Wire, tap},
 };
 use crate::{
     Lab,
-    agent::{PATIENCE, answer},
+    agent::{PATIENCE, answer, run},
     require_ebpf, require_programs,
 };
 
@@ -159,29 +159,34 @@ impl World {
         self.lab.sh(&self.host, line).ok()
     }
 
-    /// Frames of a VLAN device of the instance, whose tag its kernel keeps beside the frame, reach nobody: neither the peer nor,
+    /// Frames whose VLAN tag the kernel of the instance keeps beside the frame reach nobody: neither the peer nor,
     /// where there is one, a port of the bridge that gets the frames of every VLAN.
     ///
     /// # Panics
     /// They do.
     pub fn vlan_leads_nowhere(&self) {
         let device = self.instance.device.clone();
+        // A bridge: what comes to it with a tag leaves it with the tag beside the frame.
         let card = self.instance.inside(move || {
-            crate::agent::run(&format!("ip link add link {device} name vlan5 type vlan id 5"));
-            crate::agent::run("ip link set vlan5 up");
-            Wire::open("vlan5").expect("a packet socket")
+            run("ip link add inner type veth peer name outer");
+            run("ip link add switch type bridge");
+            for port in ["outer", device.as_str()] {
+                run(&format!("ip link set {port} master switch"));
+            }
+            ["inner", "outer", "switch"].map(|device| run(&format!("ip link set {device} up")));
+            Wire::open("inner").expect("a packet socket")
         });
         let before = self.count(Way::Out, "vlan-tagged");
         let frame = self.packet(Way::Out, Family::V4).udp(900, 901).frame();
         let everything = matches!(self.plug, Plug::Ovs).then(|| self.trunk());
         self.peer.wire.drain();
-        card.send(&frame);
+        card.send(&tagged(&frame, 5));
         let seen = |wire: &Wire| wire.find(Duration::from_millis(200), |seen| seen.ends_with(&frame[14..])).is_some();
         assert!(!seen(&self.peer.wire), "the peer hears it");
         assert!(everything.is_none_or(|wire| !seen(&wire)), "the switch forwards it");
         let counted = self.count(Way::Out, "vlan-tagged") > before;
         assert_eq!(counted, self.plug != Plug::Ovs, "whether netdiag sees the tag");
-        self.instance.inside(|| crate::agent::run("ip link del vlan5"));
+        self.instance.inside(|| ["switch", "inner"].map(|device| run(&format!("ip link del {device}"))));
     }
 
     /// A port of br-int that gets the frames of every VLAN, tags included.
@@ -354,25 +359,28 @@ fn docker(lab: &Lab) -> Site {
         namespace: format!("/proc/{}/ns/net", container["pid"]),
         device: text(&nic["device"]),
         tap: text(&nic["host_device"]),
-        plug_peer: "ip link set peer0 master docker0".into(),
+        // A bridge that snoops keeps reports of multicast groups to itself.
+        plug_peer: "ip link set peer0 master docker0 && ip link set docker0 type bridge mcast_snooping 0".into(),
     }
 }
 
-/// An instance of Neutron. The flows of br-int that check senders, and bridge netfilter, are taken away: what is refused,
-/// netdiag refuses.
+/// An instance of Neutron. The flows of br-int that check senders are taken away: what is refused, netdiag
+/// refuses.
 fn neutron(lab: &Lab, host: &str) -> Site {
     let instances = lab.instances(host);
     let instance = instances.first().expect("an instance");
     let port = &instance["ports"][0];
     let text = |value: &Value| value.as_str().expect("what the lab built").to_owned();
-    let permissive = "ovs-ofctl -O OpenFlow13 del-flows br-int && ovs-ofctl -O OpenFlow13 add-flow br-int priority=0,actions=NORMAL \
-                      && sysctl -e -q -w net.bridge.bridge-nf-call-arptables=0 net.bridge.bridge-nf-call-iptables=0 \
-                      net.bridge.bridge-nf-call-ip6tables=0";
+    let permissive =
+        "ovs-ofctl -O OpenFlow13 del-flows br-int && ovs-ofctl -O OpenFlow13 add-flow br-int priority=0,actions=NORMAL";
     Site {
         namespace: format!("/proc/{}/ns/net", instance["pid"]),
         device: text(&port["device"]),
         tap: text(&port["host_devices"][0]),
-        plug_peer: format!("{permissive} && ovs-vsctl add-port br-int peer0 tag={}", port["vlan_tag"]),
+        plug_peer: format!(
+            "{permissive} && ip -n peer link set eth0 mtu {} && ovs-vsctl add-port br-int peer0 tag={}",
+            port["mtu"], port["vlan_tag"]
+        ),
     }
 }
 
@@ -389,8 +397,10 @@ fn machine(lab: &Lab, host: &str, root: &Path) -> Relay {
 /// Makes the peer, and gives both ends their addresses.
 fn link(site: &Site) -> String {
     let Site { namespace, device, plug_peer, .. } = site;
+    // What is refused, netdiag refuses: nothing else may look into what passes a bridge, or put fragments together.
     let mut script =
-        "set -e\nip netns add peer\nip link add peer0 type veth peer name eth0 netns peer\nip link set peer0 up\n\
+        "set -e\nsysctl -e -q -w net.bridge.bridge-nf-call-arptables=0 net.bridge.bridge-nf-call-iptables=0 \
+                      net.bridge.bridge-nf-call-ip6tables=0\nip netns add peer\nip link add peer0 type veth peer name eth0 netns peer\nip link set peer0 up\n\
                       ip netns exec peer ethtool -K eth0 tx off > /dev/null\n"
             .to_owned();
     script.push_str(plug_peer);

@@ -88,7 +88,9 @@ fn rule(text: &str) -> Value {
         word = next();
     }
     if let Some(range) = word.filter(|word| word.starts_with(|first: char| first.is_ascii_digit())) {
-        let icmp = rule["protocol"].as_str().is_some_and(|protocol| protocol.contains("icmp"));
+        let icmp = rule["protocol"]
+            .as_str()
+            .is_some_and(|protocol| protocol.contains("icmp") || ["1", "58"].contains(&protocol));
         let (first, last) = range.split_once(['-', '/']).map_or((range, None), |(first, last)| (first, Some(last)));
         let last = if icmp { last } else { last.or(Some(first)) };
         let number = |text: &str| json!(text.parse::<u16>().expect("a port"));

@@ -81,7 +81,7 @@ fn tiny(world: &mut World) {
     world.policy(&rules(&["ingress 4 any", "ingress 6 any", "egress 4 any", "egress 6 any"]));
     for way in [In, Out] {
         for family in BOTH {
-            let packet = world.packet(way, family).tcp(500, 80, 2);
+            let packet = world.packet(way, family).tcp(500, 88, 2);
             world.sends(way, &packet.piece(1, 0, 8), "tiny-fragment");
             world.sends(way, &packet.piece(1, 8, 8), "tiny-fragment");
             world.sends(way, &packet.piece(1, 16, 4), "tiny-fragment");
@@ -109,9 +109,12 @@ fn without_ports(world: &mut World) {
     for (way, family, protocol) in [(In, V4, 47), (Out, V6, 112)] {
         let mut packet = world.packet(way, family).other(protocol);
         packet.payload.resize(800, 0);
-        world.sends(way, &packet.piece(1, 400, 400), "orphan-fragment");
-        world.sends(way, &packet.piece(1, 0, 400), "rule");
-        world.sends(way, &packet.piece(1, 400, 400), "fragment");
+        // Each says all a rule asks for.
+        world.sends(way, &packet.piece(1, 400, 400), "rule");
+        world.sends(way, &packet.piece(1, 0, 400), "established");
+        let mut packet = world.packet(way, family).other(50);
+        packet.payload.resize(800, 0);
+        world.sends(way, &packet.piece(1, 400, 400), "no-rule");
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 fn options(world: &mut World) {
-    world.policy(&rules(&["ingress 4 tcp 80", "egress 4 udp 53"]));
+    world.policy(&rules(&["ingress 4 tcp 88", "egress 4 udp 53"]));
     for length in [4, 8, 40] {
         let with = |way: Way| {
             let mut packet = world.packet(way, V4);
@@ -30,9 +30,9 @@ fn options(world: &mut World) {
             packet
         };
         let port = 100 + u16::try_from(length).expect("a small number");
-        world.sends(In, &with(In).tcp(port, 80, 2), "rule");
-        world.sends(In, &with(In).tcp(port, 81, 2), "no-rule");
-        world.sends(Out, &with(Out).tcp(80, port, 0x12), "established");
+        world.sends(In, &with(In).tcp(port, 88, 2), "rule");
+        world.sends(In, &with(In).tcp(port, 89, 2), "no-rule");
+        world.sends(Out, &with(Out).tcp(88, port, 0x12), "established");
         world.sends(Out, &with(Out).udp(port, 53), "rule");
         world.sends(Out, &with(Out).udp(port, 54), "no-rule");
         world.sends(Out, &with(Out).from("10.77.0.9").udp(port, 53), "ip-spoof");
@@ -40,7 +40,7 @@ fn options(world: &mut World) {
 }
 
 fn extensions(world: &mut World) {
-    world.policy(&rules(&["ingress 6 udp 53", "egress 6 tcp 80"]));
+    world.policy(&rules(&["ingress 6 udp 53", "egress 6 tcp 88"]));
     for (number, chain) in [&[0][..], &[60], &[43], &[0, 60, 43, 60], &[0, 60, 60, 60, 60, 60]].iter().enumerate() {
         let with = |way: Way| {
             let mut packet = world.packet(way, V6);
@@ -51,8 +51,8 @@ fn extensions(world: &mut World) {
         world.sends(In, &with(In).udp(port, 53), "rule");
         world.sends(In, &with(In).udp(port, 54), "no-rule");
         world.sends(Out, &with(Out).udp(53, port), "established");
-        world.sends(Out, &with(Out).tcp(port, 80, 2), "rule");
-        world.sends(Out, &with(Out).tcp(port, 81, 2), "no-rule");
+        world.sends(Out, &with(Out).tcp(port, 88, 2), "rule");
+        world.sends(Out, &with(Out).tcp(port, 89, 2), "no-rule");
         // A server or router does not hide behind them either.
         world.sends(Out, &with(Out).udp(547, 546), "dhcp-server");
         world.sends(Out, &with(Out).icmp(134, 0, &[0; 12]), "router-advertisement");
@@ -104,16 +104,16 @@ fn malformed(world: &mut World) {
 }
 
 fn flags(world: &mut World) {
-    world.policy(&rules(&["ingress 4 tcp 80", "egress 6 tcp 80"]));
+    world.policy(&rules(&["ingress 4 tcp 88", "egress 6 tcp 88"]));
     for (way, family) in [(In, V4), (Out, V6)] {
         // Nothing; SYN FIN; SYN RST; FIN; all; and those of a connection nobody began.
         for flags in [0x00, 0x03, 0x06, 0x01, 0x3f, 0x12, 0x04, 0x14, 0x11] {
-            world.packets(way, family, "invalid", |packet| packet.tcp(300, 80, flags));
+            world.packets(way, family, "invalid", |packet| packet.tcp(300, 88, flags));
         }
-        world.packets(way, family, "rule", |packet| packet.tcp(301, 80, 2));
+        world.packets(way, family, "rule", |packet| packet.tcp(301, 88, 2));
         // A connection that began before anybody looked is picked up in its middle, where a rule allows it.
-        world.packets(way, family, "rule", |packet| packet.tcp(302, 80, 0x10));
-        world.packets(way, family, "no-rule", |packet| packet.tcp(303, 81, 0x10));
+        world.packets(way, family, "rule", |packet| packet.tcp(302, 88, 0x10));
+        world.packets(way, family, "no-rule", |packet| packet.tcp(303, 89, 0x10));
     }
 }
 

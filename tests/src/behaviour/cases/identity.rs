@@ -166,8 +166,8 @@ fn everything_passes(world: &World, reason: &'static str) {
     world.packets(Out, V6, reason, |packet| packet.icmp(134, 0, &[0; 12]));
     world.frame(Out, &world.ethernet(Out, 0x88cc), reason);
     world.frame(Out, &arp(ARP, 1, (STRANGER, [10, 77, 0, 99].into()), (Mac([0; 6]), [10, 77, 0, 98].into())), reason);
-    world.tcp(In, V4, 80, reason);
-    world.tcp(Out, V6, 80, reason);
+    world.tcp(In, V4, 88, reason);
+    world.tcp(Out, V6, 88, reason);
 }
 
 fn unfiltered(world: &mut World) {
@@ -180,14 +180,14 @@ fn trusted(world: &mut World) {
     everything_passes(world, "trusted");
     world.next_case();
     world.policy(&rules(&[]).port("device_owner", json!("compute:nova")));
-    world.tcp(In, V4, 80, "no-rule");
+    world.tcp(In, V4, 88, "no-rule");
 }
 
 fn unmanaged(world: &mut World) {
     world.policy(&rules(&[]));
-    world.tcp(In, V4, 80, "no-rule");
+    world.tcp(In, V4, 88, "no-rule");
     world.api("PUT", "/v1/policy", &json!({}));
     assert!(world.arrives(In, &world.packet(In, V4).udp(1, 2).frame()));
     assert!(world.arrives(Out, &world.packet(Out, V6).from_mac(STRANGER).udp(1, 2).frame()));
-    assert!(world.connect(In, V6, 80, std::time::Duration::from_secs(10)).is_some());
+    assert!(world.connect(In, V6, 88, std::time::Duration::from_secs(10)).is_some());
 }

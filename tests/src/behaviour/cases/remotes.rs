@@ -88,39 +88,39 @@ fn itself(world: &mut World) {
     let policy = rules(&["egress 4 any", "egress 6 any", "ingress 4 any group g", "ingress 6 any group g"]);
     let mut peer = elsewhere(&["10.77.0.3", "fd77::3"], &[]);
     world.policy(&policy);
-    world.tcp(In, V4, 80, "no-rule");
-    world.tcp(Out, V6, 80, "rule");
+    world.tcp(In, V4, 88, "no-rule");
+    world.tcp(Out, V6, 88, "rule");
     peer[0]["security_groups"] = json!(["g"]);
     world.policy(&policy.with("ports", peer));
-    world.tcp(In, V4, 80, "rule");
-    world.tcp(In, V6, 80, "rule");
+    world.tcp(In, V4, 88, "rule");
+    world.tcp(In, V6, 88, "rule");
     world.ping(In, V4, "rule");
     world.packets(In, V4, "no-rule", |packet| packet.from("10.77.0.4").udp(1, 2));
 }
 
 fn nobody(world: &mut World) {
     world.policy(&rules(&["ingress 4 any group friends", "egress 6 any group friends"]).other("friends", &[]));
-    world.tcp(In, V4, 80, "no-rule");
+    world.tcp(In, V4, 88, "no-rule");
     world.udp(Out, V6, 53, "no-rule");
 }
 
 fn members(world: &mut World) {
-    world.policy(&rules(&["ingress 4 tcp 80 group friends", "ingress 6 tcp 80 group friends"]).other("friends", &[]));
+    world.policy(&rules(&["ingress 4 tcp 88 group friends", "ingress 6 tcp 88 group friends"]).other("friends", &[]));
     let path = "/v1/security-groups/friends/members";
-    world.tcp(In, V4, 80, "no-rule");
+    world.tcp(In, V4, 88, "no-rule");
     world.api("PUT", path, &json!(["10.77.0.3"]));
-    let connection = world.connect(In, V4, 80, std::time::Duration::from_secs(10)).expect("a connection");
+    let connection = world.connect(In, V4, 88, std::time::Duration::from_secs(10)).expect("a connection");
     connection.talk();
-    world.tcp(In, V6, 80, "no-rule");
+    world.tcp(In, V6, 88, "no-rule");
     world.api("PUT", path, &json!(["10.77.0.3", "fd77::/16"]));
-    world.tcp(In, V6, 80, "rule");
+    world.tcp(In, V6, 88, "rule");
     connection.talk();
     world.api("PUT", path, &json!(["fd77::/16"]));
     super::state::is_cut(world, &connection, In);
-    world.tcp(In, V4, 80, "no-rule");
-    world.tcp(In, V6, 80, "rule");
+    world.tcp(In, V4, 88, "no-rule");
+    world.tcp(In, V6, 88, "rule");
     world.api("PUT", path, &json!(["10.77.0.3"]));
-    world.tcp(In, V4, 80, "rule");
+    world.tcp(In, V4, 88, "rule");
     super::state::goes_on(&connection);
 }
 

@@ -31,7 +31,7 @@ fn nothing(world: &mut World) {
     world.policy(&rules(&[]));
     for family in BOTH {
         for way in [In, Out] {
-            world.tcp(way, family, 80, "no-rule");
+            world.tcp(way, family, 88, "no-rule");
             world.udp(way, family, 53, "no-rule");
             world.ping(way, family, "no-rule");
             world.packets(way, family, "no-rule", |packet| packet.other(47));
@@ -40,15 +40,15 @@ fn nothing(world: &mut World) {
 }
 
 fn one_port(world: &mut World) {
-    for (family, other, rule) in [(V4, V6, "ingress 4 tcp 80"), (V6, V4, "ingress 6 tcp 80")] {
+    for (family, other, rule) in [(V4, V6, "ingress 4 tcp 88"), (V6, V4, "ingress 6 tcp 88")] {
         world.next_case();
         world.policy(&rules(&[rule]));
-        world.tcp(In, family, 80, "rule");
-        world.tcp(In, family, 81, "no-rule");
-        world.tcp(In, other, 80, "no-rule");
-        world.udp(In, family, 80, "no-rule");
+        world.tcp(In, family, 88, "rule");
+        world.tcp(In, family, 89, "no-rule");
+        world.tcp(In, other, 88, "no-rule");
+        world.udp(In, family, 88, "no-rule");
         world.ping(In, family, "no-rule");
-        world.tcp(Out, family, 80, "no-rule");
+        world.tcp(Out, family, 88, "no-rule");
     }
     world.next_case();
     world.policy(&rules(&["ingress 4 udp 53", "ingress 6 udp 54"]));
@@ -63,7 +63,7 @@ fn way_out(world: &mut World) {
     world.policy(&rules(&["egress 4 tcp 443", "egress 6 udp 123"]));
     world.tcp(Out, V4, 443, "rule");
     world.udp(Out, V6, 123, "rule");
-    world.tcp(Out, V4, 80, "no-rule");
+    world.tcp(Out, V4, 88, "no-rule");
     world.tcp(Out, V6, 443, "no-rule");
     world.udp(Out, V4, 123, "no-rule");
     world.tcp(In, V4, 443, "no-rule");
@@ -89,15 +89,15 @@ fn all_ports(world: &mut World) {
 fn any_protocol(world: &mut World) {
     world.policy(&rules(&["ingress 4 any", "egress 6 any"]));
     for (way, family) in [(In, V4), (Out, V6)] {
-        world.tcp(way, family, 80, "rule");
+        world.tcp(way, family, 88, "rule");
         world.udp(way, family, 53, "rule");
         world.ping(way, family, "rule");
         for protocol in [47, 50, 112, 132, 253] {
             world.packets(way, family, "rule", |packet| packet.other(protocol));
         }
     }
-    world.tcp(Out, V4, 80, "no-rule");
-    world.tcp(In, V6, 80, "no-rule");
+    world.tcp(Out, V4, 88, "no-rule");
+    world.tcp(In, V6, 88, "no-rule");
 }
 
 fn words(world: &mut World) {
@@ -145,11 +145,11 @@ fn names(world: &mut World) {
     }
     world.next_case();
     world.policy(&rules(&["ingress 6 ipv6-encap", "egress 6 ipv6-nonxt", "egress 6 112"]));
+    world.packets(Out, V6, "no-rule", |packet| packet.other(41));
     world.packets(In, V6, "rule", |packet| packet.other(41));
     world.packets(In, V6, "no-rule", |packet| packet.other(59));
     world.packets(Out, V6, "rule", |packet| packet.other(59));
     world.packets(Out, V6, "rule", |packet| packet.other(112));
-    world.packets(Out, V6, "no-rule", |packet| packet.other(41));
 }
 
 fn other_ports(world: &mut World) {
@@ -166,7 +166,7 @@ fn protocol_zero(world: &mut World) {
     world.policy(&rules(&["ingress 4 ip"]));
     world.packets(In, V4, "rule", |packet| packet.other(0));
     world.packets(In, V4, "no-rule", |packet| packet.other(47));
-    world.tcp(In, V4, 80, "no-rule");
+    world.tcp(In, V4, 88, "no-rule");
 }
 
 fn icmp_type(world: &mut World) {
@@ -211,11 +211,11 @@ fn icmp_of_ipv6(world: &mut World) {
 }
 
 fn union(world: &mut World) {
-    world.policy(&rules(&["ingress 4 tcp 80"]).group("b", &["ingress 6 udp 53"]).group("c", &["egress 4 icmp"]));
-    world.tcp(In, V4, 80, "rule");
+    world.policy(&rules(&["ingress 4 tcp 88"]).group("b", &["ingress 6 udp 53"]).group("c", &["egress 4 icmp"]));
+    world.tcp(In, V4, 88, "rule");
     world.udp(In, V6, 53, "rule");
     world.ping(Out, V4, "rule");
-    world.tcp(In, V6, 80, "no-rule");
+    world.tcp(In, V6, 88, "no-rule");
     world.udp(In, V4, 53, "no-rule");
     world.ping(In, V4, "no-rule");
 }

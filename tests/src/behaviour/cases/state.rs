@@ -68,12 +68,12 @@ fn answers(world: &mut World) {
     world.policy(&rules(&["ingress 4 any", "egress 6 any"]));
     for (way, family) in [(In, V4), (Out, V6)] {
         let before = world.count(way.back(), "established");
-        world.tcp(way, family, 80, "rule");
+        world.tcp(way, family, 88, "rule");
         world.udp(way, family, 53, "rule");
         world.ping(way, family, "rule");
         assert!(world.count(way.back(), "established") >= before + 4);
         // The same the other way is a flow of its own.
-        world.tcp(way.back(), family, 80, "no-rule");
+        world.tcp(way.back(), family, 88, "no-rule");
         world.udp(way.back(), family, 53, "no-rule");
         world.ping(way.back(), family, "no-rule");
     }
@@ -176,9 +176,9 @@ fn too_big(world: &mut World) {
 }
 
 fn rule_removed(world: &mut World) {
-    let all = ["ingress 4 tcp 80", "egress 6 tcp 80", "ingress 4 udp 1"];
+    let all = ["ingress 4 tcp 88", "egress 6 tcp 88", "ingress 4 udp 1"];
     world.policy(&rules(&all));
-    let connections = [(In, V4), (Out, V6)].map(|(way, family)| (connect(world, way, family, 80), way));
+    let connections = [(In, V4), (Out, V6)].map(|(way, family)| (connect(world, way, family, 88), way));
     for (connection, _) in &connections {
         connection.talk();
     }
@@ -193,12 +193,12 @@ fn rule_removed(world: &mut World) {
 }
 
 fn group_removed(world: &mut World) {
-    let both = rules(&["ingress 4 tcp 80"]).group("b", &["ingress 4 tcp 81"]);
+    let both = rules(&["ingress 4 tcp 88"]).group("b", &["ingress 4 tcp 89"]);
     world.policy(&both);
-    let (kept, cut) = (connect(world, In, V4, 80), connect(world, In, V4, 81));
+    let (kept, cut) = (connect(world, In, V4, 88), connect(world, In, V4, 89));
     kept.talk();
     cut.talk();
-    world.policy(&rules(&["ingress 4 tcp 80"]).other("b", &["ingress 4 tcp 81"]));
+    world.policy(&rules(&["ingress 4 tcp 88"]).other("b", &["ingress 4 tcp 89"]));
     is_cut(world, &cut, In);
     kept.talk();
     world.policy(&both);
@@ -206,17 +206,17 @@ fn group_removed(world: &mut World) {
 }
 
 fn added(world: &mut World) {
-    world.policy(&rules(&["ingress 4 tcp 80"]));
+    world.policy(&rules(&["ingress 4 tcp 88"]));
     let before = world.counters();
-    let connection = connect(world, In, V4, 80);
-    for more in [&["ingress 4 tcp 80", "egress 4 any"][..], &["ingress 4 tcp 1-100", "ingress 4 tcp 80"]] {
+    let connection = connect(world, In, V4, 88);
+    for more in [&["ingress 4 tcp 88", "egress 4 any"][..], &["ingress 4 tcp 1-100", "ingress 4 tcp 88"]] {
         world.policy(&rules(more));
         connection.talk();
     }
-    world.policy(&rules(&["ingress 4 tcp 80"]).group("b", &["ingress 4 tcp 80"]));
+    world.policy(&rules(&["ingress 4 tcp 88"]).group("b", &["ingress 4 tcp 88"]));
     connection.talk();
     // Another rule takes over when the one that allowed it goes.
-    world.policy(&Policy::default().group("b", &["ingress 4 tcp 80"]));
+    world.policy(&Policy::default().group("b", &["ingress 4 tcp 88"]));
     connection.talk();
     for reason in ["revoked", "no-rule", "invalid"] {
         let of_ipv4 = world.count(In, reason) - before[&(true, reason)].0;
@@ -225,14 +225,14 @@ fn added(world: &mut World) {
 }
 
 fn stateless(world: &mut World) {
-    world.policy(&rules(&["ingress 4 udp 53", "ingress 6 tcp 80"]).stateless());
+    world.policy(&rules(&["ingress 4 udp 53", "ingress 6 tcp 88"]).stateless());
     world.packets(In, V4, "rule", |packet| packet.udp(700, 53));
     world.packets(Out, V4, "no-rule", |packet| packet.udp(53, 700));
     world.packets(In, V4, "rule", |packet| packet.udp(700, 53));
-    assert!(world.connect(In, V6, 80, Duration::from_millis(300)).is_none(), "no answer leaves");
-    world.policy(&rules(&["ingress 4 udp 53", "egress 4 any", "ingress 6 tcp 80", "egress 6 tcp"]).stateless());
+    assert!(world.connect(In, V6, 88, Duration::from_millis(300)).is_none(), "no answer leaves");
+    world.policy(&rules(&["ingress 4 udp 53", "egress 4 any", "ingress 6 tcp 88", "egress 6 tcp"]).stateless());
     world.packets(Out, V4, "rule", |packet| packet.udp(53, 700));
-    world.tcp(In, V6, 80, "rule");
+    world.tcp(In, V6, 88, "rule");
     world.packets(In, V4, "no-rule", |packet| packet.icmp(3, 3, &[0; 32]));
     // A rule that goes takes its packets with it, and no flow is left over.
     world.policy(&rules(&["egress 4 any"]).stateless());
@@ -240,9 +240,9 @@ fn stateless(world: &mut World) {
 }
 
 fn stateless_packets(world: &mut World) {
-    world.policy(&rules(&["ingress 4 tcp 80", "ingress 4 udp 53", "ingress 4 icmp"]).stateless());
+    world.policy(&rules(&["ingress 4 tcp 88", "ingress 4 udp 53", "ingress 4 icmp"]).stateless());
     for flags in [0x00, 0x02, 0x03, 0x10, 0x12, 0x04, 0x3f] {
-        world.packets(In, V4, "rule", |packet| packet.tcp(701, 80, flags));
+        world.packets(In, V4, "rule", |packet| packet.tcp(701, 88, flags));
     }
     world.packets(In, V4, "rule", |packet| packet.icmp(0, 0, &[9, 9, 0, 2]));
     world.packets(In, V4, "rule", |packet| packet.icmp(3, 3, &[0; 32]));

@@ -241,7 +241,7 @@ fn no_groups(world: &mut World) {
     world.sends(Out, &discover(world), "system");
     world.packets(In, V6, "system", |packet| packet.icmp(135, 0, &target(world.instance.v6)));
     for way in [In, Out] {
-        world.tcp(way, V4, 80, "no-rule");
+        world.tcp(way, V4, 88, "no-rule");
         world.udp(way, V6, 53, "no-rule");
         world.ping(way, V4, "no-rule");
     }
