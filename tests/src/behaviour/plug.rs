@@ -183,9 +183,21 @@ impl World {
         card.send(&tagged(&frame, 5));
         let seen = |wire: &Wire| wire.find(Duration::from_millis(200), |seen| seen.ends_with(&frame[14..])).is_some();
         assert!(!seen(&self.peer.wire), "the peer hears it");
-        assert!(everything.is_none_or(|wire| !seen(&wire)), "the switch forwards it");
+        assert!(everything.as_ref().is_none_or(|wire| !seen(wire)), "the switch forwards it");
         let counted = self.count(Way::Out, "vlan-tagged") > before;
         assert_eq!(counted, self.plug != Plug::Ovs, "whether netdiag sees the tag");
+        if let Some(everything) = everything {
+            // It is the port being one of a single network that keeps them back: without that they are forwarded.
+            let port = format!("Port {} tag", self.tap);
+            let tag = self.sh(&format!("ovs-vsctl get {port}"));
+            self.sh(&format!("ovs-vsctl clear {port}"));
+            let forwarded = (0..20).any(|_| {
+                card.send(&tagged(&frame, 5));
+                seen(&everything)
+            });
+            self.sh(&format!("ovs-vsctl set Port {} tag={} && ovs-vsctl del-port trunk0", self.tap, tag.trim()));
+            assert!(forwarded, "nothing of the instance's VLAN reached the switch");
+        }
         self.instance.inside(|| ["switch", "inner"].map(|device| run(&format!("ip link del {device}"))));
     }
 
@@ -237,18 +249,36 @@ impl World {
     /// It is not in force.
     #[track_caller]
     pub fn policy(&self, policy: &Policy) {
+        self.api("PUT", "/v1/policy", &policy.document(&self.port()));
+        let enforced = self.api("GET", &format!("/v1/ports/{}", self.port), &Value::Null);
+        let enforcement = &enforced["port"]["enforcement"];
+        assert_eq!(enforcement["state"], "enforced", "{enforced:#}");
+        let hooks = enforcement["hooks"].to_string();
+        assert_eq!(hooks.contains("xdp"), self.plug == Plug::Ovs, "the hook of {:?}: {hooks}", self.plug);
+    }
+
+    /// The agent refuses a policy, as Neutron's API would.
+    ///
+    /// # Panics
+    /// It takes it.
+    #[track_caller]
+    pub fn refuses(&self, policy: &Policy) {
+        let document = policy.document(&self.port());
+        let (status, answer) =
+            self.request("PUT", "/v1/policy", &document.to_string()).expect("an answer of the agent");
+        assert!((400..500).contains(&status), "{status} {answer:#}\n{document:#}");
+        assert!(answer["error"]["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{answer:#}");
+    }
+
+    /// The port, with the addresses the instance has.
+    fn port(&self) -> Map<String, Value> {
         let mut port = Map::new();
         port.insert("id".into(), json!(self.port));
         port.insert("mac_address".into(), json!(self.instance.mac.to_string()));
         let (v4, v6) = (self.instance.v4, self.instance.v6);
         port.insert("fixed_ips".into(), json!([{ "ip_address": v4 }, { "ip_address": v6 }]));
         port.insert("binding".into(), json!({ "device": self.tap }));
-        self.api("PUT", "/v1/policy", &policy.document(&port));
-        let enforced = self.api("GET", &format!("/v1/ports/{}", self.port), &Value::Null);
-        let enforcement = &enforced["port"]["enforcement"];
-        assert_eq!(enforcement["state"], "enforced", "{enforced:#}");
-        let hooks = enforcement["hooks"].to_string();
-        assert_eq!(hooks.contains("xdp"), self.plug == Plug::Ovs, "the hook of {:?}: {hooks}", self.plug);
+        port
     }
 
     /// The directory the agent pins its maps in, as seen from here.
@@ -407,7 +437,7 @@ fn link(site: &Site) -> String {
     for (namespace, device, last) in [(namespace.as_str(), device.as_str(), 2), ("/run/netns/peer", "eth0", 3)] {
         let within = format!("nsenter --net={namespace}");
         script.push_str(&format!(
-            "\n{within} sysctl -q -w net.ipv6.conf.{device}.disable_ipv6=0 net.ipv6.conf.{device}.accept_dad=0 \
+            "\n{within} sysctl -e -q -w net.ipv4.icmp_ratelimit=0 net.ipv4.icmp_msgs_per_sec=1000000 net.ipv6.icmp.ratelimit=0\n{within} sysctl -q -w net.ipv6.conf.{device}.disable_ipv6=0 net.ipv6.conf.{device}.accept_dad=0 \
              net.ipv6.conf.{device}.accept_ra=0\n{within} ip link set {device} up\n\
              {within} ip addr add 10.77.0.{last}/24 dev {device}\n\
              {within} ip addr add fd77::{last}/64 dev {device} nodad"

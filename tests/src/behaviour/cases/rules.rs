@@ -1,5 +1,7 @@
 //! What a rule matches: direction, family, protocol, ports, ICMP type and code.
 
+use serde_json::json;
+
 use super::{Case, case};
 use crate::behaviour::{
     Family::{V4, V6},
@@ -25,6 +27,7 @@ pub(super) const CASES: &[Case] = &[
     case("ICMP type 0 and code 0 are a type and a code", icmp_zero),
     case("icmp in a rule for IPv6 is ICMPv6", icmp_of_ipv6),
     case("the groups of a port add up", union),
+    case("what Neutron refuses is refused, and what was in force stays", impossible),
 ];
 
 fn nothing(world: &mut World) {
@@ -218,4 +221,35 @@ fn union(world: &mut World) {
     world.tcp(In, V6, 88, "no-rule");
     world.udp(In, V4, 53, "no-rule");
     world.ping(In, V4, "no-rule");
+}
+
+fn impossible(world: &mut World) {
+    let good = rules(&["ingress 4 tcp 88"]);
+    world.policy(&good);
+    for rule in [
+        "ingress 4 tcp 90-89",
+        "ingress 4 tcp 0-10",
+        "ingress 4 gre 88",
+        "ingress 4 any 88",
+        "ingress 4 ipv6-icmp",
+        "ingress 4 60",
+        "ingress 4 icmp 256",
+        "ingress 4 icmp 8/256",
+        "ingress 4 256",
+        "ingress 4 nothing",
+        "ingress 4 tcp 88 from fd77::/64",
+        "ingress 6 tcp 88 from 10.77.0.0/24",
+        "ingress 4 tcp 88 group nowhere",
+        "ingress 4 tcp 88 addresses nowhere",
+        "inward 4 tcp 88",
+        "ingress 5 tcp 88",
+    ] {
+        world.refuses(&rules(&[rule]));
+    }
+    world.refuses(&good.clone().port("port_security_enabled", json!(false)));
+    world.refuses(&good.clone().port("fixed_ips", json!([{ "ip_address": "10.77.0" }])));
+    world.refuses(&good.clone().port("mac_address", json!("02:00")));
+    world.refuses(&good.clone().stateless().group("b", &[]));
+    world.tcp(In, V4, 88, "rule");
+    world.tcp(In, V4, 89, "no-rule");
 }

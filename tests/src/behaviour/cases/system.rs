@@ -182,6 +182,9 @@ fn listener(world: &mut World) {
         world.packets(Out, V6, "mac-spoof", |packet| report(packet).from_mac(STRANGER).icmp(kind, 0, &[0; 24]));
         world.packets(Out, V6, "ip-spoof", |packet| report(packet).to("fd77::3").icmp(kind, 0, &[0; 24]));
     }
+    // From an address it is a packet like others.
+    let own = world.instance.link_local.to_string();
+    world.packets(Out, V6, "no-rule", |packet| report(packet).from(&own).icmp(143, 0, &[0; 24]));
     world.packets(Out, V6, "ip-spoof", |packet| report(packet).icmp(128, 0, &[0; 24]));
     world.packets(Out, V6, "ip-spoof", |packet| report(packet).udp(1, 2));
 }
