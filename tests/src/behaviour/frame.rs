@@ -32,6 +32,9 @@ pub struct Packet {
 
 impl Packet {
     /// To an address, whatever the MAC address.
+    ///
+    /// # Panics
+    /// It is none.
     #[must_use]
     pub fn to(mut self, address: &str) -> Self {
         self.to = address.parse().expect("an address");
@@ -39,6 +42,9 @@ impl Packet {
     }
 
     /// From an address, whatever the MAC address.
+    ///
+    /// # Panics
+    /// It is none.
     #[must_use]
     pub fn from(mut self, address: &str) -> Self {
         self.from = address.parse().expect("an address");
@@ -119,6 +125,9 @@ impl Packet {
     }
 
     /// A part of the packet: octets from `offset` on, `length` of them.
+    ///
+    /// # Panics
+    /// The packet is too large.
     #[must_use]
     pub fn piece(&self, id: u16, offset: usize, length: usize) -> Self {
         let end = self.payload.len().min(offset + length);
@@ -128,6 +137,9 @@ impl Packet {
     }
 
     /// With this much data after its header; the UDP length is put right.
+    ///
+    /// # Panics
+    /// It is too much.
     #[must_use]
     pub fn padded(mut self, length: usize) -> Self {
         self.payload.resize(length, b'.');
@@ -173,7 +185,7 @@ impl Packet {
         let words = u8::try_from(header / 4).expect("few options");
         let total = u16::try_from(header + self.payload.len()).expect("a small packet");
         let (offset, more, id) = self.fragment.unwrap_or_default();
-        let flags = offset / 8 | if more { 0x2000 } else { 0 };
+        let flags = (offset / 8) | if more { 0x2000 } else { 0 };
         let mut packet = vec![0x40 | words, 0];
         for field in [total, id, flags, 0x4000 | u16::from(self.protocol), 0] {
             packet.extend(field.to_be_bytes());

@@ -173,7 +173,9 @@ impl World {
             for port in ["outer", device.as_str()] {
                 run(&format!("ip link set {port} master switch"));
             }
-            ["inner", "outer", "switch"].map(|device| run(&format!("ip link set {device} up")));
+            for device in ["inner", "outer", "switch"] {
+                run(&format!("ip link set {device} up"));
+            }
             Wire::open("inner").expect("a packet socket")
         });
         let before = self.count(Way::Out, "vlan-tagged");
@@ -198,7 +200,10 @@ impl World {
             self.sh(&format!("ovs-vsctl set Port {} tag={} && ovs-vsctl del-port trunk0", self.tap, tag.trim()));
             assert!(forwarded, "nothing of the instance's VLAN reached the switch");
         }
-        self.instance.inside(|| ["switch", "inner"].map(|device| run(&format!("ip link del {device}"))));
+        self.instance.inside(|| {
+            run("ip link del switch");
+            run("ip link del inner");
+        });
     }
 
     /// A port of br-int that gets the frames of every VLAN, tags included.
@@ -369,9 +374,12 @@ fn inside<T: Send + 'static>(namespace: &Namespace, work: impl FnOnce() -> T + S
 /// The link-local address of a MAC address (RFC 4291, appendix A).
 #[must_use]
 pub fn link_local(mac: Mac) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac.0;
-    let two = |high, low| u16::from_be_bytes([high, low]);
-    Ipv6Addr::new(0xfe80, 0, 0, 0, two(a ^ 2, b), two(c, 0xff), two(0xfe, d), two(e, f))
+    let [first, second, third, rest @ ..] = mac.0;
+    let mut octets = [0; 16];
+    octets[..2].copy_from_slice(&[0xfe, 0x80]);
+    octets[8..13].copy_from_slice(&[first ^ 2, second, third, 0xff, 0xfe]);
+    octets[13..].copy_from_slice(&rest);
+    octets.into()
 }
 
 fn keep_to_one_cpu() {
@@ -436,12 +444,19 @@ fn link(site: &Site) -> String {
     script.push_str(plug_peer);
     for (namespace, device, last) in [(namespace.as_str(), device.as_str(), 2), ("/run/netns/peer", "eth0", 3)] {
         let within = format!("nsenter --net={namespace}");
-        script.push_str(&format!(
-            "\n{within} sysctl -e -q -w net.ipv4.icmp_ratelimit=0 net.ipv4.icmp_msgs_per_sec=1000000 net.ipv6.icmp.ratelimit=0\n{within} sysctl -q -w net.ipv6.conf.{device}.disable_ipv6=0 net.ipv6.conf.{device}.accept_dad=0 \
-             net.ipv6.conf.{device}.accept_ra=0\n{within} ip link set {device} up\n\
-             {within} ip addr add 10.77.0.{last}/24 dev {device}\n\
-             {within} ip addr add fd77::{last}/64 dev {device} nodad"
-        ));
+        let sysctl = format!("{within} sysctl -e -q -w");
+        for line in [
+            // The kernel shall say "unreachable" as often as it is asked to.
+            format!("{sysctl} net.ipv4.icmp_ratelimit=0 net.ipv4.icmp_msgs_per_sec=1000000 net.ipv6.icmp.ratelimit=0"),
+            format!("{sysctl} net.ipv6.conf.{device}.disable_ipv6=0 net.ipv6.conf.{device}.accept_dad=0"),
+            format!("{sysctl} net.ipv6.conf.{device}.accept_ra=0"),
+            format!("{within} ip link set {device} up"),
+            format!("{within} ip addr add 10.77.0.{last}/24 dev {device}"),
+            format!("{within} ip addr add fd77::{last}/64 dev {device} nodad"),
+        ] {
+            script.push('\n');
+            script.push_str(&line);
+        }
     }
     script
 }

@@ -93,7 +93,6 @@ fn rule(text: &str) -> Value {
             .is_some_and(|protocol| protocol.contains("icmp") || ["1", "58"].contains(&protocol));
         let (first, last) = range.split_once(['-', '/']).map_or((range, None), |(first, last)| (first, Some(last)));
         let last = if icmp { last } else { last.or(Some(first)) };
-        let number = |text: &str| json!(text.parse::<u16>().expect("a port"));
         rule["port_range_min"] = number(first);
         rule["port_range_max"] = last.map_or(Value::Null, number);
         word = next();
@@ -109,4 +108,8 @@ fn rule(text: &str) -> Value {
     }
     assert_eq!(next(), None, "{text}");
     rule
+}
+
+fn number(text: &str) -> Value {
+    json!(text.parse::<u16>().expect("a number"))
 }

@@ -126,6 +126,9 @@ impl World {
     }
 
     /// Sends a frame as it is; the datapath must count the reason, and the frame arrive if that lets it.
+    ///
+    /// # Panics
+    /// It is not so.
     #[track_caller]
     pub fn frame(&self, way: Way, frame: &[u8], reason: &'static str) {
         let (from, to) = self.ends(way);
@@ -172,6 +175,9 @@ impl World {
     }
 
     /// The same where the sender may send no mark: what does not arrive is waited for in vain.
+    ///
+    /// # Panics
+    /// It is not so.
     #[track_caller]
     pub fn unmarked(&self, way: Way, frame: &[u8], reason: &'static str) {
         let (from, to) = self.ends(way);
@@ -195,6 +201,9 @@ impl World {
     // === Sockets ===
 
     /// Connects by TCP, says something, and hears something.
+    ///
+    /// # Panics
+    /// It is not so.
     #[track_caller]
     pub fn tcp(&self, way: Way, family: Family, port: u16, reason: &'static str) {
         let before = self.counters();
@@ -225,6 +234,9 @@ impl World {
     }
 
     /// Sends a datagram, and has it answered.
+    ///
+    /// # Panics
+    /// It is not so.
     #[track_caller]
     pub fn udp(&self, way: Way, family: Family, port: u16, reason: &'static str) {
         let before = self.counters();
@@ -256,6 +268,9 @@ impl World {
     }
 
     /// Pings.
+    ///
+    /// # Panics
+    /// It is not so.
     #[track_caller]
     pub fn ping(&self, way: Way, family: Family, reason: &'static str) {
         let before = self.counters();
@@ -301,7 +316,7 @@ impl Connection {
     pub fn transfer(from: &TcpStream, mut to: &TcpStream, megabytes: usize) {
         let mut sender = from.try_clone().expect("share a socket");
         let thread = std::thread::spawn(move || {
-            (0..megabytes).for_each(|_| sender.write_all(&[7; 1 << 20]).expect("send a megabyte"));
+            (0..megabytes).for_each(|_| sender.write_all(&vec![7; 1 << 20]).expect("send a megabyte"));
         });
         let mut block = vec![0; 1 << 20];
         for _ in 0..megabytes {

@@ -31,7 +31,7 @@ impl Wire {
     /// # Errors
     /// There is no such device, or no right to do it.
     #[expect(unsafe_code, reason = "no wrapper binds a packet socket")]
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers of the kernel's own headers")]
+    #[expect(clippy::cast_possible_truncation, reason = "numbers of the kernel's own headers")]
     pub fn open(device: &str) -> io::Result<Self> {
         // SAFETY: a plain call; the descriptor is checked before it is owned.
         let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
@@ -51,7 +51,7 @@ impl Wire {
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         address.sll_family = libc::AF_PACKET as u16;
         address.sll_protocol = EVERYTHING.to_be();
-        address.sll_ifindex = index as i32;
+        address.sll_ifindex = index.cast_signed();
         let size = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
         // SAFETY: the address is of the size told, and lives for the call.
         let bound = unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), size) };
