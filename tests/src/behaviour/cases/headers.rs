@@ -111,6 +111,12 @@ fn flags(world: &mut World) {
             world.packets(way, family, "invalid", |packet| packet.tcp(300, 88, flags));
         }
         world.packets(way, family, "rule", |packet| packet.tcp(301, 88, 2));
+        // Nor do they pass as part of a connection.
+        for flags in [0x00, 0x03, 0x06, 0x01, 0x3f] {
+            world.packets(way, family, "invalid", |packet| packet.tcp(301, 88, flags));
+            world.packets(way.back(), family, "invalid", |packet| packet.tcp(88, 301, flags));
+        }
+        world.packets(way.back(), family, "established", |packet| packet.tcp(88, 301, 0x12));
         // A connection that began before anybody looked is picked up in its middle, where a rule allows it.
         world.packets(way, family, "rule", |packet| packet.tcp(302, 88, 0x10));
         world.packets(way, family, "no-rule", |packet| packet.tcp(303, 89, 0x10));
