@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::json;
+
 use super::{Case, case};
 use crate::behaviour::{
     Family::{V4, V6},
@@ -28,6 +30,7 @@ pub(super) const CASES: &[Case] = &[
     case("what is added disturbs nothing", added),
     case("without state, answers need rules", stateless),
     case("without state, any flags and fragments pass that a rule allows", stateless_packets),
+    case("where both ends are enforced, both are asked, and each keeps its own state", both_ends),
     case("a bulk transfer passes and is counted, both ways", bulk),
 ];
 
@@ -249,6 +252,28 @@ fn stateless_packets(world: &mut World) {
     let packet = world.packet(In, V4).udp(702, 53).padded(800);
     world.sends(In, &packet.piece(9, 0, 400), "rule");
     world.sends(In, &packet.piece(9, 400, 400), "fragment");
+}
+
+fn both_ends(world: &mut World) {
+    let (mac, v4) = (world.peer.mac.to_string(), world.peer.v4);
+    let peer = json!([{ "id": "peer", "mac_address": mac, "fixed_ips": [{ "ip_address": v4 }],
+                        "security_groups": ["h"], "binding": { "device": "peer0" } }]);
+    let with = |theirs: &[&str]| rules(&["egress 4 tcp 88"]).other("h", theirs).with("ports", peer.clone());
+    world.policy(&with(&[]));
+    let (left, refused) = (world.count(Out, "rule"), world.count(In, "no-rule"));
+    assert!(world.connect(Out, V4, 88, Duration::from_millis(300)).is_none());
+    assert!(world.count(Out, "rule") > left && world.count(In, "no-rule") > refused, "it leaves, and does not enter");
+    world.policy(&with(&["ingress 4 tcp 88"]));
+    let connection = connect(world, Out, V4, 88);
+    connection.talk();
+    assert!(world.connect(In, V4, 88, Duration::from_millis(300)).is_none(), "the peer may not begin");
+    // What the peer's group had allowed ends there; the instance's own flow goes on.
+    world.policy(&with(&[]));
+    let (established, revoked) = (world.count(Out, "established"), world.count(In, "revoked"));
+    (&connection.client).write_all(b"words").expect("say something");
+    connection.server.set_read_timeout(Some(Duration::from_millis(100))).expect("limit the wait");
+    assert!((&connection.server).read(&mut [0; 5]).is_err(), "nothing is heard");
+    assert!(world.count(Out, "established") > established && world.count(In, "revoked") > revoked);
 }
 
 fn bulk(world: &mut World) {
