@@ -13,6 +13,8 @@
 
 /// A host with an agent, for tests of the agent.
 pub mod agent;
+/// What security groups do to real traffic, on every way an instance can be plugged.
+pub mod behaviour;
 /// The programs in the kernel, run on packets in memory.
 pub mod kernel;
 /// A lab for one test.

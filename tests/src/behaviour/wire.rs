@@ -1,0 +1,179 @@
+//! Packet sockets and taps: frames as they are on the wire.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::fd::{AsRawFd, FromRawFd as _, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+/// `ETH_P_ALL` of `linux/if_ether.h`.
+const EVERYTHING: u16 = 3;
+/// `PACKET_IGNORE_OUTGOING` of `linux/if_packet.h`.
+const IGNORE_OUTGOING: libc::c_int = 23;
+/// More than any frame, offloaded ones included.
+const LARGEST: usize = 66_000;
+
+/// A packet socket at one device: sends what it is told to, and receives what comes to the device.
+#[derive(Debug)]
+pub struct Wire(OwnedFd);
+
+impl Wire {
+    /// Opens one in the namespace the calling thread is in.
+    ///
+    /// # Errors
+    /// There is no such device, or no right to do it.
+    #[expect(unsafe_code, reason = "no wrapper binds a packet socket")]
+    #[expect(clippy::cast_possible_truncation, reason = "numbers of the kernel's own headers")]
+    pub fn open(device: &str) -> io::Result<Self> {
+        // SAFETY: a plain call; the descriptor is checked before it is owned.
+        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: it is new, and nobody else has it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let index = rustix::net::netdevice::name_to_index(&fd, device)?;
+        let one: libc::c_int = 1;
+        let size = size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: the option is an int, and lives for the call.
+        let set = unsafe {
+            libc::setsockopt(fd.as_raw_fd(), libc::SOL_PACKET, IGNORE_OUTGOING, (&raw const one).cast(), size)
+        };
+        // SAFETY: all zero is a valid address of this family.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_protocol = EVERYTHING.to_be();
+        address.sll_ifindex = index.cast_signed();
+        let size = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+        // SAFETY: the address is of the size told, and lives for the call.
+        let bound = unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), size) };
+        if set < 0 || bound < 0 { Err(io::Error::last_os_error()) } else { Ok(Self(fd)) }
+    }
+
+    /// Sends a frame.
+    ///
+    /// # Panics
+    /// The kernel does not take it.
+    pub fn send(&self, frame: &[u8]) {
+        let sent = send(&self.0, frame, SendFlags::empty()).expect("send a frame");
+        assert_eq!(sent, frame.len());
+    }
+
+    /// The next frame, if one comes in time.
+    ///
+    /// # Panics
+    /// The device is gone.
+    pub fn receive(&self, wait: Duration) -> Option<Vec<u8>> {
+        if !readable(&self.0, wait) {
+            return None;
+        }
+        let mut frame = vec![0; LARGEST];
+        let (length, _) = recv(&self.0, &mut frame[..], RecvFlags::empty()).expect("receive a frame");
+        frame.truncate(length);
+        Some(frame)
+    }
+
+    /// Forgets what has come so far.
+    pub fn drain(&self) {
+        while self.receive(Duration::ZERO).is_some() {}
+    }
+
+    /// The first frame of those that come in time that is as wanted.
+    pub fn find(&self, wait: Duration, mut wanted: impl FnMut(&[u8]) -> bool) -> Option<Vec<u8>> {
+        let end = Instant::now() + wait;
+        loop {
+            let frame = self.receive(end.saturating_duration_since(Instant::now()))?;
+            if wanted(&frame) {
+                return Some(frame);
+            }
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "the wrapper of poll is a feature nothing else here needs")]
+fn readable(fd: &impl AsRawFd, wait: Duration) -> bool {
+    let mut asked = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let wait = libc::c_int::try_from(wait.as_millis()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: one descriptor is asked about, and it lives for the call.
+    unsafe { libc::poll(&raw mut asked, 1, wait) > 0 }
+}
+
+/// `TUNSETIFF` and `TUNSETOFFLOAD` of `linux/if_tun.h`.
+const SET_INTERFACE: libc::c_ulong = 0x4004_54ca;
+const SET_OFFLOAD: libc::c_ulong = 0x4004_54d0;
+/// `IFF_TAP`, `IFF_NO_PI` and `IFF_VNET_HDR`: frames with the header in which a hypervisor tells what is left to do.
+const FLAGS: u16 = 0x0002 | 0x1000 | 0x4000;
+/// `TUN_F_CSUM`, `TUN_F_TSO4` and `TUN_F_TSO6`: checksums and segments may be left to the reader.
+const OFFLOADS: libc::c_ulong = 0x01 | 0x02 | 0x04;
+
+/// Makes a tap in the namespace the calling thread is in, and holds it open as a hypervisor does.
+///
+/// # Errors
+/// There is such a device already, or no right to do it.
+#[expect(unsafe_code, reason = "no wrapper makes a tap")]
+pub fn tap(name: &str) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
+    let mut request = [0_u8; 40];
+    request[..name.len()].copy_from_slice(name.as_bytes());
+    request[16..18].copy_from_slice(&FLAGS.to_ne_bytes());
+    // SAFETY: the request is an `ifreq` of 40 bytes, and lives for the call.
+    let made = unsafe { libc::ioctl(file.as_raw_fd(), SET_INTERFACE, request.as_mut_ptr()) };
+    // SAFETY: the argument is a number.
+    let offloads = unsafe { libc::ioctl(file.as_raw_fd(), SET_OFFLOAD, OFFLOADS) };
+    if made < 0 || offloads < 0 { Err(io::Error::last_os_error()) } else { Ok(file) }
+}
+
+/// A virtual machine without a machine: what one tap says, the other hears.
+#[derive(Debug)]
+pub struct Relay {
+    end: Arc<AtomicBool>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Relay {
+    /// Starts relaying.
+    ///
+    /// # Panics
+    /// A tap cannot be shared.
+    #[must_use]
+    pub fn start(host: &File, guest: &File) -> Self {
+        let end = Arc::new(AtomicBool::new(false));
+        let one_way = |from: &File, to: &File| {
+            let (from, to) = (from.try_clone().expect("share a tap"), to.try_clone().expect("share a tap"));
+            let end = Arc::clone(&end);
+            thread::spawn(move || relay(from, to, &end))
+        };
+        let threads = vec![one_way(host, guest), one_way(guest, host)];
+        Self { end, threads }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            // What it had to say has failed the test already.
+            drop(thread.join());
+        }
+    }
+}
+
+fn relay(mut from: File, mut to: File, end: &AtomicBool) {
+    let mut buffer = vec![0; LARGEST];
+    while !end.load(Ordering::Relaxed) {
+        if readable(&from, Duration::from_millis(50)) {
+            // A device that is down takes and gives nothing; so does a cable without a machine.
+            if let Ok(length) = from.read(&mut buffer) {
+                drop(to.write(&buffer[..length]));
+            }
+        }
+    }
+}
