@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`setup`] | installs what the other verbs use, after saying what | root or sudo, if something is missing |
 //! | [`build`] | the eBPF programs, then the binary that carries them | nothing |
-//! | [`demo`] | a compute host, and the trace of one of its instances | root or sudo |
+//! | [`demo`] | a compute host, the trace of one of its instances, its security groups | root or sudo |
 //! | [`mod@test`] | every test there is | root or sudo |
 //! | [`check`] | what CI runs without privileges | nothing |
 //! | [`lab`] | throw-away compute hosts | root, the lab's packages |
@@ -25,7 +25,7 @@ mod build;
 mod check;
 /// Starts other programs, and finds them.
 mod command;
-/// A compute host, and the trace of one of its instances.
+/// A compute host, the trace of one of its instances, and its security groups.
 mod demo;
 /// Throw-away compute hosts.
 mod lab;
@@ -46,7 +46,7 @@ enum Verb {
     Setup(setup::Args),
     /// Build the eBPF programs, then the netdiag binary that carries them
     Build(build::Args),
-    /// Bring a compute host up and trace one of its instances
+    /// Bring a compute host up, trace one of its instances, enforce its security groups
     Demo(demo::Args),
     /// Run every test, those that need a real kernel included
     Test(test::Args),
