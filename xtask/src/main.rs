@@ -10,6 +10,7 @@
 //! | [`lab`] | throw-away compute hosts | root, the lab's packages |
 //! | [`vm`] | the lab and the tests on another kernel | the lab's packages, an emulator |
 //! | [`arch`] | which crate may depend on which | nothing |
+//! | [`gen_docs`] | what is documented from the code itself | nothing |
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a build tool talks to the terminal it was started in")]
 
 use std::process::ExitCode;
@@ -27,6 +28,8 @@ mod check;
 mod command;
 /// A compute host, the trace of one of its instances, and its security groups.
 mod demo;
+/// What is documented from the code itself.
+mod gen_docs;
 /// Throw-away compute hosts.
 mod lab;
 /// Installs what the other verbs use, after saying what.
@@ -58,6 +61,8 @@ enum Verb {
     Vm(vm::Args),
     /// Check which crate depends on which
     Arch,
+    /// Write docs/reasons.md from the code
+    Gen,
 }
 
 fn main() -> ExitCode {
@@ -78,6 +83,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Lab(args) => lab::run(args)?,
         Verb::Vm(args) => return vm::run(args),
         Verb::Arch => arch::run()?,
+        Verb::Gen => gen_docs::run()?,
     }
     Ok(ExitCode::SUCCESS)
 }
