@@ -1,14 +1,17 @@
-//! `cargo xtask demo`: a compute host as Neutron and nova-docker leave it, and the trace of one of its instances.
+//! `cargo xtask demo`: a compute host as Neutron and nova-docker leave it, the trace of one of its instances, and its security
+//! groups enforced.
 
-use std::{env, path::Path, process::Command};
+use std::{env, path::PathBuf, process::Command};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{
     build, command,
     setup::{self, Scope},
     workspace,
 };
+
+mod groups;
 
 /// Name of the lab; one demo at a time is enough for anybody.
 const LAB: &str = "demo";
@@ -19,41 +22,75 @@ const FLOATING_IP: &str = "172.24.4.6";
 /// Options of `demo`.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Leave the lab running, to look around in it
+    /// Leave the lab running, and the agent in it, to look around
     #[arg(long)]
     keep: bool,
     #[command(flatten)]
     setup: setup::Args,
 }
 
-/// Sets up, builds, brings the lab up, traces, and takes the lab down.
+/// Sets up, builds, brings the lab up, traces, enforces, and takes the lab down.
 pub(crate) fn run(args: Args) -> Result<()> {
     setup::ensure(Scope::Lab, args.setup)?;
     let root = workspace::root()?;
-    let netdiag = build::binary(&root, false)?;
+    let stage = Stage { netdiag: build::binary(&root, false)? };
     command::run(lab()?.args(["up", "--name", LAB, "--profile", "neutron-ovs"]))?;
-    let traced = traced(&netdiag);
-    if args.keep && traced.is_ok() {
+    let shown = traced(&stage).and_then(|()| groups::enforced(&stage, args.keep));
+    if args.keep && shown.is_ok() {
         let enter = "cargo xtask lab exec demo -- bash";
         println!("\nThe lab is still there: `{enter}` enters it, `cargo xtask lab down {LAB}` ends it.");
-        return traced;
+        return shown;
     }
     let down = command::run(lab()?.args(["down", LAB]));
-    traced.and(down)?;
+    shown.and(down)?;
     println!("\nThe lab is gone again; `cargo xtask demo --keep` leaves it running.");
     Ok(())
 }
 
 /// Sends some packets, so that there is something to count, and shows the way they took.
-fn traced(netdiag: &Path) -> Result<()> {
-    let inside = |host: &str| -> Result<Command> {
+fn traced(stage: &Stage) -> Result<()> {
+    command::output(&mut stage.line(Place::Outside, &format!("ping -c 3 -i 0.2 {FLOATING_IP}"))?)?;
+    stage.show(Place::Host, &format!("netdiag trace {FLOATING_IP}"), 0)
+}
+
+/// Where a command runs.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// On the compute host.
+    Host,
+    /// On the machine outside.
+    Outside,
+}
+
+/// The lab, and the netdiag that is shown in it.
+struct Stage {
+    netdiag: PathBuf,
+}
+
+impl Stage {
+    /// Shows a line of shell with its prompt, and runs exactly that; it has to end with this exit code.
+    fn show(&self, place: Place, line: &str, code: i32) -> Result<()> {
+        let prompt = match place {
+            Place::Host => "$",
+            Place::Outside => "outside$",
+        };
+        println!("\n{prompt} {line}");
+        let status = self.line(place, line)?.status().with_context(|| format!("start {line}"))?;
+        if status.code() == Some(code) { Ok(()) } else { bail!("{line}: {status} instead of exit code {code}") }
+    }
+
+    /// A line of shell, which finds netdiag by its name.
+    fn line(&self, place: Place, line: &str) -> Result<Command> {
+        let host = match place {
+            Place::Host => "compute-1",
+            Place::Outside => "outside",
+        };
+        let directory = self.netdiag.parent().context("netdiag is in no directory")?;
+        let path = format!("PATH={}:$PATH", directory.display());
         let mut exec = lab()?;
-        exec.args(["exec", LAB, "--host", host, "--"]);
+        exec.args(["exec", LAB, "--host", host, "--", "sh", "-c", &format!("{path}\n{line}")]);
         Ok(exec)
-    };
-    command::output(inside("outside")?.args(["ping", "-c", "3", "-i", "0.2", FLOATING_IP]))?;
-    println!("\n$ netdiag trace {FLOATING_IP}");
-    command::run(inside("compute-1")?.arg(netdiag).args(["trace", FLOATING_IP]))
+    }
 }
 
 /// This program's `lab` verb.

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`setup`] | installs what the other verbs use, after saying what | root or sudo, if something is missing |
 //! | [`build`] | the eBPF programs, then the binary that carries them | nothing |
-//! | [`demo`] | a compute host, and the trace of one of its instances | root or sudo |
+//! | [`demo`] | a compute host, the trace of one of its instances, its security groups | root or sudo |
 //! | [`mod@test`] | every test there is | root or sudo |
 //! | [`differential`] | evaluators of security groups against each other | root or sudo, as long as one likes |
 //! | [`bench`] | what enforcement costs, beside what others cost | root or sudo, some minutes |
@@ -12,6 +12,7 @@
 //! | [`lab`] | throw-away compute hosts | root, the lab's packages |
 //! | [`vm`] | the lab and the tests on another kernel | the lab's packages, an emulator |
 //! | [`arch`] | which crate may depend on which | nothing |
+//! | [`gen_docs`] | what is documented from the code itself | nothing |
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a build tool talks to the terminal it was started in")]
 
 use std::process::ExitCode;
@@ -29,10 +30,12 @@ mod build;
 mod check;
 /// Starts other programs, and finds them.
 mod command;
-/// A compute host, and the trace of one of its instances.
+/// A compute host, the trace of one of its instances, and its security groups.
 mod demo;
 /// Evaluators of security groups against each other.
 mod differential;
+/// What is documented from the code itself.
+mod gen_docs;
 /// Throw-away compute hosts.
 mod lab;
 /// Installs what the other verbs use, after saying what.
@@ -52,7 +55,7 @@ enum Verb {
     Setup(setup::Args),
     /// Build the eBPF programs, then the netdiag binary that carries them
     Build(build::Args),
-    /// Bring a compute host up and trace one of its instances
+    /// Bring a compute host up, trace one of its instances, enforce its security groups
     Demo(demo::Args),
     /// Run every test, those that need a real kernel included
     Test(test::Args),
@@ -68,6 +71,8 @@ enum Verb {
     Vm(vm::Args),
     /// Check which crate depends on which
     Arch,
+    /// Write docs/reasons.md from the code
+    Gen,
 }
 
 fn main() -> ExitCode {
@@ -90,6 +95,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Lab(args) => lab::run(args)?,
         Verb::Vm(args) => return vm::run(args),
         Verb::Arch => arch::run()?,
+        Verb::Gen => gen_docs::run()?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -119,7 +119,8 @@ impl<'a> Inventory<'a> {
 
     /// What is asked for; none where the snapshot does not have it.
     pub(crate) fn asked(&self) -> Option<&Asked> {
-        self.asked.get_or_init(|| self.snapshot.facts.enforcement.as_ref().and_then(Asked::read)).as_ref()
+        let read = || Some(Asked::read(self.snapshot.facts.enforcement.as_ref()?)?.with_labelled(self));
+        self.asked.get_or_init(read).as_ref()
     }
 
     /// A link by its identity.

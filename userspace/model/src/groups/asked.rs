@@ -10,7 +10,9 @@ use serde::Serialize;
 
 use crate::{
     fact::enforcement::EnforcementFact,
+    inventory::Inventory,
     policy::{
+        binding,
         convert::{self, Document},
         show::{self, Members},
         types::{Direction, Ethertype, GroupId, Policy, Port, PortId, Remote, Rule, Service},
@@ -89,6 +91,13 @@ impl Asked {
         Some(Self { policy, found: found.collect() })
     }
 
+    /// The same with the ports of labelled containers, which no document has and which ask for their groups all the same.
+    pub(crate) fn with_labelled(mut self, inventory: &Inventory<'_>) -> Self {
+        let made = binding::bind(&self.policy, inventory).made;
+        self.policy.ports.extend(made.into_iter().map(|port| (port.id.clone(), port)));
+        self
+    }
+
     /// A port by its id.
     pub(super) fn port(&self, id: &str) -> Option<&Port> {
         self.policy.ports.get(&PortId(id.to_owned()))
@@ -163,5 +172,28 @@ impl Asked {
             Remote::Group(id) => first(&self.members(id)),
             Remote::AddressGroup(id) => first(&self.policy.address_groups.get(id)?.addresses),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::{fact::enforcement::EnforcementFact, inventory::Inventory, policy::types::GroupId, testing::Host};
+
+    #[test]
+    fn a_labelled_container_asks_for_the_groups_of_its_label() {
+        let mut host = Host::new();
+        let netns = host.netns(&["shop"]);
+        host.container("shop", Some(netns));
+        let (_, inner) = host.veth((host.id, "veth1"), (netns, "eth0"));
+        host.mac(inner, "fa:16:3e:00:00:01");
+        host.facts.containers[0].labels.insert("netdiag.security-groups".to_owned(), "web".to_owned());
+        let asked = json!({"security_groups": [{"id": "web", "security_group_rules": []}]});
+        host.facts.enforcement = Some(EnforcementFact { asked: Some(asked), ..EnforcementFact::default() });
+        let snapshot = host.snapshot();
+        let inventory = Inventory::build(&snapshot);
+        let port = inventory.asked().and_then(|asked| asked.port("shop/eth0"));
+        assert_eq!(port.map(|port| port.groups.clone()), Some(vec![GroupId("web".to_owned())]));
     }
 }

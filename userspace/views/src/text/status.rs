@@ -45,10 +45,10 @@ fn converged(status: &Status) -> String {
 
 fn asked(status: &Status) -> String {
     let asked = &status.asked;
-    format!(
-        "{} security groups with {} rules, {} address groups, {} ports",
-        asked.security_groups, asked.rules, asked.address_groups, asked.ports
-    )
+    let groups = units::things(asked.security_groups, "security group");
+    let rules = units::things(asked.rules, "rule");
+    let address_groups = units::things(asked.address_groups, "address group");
+    format!("{groups} with {rules}, {address_groups}, {}", units::things(asked.ports, "port"))
 }
 
 /// What happened and nobody will read of.

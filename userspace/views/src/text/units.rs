@@ -11,6 +11,12 @@ pub(super) fn count(number: u64) -> String {
     format!("{digits}{prefix}")
 }
 
+/// Things and how many they are: `1 port`, `2 ports`.
+pub(super) fn things(number: usize, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
+}
+
 /// A count of bytes, in decimal units as `ip -s -h` prints them.
 pub(super) fn bytes(number: u64) -> String {
     let (digits, prefix) = scale(number);
@@ -56,7 +62,7 @@ fn scale(number: u64) -> (String, &'static str) {
 
 #[cfg(test)]
 mod tests {
-    use super::{bytes, count, duration, traffic};
+    use super::{bytes, count, duration, things, traffic};
 
     #[test]
     fn a_span_of_time_is_rounded_down_to_its_unit() {
@@ -73,6 +79,11 @@ mod tests {
     #[test]
     fn bytes_carry_their_unit() {
         assert_eq!([0, 84, 1008].map(bytes), ["0 B", "84 B", "1.0 kB"]);
+    }
+
+    #[test]
+    fn one_thing_is_singular() {
+        assert_eq!([0, 1, 2].map(|number| things(number, "port")), ["0 ports", "1 port", "2 ports"]);
     }
 
     #[test]
