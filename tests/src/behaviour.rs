@@ -13,6 +13,8 @@ pub mod plug;
 pub mod policy;
 /// Traffic, and what must become of it.
 pub mod probe;
+/// VLAN tags beside the frame.
+pub mod vlan;
 /// Packet sockets and taps.
 pub mod wire;
 
