@@ -13,6 +13,8 @@ pub mod plug;
 pub mod policy;
 /// Traffic, and what must become of it.
 pub mod probe;
+/// VLAN tags beside the frame.
+pub mod vlan;
 /// Packet sockets and taps.
 pub mod wire;
 
@@ -33,15 +35,17 @@ pub struct Case {
     pub run: fn(&mut World),
 }
 
-/// Runs cases on one plug; every failure is told, not the first alone.
+/// Runs cases on one plug; every failure is told, not the first alone. `NETDIAG_CASE` picks those that say this.
 ///
 /// # Panics
-/// A case failed.
+/// A case failed, or there is none that says so.
 #[expect(clippy::print_stderr, reason = "what is not tried on this plug must be seen")]
 pub fn run(world: &mut World, cases: &[Case]) {
     let wanted = std::env::var("NETDIAG_CASE").unwrap_or_default();
     let mut failed = Vec::new();
-    for case in cases.iter().filter(|case| case.says.contains(&wanted)) {
+    let chosen: Vec<_> = cases.iter().filter(|case| case.says.contains(&wanted)).collect();
+    assert!(!chosen.is_empty(), "there is no case {wanted}");
+    for case in chosen {
         if let Some((plug, why)) = case.except.iter().find(|(plug, _)| *plug == world.plug) {
             eprintln!("not on {plug:?}: {}: {why}", case.says);
             continue;

@@ -17,12 +17,12 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Family, Policy, Way,
-    frame::{Packet, ethernet, tagged},
+    frame::{Packet, ethernet},
     wire::{Relay, Wire, tap},
 };
 use crate::{
     Lab,
-    agent::{PATIENCE, answer, run},
+    agent::{PATIENCE, answer},
     require_ebpf, require_programs,
 };
 
@@ -159,59 +159,14 @@ impl World {
         self.lab.sh(&self.host, line).ok()
     }
 
-    /// Frames whose VLAN tag the kernel of the instance keeps beside the frame reach nobody: neither the peer nor,
-    /// where there is one, a port of the bridge that gets the frames of every VLAN.
+    /// A packet socket at a device of the host.
     ///
     /// # Panics
-    /// They do.
-    pub fn vlan_leads_nowhere(&self) {
-        let device = self.instance.device.clone();
-        // A bridge: what comes to it with a tag leaves it with the tag beside the frame.
-        let card = self.instance.inside(move || {
-            run("ip link add inner type veth peer name outer");
-            run("ip link add switch type bridge");
-            for port in ["outer", device.as_str()] {
-                run(&format!("ip link set {port} master switch"));
-            }
-            for device in ["inner", "outer", "switch"] {
-                run(&format!("ip link set {device} up"));
-            }
-            Wire::open("inner").expect("a packet socket")
-        });
-        let before = self.count(Way::Out, "vlan-tagged");
-        let frame = self.packet(Way::Out, Family::V4).udp(900, 901).frame();
-        let everything = matches!(self.plug, Plug::Ovs).then(|| self.trunk());
-        self.peer.wire.drain();
-        card.send(&tagged(&frame, 5));
-        let seen = |wire: &Wire| wire.find(Duration::from_millis(200), |seen| seen.ends_with(&frame[14..])).is_some();
-        assert!(!seen(&self.peer.wire), "the peer hears it");
-        assert!(everything.as_ref().is_none_or(|wire| !seen(wire)), "the switch forwards it");
-        let counted = self.count(Way::Out, "vlan-tagged") > before;
-        assert_eq!(counted, self.plug != Plug::Ovs, "whether netdiag sees the tag");
-        if let Some(everything) = everything {
-            // It is the port being one of a single network that keeps them back: without that they are forwarded.
-            let port = format!("Port {} tag", self.tap);
-            let tag = self.sh(&format!("ovs-vsctl get {port}"));
-            self.sh(&format!("ovs-vsctl clear {port}"));
-            let forwarded = (0..20).any(|_| {
-                card.send(&tagged(&frame, 5));
-                seen(&everything)
-            });
-            self.sh(&format!("ovs-vsctl set Port {} tag={} && ovs-vsctl del-port trunk0", self.tap, tag.trim()));
-            assert!(forwarded, "nothing of the instance's VLAN reached the switch");
-        }
-        self.instance.inside(|| {
-            run("ip link del switch");
-            run("ip link del inner");
-        });
-    }
-
-    /// A port of br-int that gets the frames of every VLAN, tags included.
-    fn trunk(&self) -> Wire {
-        self.sh("ip link add trunk0 type veth peer name trunk1 && ip link set trunk0 up && ip link set trunk1 up \
-                 && ovs-vsctl add-port br-int trunk0");
+    /// There is none.
+    #[must_use]
+    pub fn wire_of_host(&self, device: &'static str) -> Wire {
         let namespace = Namespace::open(&self.root.join("proc/1/ns/net")).expect("the host's namespace");
-        inside(&namespace, || Wire::open("trunk1").expect("a packet socket"))
+        inside(&namespace, || Wire::open(device).expect("a packet socket"))
     }
 
     /// Forgets the case before.
