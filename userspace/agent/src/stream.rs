@@ -153,7 +153,7 @@ mod tests {
         let socket = directory.path().join("agent.sock");
         let nobody = EventStream::open(&socket, None).await.unwrap_err();
         assert!(nobody.to_string().ends_with("agent.sock"), "{nobody}");
-        let _asked = agent(&socket, "HTTP/1.1 503 Service Unavailable\r\n\r\n").await;
+        let _asked = agent(&socket, "HTTP/1.1 503 Service Unavailable\r\n\r\n");
         let refused = EventStream::open(&socket, None).await.unwrap_err();
         assert!(matches!(&refused, StreamError::Refused { answer, .. } if answer.contains("503")), "{refused}");
     }
