@@ -19,7 +19,7 @@ use std::{
 };
 
 use netdiag_model::{
-    policy::types::{Policy, PortId},
+    policy::types::{Policy, Port, PortId},
     snapshot::Snapshot,
     status::Status,
 };
@@ -107,6 +107,8 @@ pub(crate) struct Published {
     pub(crate) api: Arc<State>,
     /// Addresses of ports whose own are not given.
     pub(crate) found: Arc<BTreeMap<PortId, BTreeSet<IpAddr>>>,
+    /// Ports of this host that no document has, as those of labelled containers.
+    pub(crate) made: Arc<BTreeMap<PortId, Port>>,
 }
 
 /// Where the loop gets its work from.
@@ -335,8 +337,9 @@ impl Reconcile {
             self.journal.say("all is well again");
         }
         self.said = said;
-        let (api, found) = (Arc::clone(self.store.api()), Arc::clone(self.pass.found()));
-        self.published.send_replace(Arc::new(Published { status, policy, api, found }));
+        let (found, made) = (Arc::clone(self.pass.found()), Arc::clone(self.pass.made()));
+        let api = Arc::clone(self.store.api());
+        self.published.send_replace(Arc::new(Published { status, policy, api, found, made }));
         if self.ready {
             self.manager.status(&self.summary());
         }

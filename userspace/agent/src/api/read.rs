@@ -67,7 +67,9 @@ pub(super) async fn members_of(Shared(api): Shared<Arc<Api>>, Path(id): Path<Str
 }
 
 fn addresses(policy: &Policy, group: &GroupId, published: &Published) -> Value {
-    let members = policy.members_of(group, &published.found);
+    let mut members = policy.members_of(group, &published.found);
+    let made = Policy { ports: published.made.as_ref().clone(), ..Policy::default() };
+    members.extend(made.members_of(group, &published.found));
     members.into_iter().map(|member| Value::String(member.to_string())).collect()
 }
 
@@ -121,4 +123,34 @@ fn with_enforcement(mut port: Value, published: &Published) -> Value {
         (None, None) => json!({ "state": "absent" }),
     };
     port
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use netdiag_model::policy::{
+        convert,
+        types::{GroupId, Policy},
+        wire::Document,
+    };
+
+    use super::{Published, addresses};
+
+    /// A policy with one group, and with what else is given.
+    fn policy(more: &str) -> Policy {
+        let text = format!("security_groups: [{{id: web}}]\n{more}");
+        convert::policy(&[Document { name: "a".to_owned(), text }]).unwrap()
+    }
+
+    #[test]
+    fn members_of_a_group_are_those_of_documents_and_labelled_containers() {
+        let port = |id: &str, address: &str| {
+            policy(&format!("ports: [{{id: {id}, security_groups: [web], fixed_ips: [{address}]}}]"))
+        };
+        let made = Arc::new(port("labelled", "10.0.0.2").ports);
+        let published = Published { made, ..Published::default() };
+        let members = addresses(&port("written", "10.0.0.1"), &GroupId("web".to_owned()), &published);
+        assert_eq!(members, serde_json::json!(["10.0.0.1/32", "10.0.0.2/32"]));
+    }
 }

@@ -22,7 +22,7 @@ use netdiag_model::{
     inventory::Inventory,
     policy::{
         binding::{self, Bound, Problem},
-        types::{Attached, Direction, GroupId, Policy, PortId, Remote},
+        types::{Attached, Direction, GroupId, Policy, Port, PortId, Remote},
     },
     snapshot::Snapshot,
     status::{Asked, Losses, Passes, PortStatus, Status},
@@ -68,6 +68,7 @@ struct Report {
     ports: Vec<PortStatus>,
     refused: Vec<RefusedPort>,
     found: Arc<BTreeMap<PortId, BTreeSet<IpAddr>>>,
+    made: Arc<BTreeMap<PortId, Port>>,
     passes: Passes,
     flows: u64,
     losses: Losses,
@@ -131,6 +132,8 @@ impl Pass {
         let refused = self.attach(&plan, refused, &devices, &mut problems);
         self.clean_up(&plan, &mut problems);
         self.report.asked = asked(policy);
+        let made = whole.ports.iter().filter(|(id, _)| !policy.ports.contains_key(*id));
+        self.report.made = Arc::new(made.map(|(id, port)| (id.clone(), port.clone())).collect());
         (self.report.refused, self.report.found, self.report.problems) = (refused, Arc::new(found), problems);
         Ok(())
     }
@@ -263,6 +266,11 @@ impl Pass {
     /// Addresses of ports whose own are not given.
     pub(crate) const fn found(&self) -> &Arc<BTreeMap<PortId, BTreeSet<IpAddr>>> {
         &self.report.found
+    }
+
+    /// Ports that no document has.
+    pub(crate) const fn made(&self) -> &Arc<BTreeMap<PortId, Port>> {
+        &self.report.made
     }
 
     /// Why a port cannot be enforced, where it cannot.

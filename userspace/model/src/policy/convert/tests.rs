@@ -7,6 +7,7 @@ use crate::policy::types::{
     AddressPair, Binding, Direction, Ethertype, GroupId, Policy, Port, PortId, Remote, Rule, RuleId, Service,
 };
 
+mod examples;
 mod forms;
 mod mistakes;
 mod round_trip;
