@@ -25,7 +25,7 @@ pub fn packet<F: Frame>(frame: &F, ifindex: u32, ingress: bool) -> bool {
     let time = unsafe { bpf_ktime_get_coarse_ns() };
     let ask = Ask { slot, ingress, now: tick(time) };
     let Some(port) = Policy.port(slot) else { return true };
-    let mut flows = Flows { slot };
+    let mut flows = Flows::new(slot);
     if short::passes(frame, &Policy, &mut flows, port, ask) {
         tally(ask, Reason::Established, frame.length());
         return true;

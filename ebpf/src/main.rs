@@ -63,6 +63,7 @@ fn count(ctx: TcContext) -> i32 {
 /// Decides about what an instance sends; at TC ingress of its device on the host.
 #[expect(clippy::needless_pass_by_value, reason = "an entry point is handed its context")]
 #[classifier]
+#[inline(always)]
 fn from_instance(ctx: TcContext) -> i32 {
     if enforce::packet(&Skb(&ctx), ifindex(&ctx), false) { TC_ACT_UNSPEC } else { TC_ACT_SHOT }
 }
@@ -73,6 +74,7 @@ fn from_instance(ctx: TcContext) -> i32 {
 /// Open vSwitch throws away the rest of the batch it was sending.
 #[expect(clippy::needless_pass_by_value, reason = "an entry point is handed its context")]
 #[classifier]
+#[inline(always)]
 fn to_instance(ctx: TcContext) -> i32 {
     if enforce::packet(&Skb(&ctx), ifindex(&ctx), true) {
         return TC_ACT_UNSPEC;
@@ -84,6 +86,7 @@ fn to_instance(ctx: TcContext) -> i32 {
 /// Decides about what an instance sends, where frames are taken before TC ingress.
 #[expect(clippy::needless_pass_by_value, reason = "an entry point is handed its context")]
 #[xdp]
+#[inline(always)]
 fn from_instance_xdp(ctx: XdpContext) -> u32 {
     if enforce::packet(&Xdp(&ctx), ctx.ingress_ifindex() as u32, false) { XDP_PASS } else { XDP_DROP }
 }

@@ -117,13 +117,14 @@ pub static POLICY_LABELS: Array<Label, { MAX_POLICIES as usize }> = Array::new()
 
 // === flows: written by the programs; user space removes what has expired ===
 
-/// Flows that are tracked by quota.
+/// Flows that are tracked by quota. Their memory is there from the start: to allocate it as they come costs more than all else about
+/// a new flow, and may fail just when many come at once.
 #[btf_map]
-pub static FLOWS4: HashMap<FlowKey4, Flow, { MAX_FLOWS4 as usize }, ON_DEMAND> = HashMap::new();
+pub static FLOWS4: HashMap<FlowKey4, Flow, { MAX_FLOWS4 as usize }> = HashMap::new();
 
 /// Flows that are tracked by quota.
 #[btf_map]
-pub static FLOWS6: HashMap<FlowKey6, Flow, { MAX_FLOWS6 as usize }, ON_DEMAND> = HashMap::new();
+pub static FLOWS6: HashMap<FlowKey6, Flow, { MAX_FLOWS6 as usize }> = HashMap::new();
 
 /// Flows beyond the quota of their port: the oldest makes room for the newest.
 #[btf_map]
@@ -132,6 +133,10 @@ pub static OVER4: LruHashMap<FlowKey4, Flow, { MAX_OVERFLOW as usize }> = LruHas
 /// Flows beyond the quota of their port.
 #[btf_map]
 pub static OVER6: LruHashMap<FlowKey6, Flow, { MAX_OVERFLOW as usize }> = LruHashMap::new();
+
+/// 1 for each port that has ever had a flow beyond its quota: for the others there is no need to look there.
+#[btf_map]
+pub static OVERFLOWED: Array<u32, { MAX_PORTS as usize }> = Array::new();
 
 /// What the first fragments of datagrams said.
 #[btf_map]

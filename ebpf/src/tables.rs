@@ -1,6 +1,6 @@
 //! The tables of a decision, over the maps. Decides nothing.
 
-use core::arch::asm;
+use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
@@ -120,18 +120,45 @@ impl PolicyTables for Policy {
 /// What the programs remember.
 pub struct Flows {
     /// Place of the port whose packet it is.
-    pub slot: u32,
+    slot: u32,
+    /// The key that is looked up.
+    key: FlowKey,
+}
+
+/// A key of flows of either family, written by whole words; one for all lookups, as the stack is small.
+struct FlowKey(MaybeUninit<[u64; 5]>);
+
+impl FlowKey {
+    #[inline(always)]
+    fn of4(&mut self, key: &FlowKey4) -> &FlowKey4 {
+        let place = self.0.as_mut_ptr();
+        // SAFETY: the place has room for more words than these, and nobody else looks at it meanwhile.
+        unsafe { place.cast::<[u64; 2]>().write(key.words()) };
+        // SAFETY: these words are the key as it lies in memory, and aligned to more than it needs.
+        unsafe { &*place.cast() }
+    }
+
+    #[inline(always)]
+    fn of6(&mut self, key: &FlowKey6) -> &FlowKey6 {
+        let place = self.0.write(key.words());
+        // SAFETY: as above.
+        unsafe { &*place.as_ptr().cast() }
+    }
 }
 
 /// A flow of one of two maps, to change in place.
 macro_rules! flow {
-    ($quota:ident, $overflow:ident, $key:expr) => {{
-        let flow = match maps::$quota.get_ptr_mut($key) {
+    ($quota:ident, $overflow:ident, $slot:expr, $key:expr) => {{
+        let slot = $slot;
+        let key = $key;
+        let flow = match maps::$quota.get_ptr_mut(key) {
             Some(flow) => flow,
-            None => maps::$overflow.get_ptr_mut($key)?,
+            None if !has_overflowed(slot) => return None,
+            None => maps::$overflow.get_ptr_mut(key)?,
         };
-        // SAFETY: an element lives until a grace period after it is removed, which the program does not outlive. CPUs that
-        // share a flow may change it at once: each field is a word or less, and whichever value wins is one that was true.
+        // SAFETY: elements are never freed. One that is removed meanwhile may become another flow's: what this packet then finds or
+        // writes is of a flow that was allowed, too, under the same generation of the same policy, or counts as not current.
+        // CPUs that share a flow may change it at once: each field is a word or less, and whichever value wins was true.
         Some(unsafe { &mut *flow })
     }};
 }
@@ -139,60 +166,85 @@ macro_rules! flow {
 /// Tracks a flow by quota, and beyond it where the oldest makes room.
 macro_rules! track {
     ($quota:ident, $overflow:ident, $self:ident, $key:expr, $flow:expr) => {{
-        if $self.within_quota() {
-            match maps::$quota.insert($key, $flow, u64::from(BPF_NOEXIST)) {
+        let slot = $self.slot;
+        let key = $key;
+        if within_quota(slot) {
+            match maps::$quota.insert(key, $flow, u64::from(BPF_NOEXIST)) {
                 Ok(()) => {
-                    $self.count();
+                    count(slot);
                     return true;
                 }
                 Err(ALREADY_THERE) => return true,
                 Err(_) => {}
             }
         }
-        maps::$overflow.insert($key, $flow, u64::from(BPF_ANY)).is_ok()
+        // Before the flow is there, so that whoever has to find it looks.
+        note_overflow(slot);
+        maps::$overflow.insert(key, $flow, u64::from(BPF_ANY)).is_ok()
     }};
 }
 
 impl Flows {
-    /// True if the port may track another flow.
+    /// For a packet of a port.
     #[inline(always)]
-    fn within_quota(&self) -> bool {
-        match (maps::TRACKED.get(self.slot), maps::ALLOWANCE.get(self.slot)) {
-            (Some(tracked), Some(allowance)) => tracked < allowance,
-            _ => false,
-        }
+    pub const fn new(slot: u32) -> Self {
+        Self { slot, key: FlowKey(MaybeUninit::uninit()) }
     }
+}
 
-    /// Counts a flow of the port.
-    #[inline(always)]
-    fn count(&self) {
-        if let Some(tracked) = maps::TRACKED.get_ptr_mut(self.slot) {
-            // The target has atomic addition, but `core` offers it only where compare-and-swap is to be had as well.
-            // SAFETY: the pointer is to an aligned word of an array, which is never freed, and every writer adds atomically.
-            unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) tracked, in(reg) 1_u64, options(nostack)) };
-        }
+/// True if the port at a place may track another flow.
+#[inline(always)]
+fn within_quota(slot: u32) -> bool {
+    match (maps::TRACKED.get(slot), maps::ALLOWANCE.get(slot)) {
+        (Some(tracked), Some(allowance)) => tracked < allowance,
+        _ => false,
+    }
+}
+
+/// True if the port at a place has ever had a flow beyond its quota.
+#[inline(always)]
+fn has_overflowed(slot: u32) -> bool {
+    maps::OVERFLOWED.get(slot).is_none_or(|overflowed| *overflowed != 0)
+}
+
+/// Notes that the port at a place has a flow beyond its quota.
+#[inline(always)]
+fn note_overflow(slot: u32) {
+    if let Some(overflowed) = maps::OVERFLOWED.get_ptr_mut(slot) {
+        // SAFETY: the pointer is to an aligned word of an array, which is never freed; all who write it write the same.
+        unsafe { overflowed.write_volatile(1) };
+    }
+}
+
+/// Counts a flow of the port at a place.
+#[inline(always)]
+fn count(slot: u32) {
+    if let Some(tracked) = maps::TRACKED.get_ptr_mut(slot) {
+        // The target has atomic addition, but `core` offers it only where compare-and-swap is to be had as well.
+        // SAFETY: the pointer is to an aligned word of an array, which is never freed, and every writer adds atomically.
+        unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) tracked, in(reg) 1_u64, options(nostack)) };
     }
 }
 
 impl FlowTables for Flows {
     #[inline(always)]
     fn flow4(&mut self, key: &FlowKey4) -> Option<&mut Flow> {
-        flow!(FLOWS4, OVER4, key)
+        flow!(FLOWS4, OVER4, self.slot, self.key.of4(key))
     }
 
     #[inline(always)]
     fn flow6(&mut self, key: &FlowKey6) -> Option<&mut Flow> {
-        flow!(FLOWS6, OVER6, key)
+        flow!(FLOWS6, OVER6, self.slot, self.key.of6(key))
     }
 
     #[inline(always)]
     fn track4(&mut self, key: &FlowKey4, flow: &Flow) -> bool {
-        track!(FLOWS4, OVER4, self, key, flow)
+        track!(FLOWS4, OVER4, self, self.key.of4(key), flow)
     }
 
     #[inline(always)]
     fn track6(&mut self, key: &FlowKey6, flow: &Flow) -> bool {
-        track!(FLOWS6, OVER6, self, key, flow)
+        track!(FLOWS6, OVER6, self, self.key.of6(key), flow)
     }
 
     #[inline(always)]

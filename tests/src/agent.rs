@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::{needs::require_ebpf, private_host, require};
 
 /// How long anything may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A host with an instance: `tap0` (192.0.2.1) leads to `eth0` (192.0.2.2) in the namespace `instance`.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub struct AgentHost {
     netdiag: PathBuf,
     /// Put before the program, as `setpriv` with its options.
     pub wrapper: Vec<String>,
+    /// Socket of the OVSDB server; there is none unless the test makes one.
+    pub ovsdb: PathBuf,
     agent: Option<Child>,
 }
 
@@ -41,7 +43,13 @@ impl AgentHost {
         if !(built && require_ebpf() && private_host::enter(test)) {
             return None;
         }
-        let host = Self { directory: tempfile::tempdir().ok()?, netdiag: netdiag?, wrapper: Vec::new(), agent: None };
+        let host = Self {
+            directory: tempfile::tempdir().ok()?,
+            netdiag: netdiag?,
+            wrapper: Vec::new(),
+            ovsdb: "/nowhere".into(),
+            agent: None,
+        };
         for name in ["bpffs", "policy.d", "state", "run"] {
             fs::create_dir(host.path(name)).expect("make a directory");
         }
@@ -96,7 +104,7 @@ impl AgentHost {
         let (root, socket) = (self.root().display().to_string(), self.socket().display().to_string());
         let (policy, state, nowhere) = (path("policy.d"), path("state"), path("nowhere"));
         let mut command = self.command(&["agent", "--policy-dir", &policy, "--state-dir", &state, "--socket", &socket]);
-        command.args(["--bpffs", &root, "--docker-socket", &nowhere, "--ovsdb-socket", &path("ovsdb.sock")]);
+        command.args(["--bpffs", &root, "--docker-socket", &nowhere, "--ovsdb-socket"]).arg(&self.ovsdb);
         command
     }
 

@@ -78,7 +78,12 @@ impl Kernel {
     /// # Errors
     /// The kernel refuses them.
     pub fn load(object: &[u8]) -> Result<Self> {
-        let mut programs = EbpfLoader::new().load(object).context("load the object")?;
+        let mut loader = EbpfLoader::new();
+        // Maps for a few packets: looking through empty ones that hold a million takes longer than all of the rest.
+        for name in ["GRANTS", "REMOTES4", "REMOTES6", "PREFIXES4", "PREFIXES6", "MACS", "PAIRS", "FLOWS4", "FLOWS6"] {
+            loader.map_max_entries(name, 16_384);
+        }
+        let mut programs = loader.load(object).context("load the object")?;
         for name in ["from_instance", "to_instance"] {
             let program: &mut SchedClassifier = programs.program_mut(name).context(name)?.try_into()?;
             program.load().context(name)?;

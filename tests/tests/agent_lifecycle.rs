@@ -1,4 +1,5 @@
 //! The agent killed, restarted, doubled and taken away, on a real kernel with real connections.
+#![expect(clippy::unwrap_used, reason = "a harness that fails fails the test")]
 
 use std::{
     io::{Read, Write},

@@ -249,9 +249,11 @@ fn reference_tables_and_kernel_agree_on_every_packet() {
     while done < packets {
         let scenario = Scenario::new(seed, PACKETS);
         match play(&scenario, kernel.as_mut()) {
-            Ok(seen) => {
-                done += seen.values().sum::<u64>();
-                seen.into_iter().for_each(|(reason, count)| *reasons.entry(reason).or_insert(0) += count);
+            Ok(met) => {
+                done += met.values().sum::<u64>();
+                for (reason, count) in met {
+                    *reasons.entry(reason).or_insert(0) += count;
+                }
             }
             Err(why) => {
                 let mut fresh = object.map(|object| Kernel::load(object).expect("load the programs"));

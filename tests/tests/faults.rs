@@ -326,7 +326,7 @@ fn each_is_named(lab: &Lab, target: &Target, faults: Vec<Fault>) {
 }
 
 #[test]
-fn what_is_left_of_an_instance_is_gone_and_a_router_that_lost_its_name_is_no_instance() {
+fn what_is_left_of_an_instance_is_gone_and_what_neutron_made_is_no_instance_without_its_name() {
     let Some(lab) = Lab::up("neutron-ovs") else { return };
     let target = Target::of(&lab);
     let before = lab.netdiag(HOST, &["list", "-o", "json"]).json()["instances"].as_array().map(Vec::len);
@@ -349,4 +349,14 @@ fn what_is_left_of_an_instance_is_gone_and_a_router_that_lost_its_name_is_no_ins
     assert_eq!(after, before.map(|count| count + 1));
     let trace = lab.trace(HOST, &target.container);
     assert_eq!(trace["findings"][0]["code"], "router-unnamed", "{trace:#}");
+    // As its dnsmasq does that of the network's DHCP service.
+    let name = &trace["interfaces"][0]["dhcp"]["netns"]["name"];
+    lab.sh(HOST, &format!("ip netns del {}", name.as_str().expect("a DHCP service"))).ok();
+    let after = lab.netdiag(HOST, &["list", "-o", "json"]).json()["instances"].as_array().map(Vec::len);
+    assert_eq!(after, before.map(|count| count + 1));
+    let trace = lab.trace(HOST, &target.container);
+    assert_eq!(trace["interfaces"][0]["dhcp"]["state"], "ok", "{trace:#}");
+    let unnamed =
+        trace["findings"].as_array().map(|all| all.iter().filter(|one| one["code"] == "dhcp-unnamed").count());
+    assert_eq!(unnamed, Some(1), "{trace:#}");
 }

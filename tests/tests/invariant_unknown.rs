@@ -229,6 +229,7 @@ fn a_neutron_port_that_the_policy_does_not_know_is_closed_where_that_is_asked_fo
         return;
     }
     let _database = Database::with(&site);
+    site.host.ovsdb = site.host.path("ovsdb.sock");
     site.host.start();
     check_open(&site, "nothing is asked for");
     site.host.ok("PUT", "/v1/policy", r#"{"close_unknown_ports": true}"#);

@@ -110,3 +110,11 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Verb::Controller => neutron::controller::run(),
     }
 }
+
+/// The packet filter that Neutron's hybrid driver makes of two ports with so many rules, and the ports.
+///
+/// # Errors
+/// The example deployment has no two instances on one host.
+pub(crate) fn hybrid_rules(sizes: &[u16]) -> Result<serde_json::Value> {
+    neutron::firewall::sized(sizes)
+}

@@ -6,6 +6,7 @@
 //! | [`build`] | the eBPF programs, then the binary that carries them | nothing |
 //! | [`demo`] | a compute host, and the trace of one of its instances | root or sudo |
 //! | [`mod@test`] | every test there is | root or sudo |
+//! | [`bench`] | what enforcement costs, beside what others cost | root or sudo, some minutes |
 //! | [`check`] | what CI runs without privileges | nothing |
 //! | [`lab`] | throw-away compute hosts | root, the lab's packages |
 //! | [`vm`] | the lab and the tests on another kernel | the lab's packages, an emulator |
@@ -19,6 +20,8 @@ use clap::Parser;
 
 /// Which crate may depend on which.
 mod arch;
+/// What enforcement costs.
+mod bench;
 /// The eBPF programs, then the binary that carries them.
 mod build;
 /// What CI runs without privileges.
@@ -50,6 +53,8 @@ enum Verb {
     Demo(demo::Args),
     /// Run every test, those that need a real kernel included
     Test(test::Args),
+    /// Measure what enforcement costs, beside what others cost
+    Bench(bench::Args),
     /// Run every check that needs no privilege: what CI runs
     Check(check::Args),
     /// A throw-away compute host: bring one up, work in it, throw it away
@@ -74,6 +79,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Build(args) => build::run(args)?,
         Verb::Demo(args) => demo::run(args)?,
         Verb::Test(args) => test::run(args)?,
+        Verb::Bench(args) => bench::run(args)?,
         Verb::Check(args) => check::run(args)?,
         Verb::Lab(args) => lab::run(args)?,
         Verb::Vm(args) => return vm::run(args),

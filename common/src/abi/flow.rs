@@ -40,6 +40,40 @@ pub struct FlowKey4 {
     pub pad: u8,
 }
 
+impl FlowKey4 {
+    /// The key as it lies in memory, by whole words.
+    ///
+    /// A processor that reads what it has just written in smaller pieces waits for them; hash and comparison read words.
+    #[inline]
+    pub const fn words(&self) -> [u64; 2] {
+        let Self { local, remote, local_port, remote_port, slot, protocol, pad } = *self;
+        [pair(local, remote), pair(halves(local_port, remote_port), halves(slot, bytes(protocol, pad)))]
+    }
+}
+
+/// Two words side by side in memory.
+const fn pair(first: u32, second: u32) -> u64 {
+    if cfg!(target_endian = "little") {
+        first as u64 | (second as u64) << 32
+    } else {
+        (first as u64) << 32 | second as u64
+    }
+}
+
+/// Two half-words side by side in memory.
+const fn halves(first: u16, second: u16) -> u32 {
+    if cfg!(target_endian = "little") {
+        first as u32 | (second as u32) << 16
+    } else {
+        (first as u32) << 16 | second as u32
+    }
+}
+
+/// Two bytes side by side in memory.
+const fn bytes(first: u8, second: u8) -> u16 {
+    u16::from_ne_bytes([first, second])
+}
+
 /// An IPv6 flow as one port sees it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,6 +92,18 @@ pub struct FlowKey6 {
     pub protocol: u8,
     /// Always 0.
     pub pad: u8,
+}
+
+impl FlowKey6 {
+    /// The key as it lies in memory, by whole words; see [`FlowKey4::words`].
+    #[inline]
+    pub const fn words(&self) -> [u64; 5] {
+        let Self { local, remote, local_port, remote_port, slot, protocol, pad } = *self;
+        let rest = pair(halves(local_port, remote_port), halves(slot, bytes(protocol, pad)));
+        let [local, more_local] = [pair(local[0], local[1]), pair(local[2], local[3])];
+        let [remote, more_remote] = [pair(remote[0], remote[1]), pair(remote[2], remote[3])];
+        [local, more_local, remote, more_remote, rest]
+    }
 }
 
 /// The flow's first packet went to the instance.
@@ -134,4 +180,28 @@ pub struct Fragment {
     pub seen: Tick,
     /// [`super::policy::Port::epoch`] of the port.
     pub epoch: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FlowKey4, FlowKey6};
+
+    const REST: [u8; 8] = [0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 17, 0];
+
+    #[test]
+    fn the_words_of_a_key_are_its_fields_in_their_order() {
+        let (local_port, remote_port) = (u16::from_ne_bytes([0x12, 0x34]), u16::from_ne_bytes([0x56, 0x78]));
+        let slot = u16::from_ne_bytes([0x9a, 0xbc]);
+        let word = |first: u8| u32::from_ne_bytes([first, first + 1, first + 2, first + 3]);
+        let (local, remote) = (word(1), word(5));
+        let key = FlowKey4 { local, remote, local_port, remote_port, slot, protocol: 17, pad: 0 };
+        let [first, second] = key.words().map(u64::to_ne_bytes);
+        assert_eq!((first, second), ([1, 2, 3, 4, 5, 6, 7, 8], REST));
+
+        let (local, remote) = ([word(1), word(5), word(9), word(13)], [word(17), word(21), word(25), word(29)]);
+        let key = FlowKey6 { local, remote, local_port, remote_port, slot, protocol: 17, pad: 0 };
+        let [addresses @ .., rest] = key.words().map(u64::to_ne_bytes);
+        assert!(addresses.as_flattened().iter().copied().eq(1..=32));
+        assert_eq!(rest, REST);
+    }
 }

@@ -27,11 +27,7 @@ pub trait Head {
     fn half(&self, place: usize) -> u16;
 
     /// The word that begins at a half-word's place.
-    #[inline(always)]
-    fn word(&self, place: usize) -> u32 {
-        let (first, second) = (u32::from(self.half(place)), u32::from(self.half(place + 1)));
-        if cfg!(target_endian = "little") { first | second << 16 } else { first << 16 | second }
-    }
+    fn word<const PLACE: usize>(&self) -> u32;
 }
 
 /// A packet in memory.
@@ -86,5 +82,9 @@ impl Frame for Slice<'_> {
 impl Head for Slice<'_> {
     fn half(&self, place: usize) -> u16 {
         self.at(2 * place).map_or(0, u16::from_ne_bytes)
+    }
+
+    fn word<const PLACE: usize>(&self) -> u32 {
+        self.at(2 * PLACE).map_or(0, u32::from_ne_bytes)
     }
 }

@@ -12,7 +12,7 @@ use super::{
     tables::{FlowTables, PolicyTables},
 };
 use crate::abi::{
-    flow::{FLOW_DEAD, FLOW_INGRESS, Flow, FlowKey4, FlowKey6},
+    flow::{FLOW_DEAD, FLOW_INGRESS, Flow, FlowKey4, FlowKey6, Tick},
     policy::{PORT_MANAGED, PORT_TRUSTED, Port, active_generation},
 };
 
@@ -59,7 +59,7 @@ fn passes4<H: Head, P: PolicyTables, T: FlowTables>(
 ) -> bool {
     let total = u32::from(u16::from_be(head.half(8)));
     let protocol = (u16::from_be(head.half(11)) & 0xff) as u8;
-    let (source, destination) = (head.word(13), head.word(15));
+    let (source, destination) = (head.word::<13>(), head.word::<15>());
     // Version 4, a header of 20 bytes, no fragment ("don't fragment" may be set), and all of it there.
     let plain = u16::from_be(head.half(7)) >> 8 == 0x45
         && u16::from_be(head.half(10)) & 0xbfff == 0
@@ -73,10 +73,10 @@ fn passes4<H: Head, P: PolicyTables, T: FlowTables>(
         return false;
     }
     let (local, remote) = if ask.ingress { (destination, source) } else { (source, destination) };
-    let Some((local_port, remote_port)) = ports(head, 17, protocol, ask.ingress) else { return false };
+    let Some((local_port, remote_port)) = ports::<_, 17>(head, protocol, ask.ingress) else { return false };
     let key = FlowKey4 { local, remote, local_port, remote_port, slot: ask.slot as u16, protocol, pad: 0 };
     let Some(flow) = flows.flow4(&key) else { return false };
-    is_settled(head, 17, policy, flow, (protocol, port, ask))
+    is_settled(policy, flow, protocol, port, ask)
 }
 
 #[inline(always)]
@@ -89,8 +89,8 @@ fn passes6<H: Head, P: PolicyTables, T: FlowTables>(
 ) -> bool {
     let payload = u32::from(u16::from_be(head.half(9)));
     let protocol = (u16::from_be(head.half(10)) >> 8) as u8;
-    let source = [head.word(11), head.word(13), head.word(15), head.word(17)];
-    let destination = [head.word(19), head.word(21), head.word(23), head.word(25)];
+    let source = [head.word::<11>(), head.word::<13>(), head.word::<15>(), head.word::<17>()];
+    let destination = [head.word::<19>(), head.word::<21>(), head.word::<23>(), head.word::<25>()];
     let plain = u16::from_be(head.half(7)) >> 12 == 6 && payload + 54 <= length && payload >= minimum(protocol);
     if !plain || source == [0; 4] {
         return false;
@@ -100,10 +100,10 @@ fn passes6<H: Head, P: PolicyTables, T: FlowTables>(
         return false;
     }
     let (local, remote) = if ask.ingress { (destination, source) } else { (source, destination) };
-    let Some((local_port, remote_port)) = ports(head, 27, protocol, ask.ingress) else { return false };
+    let Some((local_port, remote_port)) = ports::<_, 27>(head, protocol, ask.ingress) else { return false };
     let key = FlowKey6 { local, remote, local_port, remote_port, slot: ask.slot as u16, protocol, pad: 0 };
     let Some(flow) = flows.flow6(&key) else { return false };
-    is_settled(head, 27, policy, flow, (protocol, port, ask))
+    is_settled(policy, flow, protocol, port, ask)
 }
 
 /// Bytes of the transport header; more than any packet has for protocols that go the long way.
@@ -119,46 +119,59 @@ const fn minimum(protocol: u8) -> u32 {
 #[inline(always)]
 fn is_own_mac<H: Head>(head: &H, port: &Port) -> bool {
     let mac = port.mac;
-    head.half(3) == u16::from_ne_bytes([mac[0], mac[1]])
-        && head.half(4) == u16::from_ne_bytes([mac[2], mac[3]])
+    head.word::<3>() == u32::from_ne_bytes([mac[0], mac[1], mac[2], mac[3]])
         && head.half(5) == u16::from_ne_bytes([mac[4], mac[5]])
 }
 
-/// Local and remote port as they lie in the packet, whose transport header begins at a half-word.
+/// Local and remote port as they lie in the packet, whose transport header begins at a half-word; `None` for a packet that may
+/// change its flow or begin one, or that is not judged by flows.
 #[inline(always)]
-fn ports<H: Head>(head: &H, transport: usize, protocol: u8, ingress: bool) -> Option<(u16, u16)> {
-    let (source, destination) = (head.half(transport), head.half(transport + 1));
-    if protocol == UDP {
-        let special = is_dhcp(u16::from_be(source)) || is_dhcp(u16::from_be(destination));
-        if special || u16::from_be(head.half(transport + 2)) < 8 {
+fn ports<H: Head, const TRANSPORT: usize>(head: &H, protocol: u8, ingress: bool) -> Option<(u16, u16)> {
+    let [first, second] = halves(head.word::<TRANSPORT>());
+    if protocol == TCP {
+        let flags = u16::from_be(head.half(TRANSPORT + 6));
+        let settled = flags & u16::from(tcp::FIN | tcp::SYN | tcp::RST | tcp::ACK) == u16::from(tcp::ACK);
+        if flags >> 12 < 5 || !settled {
+            return None;
+        }
+    } else {
+        let special = is_dhcp(u16::from_be(first)) || is_dhcp(u16::from_be(second));
+        if special || u16::from_be(head.half(TRANSPORT + 2)) < 8 {
             return None;
         }
     }
-    Some(if ingress { (destination, source) } else { (source, destination) })
+    Some(if ingress { (second, first) } else { (first, second) })
 }
 
-/// True if nothing about a flow changes by a packet of it but the time it was last seen.
+/// The half-words of a word in the order they lie in memory.
 #[inline(always)]
-fn is_settled<H: Head, P: PolicyTables>(
-    head: &H,
-    transport: usize,
-    policy: &P,
-    flow: &mut Flow,
-    (protocol, port, ask): (u8, &Port, Ask),
-) -> bool {
+const fn halves(word: u32) -> [u16; 2] {
+    let (upper, lower) = ((word >> 16) as u16, word as u16);
+    if cfg!(target_endian = "little") { [lower, upper] } else { [upper, lower] }
+}
+
+/// True if nothing about a flow changes by a packet like this of it but the time it was last seen.
+#[inline(always)]
+fn is_settled<P: PolicyTables>(policy: &P, flow: &mut Flow, protocol: u8, port: &Port, ask: Ask) -> bool {
+    const ESTABLISHED: Tick = flow::timeout(TCP, State::Established);
+    const REPLIED: Tick = flow::timeout(UDP, State::Replied);
+    const UNREPLIED: Tick = flow::timeout(UDP, State::Unreplied);
     let Some(word) = policy.active(port.policy) else { return false };
-    let state = State::of(flow.state);
-    let settled = if protocol == TCP {
-        let flags = u16::from_be(head.half(transport + 6));
-        state as u8 == State::Established as u8
-            && flags >> 12 >= 5
-            && flags & u16::from(tcp::FIN | tcp::SYN | tcp::RST | tcp::ACK) == u16::from(tcp::ACK)
+    let forward = ask.ingress == (flow.flags & FLOW_INGRESS != 0);
+    let timeout = if protocol == TCP {
+        if flow.state != State::Established as u8 {
+            return false;
+        }
+        ESTABLISHED
+    } else if flow.state == State::Replied as u8 {
+        REPLIED
+    } else if flow.state == State::Unreplied as u8 && forward {
+        UNREPLIED
     } else {
-        let reply = ask.ingress != (flow.flags & FLOW_INGRESS != 0);
-        state as u8 == State::Replied as u8 || state as u8 == State::Unreplied as u8 && !reply
+        return false;
     };
     let current = flow.generation == active_generation(word) && flow.epoch == port.epoch;
-    if !settled || !current || flow.flags & FLOW_DEAD != 0 || flow::expired(flow, protocol, ask.now) {
+    if !current || flow.flags & FLOW_DEAD != 0 || ask.now.wrapping_sub(flow.seen) > timeout {
         return false;
     }
     // Not on every packet, or CPUs that share a flow would take its cache line from each other.

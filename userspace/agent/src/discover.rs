@@ -104,15 +104,16 @@ pub async fn look(options: Options) -> Snapshot {
     let timeout = options.timeout;
     let (namespaces, mut facts) = netns::read(&options).await;
     let scope = Scope::new(options, namespaces);
+    // Those that speak HTTP hold much while they wait, and whoever looks would carry it along.
     let (netlink, sysctl, bpf, netfilter, ovsdb, docker, process, enforcement) = tokio::join!(
         bounded(SourceKind::Netlink, timeout, netlink::read(&scope)),
         bounded(SourceKind::Sysctl, timeout, sysctl::read(&scope)),
         bounded(SourceKind::Bpf, timeout, bpf::read(&scope)),
         bounded(SourceKind::Netfilter, timeout, netfilter::read(&scope)),
         bounded(SourceKind::Ovsdb, timeout, ovsdb::read(&scope)),
-        bounded(SourceKind::Docker, timeout, docker::read(&scope)),
+        bounded(SourceKind::Docker, timeout, Box::pin(docker::read(&scope))),
         bounded(SourceKind::Process, timeout, process::read(&scope)),
-        bounded(SourceKind::Enforcement, timeout, enforcement::read(&scope)),
+        bounded(SourceKind::Enforcement, timeout, Box::pin(enforcement::read(&scope))),
     );
     for read in [netlink, sysctl, bpf, netfilter, ovsdb, docker, process, enforcement] {
         facts.merge(read);
@@ -128,7 +129,7 @@ pub async fn look_for_ports(options: Options) -> Snapshot {
     let (netlink, ovsdb, docker, process) = tokio::join!(
         bounded(SourceKind::Netlink, timeout, netlink::read_links(&scope)),
         bounded(SourceKind::Ovsdb, timeout, ovsdb::read(&scope)),
-        bounded(SourceKind::Docker, timeout, docker::read(&scope)),
+        bounded(SourceKind::Docker, timeout, Box::pin(docker::read(&scope))),
         bounded(SourceKind::Process, timeout, process::read(&scope)),
     );
     for read in [netlink, ovsdb, docker, process] {

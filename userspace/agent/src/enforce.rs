@@ -219,6 +219,11 @@ fn max_flows(options: &Options) -> load::MaxFlows {
     options.max_flows.map(|flows| (flows.max(2), (flows / 2).max(1)))
 }
 
+/// Names of the maps of enforcement that hold so many elements; a ring buffer holds bytes.
+pub(crate) fn sized_maps() -> impl Iterator<Item = &'static str> {
+    maps::names().filter(|name| *name != maps::DECISIONS)
+}
+
 /// Leaves the host as it was before any netdiag enforced anything there: no programs, links, qdiscs, maps. Needs no programs of its
 /// own; refuses while an agent is at work. All errors; what can be removed is.
 pub fn detach_all(root: &Path) -> Vec<AttachError> {

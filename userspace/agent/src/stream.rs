@@ -122,7 +122,7 @@ mod tests {
     use super::{EventStream, StreamError};
 
     /// An agent that answers one client with the same, whatever it is asked; gives back what it was asked.
-    async fn agent(socket: &Path, answer: &'static str) -> tokio::task::JoinHandle<String> {
+    fn agent(socket: &Path, answer: &'static str) -> tokio::task::JoinHandle<String> {
         let listener = UnixListener::bind(socket).unwrap();
         tokio::spawn(async move {
             let (mut client, _) = listener.accept().await.unwrap();
@@ -139,7 +139,7 @@ mod tests {
         let socket = directory.path().join("agent.sock");
         let answer = "HTTP/1.0 200 OK\r\ncontent-type: application/x-ndjson\r\n\r\n{\"event\":\"new\"}\n\
                       {\"event\":\"lost\",\"time_ns\":7,\"lost\":3}\n";
-        let asked = agent(&socket, answer).await;
+        let asked = agent(&socket, answer);
         let mut stream = EventStream::open(&socket, Some("a b/c")).await.unwrap();
         let lost = LossEvent { time_ns: 7, lost: 3, ..LossEvent::default() };
         assert_eq!(stream.next().await.unwrap(), Some(Event::Lost(lost)));
@@ -153,7 +153,7 @@ mod tests {
         let socket = directory.path().join("agent.sock");
         let nobody = EventStream::open(&socket, None).await.unwrap_err();
         assert!(nobody.to_string().ends_with("agent.sock"), "{nobody}");
-        let _asked = agent(&socket, "HTTP/1.1 503 Service Unavailable\r\n\r\n").await;
+        let _asked = agent(&socket, "HTTP/1.1 503 Service Unavailable\r\n\r\n");
         let refused = EventStream::open(&socket, None).await.unwrap_err();
         assert!(matches!(&refused, StreamError::Refused { answer, .. } if answer.contains("503")), "{refused}");
     }

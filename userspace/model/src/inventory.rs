@@ -20,6 +20,8 @@ use crate::{
     trace::NetnsRef,
 };
 
+/// Who runs a bridge of Open vSwitch.
+pub mod control;
 /// Which network card netdiag's own security groups hold at.
 pub mod enforcement;
 /// Containers, virtual machines and plugged namespaces, with every identity they have.

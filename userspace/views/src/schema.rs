@@ -166,8 +166,9 @@ mod tests {
         for event in enforced::events() {
             let mut out = Vec::new();
             json::line(&event, &mut out).unwrap();
-            assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1);
-            let mut line: Value = serde_json::from_slice(&out).unwrap();
+            let text = String::from_utf8(out).unwrap();
+            assert_eq!(text.lines().count(), 1);
+            let mut line: Value = serde_json::from_str(&text).unwrap();
             let word = line.as_object_mut().unwrap().remove("event").unwrap();
             let shapes = root["oneOf"].as_array().unwrap();
             let shape = shapes.iter().find(|shape| shape["properties"]["event"]["const"] == word).unwrap();

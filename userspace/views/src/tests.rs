@@ -21,8 +21,10 @@ fn json_of_every_kind() {
 }
 
 #[test]
-fn yaml_of_a_trace() {
+fn yaml_of_every_kind() {
     assert_snapshot!("broken_yaml", text(|out| yaml::render(&fixtures::broken(), out)));
+    assert_snapshot!("list_yaml", text(|out| yaml::render(&fixtures::listing(), out)));
+    assert_snapshot!("doctor_yaml", text(|out| yaml::render(&fixtures::report(), out)));
 }
 
 #[test]

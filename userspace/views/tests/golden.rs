@@ -233,6 +233,7 @@ fn a_trace_as_text() {
             let text = shown(|out| text::trace::render(trace, style, out));
             assert_snapshot!(format!("{name}-trace-{style_name}"), text);
         }
+        assert_snapshot!(format!("{name}-trace-wide"), shown(|out| wide::trace(trace, &Style::default(), out)));
     });
 }
 

@@ -132,3 +132,26 @@ fn now() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Lines;
+    use crate::events::EventLog;
+    use netdiag_model::event::{Event, LossEvent};
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn a_stream_that_was_not_read_for_long_says_how_many_events_it_skipped() {
+        let log = Arc::new(EventLog::keeping(2));
+        let event = |lost| Event::Lost(LossEvent { lost, ..LossEvent::default() });
+        let mut lines = Lines { log: Arc::clone(&log), next: 0, port: None };
+        log.push((0..5).map(event));
+        let text = String::from_utf8(lines.next().await.to_vec()).unwrap();
+        let read: Vec<Event> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(matches!(&read[0], Event::Lost(loss) if loss.skipped == 3), "{text}");
+        assert_eq!(read[1..], [event(3), event(4)]);
+        log.push([event(5)]);
+        let text = String::from_utf8(lines.next().await.to_vec()).unwrap();
+        assert_eq!(text.lines().count(), 1, "nothing is skipped any more: {text}");
+    }
+}

@@ -12,7 +12,7 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfError, TestRunOptions,
+    Ebpf, EbpfError, EbpfLoader, TestRunOptions,
     maps::{MapData, MapError, PerCpuArray, RingBuf},
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType, TestRun as _, tc, tc::NlOptions, tc::TcAttachOptions,
@@ -22,7 +22,10 @@ use netdiag_common::abi::{event::Counted, value::Counter};
 
 use self::veth::Veth;
 use super::OBJECT;
-use crate::netns::{self, NetnsError};
+use crate::{
+    enforce,
+    netns::{self, NetnsError},
+};
 
 /// Bytes of a ring-buffer record as a record.
 mod record;
@@ -168,7 +171,7 @@ pub async fn run(hook: Hook) -> Result<Proof, ProbeError> {
 
 fn probe(object: &[u8], hook: Hook) -> Result<Proof, ProbeError> {
     let veth = Veth::new().map_err(|error| ProbeError::Devices(error.into()))?;
-    let mut ebpf = Ebpf::load(object).map_err(|error| ProbeError::Object(Box::new(error)))?;
+    let mut ebpf = load(object)?;
     let mut ring: RingBuf<_> = take(&mut ebpf, EVENTS)?;
     let counters: PerCpuArray<_, Counter> = take(&mut ebpf, COUNTERS)?;
     let program = classifier(&mut ebpf)?;
@@ -197,6 +200,16 @@ fn probe(object: &[u8], hook: Hook) -> Result<Proof, ProbeError> {
         0 => Ok(Proof { hook, sent: FRAMES, counted: counted.packets, records: tally.records }),
         late => Err(ProbeError::StillAttached(late)),
     }
+}
+
+/// The object with the maps of its other programs as small as they can be: nobody will use them, and at their full size
+/// they take tens of megabytes.
+fn load(object: &[u8]) -> Result<Ebpf, ProbeError> {
+    let mut loader = EbpfLoader::new();
+    for name in enforce::sized_maps() {
+        loader.map_max_entries(name, 1);
+    }
+    loader.load(object).map_err(|error| ProbeError::Object(Box::new(error)))
 }
 
 /// A map of the object, as the type it must have.

@@ -178,3 +178,21 @@ async fn a_byte_that_is_no_utf8_costs_one_character() {
     let (_, missing) = schema_of(raw, false).await.unwrap().common(&[("Po\u{fffd}rt", &[])]);
     assert!(missing.is_empty());
 }
+
+#[tokio::test]
+async fn a_change_of_what_is_monitored_is_noticed_and_other_messages_are_not_taken_for_one() {
+    let (_directory, mut client) = client(PATIENT, async |mut stream: UnixStream| {
+        answer(&mut stream, json!({ "Port": {} })).await;
+        stream
+            .write_all(br#"{"id":"echo","method":"echo","params":[]}{"id":null,"method":"locked","params":[]}"#)
+            .await
+            .unwrap();
+        assert_eq!(request(&mut stream).await["id"], "echo");
+        stream.write_all(br#"{"id":null,"method":"update2","params":["netdiag",{}]}"#).await.unwrap();
+        // Then the server goes away.
+    })
+    .await;
+    client.monitor("Open_vSwitch", &[("Port", vec!["name"])].into()).await.unwrap();
+    client.changed().await.unwrap();
+    assert!(matches!(client.changed().await, Err(OvsdbError::Closed { .. } | OvsdbError::Io { .. })));
+}

@@ -6,7 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Check;
-use crate::fact::{Facts, Gap, SourceKind, SwitchFact};
+use crate::{
+    fact::{Facts, Gap, SourceKind, SwitchFact},
+    inventory::control::ControlPlane,
+};
 
 /// How many names a result lists before it says how many more there are.
 const LISTED: usize = 3;
@@ -61,7 +64,10 @@ fn switch_check(name: &str, switch: &SwitchFact) -> Check {
     let version = switch.version.as_deref().unwrap_or("of unknown version");
     let datapaths: BTreeSet<_> = switch.bridges.iter().map(|bridge| datapath(&bridge.datapath_type)).collect();
     let datapath_types = if datapaths.is_empty() { "none".to_owned() } else { list(datapaths.iter().copied()) };
-    let result = format!("{version}; bridges: {}; datapath: {datapath_types}", switch.bridges.len());
+    let planes = switch.bridges.iter().filter_map(|bridge| ControlPlane::of(switch, bridge));
+    let run_by: BTreeSet<_> = planes.map(ControlPlane::name).collect();
+    let run_by = if run_by.is_empty() { String::new() } else { format!("; run by {}", list(run_by.iter().copied())) };
+    let result = format!("{version}; bridges: {}; datapath: {datapath_types}{run_by}", switch.bridges.len());
     if datapaths.contains("netdev") {
         return Check::warning(name, result)
             .so("its user-space datapath takes frames before TC sees them: a filter at TC ingress would hold nothing")

@@ -63,7 +63,9 @@ fn services(loaded: &LoadedTables, tables: &mut Tables) {
     tables.protocols = loaded.protocols.iter().map(|(index, entry)| (*index, protocol(*entry))).collect();
     for (number, entries) in &loaded.pages {
         let mut page = Page::default();
-        entries.iter().for_each(|(entry, value)| page.0[usize::from(*entry)] = *value);
+        for (entry, value) in entries {
+            page.0[usize::from(*entry)] = *value;
+        }
         tables.pages.insert(*number, page);
     }
     let key = |grants, remote, class| GrantKey { grants, remote, class };

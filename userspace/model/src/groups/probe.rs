@@ -23,17 +23,14 @@ pub(super) fn frame(seen: &Seen, local: IpAddr, own: Mac) -> Vec<u8> {
     let (from, to) = if ingress { (OTHER, own) } else { (own, OTHER) };
     let payload = transport(seen.protocol, seen.service.unwrap_or_default());
     let mut frame = [to.0, from.0].concat();
-    match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let [high, low] = (20 + length(&payload)).to_be_bytes();
-            frame.extend([8, 0, 0x45, 0, high, low, 0, 1, 0, 0, 64, seen.protocol, 0, 0]);
-            frame.extend([source.octets(), destination.octets()].concat());
-        }
-        _ => {
-            let [high, low] = length(&payload).to_be_bytes();
-            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, high, low, seen.protocol, 64]);
-            frame.extend([octets(source), octets(destination)].concat());
-        }
+    if let (IpAddr::V4(source), IpAddr::V4(destination)) = (source, destination) {
+        let [high, low] = (20 + length(&payload)).to_be_bytes();
+        frame.extend([8, 0, 0x45, 0, high, low, 0, 1, 0, 0, 64, seen.protocol, 0, 0]);
+        frame.extend([source.octets(), destination.octets()].concat());
+    } else {
+        let [high, low] = length(&payload).to_be_bytes();
+        frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, high, low, seen.protocol, 64]);
+        frame.extend([octets(source), octets(destination)].concat());
     }
     frame.extend(payload);
     frame

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::instance::Joined;
 use crate::{
-    fact::{Facts, NamespaceFact},
+    fact::{Facts, NamespaceFact, OvsInterfaceFact, ProcessFact},
     id::{NetnsId, Uuid},
 };
 
@@ -24,8 +24,8 @@ pub enum Role {
     Snat(Uuid),
     /// The floating IPs of an external network on a distributed router's host (`fip-`).
     Fip(Uuid),
-    /// The DHCP service of a network (`qdhcp-`).
-    Dhcp(Uuid),
+    /// The DHCP service of a network (`qdhcp-`); without an id as a router is.
+    Dhcp(Option<Uuid>),
     /// OVN's metadata service of a network (`ovnmeta-`).
     OvnMetadata(Uuid),
     /// None of these.
@@ -40,7 +40,7 @@ impl Role {
             "qrouter" => Some(Self::Router(Some(id))),
             "snat" => Some(Self::Snat(id)),
             "fip" => Some(Self::Fip(id)),
-            "qdhcp" => Some(Self::Dhcp(id)),
+            "qdhcp" => Some(Self::Dhcp(Some(id))),
             "ovnmeta" => Some(Self::OvnMetadata(id)),
             _ => None,
         }
@@ -58,8 +58,7 @@ pub(super) fn assign(facts: &Facts, containers: &[Joined<'_>]) -> (BTreeMap<Netn
     let mut labels = BTreeMap::new();
     for namespace in &facts.namespaces {
         let role = role(namespace, containers);
-        let nameless = role == Role::Other && has_router_ports(facts, namespace.id);
-        let role = if nameless { Role::Router(None) } else { role };
+        let role = if role == Role::Other { nameless(facts, namespace) } else { role };
         labels.insert(namespace.id, label(namespace, &role, containers));
         roles.insert(namespace.id, role);
     }
@@ -80,19 +79,33 @@ fn role(namespace: &NamespaceFact, containers: &[Joined<'_>]) -> Role {
     }
 }
 
-/// Whether a namespace has a router's ends: internal ports of Open vSwitch that Neutron calls so. A tenant may give any
-/// name to a link, but cannot make it a port.
-fn has_router_ports(facts: &Facts, netns: NetnsId) -> bool {
-    let ours = |name: &str| ["qr-", "qg-"].iter().any(|prefix| name.starts_with(prefix));
+/// What a namespace without a name of Neutron's is, by the ports in it and what runs there.
+fn nameless(facts: &Facts, namespace: &NamespaceFact) -> Role {
+    let serves = |process: &ProcessFact| matches!(process.comm.as_str(), "dnsmasq" | "haproxy");
+    if has_ports(facts, namespace.id, &["qr-", "qg-"]) {
+        Role::Router(None)
+    } else if namespace.processes.iter().any(serves) && has_ports(facts, namespace.id, &["tap"]) {
+        Role::Dhcp(None)
+    } else {
+        Role::Other
+    }
+}
+
+/// Whether a namespace has ports of Neutron's agents that begin so: internal ports of Open vSwitch that belong to no
+/// instance. A tenant may give any name to a link, but cannot make it a port.
+fn has_ports(facts: &Facts, netns: NetnsId, prefixes: &[&str]) -> bool {
     let bridges = facts.switches.iter().flat_map(|switch| &switch.bridges);
     let interfaces = bridges.flat_map(|bridge| &bridge.ports).flat_map(|port| &port.interfaces);
-    let ports: Vec<&str> = interfaces
-        .filter(|interface| interface.kind == "internal" && interface.external_ids.contains_key("iface-id"))
-        .map(|interface| interface.name.as_str())
-        .collect();
+    let agents = |interface: &&OvsInterfaceFact| {
+        let has = |key| interface.external_ids.contains_key(key);
+        interface.kind == "internal" && has("iface-id") && !has("vm-uuid") && !has("vm-id")
+    };
+    let ports: Vec<&str> = interfaces.filter(agents).map(|interface| interface.name.as_str()).collect();
     let links = facts.networks.iter().filter(|network| network.netns == netns).flat_map(|network| &network.links);
     let made = |kind: Option<&str>| matches!(kind, Some("tun" | "openvswitch"));
-    links.filter(|link| made(link.kind.as_deref())).any(|link| ours(&link.name) && ports.contains(&link.name.as_str()))
+    let begins = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
+    let mut made = links.filter(|link| made(link.kind.as_deref()));
+    made.any(|link| begins(&link.name) && ports.contains(&link.name.as_str()))
 }
 
 fn label(namespace: &NamespaceFact, role: &Role, containers: &[Joined<'_>]) -> String {

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
+use super::control::ControlPlane;
 use crate::{
     fact::{OvsBridgeFact, OvsInterfaceFact, OvsPortFact, SwitchFact},
     id::{Mac, Uuid},
@@ -49,6 +50,16 @@ impl<'a> PortPlace<'a> {
             physical_network: text("physical_network"),
             segmentation_id: text("segmentation_id").and_then(|id| id.parse().ok()),
         }
+    }
+
+    /// Who runs the port's bridge, as far as can be told.
+    pub fn control_plane(&self) -> Option<ControlPlane> {
+        ControlPlane::of(self.switch, self.bridge)
+    }
+
+    /// Who tells the networks of the port's bridge apart by flows, where they are not told apart by VLANs.
+    pub fn by_flows_of(&self) -> Option<ControlPlane> {
+        self.control_plane().filter(|plane| plane.by_flows_alone())
     }
 
     /// True for a patch port.

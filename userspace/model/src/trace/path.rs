@@ -188,8 +188,9 @@ impl Path {
     fn bridge_note(&self, port: &PortPlace<'_>) -> String {
         let first = !self.hops.iter().any(|hop| hop.kind == HopKind::OvsBridge);
         let mirrors = (port.bridge.mirrors > 0).then(|| format!("{} mirror(s)", port.bridge.mirrors));
+        let plane = port.by_flows_of().map(|plane| format!("run by {}", plane.name()));
         let flows = first.then(|| "flows not read".to_owned());
-        mirrors.into_iter().chain(flows).collect::<Vec<_>>().join(", ")
+        mirrors.into_iter().chain(plane).chain(flows).collect::<Vec<_>>().join(", ")
     }
 
     /// Adds a bridge of Open vSwitch as a hop, with what is wrong with it.
@@ -198,6 +199,7 @@ impl Path {
         let datapath = if bridge.datapath_type.is_empty() { "system" } else { &bridge.datapath_type };
         let mut detail = vec![("datapath".to_owned(), datapath.to_owned())];
         detail.extend(bridge.fail_mode.iter().map(|mode| ("fail mode".to_owned(), mode.clone())));
+        detail.extend(port.control_plane().map(|plane| ("run by".to_owned(), plane.name().to_owned())));
         for controller in &bridge.controllers {
             let state = if controller.connected { "connected" } else { "not connected" };
             detail.push(("controller".to_owned(), format!("{} ({state})", controller.target)));

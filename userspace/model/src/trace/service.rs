@@ -6,7 +6,7 @@ use super::{HopState, Service, Severity, command::in_netns, filter, outward::Way
 use crate::{
     fact::{METADATA_ADDRESS, SourceKind},
     id::NetnsId,
-    inventory::{Inventory, neighbourhood::Member},
+    inventory::{Inventory, Role, neighbourhood::Member},
 };
 
 /// What Neutron runs in a router's namespace besides the metadata proxy: VRRP of highly available routers with its
@@ -25,6 +25,19 @@ pub(super) fn find(way: &mut Way<'_, '_>) -> (Option<Service>, Option<Service>) 
 fn dhcp(way: &mut Way<'_, '_>, member: &Member<'_>) -> Service {
     let inventory = way.inventory;
     let service = service(inventory, member, &["dnsmasq"], "answers DHCP and DNS on this network");
+    if *inventory.role(member.device.netns) == Role::Dhcp(None) {
+        way.lateral.findings.push(
+            finding(
+                Severity::Warning,
+                "dhcp-unnamed",
+                &service.netns.label,
+                "the namespace of DHCP has lost its name: Neutron's agent no longer reaches it and will make another",
+            )
+            .seen("it holds a DHCP port, and nothing under /run/netns leads to it")
+            .verify("ip netns list")
+            .fix("restart neutron-dhcp-agent, and end the processes that keep the old namespace alive"),
+        );
+    }
     if service.process.is_none() && !blind(inventory, member.device.netns) {
         let label = &service.netns.label;
         way.lateral.findings.push(

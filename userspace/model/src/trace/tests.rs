@@ -423,6 +423,35 @@ fn dhcp_is_silent_only_where_its_processes_could_be_seen() {
 }
 
 #[test]
+fn a_dhcp_service_that_lost_its_name_still_serves_and_is_no_instance() {
+    let nameless = |comm: &str, vm: bool| {
+        let mut host = switches::routed();
+        let netns = host.netns(&[]);
+        host.process(netns, 611, comm);
+        let port = host.link(netns, "tap9", Some("tun"));
+        host.address(port, "10.0.0.3/24");
+        let port = host.ovs("br-int", "tap9", "internal");
+        neutron(port, "1a2b3c4d-5e6f-4a1b-8c2d-000000000009", "fa:16:3e:00:00:09", 1);
+        if vm {
+            port.interfaces[0].external_ids.insert("vm-uuid".to_owned(), PORT.to_owned());
+        }
+        host.snapshot()
+    };
+    let snapshot = nameless("dnsmasq", false);
+    let inventory = Inventory::build(&snapshot);
+    let names: Vec<_> = inventory.instances.iter().map(|instance| instance.identity.name.as_str()).collect();
+    assert_eq!(names, ["web-1"]);
+    let trace = super::explain(&inventory, &inventory.instances[0]);
+    assert_eq!(trace.interfaces[0].dhcp.as_ref().map(|dhcp| dhcp.state), Some(HopState::Ok));
+    assert_eq!((trace.verdict, codes(&trace)), (Verdict::Works, vec!["dhcp-unnamed"]));
+    // A namespace somebody plugged by hand, and a port that belongs to an instance.
+    for (comm, vm) in [("sleep", false), ("dnsmasq", true)] {
+        let snapshot = nameless(comm, vm);
+        assert_eq!(Inventory::build(&snapshot).instances.len(), 2, "{comm}");
+    }
+}
+
+#[test]
 fn keepalived_is_no_metadata_proxy() {
     for (comm, state) in [("keepalived", HopState::Unknown), ("haproxy", HopState::Ok)] {
         let mut host = hybrid("");

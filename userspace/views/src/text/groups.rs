@@ -107,11 +107,11 @@ fn state(page: &mut Page<'_>, port: &ShownPort, summary: &Summary) {
         hook(page, summary, Direction::Egress);
     }
     let groups: Vec<String> = port.groups.iter().map(|group| group.called().to_owned()).collect();
-    let none = || vec!["none: only system traffic passes".to_owned()];
-    page.field_short(
-        "groups",
-        &if groups.is_empty() && summary.mode == Some(Mode::Filtered) { none() } else { groups },
-    );
+    // The maps do not say which groups made them; only who knows the policy knows that there is none.
+    let told = port.rules.iter().flatten().all(|rule| rule.standing != Standing::Unasked);
+    let none = if told { "none: only system traffic passes" } else { "not known: no agent answers" };
+    let none = vec![none.to_owned()];
+    page.field_short("groups", &if groups.is_empty() && summary.mode == Some(Mode::Filtered) { none } else { groups });
     page.field_short("port", std::slice::from_ref(&summary.port_id));
     let flows = format!("{} tracked", units::count(port.flows));
     page.field("flows", &[flows]);

@@ -77,21 +77,26 @@ fn a_trace_with_the_commands_that_verify_it() {
 }
 
 #[test]
-fn a_trace_in_ascii() {
-    let style = Style { ascii: true, ..Style::default() };
-    assert_snapshot!("broken_ascii", text(|out| trace::render(&fixtures::broken(), &style, out)));
+fn every_view_in_ascii() {
+    for (name, shown) in everything(&Style { ascii: true, ..Style::default() }) {
+        assert_snapshot!(format!("{name}_ascii"), shown);
+    }
 }
 
 #[test]
-fn a_trace_in_colour() {
-    let style = Style { colour: true, ..Style::default() };
-    let shown = text(|out| trace::render(&fixtures::broken(), &style, out));
-    assert_snapshot!("broken_colour", shown.replace('\u{1b}', "␛"));
+fn every_view_in_colour() {
+    for (name, shown) in everything(&Style { colour: true, ..Style::default() }) {
+        assert_snapshot!(format!("{name}_colour"), shown.replace('\u{1b}', "␛"));
+    }
 }
 
 #[test]
-fn a_listing_in_full() {
+fn a_listing_and_a_trace_in_full() {
     assert_snapshot!("list_wide", text(|out| wide::list(&fixtures::listing(), &Style::default(), out)));
+    assert_snapshot!("broken_wide", text(|out| wide::trace(&fixtures::broken(), &Style::default(), out)));
+    let ascii = Style { ascii: true, ..Style::default() };
+    assert_snapshot!("list_wide_ascii", text(|out| wide::list(&fixtures::listing(), &ascii, out)));
+    assert_snapshot!("broken_wide_ascii", text(|out| wide::trace(&fixtures::broken(), &ascii, out)));
 }
 
 #[test]

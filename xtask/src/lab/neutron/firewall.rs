@@ -19,7 +19,10 @@ use crate::lab::{
 };
 
 mod port;
+mod sized;
 mod tables;
+
+pub(crate) use sized::sized;
 
 /// IP version of a set of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

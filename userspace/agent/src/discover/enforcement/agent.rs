@@ -65,7 +65,7 @@ mod tests {
                 [r#"{"version":"1","pid":7,"refused":[{"port_id":"p","why":"no hook"}]}"#, r#"{"security_groups":[]}"#]
             {
                 let (mut client, _) = listener.accept().await.unwrap();
-                client.read(&mut [0; 1024]).await.unwrap();
+                assert!(client.read(&mut [0; 1024]).await.unwrap() > 0);
                 let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
                 client.write_all(answer.as_bytes()).await.unwrap();
             }

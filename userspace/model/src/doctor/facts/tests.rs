@@ -92,6 +92,14 @@ fn a_user_space_datapath_is_warned_about() {
 }
 
 #[test]
+fn who_runs_the_switch_is_said() {
+    let mut facts = switch("");
+    facts.switches[0].external_ids = [("ovn-remote".to_owned(), "tcp:192.0.2.1:6642".to_owned())].into();
+    let check = check(&facts, "Open vSwitch");
+    assert_eq!(check.result, "3.1.0; bridges: 1; datapath: system; run by OVN");
+}
+
+#[test]
 fn only_programs_on_the_devices_of_the_host_itself_count() {
     let program = |netns, name: &str| ProgramFact {
         netns,

@@ -129,6 +129,15 @@ impl<'a> Way<'_, 'a> {
             self.enter_port(&parent);
             return;
         }
+        if let Some(plane) = port.by_flows_of().filter(|_| port.untagged_vlan().is_none()) {
+            let (name, bridge, interface) = (plane.name(), &port.bridge.name, &port.interface.name);
+            self.stop(format!(
+                "{name} takes frames on by flows, which are not read: ovs-appctl ofproto/trace {} in_port={}",
+                quote(bridge),
+                quote(interface)
+            ));
+            return;
+        }
         if port.untagged_vlan().is_none_or(|vlan| vlan == DEAD_VLAN) && port.port_id().is_some() {
             self.stop("frames of this port go no further: it is not wired to its network");
             return;

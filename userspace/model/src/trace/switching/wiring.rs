@@ -25,7 +25,7 @@ pub(in crate::trace) fn wiring(path: &mut Path, place: &PortPlace<'_>) {
                 .verify(list.clone())
                 .fix("the port is down in Neutron, unknown to it or not bound to this host: openstack port show, then the agent's log"),
         ),
-        None if neutron => path.report(
+        None if neutron && place.by_flows_of().is_none() => path.report(
             finding(Severity::Error, "no-tag", name, format!("{name} has no VLAN tag: Neutron's agent has not wired it"))
                 .seen(if port.trunks.is_empty() {
                     "Port.tag is empty, which makes it a trunk of every VLAN".to_owned()

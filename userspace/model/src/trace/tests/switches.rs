@@ -2,9 +2,9 @@
 
 use super::{Verdict, plugged};
 use crate::{
-    fact::OvsPortFact,
+    fact::{ControllerFact, OvsPortFact},
     testing::{Host, PORT, ROUTER, codes, neutron},
-    trace::Trace,
+    trace::{Hop, HopKind, Trace, path::LOST},
 };
 
 /// A container on `br-int` whose router is on this host.
@@ -119,4 +119,69 @@ fn of_several_physical_networks_the_ports_own_is_taken_or_none() {
         port(host, "int-br-dmz").trunks = vec![9];
     });
     assert!(trace.interfaces[0].hops.iter().any(|hop| hop.name == "eth1"), "{:#?}", trace.sentence);
+}
+
+/// The port as OVN or OpenDaylight leaves it: known by its id, in no VLAN of the agent's.
+fn without_the_agent(host: &mut Host) {
+    for port in host.facts.switches[0].bridges.iter_mut().flat_map(|bridge| &mut bridge.ports) {
+        (port.tag, port.other_config) = (None, [].into());
+    }
+}
+
+fn ends(trace: &Trace) -> String {
+    let lost = trace.interfaces[0].hops.iter().find(|hop| hop.name == LOST);
+    lost.map_or_else(String::new, |hop| hop.note.clone())
+}
+
+#[test]
+fn a_port_of_ovn_is_not_called_unwired_and_the_path_ends_where_its_flows_decide() {
+    let ovn = |key: &str, value: &str| {
+        traced(|host| {
+            without_the_agent(host);
+            let remote = ("ovn-remote".to_owned(), "tcp:192.0.2.1:6642".to_owned());
+            host.facts.switches[0].external_ids = [remote, (key.to_owned(), value.to_owned())].into();
+        })
+    };
+    let trace = ovn("ovn-encap-type", "geneve");
+    assert_eq!((trace.verdict, codes(&trace)), (Verdict::Inconclusive, vec![]), "{}", trace.sentence);
+    assert!(ends(&trace).starts_with("OVN "), "{}", ends(&trace));
+    // On any other bridge than the one OVN was given, a Neutron port without a tag is a mistake.
+    let trace = ovn("ovn-bridge", "br-ovn");
+    assert_eq!((trace.verdict, codes(&trace)), (Verdict::Broken, vec!["no-tag"]));
+}
+
+#[test]
+fn a_port_of_opendaylight_is_not_called_unwired_either() {
+    let controller = |target: &str| ControllerFact { target: target.to_owned(), connected: true };
+    let trace = traced(|host| {
+        without_the_agent(host);
+        let key = ("odl_os_hostconfig_hostid".to_owned(), "compute-1".to_owned());
+        host.facts.switches[0].external_ids = [key].into();
+    });
+    assert_eq!((trace.verdict, codes(&trace)), (Verdict::Inconclusive, vec![]), "{}", trace.sentence);
+    assert!(ends(&trace).starts_with("OpenDaylight "), "{}", ends(&trace));
+    // Without the host's configuration: the manager and the controller are one and the same, elsewhere.
+    let called = |manager: &str, openflow: &str| {
+        traced(|host| {
+            without_the_agent(host);
+            host.facts.switches[0].managers = vec![controller(manager)];
+            host.facts.switches[0].bridges[0].controllers = vec![controller(openflow)];
+        })
+    };
+    let trace = called("tcp:192.0.2.9:6640", "tcp:192.0.2.9:6653");
+    assert!(ends(&trace).starts_with("OpenDaylight "), "{}", ends(&trace));
+    // The agent's own manager and controller are on this host.
+    let trace = called("ptcp:6640:127.0.0.1", "tcp:127.0.0.1:6633");
+    assert_eq!((trace.verdict, codes(&trace)), (Verdict::Broken, vec!["no-tag"]));
+}
+
+#[test]
+fn a_bridge_says_who_runs_it() {
+    let trace = traced(|host| {
+        let port = port(host, "tap1");
+        port.other_config.insert("net_uuid".to_owned(), PORT.to_owned());
+    });
+    let bridges = || trace.interfaces[0].hops.iter().filter(|hop| hop.kind == HopKind::OvsBridge);
+    let run_by = |hop: &Hop| hop.detail.iter().find(|(key, _)| key == "run by").map(|(_, by)| by.clone());
+    assert_eq!(run_by(bridges().next().unwrap()).as_deref(), Some("Neutron's agent"));
 }

@@ -25,6 +25,7 @@ pub(super) const OWN: Mac = Mac([0xfa, 0x16, 0x3e, 0, 0, 5]);
 pub(super) const PAIR: Mac = Mac([0, 0, 0x5e, 0, 1, 1]);
 pub(super) const PEER: Mac = Mac([0xfa, 0x16, 0x3e, 0, 0, 9]);
 pub(super) const OWN_LINK_LOCAL: &str = "fe80::f816:3eff:fe00:5";
+pub(super) const PEER_LINK_LOCAL: &str = "fe80::f816:3eff:fe00:9";
 pub(super) const PAIR_LINK_LOCAL: &str = "fe80::200:5eff:fe00:101";
 
 pub(super) const SYN: u8 = 0x02;

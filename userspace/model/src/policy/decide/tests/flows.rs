@@ -5,7 +5,7 @@ use netdiag_common::abi::reason::Reason::{
 };
 
 use super::{
-    super::super::types::{Direction, PortId, Remote, Service},
+    super::super::types::{Direction, Mode, PortId, Remote, Service},
     super::Judge,
     bench::*,
 };
@@ -193,6 +193,7 @@ fn every_state_lasts_as_long_as_it_should() {
         ("both FIN", [half(), vec![into(tcp(22, 9, FIN_ACK))]].concat(), &reply, 120.0),
         ("RST", [agreed(), vec![into(tcp(22, 9, RST))]].concat(), &reply, 10.0),
         ("picked up", vec![out(tcp(9, 22, ACK))], &reply, 300.0),
+        ("picked up, both seen", vec![out(tcp(9, 22, ACK)), into(tcp(22, 9, ACK))], &reply, 432_000.0),
         ("UDP", vec![out(udp(9, 22))], &in4(udp(22, 9)), 30.0),
         ("UDP answered", vec![out(udp(9, 22)), into(udp(22, 9))], &in4(udp(22, 9)), 120.0),
         ("ICMP", vec![out(icmp(8, 0, 1))], &in4(icmp(0, 0, 1)), 30.0),
@@ -357,6 +358,16 @@ fn errors_about_dead_or_forgotten_flows_are_unrelated() {
 }
 
 #[test]
+fn errors_that_quote_a_chain_of_headers_are_unrelated_even_if_a_flow_has_the_number_of_the_first() {
+    let mut bench = Bench::new([any_out(V6)]);
+    // The middle of a datagram whose next header has the number of destination options.
+    let middle = [vec![60, 0, 0, 24, 0, 0, 0, 1], vec![0; 8]].concat();
+    bench.run(&[(Egress, out6((44, middle)), Rule)]);
+    let quoted = inner(&out6((60, vec![0; 8])));
+    bench.run(&[(Ingress, in6(error(58, 1, &quoted)), IcmpUnrelated)]);
+}
+
+#[test]
 fn an_error_does_not_keep_a_flow() {
     let mut bench = Bench::new([any_out(V4)]);
     let about = in4(error(1, 3, &inner(&out4(udp(5, 6)))));
@@ -382,6 +393,14 @@ fn without_state_everything_needs_a_rule_and_any_flags_will_do() {
         (Egress, out4(error(1, 3, &inner(&in4(tcp(9, 22, SYN))))), Rule),
     ]);
     assert_eq!(bench.judge.flows(&bench.port.id), 0);
+}
+
+#[test]
+fn a_closed_port_has_no_groups_that_could_make_it_stateless() {
+    let mut bench = Bench::open().stateless();
+    bench.run(&[(Ingress, in4(tcp(9, 22, 0)), Rule)]);
+    bench.port.mode = Mode::Closed;
+    bench.run(&[(Ingress, in4(tcp(9, 22, 0)), Invalid)]);
 }
 
 #[test]

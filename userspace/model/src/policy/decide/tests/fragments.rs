@@ -107,6 +107,8 @@ fn fragments_that_hide_or_overwrite_ports_are_tiny() {
         (6, 3, OrphanFragment),
         (17, 1, OrphanFragment),
         (132, 1, OrphanFragment),
+        (17, 0x1000, OrphanFragment),
+        (6, 0x1fff, OrphanFragment),
     ] {
         assert_eq!(bench.ingress(&piece(in4(data(protocol)), 9, offset, false)), reason, "{protocol} at {offset}");
     }

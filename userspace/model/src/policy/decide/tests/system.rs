@@ -46,6 +46,12 @@ fn arp_and_rarp_must_come_from_a_pair_of_the_port() {
     ]);
 }
 
+/// An IPv4 frame as the first fragment of a datagram.
+fn first_fragment(mut frame: Vec<u8>) -> Vec<u8> {
+    frame[20] = 0x20;
+    frame
+}
+
 #[test]
 fn dhcp_clients_pass_and_dhcp_servers_never() {
     let discover = |mac| packet(mac, "0.0.0.0", "255.255.255.255", udp(68, 67));
@@ -56,6 +62,7 @@ fn dhcp_clients_pass_and_dhcp_servers_never() {
         ("discover of another", Egress, discover(PEER), [MacSpoof; 2]),
         ("other ports", Egress, packet(OWN, "0.0.0.0", "255.255.255.255", udp(69, 67)), [IpSpoof; 2]),
         ("TCP", Egress, packet(OWN, "0.0.0.0", "255.255.255.255", tcp(68, 67, SYN)), [IpSpoof; 2]),
+        ("discover in fragments", Egress, first_fragment(discover(OWN)), [IpSpoof; 2]),
         ("renewal", Egress, packet(OWN, "10.0.0.5", "10.0.0.1", udp(68, 67)), [System; 2]),
         ("renewal of another", Egress, packet(OWN, "10.0.0.6", "10.0.0.1", udp(68, 67)), [IpSpoof; 2]),
         ("server", Egress, packet(OWN, "10.0.0.5", "10.0.0.9", udp(67, 68)), [DhcpServer; 2]),
@@ -128,6 +135,7 @@ fn nothing_comes_from_nowhere_but_detection_of_duplicates_and_reports() {
         ("link-local of a pair", Egress, from(PAIR, "ff02::1:ff00:101", nd(135, PAIR_LINK_LOCAL)), [System; 2]),
         ("of another", Egress, from(OWN, "ff02::1:ff00:9", nd(135, "fd00::9")), [NdSpoof; 2]),
         ("from another", Egress, from(PEER, "ff02::1:ff00:5", nd(135, "fd00::5")), [NdSpoof; 2]),
+        ("another, of itself", Egress, from(PEER, "ff02::1:ff00:9", nd(135, PEER_LINK_LOCAL)), [NdSpoof; 2]),
         ("without target", Egress, from(OWN, "ff02::1:ff00:5", icmpv6(135, 0, 0)), [Truncated; 2]),
         ("first fragment", Egress, from(OWN, "ff02::1:ff00:5", fragment), [IpSpoof; 2]),
         ("report", Egress, from(OWN, "ff02::16", icmpv6(131, 0, 0)), [System; 2]),
