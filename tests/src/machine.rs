@@ -79,7 +79,7 @@ pub fn wait_for_bridge(machines: &[&Machine]) {
 }
 
 impl Machine {
-    /// A machine at the bridge: its MAC address ends in its number, as do its addresses in 192.0.2.0/24 and 2001:db8::/64.
+    /// A machine at the bridge: its MAC address ends in its number, as do its addresses in `192.0.2.0/24` and `2001:db8::/64`.
     ///
     /// # Panics
     /// Its device cannot be made.
@@ -94,6 +94,16 @@ impl Machine {
         run(&format!("bridge fdb replace {mac} dev {device} master static"));
         let address6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into());
         Self { device: device.to_owned(), mac, address: Ipv4Addr::new(192, 0, 2, number), address6, card }
+    }
+
+    /// Index of its device on the host.
+    ///
+    /// # Panics
+    /// The device is gone.
+    #[must_use]
+    pub fn ifindex(&self) -> u32 {
+        let line = run(&format!("ip -o link show dev {}", self.device));
+        line.split(':').next().and_then(|index| index.parse().ok()).expect("an index")
     }
 
     /// Sends a frame.

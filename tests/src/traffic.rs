@@ -88,7 +88,9 @@ impl Traffic {
             }
             // Whatever a queue held up.
             thread::sleep(Duration::from_millis(100));
-            streams.iter().for_each(|stream| collect(&stream.to, &mut logs));
+            for stream in &streams {
+                collect(&stream.to, &mut logs);
+            }
             logs
         });
         Self { rounds, stop, thread }

@@ -1,5 +1,6 @@
 //! Invariants of what is remembered and told, on a real kernel: no port starves another, full tables never allow, what is over makes
 //! room, and every refusal has a record or is counted as lost.
+#![expect(clippy::unwrap_used, reason = "a harness that fails fails the test")]
 
 use std::{
     collections::BTreeSet,
@@ -28,7 +29,7 @@ use netdiag_model::{
     policy::types::Direction,
 };
 use netdiag_tests::{
-    agent::{PATIENCE, run},
+    agent::PATIENCE,
     machine::Machine,
     site::{Site, both},
     traffic::handshake,
@@ -265,11 +266,6 @@ fn word(address: Ipv4Addr) -> u32 {
     u32::from_ne_bytes(address.octets())
 }
 
-/// Number of a device of this namespace.
-fn index(device: &str) -> u32 {
-    run(&format!("ip -o link show dev {device}")).split(':').next().unwrap().parse().unwrap()
-}
-
 #[test]
 fn where_the_ring_is_full_every_refusal_without_a_record_is_counted_and_reading_makes_room() {
     let test = "where_the_ring_is_full_every_refusal_without_a_record_is_counted_and_reading_makes_room";
@@ -277,7 +273,7 @@ fn where_the_ring_is_full_every_refusal_without_a_record_is_counted_and_reading_
     let options = Options { root: site.host.root(), max_flows: Some(4096), ..Options::default() };
     let mut enforcer = Enforcer::load(options).unwrap();
     let (world, first) = (&site.world, &site.first);
-    let ifindex = index(&first.device);
+    let ifindex = first.ifindex();
     enforcer.apply(&diff(&Tables::default(), &closed_port(first, ifindex))).unwrap();
     enforcer.attach(ifindex, Hook::Tc).unwrap();
     let mut events = enforcer.events().unwrap();

@@ -1,5 +1,6 @@
 //! The agent is killed, restarted, replaced by another netdiag and back under traffic, on a real kernel: no packet of what is
 //! allowed is lost, and nothing else passes meanwhile.
+#![expect(clippy::unwrap_used, reason = "a harness that fails fails the test")]
 
 use std::{
     fs::{self, Permissions},
@@ -17,7 +18,7 @@ use netdiag_agent::{
 };
 use netdiag_common::ABI_VERSION;
 use netdiag_tests::{
-    agent::{names, run},
+    agent::names,
     site::{Site, both, document},
     traffic::{Log, Traffic, answers_alone, fresh, handshake, tcp, udp},
 };
@@ -146,7 +147,9 @@ fn another(site: &Site) -> PathBuf {
     }
     // A build without optimisation carries the object more than once.
     assert!(!places.is_empty() && places.len() % PROGRAMS == 0, "{places:?}");
-    places.iter().for_each(|place| binary[place + FLAGS] = 0);
+    for place in places {
+        binary[place + FLAGS] = 0;
+    }
     let path = site.host.path("other-netdiag");
     fs::write(&path, binary).unwrap();
     fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
@@ -249,7 +252,7 @@ fn programs_that_are_replaced_and_moved_between_hooks_lose_nothing_and_let_nothi
     let Some(mut site) = Site::enter(test) else { return };
     site.host.policy(&first_policy(&site));
     start(&mut site);
-    let ifindex = index(&site.first.device);
+    let ifindex = site.first.ifindex();
     assert_eq!(site.host.end(Signal::TERM), Some(0));
     let traffic = traffic(&site);
     let began = Instant::now();
@@ -264,7 +267,9 @@ fn programs_that_are_replaced_and_moved_between_hooks_lose_nothing_and_let_nothi
         // Where the kernel gets or loses a clsact qdisc, it stops sending to the device for a moment, and frames are lost.
         attach(clsact, Hook::Tc);
         let settled = Instant::now();
-        WAYS.into_iter().for_each(|hook| attach(clsact, hook));
+        for hook in WAYS {
+            attach(clsact, hook);
+        }
         times.push(settled..Instant::now());
     }
     attach(false, Hook::Tc);
@@ -277,9 +282,4 @@ fn programs_that_are_replaced_and_moved_between_hooks_lose_nothing_and_let_nothi
     for done in [(Method::Tcx, Change::Updated), (Method::Clsact, Change::Updated), (Method::Xdp, Change::Updated)] {
         assert!(changes.contains(&done), "never: {done:?}");
     }
-}
-
-/// Number of a device of this namespace.
-fn index(device: &str) -> u32 {
-    run(&format!("ip -o link show dev {device}")).split(':').next().unwrap().parse().unwrap()
 }

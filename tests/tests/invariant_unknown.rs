@@ -29,9 +29,13 @@ const REPORTS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
 /// A frame and what it is.
 type Named = (&'static str, Vec<u8>);
 
-fn link_local(Mac([a, b, c, d, e, f]): Mac) -> Ipv6Addr {
-    let halves = |high, low| u16::from_be_bytes([high, low]);
-    Ipv6Addr::new(0xfe80, 0, 0, 0, halves(a ^ 2, b), halves(c, 0xff), halves(0xfe, d), halves(e, f))
+fn link_local(Mac([vendor @ .., device0, device1, device2]): Mac) -> Ipv6Addr {
+    let [first, second, third] = vendor;
+    let mut octets = [0; 16];
+    octets[0] = 0xfe;
+    octets[1] = 0x80;
+    octets[8..].copy_from_slice(&[first ^ 2, second, third, 0xff, 0xfe, device0, device1, device2]);
+    octets.into()
 }
 
 /// Bytes of UDP.
@@ -225,6 +229,7 @@ fn a_neutron_port_that_the_policy_does_not_know_is_closed_where_that_is_asked_fo
         return;
     }
     let _database = Database::with(&site);
+    site.host.ovsdb = site.host.path("ovsdb.sock");
     site.host.start();
     check_open(&site, "nothing is asked for");
     site.host.ok("PUT", "/v1/policy", r#"{"close_unknown_ports": true}"#);
@@ -240,9 +245,29 @@ fn a_neutron_port_that_the_policy_does_not_know_is_closed_where_that_is_asked_fo
 
 // === mistakes ===
 
+/// Streams of which the first seven are allowed by the service 7.
+fn traffic(site: &Site) -> Traffic {
+    assert!(handshake(&site.world, &site.first, (5007, 7)));
+    let (to, from) = ((&site.world, &site.first), (&site.first, &site.world));
+    let [silent_udp, silent_tcp] = answers_alone(&site.world, &site.first, 7);
+    Traffic::start(vec![
+        silent_udp,
+        silent_tcp,
+        udp("udp", to, (5007, 7)),
+        udp("udp back", from, (7, 5007)),
+        segments("tcp", to, (5007, 7)),
+        segments("tcp back", from, (7, 5007)),
+        fresh("new flows", to, 7),
+        udp("refused udp", to, (5008, 8)),
+        segments("refused tcp", to, (5008, 8)),
+        fresh("refused new flows", to, 8),
+        fresh("refused new flows out", from, 8),
+    ])
+}
+
 #[test]
-fn mistakes_in_the_policy_and_a_directory_that_is_gone_change_nothing_under_traffic() {
-    let test = "mistakes_in_the_policy_and_a_directory_that_is_gone_change_nothing_under_traffic";
+fn mistakes_in_the_policy_and_a_directory_that_is_gone_or_empty_change_nothing_under_traffic() {
+    let test = "mistakes_in_the_policy_and_a_directory_that_is_gone_or_empty_change_nothing_under_traffic";
     let Some(mut site) = Site::enter(test) else { return };
     let serve = both("ingress", 7, "");
     let policy = |rules: &str| document(&[("serve", rules)], &[site.first.port("p1", &["serve"])], "");
@@ -256,22 +281,7 @@ fn mistakes_in_the_policy_and_a_directory_that_is_gone_change_nothing_under_traf
     site.host.policy(&good);
     site.host.start();
     site.host.wait_for_ports(&["p1"]);
-    assert!(handshake(&site.world, &site.first, (5007, 7)));
-    let (to, from) = ((&site.world, &site.first), (&site.first, &site.world));
-    let [silent_udp, silent_tcp] = answers_alone(&site.world, &site.first, 7);
-    let traffic = Traffic::start(vec![
-        silent_udp,
-        silent_tcp,
-        udp("udp", to, (5007, 7)),
-        udp("udp back", from, (7, 5007)),
-        segments("tcp", to, (5007, 7)),
-        segments("tcp back", from, (7, 5007)),
-        fresh("new flows", to, 7),
-        udp("refused udp", to, (5008, 8)),
-        segments("refused tcp", to, (5008, 8)),
-        fresh("refused new flows", to, 8),
-        fresh("refused new flows out", from, 8),
-    ]);
+    let traffic = traffic(&site);
     let began = Instant::now();
     let told = |host: &netdiag_tests::AgentHost| {
         host.wait("a mistake", |status| status["mistakes"][0].is_object());
@@ -289,6 +299,12 @@ fn mistakes_in_the_policy_and_a_directory_that_is_gone_change_nothing_under_traf
     site.host.policy(&mistakes[0]);
     told(&site.host);
     site.host.end(Signal::KILL);
+    site.host.start();
+    told(&site.host);
+    settled(&site.host);
+    fs::remove_file(site.host.path("policy.d/policy.yaml")).unwrap();
+    told(&site.host);
+    site.host.end(Signal::TERM);
     site.host.start();
     told(&site.host);
     settled(&site.host);

@@ -16,17 +16,24 @@ const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
 /// The largest file read, in bytes.
 const LIMIT: u64 = 64 << 20;
 
+/// What is wrong with a directory whose files are all gone.
+const EMPTY: &str =
+    "holds no policy file any more, and what they asked for stays; to ask for nothing, leave a file that does: {}";
+
 /// Reads all files, in the order of their names. `expected` says that there were some.
 ///
 /// # Errors
-/// Each file that cannot be read; the directory where it is gone although there were files in it, which is rather a mount that
-/// is missing than a wish to enforce nothing.
+/// Each file that cannot be read; the directory where it is gone or empty although there were files in it, which is rather a mount
+/// that is missing than a wish to enforce nothing.
 pub(super) fn read(directory: &Path, expected: bool) -> Result<Vec<Document>, Vec<Mistake>> {
     let paths = match list(directory) {
         Ok(paths) => paths,
         Err(error) if error.kind() == io::ErrorKind::NotFound && !expected => return Ok(Vec::new()),
         Err(error) => return Err(vec![mistake(directory.display().to_string(), format!("cannot be listed: {error}"))]),
     };
+    if paths.is_empty() && expected {
+        return Err(vec![mistake(directory.display().to_string(), EMPTY.to_owned())]);
+    }
     let (mut documents, mut mistakes) = (Vec::new(), Vec::new());
     for path in paths {
         let name = path.display().to_string();
@@ -100,10 +107,14 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_never_was_holds_nothing_and_one_that_is_gone_is_a_mistake() {
+    fn a_directory_that_never_was_holds_nothing_and_one_that_is_gone_or_emptied_is_a_mistake() {
         let directory = tempfile::tempdir().unwrap();
         let none = directory.path().join("policy.d");
         assert_eq!(read(&none, false).unwrap(), Vec::new());
         assert_eq!(read(&none, true).unwrap_err().len(), 1);
+        assert_eq!(read(directory.path(), false).unwrap(), Vec::new());
+        assert_eq!(read(directory.path(), true).unwrap_err().len(), 1);
+        fs::write(directory.path().join("nothing.yaml"), "{}").unwrap();
+        assert_eq!(read(directory.path(), true).unwrap().len(), 1);
     }
 }
