@@ -48,7 +48,7 @@ impl Head for Linear {
             );
         }
         // SAFETY: a load of a word clears the rest of the register.
-        unsafe { assert_unchecked(word <= u64::from(u32::MAX)) };
+        unsafe { assert_unchecked(word >> 32 == 0) };
         word as u32
     }
 }
