@@ -123,10 +123,10 @@ impl<K: Ord + Copy, V: Copy> Change<K, V> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// Writes what nothing leads to yet: labels, service tables, grants, sets, views, ports at new places, and the last of
-    /// the generations that are given out. New members of sets in use come last, when there are grants for their class.
+    /// the generations that are given out.
     /// Ports that become trusted do so here.
     Add,
-    /// Takes away, or changes in place, what is in use: members of sets, addresses of ports. Whoever still meets the
+    /// Takes away, or changes in place, what is in use: addresses of ports, then members of sets; new members of these come last. Whoever still meets the
     /// view that was in force is refused what the new one refuses, as far as it depends on that.
     Narrow,
     /// Puts the new views in force, then moves ports to other policies: one word each.
@@ -180,9 +180,12 @@ pub fn diff(before: &Tables, after: &Tables) -> Vec<Phase> {
     writes.names();
     writes.services();
     writes.grants();
-    writes.remotes();
     writes.views();
+    // Addresses of ports are narrowed before members of sets change: who loses an address never meets a rule with it that it did
+    // not have before.
     writes.ports();
+    writes.changed_members();
+    writes.new_members();
     writes.interfaces();
     writes.retire();
     writes.phases.into_iter().map(|(stage, ops)| Phase { stage, ops }).collect()
@@ -238,18 +241,28 @@ impl Writes<'_> {
     }
 
     /// Sets. A number in use before and after belongs to one set whose content may change.
-    fn remotes(&mut self) {
+    /// A set nobody uses yet is complete before somebody does. One in use gets its new members when all that narrows is done, and
+    /// before the views that count on them are in force.
+    fn new_members(&mut self) {
         let (before, after) = (self.before, self.after);
         self.write(Stage::Add, puts(&before.prefixes4, &after.prefixes4).map(Op::Prefix4));
         self.write(Stage::Add, puts(&before.prefixes6, &after.prefixes6).map(Op::Prefix6));
-        let new4 = |change: &Change<RemoteKey4, u32>| !before.remotes4.contains_key(&change.key());
-        let new6 = |change: &Change<RemoteKey6, u32>| !before.remotes6.contains_key(&change.key());
-        let (added, moved): (Vec<_>, Vec<_>) = puts(&before.remotes4, &after.remotes4).partition(new4);
-        self.write(Stage::Add, added.into_iter().map(Op::Remote4));
-        self.write(Stage::Narrow, moved.into_iter().map(Op::Remote4));
-        let (added, moved): (Vec<_>, Vec<_>) = puts(&before.remotes6, &after.remotes6).partition(new6);
-        self.write(Stage::Add, added.into_iter().map(Op::Remote6));
-        self.write(Stage::Narrow, moved.into_iter().map(Op::Remote6));
+        let stage = |set: u32| if before.set_labels.contains_key(&set) { Stage::Narrow } else { Stage::Add };
+        for change in puts(&before.remotes4, &after.remotes4).filter(|new| !before.remotes4.contains_key(&new.key())) {
+            self.write(stage(change.key().set), [Op::Remote4(change)]);
+        }
+        for change in puts(&before.remotes6, &after.remotes6).filter(|new| !before.remotes6.contains_key(&new.key())) {
+            self.write(stage(change.key().set), [Op::Remote6(change)]);
+        }
+    }
+
+    /// Members that are in another class now, and those that leave a set that stays.
+    fn changed_members(&mut self) {
+        let (before, after) = (self.before, self.after);
+        let moved4 = puts(&before.remotes4, &after.remotes4).filter(|put| before.remotes4.contains_key(&put.key()));
+        self.write(Stage::Narrow, moved4.map(Op::Remote4));
+        let moved6 = puts(&before.remotes6, &after.remotes6).filter(|put| before.remotes6.contains_key(&put.key()));
+        self.write(Stage::Narrow, moved6.map(Op::Remote6));
         let stays = |set: u32| after.set_labels.contains_key(&set);
         let gone4 = deletes(&before.remotes4, &after.remotes4).filter(|change| stays(change.key().set));
         self.write(Stage::Narrow, gone4.map(Op::Remote4));
@@ -274,9 +287,14 @@ impl Writes<'_> {
                 (_, false) => port::end(self, *slot, old, *new),
             }
         }
-        // What `lower` makes keeps its free places; tables from elsewhere may not.
-        for (slot, old) in self.before.ports.iter().filter(|(slot, _)| !self.after.ports.contains_key(slot)) {
-            port::end(self, *slot, *old, Port::default());
+        // What `lower` makes keeps its free places; tables from elsewhere may not. And a change that was interrupted may have
+        // left addresses at a place where the port itself never came to be.
+        let with_pairs = self.before.pairs.iter().map(|pair| pair.data.slot);
+        let with_macs = self.before.macs.iter().map(|mac| mac.slot);
+        let places: BTreeSet<u32> = self.before.ports.keys().copied().chain(with_pairs).chain(with_macs).collect();
+        for slot in places.into_iter().filter(|slot| !self.after.ports.contains_key(slot)) {
+            let old = self.before.ports.get(&slot).copied().unwrap_or_default();
+            port::end(self, slot, old, Port::default());
         }
         self.write(Stage::Add, puts(&self.before.port_labels, &self.after.port_labels).map(Op::PortLabel));
     }
