@@ -7,7 +7,7 @@
 //! | [`demo`] | a compute host, the trace of one of its instances, its security groups | root or sudo |
 //! | [`mod@test`] | every test there is | root or sudo |
 //! | [`differential`] | evaluators of security groups against each other | root or sudo, as long as one likes |
-//! | [`bench`] | what enforcement costs, beside what others cost | root or sudo, some minutes |
+//! | [`mod@bench`] | what enforcement costs, beside what others cost | root or sudo, some minutes |
 //! | [`check`] | what CI runs without privileges | nothing |
 //! | [`lab`] | throw-away compute hosts | root, the lab's packages |
 //! | [`vm`] | the lab and the tests on another kernel | the lab's packages, an emulator |
