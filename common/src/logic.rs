@@ -4,15 +4,15 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`frame`] | where a packet is |
-//! | [`tables`] | what a decision looks up and remembers |
-//! | [`packet`] | what is known of a packet, from Ethernet to ports |
-//! | [`guard`] | what no rule can allow, and what every port needs |
-//! | [`classify`] | which rule allows a service to a remote address |
-//! | [`track`] | flows, and ICMP errors about them |
-//! | [`decide`] | all of it in order |
-//! | [`short`] | the short way of packets of established flows |
-//! | [`flow`] | states of a flow and their timeouts |
+//! | `frame` | where a packet is |
+//! | `tables` | what a decision looks up and remembers |
+//! | `packet` | what is known of a packet, from Ethernet to ports |
+//! | `guard` | what no rule can allow, and what every port needs |
+//! | `classify` | which rule allows a service to a remote address |
+//! | `track` | flows, and ICMP errors about them |
+//! | `decide` | all of it in order |
+//! | `short` | the short way of packets of established flows |
+//! | `flow` | states of a flow and their timeouts |
 #![expect(
     clippy::inline_always,
     reason = "a call the compiler leaves costs the verifier and the packet more than it saves"

@@ -1,6 +1,6 @@
 //! What security groups do to real traffic: one table of cases, run on every way an instance can be plugged.
 //!
-//! A [`plug::World`] is an instance with an agent that enforces its port, and a peer on the same link. A case sets a policy
+//! A `plug::World` is an instance with an agent that enforces its port, and a peer on the same link. A case sets a policy
 //! and tries traffic; it names the reason the datapath must count, so a packet that something else lost is no pass.
 
 /// The table.

@@ -1,6 +1,6 @@
 //! Random policies, and random frames aimed at them, so that evaluators can be held against each other. Flow: policy.
 //!
-//! A [`Scenario`] is a world and the steps that happen to it, all of it decided by a seed. Frames are not noise: most of
+//! A `Scenario` is a world and the steps that happen to it, all of it decided by a seed. Frames are not noise: most of
 //! them belong to conversations that the policy allows, and what is wrong with the others is one thing at a time.
 
 use std::{

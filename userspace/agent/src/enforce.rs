@@ -16,10 +16,10 @@
 //!
 //! **Order.** A device without a port passes everything, so a port's tables are written before its programs are attached.
 //!
-//! **Upgrade.** [`Enforcer::load`] never touches what is attached: programs of another netdiag go on enforcing. With the same
-//! layout of the maps (`ABI_VERSION`) the new programs share all maps with the old ones, and each [`Enforcer::attach`]
+//! **Upgrade.** `Enforcer::load` never touches what is attached: programs of another netdiag go on enforcing. With the same
+//! layout of the maps (`ABI_VERSION`) the new programs share all maps with the old ones, and each `Enforcer::attach`
 //! replaces one program in place. With another layout the new maps are empty: the caller writes the whole policy, attaches,
-//! and then calls [`Enforcer::remove_other_versions`]. The flows of the old layout are not taken along: a connection that
+//! and then calls `Enforcer::remove_other_versions`. The flows of the old layout are not taken along: a connection that
 //! goes on is picked up from its next packet if a rule allows it in that packet's direction.
 
 use std::{

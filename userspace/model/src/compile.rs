@@ -1,8 +1,8 @@
 //! A policy turned into the tables the datapath looks things up in, and the change from some tables to others as writes in
 //! an order that no packet can tell. Flow: policy.
 //!
-//! [`lower()`] numbers everything in a way that the tables themselves remember: whoever reads them back from the kernel after a
-//! restart gets the same numbers again, and lowering the same input twice changes nothing. [`diff()`] knows nothing of
+//! `lower` numbers everything in a way that the tables themselves remember: whoever reads them back from the kernel after a
+//! restart gets the same numbers again, and lowering the same input twice changes nothing. `diff` knows nothing of
 //! policies; what makes its order safe is that `lower` never changes in place what a port that moves from one policy
 //! to another, or a policy whose rules change, still looks at.
 

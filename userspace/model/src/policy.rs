@@ -1,7 +1,7 @@
 //! Security groups as Neutron has them, checked. Flow: policy.
 //!
-//! [`wire`] has the shapes files and the API use, [`convert`] turns them into the types of [`types`], which cannot be wrong;
-//! nothing behind that door checks again. [`binding`] ties them to the instances of this host, [`show`] puts them in words.
+//! `wire` has the shapes files and the API use, `convert` turns them into the types of `types`, which cannot be wrong;
+//! nothing behind that door checks again. `binding` ties them to the instances of this host, `show` puts them in words.
 
 /// Ports tied to the instances of this host.
 pub mod binding;

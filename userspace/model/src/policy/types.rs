@@ -1,6 +1,6 @@
 //! Checked types of a policy. Flow: policy.
 //!
-//! Every reference in a [`Policy`] leads somewhere, every range is in order, every address fits its family. Default deny is no
+//! Every reference in a `Policy` leads somewhere, every range is in order, every address fits its family. Default deny is no
 //! flag: it is a port whose groups have no rule.
 
 use std::{

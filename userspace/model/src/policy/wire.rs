@@ -1,6 +1,6 @@
 //! Policy as files and the API write it: Neutron's field names, in YAML or JSON. Flow: policy.
 //!
-//! What comes in is read into a tree that knows its lines ([`tree`]) and looked at object by object ([`object`]), so that a
+//! What comes in is read into a tree that knows its lines (`tree`) and looked at object by object (`object`), so that a
 //! mistake has a line and a field. What goes out is the shapes here, which come in again as the same policy.
 
 use std::{collections::BTreeMap, fmt};
