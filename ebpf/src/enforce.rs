@@ -24,7 +24,8 @@ pub fn packet<F: Frame>(frame: &F, ifindex: u32, ingress: bool) -> bool {
     // SAFETY: the helper has no precondition.
     let time = unsafe { bpf_ktime_get_coarse_ns() };
     let ask = Ask { slot, ingress, now: tick(time) };
-    let Some(port) = Policy.port(slot) else { return true };
+    // A device that leads to a place there is none of is somebody's, and nothing is known of what may pass it.
+    let Some(port) = Policy.port(slot) else { return false };
     let mut flows = Flows::new(slot);
     if short::passes(frame, &Policy, &mut flows, port, ask) {
         tally(ask, Reason::Established, frame.length());

@@ -39,7 +39,7 @@ pub fn decide<F: Frame, P: PolicyTables, T: FlowTables>(
     ask: Ask,
     packet: &mut Packet,
 ) -> Reason {
-    let Some(port) = policy.port(ask.slot) else { return Reason::Unmanaged };
+    let Some(port) = policy.port(ask.slot) else { return Reason::NoPolicy };
     if port.flags & PORT_MANAGED == 0 {
         return Reason::Unmanaged;
     }

@@ -189,18 +189,7 @@ pub async fn run(config: Config) -> Result<(), ServiceError> {
     let reconcile = Reconcile::new(store, pass, pace, outlets);
     let mut reconcile = tokio::spawn(reconcile.run(Inlets { bell: Arc::clone(&bell), orders: inbox, stop: stopped }));
 
-    let ended = loop {
-        tokio::select! {
-            _ = signals.terminate.recv() => break Ok(()),
-            _ = signals.interrupt.recv() => break Ok(()),
-            _ = signals.hangup.recv() => {
-                manager.reloading();
-                bell.ring(Changes::EVERYTHING.and(Changes::RELOAD));
-            }
-            // It goes round until it is told to stop.
-            ended = &mut reconcile => break Err(ended.err()),
-        }
-    };
+    let ended = until_told(&mut signals, &manager, &bell, &mut reconcile).await;
     manager.stopping();
     // A pass that has begun is finished, so that nobody meets half of it.
     stop.send_replace(true);
@@ -212,6 +201,28 @@ pub async fn run(config: Config) -> Result<(), ServiceError> {
     // The next agent makes its own; until then nobody shall wait for an answer here.
     drop(std::fs::remove_file(&config.socket));
     result.map_err(ServiceError::io("reconcile"))
+}
+
+/// Waits for a signal that ends the agent; the loop going round meanwhile is what it is there for. An error: it has ended by
+/// itself, and why, if it said so.
+async fn until_told<T>(
+    signals: &mut Signals,
+    manager: &Manager,
+    bell: &Bell,
+    reconcile: &mut tokio::task::JoinHandle<T>,
+) -> Result<(), Option<tokio::task::JoinError>> {
+    loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => return Ok(()),
+            _ = signals.interrupt.recv() => return Ok(()),
+            _ = signals.hangup.recv() => {
+                manager.reloading();
+                bell.ring(Changes::EVERYTHING.and(Changes::RELOAD));
+            }
+            // It goes round until it is told to stop.
+            ended = &mut *reconcile => return Err(ended.err()),
+        }
+    }
 }
 
 /// Hands on what comes out of the ring buffer. What cannot be read is said once, until it can be again.
