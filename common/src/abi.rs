@@ -3,6 +3,8 @@
 
 /// Ring-buffer records.
 pub mod event;
+/// Keys and values of floating IPs.
+pub mod floating;
 /// Keys and values of tracked flows.
 pub mod flow;
 /// What must hold about size, alignment and offsets, checked at compile time.

@@ -11,4 +11,4 @@ pub mod logic;
 
 /// Version of everything in [`abi`]. It is raised whenever a type there changes its size or the meaning of a field, so
 /// that a program which is still attached is never read by a netdiag that understands other bytes.
-pub const ABI_VERSION: u16 = 2;
+pub const ABI_VERSION: u16 = 3;

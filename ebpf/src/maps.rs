@@ -9,6 +9,9 @@ use aya_ebpf::{
 };
 use netdiag_common::abi::{
     event::{Counted, Decided},
+    floating::{
+        Floating, FloatingKey, Hop, HopKey, Leaving, LeavingKey, MAX_FLOATING, MAX_HELD, MAX_HOPS, WAYS,
+    },
     flow::{Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, MAX_FLOWS4, MAX_FLOWS6, MAX_FRAGMENTS, MAX_OVERFLOW},
     policy::{
         GrantKey, Label, MAX_GRANTS, MAX_PAGES, MAX_POLICIES, MAX_PORTS, MAX_PREFIXES, MAX_REMOTES, MAX_RULES,
@@ -96,6 +99,33 @@ pub static SETTINGS: Array<Settings, 1> = Array::new();
 /// Flows each port may track by quota, counted since the map was made; see `TRACKED`.
 #[btf_map]
 pub static ALLOWANCE: Array<u64, { MAX_PORTS as usize }> = Array::new();
+
+// === floating IPs: written by user space, read by the programs ===
+
+/// Who a floating IP stands for, as packets from outside name it.
+#[btf_map]
+pub static FLOATING: HashMap<FloatingKey, Floating, { MAX_FLOATING as usize }, ON_DEMAND> = HashMap::new();
+
+/// What the first fixed address of each port that has a floating IP leaves as.
+#[btf_map]
+pub static LEAVING: Array<Leaving, { MAX_PORTS as usize }> = Array::new();
+
+/// What the other fixed addresses of ports leave as.
+#[btf_map]
+pub static MORE_LEAVING: HashMap<LeavingKey, Leaving, { MAX_FLOATING as usize }, ON_DEMAND> = HashMap::new();
+
+/// Prefixes and neighbours of routers.
+#[btf_map]
+pub static HOPS: LpmTrie<HopKey, Hop, { MAX_HOPS as usize }> = LpmTrie::new();
+
+/// Flows that were there before their floating IP was served from here: by the fixed address and port for what leaves, by
+/// the floating IP and the port the outside knows for what comes.
+#[btf_map]
+pub static HELD: HashMap<FlowKey4, u32, { MAX_HELD as usize }, ON_DEMAND> = HashMap::new();
+
+/// Packets and bytes of floating IPs by port, direction and way. Written by the programs.
+#[btf_map]
+pub static WAYS_TAKEN: PerCpuArray<Tally, { MAX_PORTS as usize * 2 * WAYS }> = PerCpuArray::new();
 
 // === names: written and read by user space alone, for whoever looks at the maps without the agent ===
 

@@ -114,6 +114,8 @@ pub const FLOW_DEAD: u8 = 1 << 1;
 pub const FLOW_FIN_ORIGINAL: u8 = 1 << 2;
 /// The side that answered has sent a FIN.
 pub const FLOW_FIN_REPLY: u8 = 1 << 3;
+/// The flow began on the fast way of a floating IP and stays there: the router has not seen it.
+pub const FLOW_FAST: u8 = 1 << 4;
 
 /// A tracked flow.
 #[repr(C)]

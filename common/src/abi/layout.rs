@@ -7,6 +7,7 @@ use core::mem::offset_of;
 
 use super::{
     event::{Counted, Decided, Header},
+    floating::{Floating, FloatingKey, Hop, HopKey, Leaving, LeavingKey},
     flow::{Flow, FlowKey4, FlowKey6, Fragment, FragmentKey},
     policy::{GrantKey, Label, MacKey, Page, PairKey, Port, Protocol, RemoteKey4, RemoteKey6, Settings, Side, View},
     value::{Budget, Counter, Losses, Tally},
@@ -61,14 +62,27 @@ assert_layout!(FragmentKey: 40 bytes aligned to 4 {
 assert_layout!(Fragment: 16 bytes aligned to 4 {
     local_port at 0, remote_port at 2, service at 4, kind at 6, pad at 7, seen at 8, epoch at 12,
 });
+assert_layout!(FloatingKey: 12 bytes aligned to 4 { device at 0, vlan at 4, address at 8 });
+assert_layout!(Floating: 44 bytes aligned to 4 {
+    flags at 0, fixed at 4, slot at 8, epoch at 12, device at 16, mtu at 20, outer_mac at 24, destination_mac at 30,
+    source_mac at 36, hops at 42,
+});
+assert_layout!(LeavingKey: 8 bytes aligned to 4 { slot at 0, fixed at 4 });
+assert_layout!(Leaving: 44 bytes aligned to 4 {
+    flags at 0, fixed at 4, floating at 8, epoch at 12, router at 16, device at 20, mtu at 24, vlan at 28, hops at 30,
+    inner_mac at 32, outer_mac at 38,
+});
+assert_layout!(HopKey: 8 bytes aligned to 4 { router at 0, address at 4 });
+assert_layout!(Hop: 12 bytes aligned to 4 { kind at 0, mac at 4, pad at 10 });
 const _: () = assert!(size_of::<Page>() == 1024 && size_of::<Label>() == 64);
 
 #[cfg(feature = "user")]
 #[expect(unsafe_code, reason = "`Pod` is an unsafe marker trait")]
 mod user {
     use super::{
-        Budget, Counted, Counter, Decided, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, GrantKey, Label, Losses,
-        MacKey, Page, PairKey, Port, Protocol, RemoteKey4, RemoteKey6, Settings, Tally, View,
+        Budget, Counted, Counter, Decided, Floating, FloatingKey, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey,
+        GrantKey, Hop, HopKey, Label, Leaving, LeavingKey, Losses, MacKey, Page, PairKey, Port, Protocol, RemoteKey4,
+        RemoteKey6, Settings, Tally, View,
     };
 
     /// The one reason all of them are safe for.
@@ -87,13 +101,19 @@ mod user {
         Counted,
         Counter,
         Decided,
+        Floating,
+        FloatingKey,
         Flow,
         FlowKey4,
         FlowKey6,
         Fragment,
         FragmentKey,
         GrantKey,
+        Hop,
+        HopKey,
         Label,
+        Leaving,
+        LeavingKey,
         Losses,
         MacKey,
         Page,

@@ -12,6 +12,8 @@ pub mod doctor;
 pub mod event;
 /// What one source saw, with where it saw it. Flow: discover.
 pub mod fact;
+/// Floating IPs and the way each of them takes. Flow: policy.
+pub mod floating;
 /// Security groups of an instance as they are enforced. Flow: explain.
 pub mod groups;
 /// Newtypes for the numbers and names that must not be mixed up.

@@ -7,6 +7,7 @@ use std::{
 
 use aya::{Pod, maps::lpm_trie::Key};
 use netdiag_common::abi::{
+    floating::{Floating, FloatingKey, Hop, HopKey, Leaving, LeavingKey},
     flow::{Flow, FlowKey4, FlowKey6},
     policy::{GrantKey, Label, MacKey, Page, PairKey, Port, Protocol, RemoteKey4, RemoteKey6, Settings, View},
     value::{Losses, Tally},
@@ -220,6 +221,18 @@ maps! {
     hits = "HITS": u32 => u64;
     /// Records of a port that did not come out.
     losses = "LOSSES": u32 => Losses;
+    /// Who floating IPs stand for.
+    floating = "FLOATING": FloatingKey => Floating;
+    /// What ports leave as.
+    leaving = "LEAVING": u32 => Leaving;
+    /// What more fixed addresses of ports leave as.
+    more_leaving = "MORE_LEAVING": LeavingKey => Leaving;
+    /// Prefixes and neighbours of routers.
+    hops = "HOPS": Key<HopKey> => Hop;
+    /// Flows held on the slow way.
+    held = "HELD": FlowKey4 => u32;
+    /// Packets of floating IPs by port, direction and way.
+    ways = "WAYS_TAKEN": u32 => Tally;
     /// Names of rules.
     rules = "RULES": u32 => Label;
     /// Names of ports.
