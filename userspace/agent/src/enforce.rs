@@ -70,7 +70,7 @@ pub(crate) mod look;
 /// The pinned maps.
 mod maps;
 /// Qdiscs, filters and XDP programs by netlink.
-mod netlink;
+pub(crate) mod netlink;
 /// System calls that no library wraps.
 mod syscall;
 

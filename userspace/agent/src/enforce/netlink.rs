@@ -106,7 +106,7 @@ pub(super) fn xdp(ifindex: u32) -> io::Result<Vec<Xdp>> {
 }
 
 /// Sends a request and reads the answer to its end.
-fn exchange(request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<Answer>> {
+pub(crate) fn exchange(request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<Answer>> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
