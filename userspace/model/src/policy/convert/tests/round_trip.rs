@@ -186,6 +186,7 @@ fn policies() -> impl Strategy<Value = Policy> {
                     address_groups: address_groups.iter().zip(of_addresses).map(address_group).collect(),
                     ports: ports.into_iter().map(port).collect(),
                     members: BTreeMap::clone(&members),
+                    floating_ips: BTreeMap::new(),
                     permitted_ethertypes,
                     close_unknown_ports,
                 }
