@@ -13,6 +13,8 @@
 //! | `decide` | all of it in order |
 //! | `short` | the short way of packets of established flows |
 //! | `flow` | states of a flow and their timeouts |
+//! | `floating` | which packets of floating IPs go past the router |
+//! | `rewrite` | changes the addresses of a packet |
 #![expect(
     clippy::inline_always,
     reason = "a call the compiler leaves costs the verifier and the packet more than it saves"
@@ -23,6 +25,8 @@
 pub mod classify;
 /// All of it in order.
 pub mod decide;
+/// Which packets of floating IPs go past the router.
+pub mod floating;
 /// States of a tracked flow, and how long each may stay silent.
 pub mod flow;
 /// Where a packet is.
@@ -31,6 +35,8 @@ pub mod frame;
 pub mod guard;
 /// What is known of a packet.
 pub mod packet;
+/// Changes the addresses of a packet, and every checksum that covers them.
+pub mod rewrite;
 /// The short way of packets of established flows.
 pub mod short;
 /// What a decision looks up and remembers.

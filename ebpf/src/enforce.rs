@@ -2,11 +2,19 @@
 
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use netdiag_common::{
-    abi::{flow::tick, policy::PORT_LOG_ALLOWED, reason::Reason, value::tally_index},
+    abi::{
+        floating::{FLOATING_PEER, Floating, Leaving, Way, way_index},
+        flow::{FLOW_FAST, tick},
+        policy::{PORT_LOG_ALLOWED, Port},
+        reason::Reason,
+        value::{Tally, tally_index},
+    },
     logic::{
         decide::{Ask, decide},
+        floating::{self, Exit},
         frame::Frame,
         packet::Packet,
+        rewrite::{Change, Rewrite, translate},
         short,
         tables::PolicyTables as _,
     },
@@ -14,25 +22,116 @@ use netdiag_common::{
 
 use crate::{
     events, maps,
-    tables::{self, Flows, Policy},
+    tables::{self, Arrived, Beginning, Departing, Floats, Flows, Policy},
 };
 
-/// What becomes of a packet at a device.
+/// What was decided of a packet that passes.
+#[derive(Clone, Copy)]
+struct Passed {
+    /// `FLOW_*` bits of its flow; 0 also where it has none.
+    flags: u8,
+    /// It has a flow, or is about one.
+    tracked: bool,
+    /// It is ICMP.
+    icmp: bool,
+}
+
+/// What becomes of a packet of an instance.
+pub enum Fate<'t> {
+    /// It goes on to whatever comes next.
+    Passes,
+    /// It ends here.
+    Ends,
+    /// It has been translated and leaves the host past the router.
+    Leaves(&'t Leaving),
+}
+
+/// What becomes of a packet that comes to the host.
+pub enum Arrival<'t> {
+    /// It goes on to whatever comes next.
+    Passes,
+    /// It ends here.
+    Ends,
+    /// It has been translated, may pass, and goes to the instance.
+    Delivered(&'t Floating),
+    /// It has been translated and goes to the device of the instance, whose program decides about it.
+    Forwarded(&'t Floating),
+}
+
+/// Time in nanoseconds, and the place a device leads to.
 #[inline(always)]
-pub fn packet<F: Frame>(frame: &F, ifindex: u32, ingress: bool) -> bool {
-    let Some(slot) = tables::slot(ifindex) else { return true };
+fn now() -> u64 {
     // SAFETY: the helper has no precondition.
-    let time = unsafe { bpf_ktime_get_coarse_ns() };
-    let ask = Ask { slot, ingress, now: tick(time) };
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+/// What becomes of a packet an instance sends.
+#[inline(always)]
+pub fn from_instance<F: Rewrite>(frame: &mut F, ifindex: u32) -> Fate<'static> {
+    let Some(slot) = tables::slot(ifindex) else { return Fate::Passes };
     // A device that leads to a place there is none of is somebody's, and nothing is known of what may pass it.
-    let Some(port) = Policy.port(slot) else { return false };
-    let mut flows = Flows::new(slot);
-    if short::passes(frame, &Policy, &mut flows, port, ask) {
-        tally(ask, Reason::Established, frame.length());
-        return true;
+    let Some(port) = Policy.port(slot) else { return Fate::Ends };
+    let time = now();
+    let ask = Ask { slot, ingress: false, now: tick(time), local: 0 };
+    let beginning = Departing { frame: &*frame, epoch: port.epoch };
+    let Some(passed) = passes(frame, beginning, (port, ifindex), (ask, time)) else { return Fate::Ends };
+    match floating::outward(frame, &Floats, (slot, port.epoch)) {
+        None => Fate::Passes,
+        Some(Err(way)) => {
+            count_way(ask, way, frame.length());
+            Fate::Passes
+        }
+        Some(Ok(exit)) => leave(frame, &exit, ask, passed),
     }
+}
+
+/// Sends a packet past the router, if its flow goes there.
+#[inline(always)]
+fn leave<F: Rewrite>(frame: &mut F, exit: &Exit<'static>, ask: Ask, passed: Passed) -> Fate<'static> {
+    if passed.flags & FLOW_FAST == 0 {
+        count_way(ask, floating::slow(exit, passed.tracked, passed.icmp), frame.length());
+        return Fate::Passes;
+    }
+    count_way(ask, Way::Fast, frame.length());
+    if translate(frame, &exit.change()) { Fate::Leaves(exit.leaving) } else { Fate::Ends }
+}
+
+/// What becomes of a packet that is sent to an instance. `fast`: it comes from the external device, translated.
+#[inline(always)]
+pub fn to_instance<F: Frame>(frame: &F, ifindex: u32, fast: bool) -> bool {
+    let Some(slot) = tables::slot(ifindex) else { return true };
+    let Some(port) = Policy.port(slot) else { return false };
+    let time = now();
+    let ask = Ask { slot, ingress: true, now: tick(time), local: 0 };
+    passes(frame, Arrived { fast }, (port, ifindex), (ask, time)).is_some()
+}
+
+/// Decides about a packet of a port, counts and says so; `None` if it ends here.
+#[inline(always)]
+fn passes<F: Frame, B: Beginning>(
+    frame: &F,
+    beginning: B,
+    (port, ifindex): (&Port, u32),
+    (ask, time): (Ask, u64),
+) -> Option<Passed> {
+    let mut flows = Flows::new(ask.slot, beginning);
+    if let Some(flags) = short::passes(frame, &Policy, &mut flows, port, ask) {
+        tally(ask, Reason::Established, frame.length());
+        return Some(Passed { flags, tracked: true, icmp: false });
+    }
+    long(frame, &mut flows, (port, ifindex), (ask, time))
+}
+
+/// The same for packets the short way says nothing of.
+#[inline(always)]
+fn long<F: Frame, B: Beginning>(
+    frame: &F,
+    flows: &mut Flows<B>,
+    (port, ifindex): (&Port, u32),
+    (ask, time): (Ask, u64),
+) -> Option<Passed> {
     let mut packet = Packet::default();
-    let reason = decide(frame, &Policy, &mut flows, ask, &mut packet);
+    let reason = decide(frame, &Policy, flows, ask, &mut packet);
     tally(ask, reason, frame.length());
     let begins = matches!(reason, Reason::Rule | Reason::Untracked);
     if begins {
@@ -41,7 +140,63 @@ pub fn packet<F: Frame>(frame: &F, ifindex: u32, ingress: bool) -> bool {
     if !reason.passes() || begins && port.flags & PORT_LOG_ALLOWED != 0 {
         events::decided(frame.length(), ifindex, (ask, time), &packet, reason);
     }
-    reason.passes()
+    let Packet { flow_flags: flags, tracked, .. } = packet;
+    reason.passes().then_some(Passed { flags, tracked, icmp: packet.is_icmp() })
+}
+
+/// What becomes of a packet that comes to the host by an external device. `here`: it is decided about here, as no program at the
+/// instance's device will see it; else only where the instance's own device can be given it directly.
+#[inline(always)]
+pub fn from_external<F: Rewrite>(frame: &mut F, device: u32, vlan: u32, here: bool) -> Arrival<'static> {
+    let Some((floating, address, way)) = floating::inward(frame, &Floats, &Policy, (device, vlan)) else {
+        return Arrival::Passes;
+    };
+    let time = now();
+    let ask = Ask { slot: floating.slot, ingress: true, now: tick(time), local: floating.fixed };
+    if let Some(way) = way {
+        count_way(ask, way, frame.length());
+        return Arrival::Passes;
+    }
+    let Some(port) = Policy.port(ask.slot) else { return Arrival::Passes };
+    let change = floating::arrival(floating, address);
+    let here = here || floating.flags & FLOATING_PEER != 0;
+    let mut flows = Flows::new(ask.slot, Arrived { fast: true });
+    if here && vlan == 0 {
+        if let Some(flags) = short::passes(frame, &Policy, &mut flows, port, ask) {
+            return established(frame, floating, &change, (ask, flags));
+        }
+    }
+    if let Some(way) = floating::flow_way(frame, &mut flows, floating, ask.now) {
+        count_way(ask, way, frame.length());
+        return Arrival::Passes;
+    }
+    if !translate(frame, &change) {
+        return Arrival::Ends;
+    }
+    let ask = Ask { local: 0, ..ask };
+    if here && long(frame, &mut flows, (port, floating.device), (ask, time)).is_none() {
+        count_way(ask, Way::Refused, frame.length());
+        return Arrival::Ends;
+    }
+    count_way(ask, Way::Fast, frame.length());
+    if here { Arrival::Delivered(floating) } else { Arrival::Forwarded(floating) }
+}
+
+/// A packet of an established flow that comes by an external device.
+#[inline(always)]
+fn established<F: Rewrite>(
+    frame: &mut F,
+    floating: &'static Floating,
+    change: &Change,
+    (ask, flags): (Ask, u8),
+) -> Arrival<'static> {
+    if flags & FLOW_FAST == 0 {
+        count_way(ask, Way::SlowFlow, frame.length());
+        return Arrival::Passes;
+    }
+    tally(ask, Reason::Established, frame.length());
+    count_way(ask, Way::Fast, frame.length());
+    if translate(frame, change) { Arrival::Delivered(floating) } else { Arrival::Ends }
 }
 
 /// Counts a packet of a port.
@@ -49,10 +204,23 @@ pub fn packet<F: Frame>(frame: &F, ifindex: u32, ingress: bool) -> bool {
 fn tally(ask: Ask, reason: Reason, length: u32) {
     if let Some(tally) = maps::TALLIES.get_ptr_mut(tally_index(ask.slot, ask.ingress, reason as u8)) {
         // SAFETY: the element is this CPU's own, and is never freed.
-        let tally = unsafe { &mut *tally };
-        tally.packets = tally.packets.wrapping_add(1);
-        tally.bytes = tally.bytes.wrapping_add(u64::from(length));
+        add(unsafe { &mut *tally }, length);
     }
+}
+
+/// Counts a packet of a floating IP.
+#[inline(always)]
+fn count_way(ask: Ask, way: Way, length: u32) {
+    if let Some(tally) = maps::WAYS_TAKEN.get_ptr_mut(way_index(ask.slot, ask.ingress, way as u8)) {
+        // SAFETY: the element is this CPU's own, and is never freed.
+        add(unsafe { &mut *tally }, length);
+    }
+}
+
+#[inline(always)]
+const fn add(tally: &mut Tally, length: u32) {
+    tally.packets = tally.packets.wrapping_add(1);
+    tally.bytes = tally.bytes.wrapping_add(length as u64);
 }
 
 /// Counts what a rule has allowed.

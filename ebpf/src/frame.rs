@@ -9,10 +9,14 @@ use core::{
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::{bpf_skb_load_bytes, bpf_xdp_load_bytes},
+    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    helpers::{bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes, bpf_xdp_load_bytes, bpf_xdp_store_bytes},
     programs::{TcContext, XdpContext},
 };
-use netdiag_common::logic::frame::{Frame, Head};
+use netdiag_common::logic::{
+    frame::{Frame, Head},
+    rewrite::{Rewrite, updated_word},
+};
 
 /// A packet of a classifier.
 pub struct Skb<'a>(pub &'a TcContext);
@@ -103,9 +107,9 @@ impl Frame for Skb<'_> {
     }
 
     #[inline(always)]
-    fn aggregated(&self) -> bool {
+    fn segment(&self) -> u32 {
         // SAFETY: as above.
-        unsafe { (*self.0.skb.skb).gso_size != 0 }
+        unsafe { (*self.0.skb.skb).gso_size }
     }
 
     #[inline(always)]
@@ -124,6 +128,50 @@ impl Frame for Skb<'_> {
     }
 }
 
+impl Rewrite for Skb<'_> {
+    #[inline(always)]
+    fn store16<const N: usize>(&mut self, offset: u32, halves: &[u16; N]) -> bool {
+        // SAFETY: the buffer is of this packet, and the place has so many bytes.
+        let result =
+            unsafe { bpf_skb_store_bytes(self.0.as_ptr().cast(), offset, halves.as_ptr().cast(), 2 * N as u32, 0) };
+        result == 0
+    }
+
+    #[inline(always)]
+    fn pseudo_header(&mut self, offset: u32, from: u32, to: u32, optional: bool) -> bool {
+        let optional = if optional { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+        let flags = u64::from(BPF_F_PSEUDO_HDR) | size_of::<u32>() as u64 | optional;
+        // SAFETY: the buffer is of this packet.
+        let result = unsafe { bpf_l4_csum_replace(self.0.as_ptr().cast(), offset, from.into(), to.into(), flags) };
+        result == 0
+    }
+}
+
+impl Rewrite for Xdp<'_> {
+    #[inline(always)]
+    fn store16<const N: usize>(&mut self, offset: u32, halves: &[u16; N]) -> bool {
+        // The helper only reads from there.
+        let place = halves.as_ptr().cast_mut().cast();
+        // SAFETY: the buffer is of this packet, and the place has so many bytes.
+        let result = unsafe { bpf_xdp_store_bytes(self.0.ctx, offset, place, 2 * N as u32) };
+        result == 0
+    }
+
+    #[inline(always)]
+    fn pseudo_header(&mut self, offset: u32, from: u32, to: u32, optional: bool) -> bool {
+        // Packets with a checksum that is still to be computed are not translated here.
+        let Some([old]) = self.load16::<1>(offset) else { return false };
+        if optional && old == 0 {
+            return true;
+        }
+        let new = match updated_word(old, from, to) {
+            0 if optional => 0xffff,
+            new => new,
+        };
+        self.store16(offset, &[new])
+    }
+}
+
 impl Xdp<'_> {
     #[inline(always)]
     fn load<T: Integers>(&self, offset: u32) -> Option<T> {
@@ -133,6 +181,8 @@ impl Xdp<'_> {
 }
 
 impl Frame for Xdp<'_> {
+    const HIDES_PARTIAL: bool = true;
+
     #[inline(always)]
     fn length(&self) -> u32 {
         // A packet of several buffers is handed only to programs that say they can take it, and this one does not.
@@ -147,9 +197,9 @@ impl Frame for Xdp<'_> {
     }
 
     #[inline(always)]
-    fn aggregated(&self) -> bool {
+    fn segment(&self) -> u32 {
         // Not to be known here; such a packet is refused as shorter than its headers claim.
-        false
+        0
     }
 
     #[inline(always)]

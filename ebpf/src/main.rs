@@ -21,15 +21,20 @@
 
 use aya_ebpf::{
     bindings::{
-        TC_ACT_SHOT, TC_ACT_UNSPEC,
+        BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC,
         xdp_action::{XDP_DROP, XDP_PASS},
     },
-    helpers::bpf_redirect,
+    helpers::{bpf_redirect, bpf_redirect_peer, bpf_skb_change_type, bpf_skb_vlan_pop, bpf_skb_vlan_push},
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
 
-use crate::frame::{Skb, Xdp};
+use netdiag_common::abi::floating::{FAST_MARK, FLOATING_RECEIVED, Floating, Leaving};
+
+use crate::{
+    enforce::{Arrival, Fate},
+    frame::{Skb, Xdp},
+};
 
 /// Adds to the counter of this CPU.
 mod counters;
@@ -46,6 +51,10 @@ mod tables;
 
 /// No device has this index: what is redirected there ends there.
 const NOWHERE: u32 = i32::MAX as u32;
+/// A customer's VLAN tag (IEEE 802.1Q).
+const VLAN: u16 = 0x8100;
+/// `PACKET_HOST` of `linux/if_packet.h`.
+const PACKET_HOST: u32 = 0;
 
 /// Counts a packet, says so in the ring buffer, and lets it pass.
 ///
@@ -65,7 +74,23 @@ fn count(ctx: TcContext) -> i32 {
 #[classifier]
 #[inline(always)]
 fn from_instance(ctx: TcContext) -> i32 {
-    if enforce::packet(&Skb(&ctx), ifindex(&ctx), false) { TC_ACT_UNSPEC } else { TC_ACT_SHOT }
+    match enforce::from_instance(&mut Skb(&ctx), ifindex(&ctx)) {
+        Fate::Passes => TC_ACT_UNSPEC,
+        Fate::Ends => TC_ACT_SHOT,
+        Fate::Leaves(leaving) => leave(&ctx, leaving),
+    }
+}
+
+/// Sends what has been translated out of the external device.
+#[inline(always)]
+fn leave(ctx: &TcContext, leaving: &Leaving) -> i32 {
+    // SAFETY: the buffer is of this packet.
+    if leaving.vlan != 0 && unsafe { bpf_skb_vlan_push(ctx.skb.skb, VLAN.to_be(), leaving.vlan) } != 0 {
+        return TC_ACT_SHOT;
+    }
+    let flags = if leaving.flags & FLOATING_RECEIVED != 0 { u64::from(BPF_F_INGRESS) } else { 0 };
+    // SAFETY: the helper notes an index.
+    unsafe { bpf_redirect(leaving.device, flags) as i32 }
 }
 
 /// Decides about what is sent to an instance; at TC egress of its device on the host.
@@ -76,7 +101,8 @@ fn from_instance(ctx: TcContext) -> i32 {
 #[classifier]
 #[inline(always)]
 fn to_instance(ctx: TcContext) -> i32 {
-    if enforce::packet(&Skb(&ctx), ifindex(&ctx), true) {
+    let fast = take_mark(&ctx);
+    if enforce::to_instance(&Skb(&ctx), ifindex(&ctx), fast) {
         return TC_ACT_UNSPEC;
     }
     // SAFETY: the helper notes an index; that no device has it is found out after the program.
@@ -88,7 +114,111 @@ fn to_instance(ctx: TcContext) -> i32 {
 #[xdp]
 #[inline(always)]
 fn from_instance_xdp(ctx: XdpContext) -> u32 {
-    if enforce::packet(&Xdp(&ctx), ctx.ingress_ifindex() as u32, false) { XDP_PASS } else { XDP_DROP }
+    match enforce::from_instance(&mut Xdp(&ctx), ctx.ingress_ifindex() as u32) {
+        Fate::Passes => XDP_PASS,
+        Fate::Ends => XDP_DROP,
+        // Out of the device: what is to be received instead is never given to this program.
+        Fate::Leaves(leaving) => redirect_xdp(leaving.device),
+    }
+}
+
+/// Takes packets for floating IPs past the router; at TC ingress of an external device.
+#[expect(clippy::needless_pass_by_value, reason = "an entry point is handed its context")]
+#[classifier]
+#[inline(always)]
+fn from_external(ctx: TcContext) -> i32 {
+    let vlan = vlan(&ctx);
+    match enforce::from_external(&mut Skb(&ctx), ifindex(&ctx), vlan, false) {
+        Arrival::Passes => TC_ACT_UNSPEC,
+        Arrival::Ends => TC_ACT_SHOT,
+        Arrival::Delivered(floating) => deliver(&ctx, floating, vlan),
+        Arrival::Forwarded(floating) => forward(&ctx, floating, vlan),
+    }
+}
+
+/// Takes what the host itself sends to floating IPs past the router; at TC egress of the internal device of a bridge.
+#[expect(clippy::needless_pass_by_value, reason = "an entry point is handed its context")]
+#[classifier]
+#[inline(always)]
+fn from_host(ctx: TcContext) -> i32 {
+    let vlan = vlan(&ctx);
+    match enforce::from_external(&mut Skb(&ctx), ifindex(&ctx), vlan, false) {
+        Arrival::Passes => TC_ACT_UNSPEC,
+        Arrival::Ends => TC_ACT_SHOT,
+        // Nothing can be put into the peer from TC egress, and user space asks for it only at TC ingress.
+        Arrival::Delivered(floating) | Arrival::Forwarded(floating) => forward(&ctx, floating, vlan),
+    }
+}
+
+/// Takes packets for floating IPs past the router where frames are taken before TC ingress.
+#[expect(clippy::needless_pass_by_value, reason = "an entry point is handed its context")]
+#[xdp]
+#[inline(always)]
+fn from_external_xdp(ctx: XdpContext) -> u32 {
+    // What is redirected from here is sent past the TC egress of the device: it is decided about here.
+    match enforce::from_external(&mut Xdp(&ctx), ctx.ingress_ifindex() as u32, 0, true) {
+        Arrival::Passes => XDP_PASS,
+        Arrival::Ends => XDP_DROP,
+        Arrival::Delivered(floating) | Arrival::Forwarded(floating) => redirect_xdp(floating.device),
+    }
+}
+
+/// Sends a frame out of a device.
+#[inline(always)]
+fn redirect_xdp(device: u32) -> u32 {
+    // SAFETY: the helper notes an index.
+    unsafe { bpf_redirect(device, 0) as u32 }
+}
+
+/// Puts what has been translated and may pass into the instance's own device.
+#[inline(always)]
+fn deliver(ctx: &TcContext, floating: &Floating, vlan: u32) -> i32 {
+    // It came to the router's MAC address, so the kernel takes it for somebody else's.
+    // SAFETY: the buffer is of this packet.
+    if !untag(ctx, vlan) || unsafe { bpf_skb_change_type(ctx.skb.skb, PACKET_HOST) } != 0 {
+        return TC_ACT_SHOT;
+    }
+    // SAFETY: the helper notes an index.
+    unsafe { bpf_redirect_peer(floating.device, 0) as i32 }
+}
+
+/// Sends what has been translated to the host's device of the instance, and says that it comes the fast way.
+#[inline(always)]
+fn forward(ctx: &TcContext, floating: &Floating, vlan: u32) -> i32 {
+    if !untag(ctx, vlan) {
+        return TC_ACT_SHOT;
+    }
+    // SAFETY: the kernel hands a classifier a valid `__sk_buff`, and the verifier rewrites this store to one of its fields.
+    unsafe { (*ctx.skb.skb).mark = FAST_MARK };
+    // SAFETY: the helper notes an index.
+    unsafe { bpf_redirect(floating.device, 0) as i32 }
+}
+
+/// Takes the tag of the external network off; false if that fails.
+#[inline(always)]
+fn untag(ctx: &TcContext, vlan: u32) -> bool {
+    // SAFETY: the buffer is of this packet.
+    vlan == 0 || unsafe { bpf_skb_vlan_pop(ctx.skb.skb) } == 0
+}
+
+/// The VLAN of a packet whose tag travels beside it; 0 is untagged.
+#[inline(always)]
+fn vlan(ctx: &TcContext) -> u32 {
+    // SAFETY: the kernel hands a classifier a valid `__sk_buff`, and the verifier rewrites these loads of its fields.
+    unsafe { if (*ctx.skb.skb).vlan_present != 0 { (*ctx.skb.skb).vlan_tci & 0xfff } else { 0 } }
+}
+
+/// True if the packet comes the fast way; it does not say so any longer then.
+#[inline(always)]
+fn take_mark(ctx: &TcContext) -> bool {
+    // SAFETY: the kernel hands a classifier a valid `__sk_buff`, and the verifier rewrites what is done with its fields.
+    unsafe {
+        let fast = (*ctx.skb.skb).mark == FAST_MARK;
+        if fast {
+            (*ctx.skb.skb).mark = 0;
+        }
+        fast
+    }
 }
 
 /// Index of the device a classifier is attached to.

@@ -9,9 +9,7 @@ use aya_ebpf::{
 };
 use netdiag_common::abi::{
     event::{Counted, Decided},
-    floating::{
-        Floating, FloatingKey, Hop, HopKey, Leaving, LeavingKey, MAX_FLOATING, MAX_HELD, MAX_HOPS, WAYS,
-    },
+    floating::{Floating, FloatingKey, Hop, HopKey, Leaving, LeavingKey, MAX_FLOATING, MAX_HELD, MAX_HOPS, WAYS},
     flow::{Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, MAX_FLOWS4, MAX_FLOWS6, MAX_FRAGMENTS, MAX_OVERFLOW},
     policy::{
         GrantKey, Label, MAX_GRANTS, MAX_PAGES, MAX_POLICIES, MAX_PORTS, MAX_PREFIXES, MAX_REMOTES, MAX_RULES,

@@ -8,12 +8,17 @@ use aya_ebpf::{
 };
 use netdiag_common::{
     abi::{
+        floating::{Floating, FloatingKey, Hop, HopKey, Leaving, LeavingKey},
         flow::{Flow, FlowKey4, FlowKey6, Fragment, FragmentKey},
         policy::{
             GrantKey, MAX_ETHERTYPES, MacKey, NEAR_INTERFACES, PairKey, Port, Protocol, RemoteKey4, RemoteKey6, View,
         },
     },
-    logic::tables::{FlowTables, PolicyTables},
+    logic::{
+        floating::{self, FloatingTables},
+        frame::Frame,
+        tables::{FlowTables, PolicyTables},
+    },
 };
 
 use crate::maps;
@@ -117,8 +122,41 @@ impl PolicyTables for Policy {
     }
 }
 
+/// Floating IPs, and the routers they belong to.
+pub struct Floats;
+
+impl FloatingTables for Floats {
+    #[inline(always)]
+    fn floating(&self, key: &FloatingKey) -> Option<&Floating> {
+        // SAFETY: an element that is replaced or removed meanwhile is freed after a grace period that the program does not
+        // outlive; user space replaces elements whole.
+        unsafe { maps::FLOATING.get(key) }
+    }
+
+    #[inline(always)]
+    fn leaving(&self, slot: u32, fixed: u32) -> Option<&Leaving> {
+        let first = maps::LEAVING.get(slot)?;
+        if first.device == 0 {
+            return None;
+        }
+        if first.fixed == fixed {
+            return Some(first);
+        }
+        // SAFETY: as above.
+        unsafe { maps::MORE_LEAVING.get(LeavingKey { slot, fixed }) }
+    }
+
+    #[inline(always)]
+    fn hop(&self, key: &HopKey) -> Option<Hop> {
+        const BITS: u32 = 8 * size_of::<HopKey>() as u32;
+        maps::HOPS.get(&Key::new(BITS, *key)).copied()
+    }
+}
+
 /// What the programs remember.
-pub struct Flows {
+pub struct Flows<B> {
+    /// Whether a flow may begin on the fast way.
+    beginning: B,
     /// Place of the port whose packet it is.
     slot: u32,
     /// The key that is looked up.
@@ -184,11 +222,45 @@ macro_rules! track {
     }};
 }
 
-impl Flows {
+/// Whether a flow that begins with the packet at hand may begin on the fast way of a floating IP.
+pub trait Beginning {
+    /// Says so, of a packet of the port at a place.
+    fn may_be_fast(&self, slot: u32) -> bool;
+}
+
+/// The packet is to an instance, and has come the fast way or not.
+pub struct Arrived {
+    /// It has.
+    pub fast: bool,
+}
+
+impl Beginning for Arrived {
+    #[inline(always)]
+    fn may_be_fast(&self, _: u32) -> bool {
+        self.fast
+    }
+}
+
+/// The packet is from an instance: this one.
+pub struct Departing<'f, F> {
+    /// The packet.
+    pub frame: &'f F,
+    /// Epoch of its port.
+    pub epoch: u32,
+}
+
+impl<F: Frame> Beginning for Departing<'_, F> {
+    #[inline(always)]
+    fn may_be_fast(&self, slot: u32) -> bool {
+        matches!(floating::outward(self.frame, &Floats, (slot, self.epoch)), Some(Ok(exit)) if exit.begins())
+    }
+}
+
+impl<B> Flows<B> {
     /// For a packet of a port.
     #[inline(always)]
-    pub const fn new(slot: u32) -> Self {
-        Self { slot, key: FlowKey(MaybeUninit::uninit()) }
+    pub const fn new(slot: u32, beginning: B) -> Self {
+        Self { beginning, slot, key: FlowKey(MaybeUninit::uninit()) }
     }
 }
 
@@ -226,7 +298,12 @@ fn count(slot: u32) {
     }
 }
 
-impl FlowTables for Flows {
+impl<B: Beginning> FlowTables for Flows<B> {
+    #[inline(always)]
+    fn begins_fast(&self, key: &FlowKey4) -> bool {
+        self.beginning.may_be_fast(self.slot) && !self.is_held(key)
+    }
+
     #[inline(always)]
     fn flow4(&mut self, key: &FlowKey4) -> Option<&mut Flow> {
         flow!(FLOWS4, OVER4, self.slot, self.key.of4(key))
@@ -245,6 +322,11 @@ impl FlowTables for Flows {
     #[inline(always)]
     fn track6(&mut self, key: &FlowKey6, flow: &Flow) -> bool {
         track!(FLOWS6, OVER6, self, self.key.of6(key), flow)
+    }
+
+    #[inline(always)]
+    fn is_held(&self, key: &FlowKey4) -> bool {
+        word!(HELD, key).is_some()
     }
 
     #[inline(always)]

@@ -125,7 +125,7 @@ impl<'a> Evaluators<'a> {
         let now = real.wrapping_add(self.advanced);
         let context = Context { policy: &world.policy, members: &world.members, port };
         let Packet { direction, vlan_beside, bytes, .. } = packet;
-        let frame = Frame { bytes, vlan_beside: *vlan_beside, direction: *direction, now };
+        let frame = Frame { bytes, vlan_beside: *vlan_beside, direction: *direction, now, local: 0 };
         let judged = self.judge.judge(&context, &frame);
         let slot = *self.tables.interfaces.get(&port.ifindex).ok_or("the port has no place")?;
         let ask = Ask { slot, ingress: *direction == Direction::Ingress, now };

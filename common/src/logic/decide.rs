@@ -28,6 +28,9 @@ pub struct Ask {
     pub ingress: bool,
     /// Now.
     pub now: Tick,
+    /// Address at the instance where it is another than the packet has, in network byte order: the packet is for a floating
+    /// IP and not translated yet. 0 is none. Only the short way knows of it.
+    pub local: u32,
 }
 
 /// Decides about a packet, and fills in what it learns of it.
@@ -172,7 +175,7 @@ fn later<P: PolicyTables, T: FlowTables>(
     packet.destination_port = first.service;
     let (tuple, _) = track::tuple(packet, ask.ingress);
     let tuple = Tuple { local_port: first.local_port, remote_port: first.remote_port, ..tuple };
-    if let Some(reason) = track::fragment(policy, flows, &here, &tuple) {
+    if let Some(reason) = track::fragment(policy, flows, &here, &tuple, packet) {
         return reason;
     }
     if track::begin(policy, &here, &tuple, packet) == 0 { Reason::RefusedFragment } else { Reason::Fragment }
@@ -182,7 +185,7 @@ fn later<P: PolicyTables, T: FlowTables>(
 #[inline(always)]
 fn here<P: PolicyTables>(port: &Port, policy: &P, ask: Ask) -> Option<Here> {
     let in_force = classify::in_force(policy, port.policy)?;
-    let Ask { slot, ingress, now } = ask;
+    let Ask { slot, ingress, now, local: _ } = ask;
     Some(Here { slot, epoch: port.epoch, policy: port.policy, in_force, ingress, now })
 }
 

@@ -2,6 +2,9 @@
 
 /// A packet from its Ethernet header on. Words come as they lie in the packet, in network byte order.
 pub trait Frame {
+    /// Whether a transport checksum is finished cannot be told.
+    const HIDES_PARTIAL: bool = false;
+
     /// Bytes of the whole packet, wherever they lie.
     fn length(&self) -> u32;
 
@@ -9,7 +12,12 @@ pub trait Frame {
     fn tagged(&self) -> bool;
 
     /// True if it stands for several packets (GSO), and so may be longer than a length field can say.
-    fn aggregated(&self) -> bool;
+    fn aggregated(&self) -> bool {
+        self.segment() != 0
+    }
+
+    /// Bytes behind the headers of each of the packets it stands for (`gso_size`); 0 if it is one packet.
+    fn segment(&self) -> u32;
 
     /// Half-words from an offset on; `None` if the packet ends before.
     fn load16<const N: usize>(&self, offset: u32) -> Option<[u16; N]>;
@@ -54,8 +62,8 @@ impl Frame for Slice<'_> {
         self.tagged
     }
 
-    fn aggregated(&self) -> bool {
-        false
+    fn segment(&self) -> u32 {
+        0
     }
 
     fn load16<const N: usize>(&self, offset: u32) -> Option<[u16; N]> {

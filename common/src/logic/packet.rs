@@ -75,6 +75,10 @@ pub struct Packet {
     pub destination_port: u16,
     /// The rule that allowed it, once that is decided; 0 is none.
     pub rule: u32,
+    /// Flags of the flow it belongs to, once that is decided; 0 also where there is none.
+    pub flow_flags: u8,
+    /// It belongs to a flow, or is about one.
+    pub tracked: bool,
 }
 
 /// An IPv4 address as IPv6 maps it.

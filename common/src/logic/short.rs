@@ -26,7 +26,8 @@ const fn is_dhcp(port: u16) -> bool {
     matches!(port, 67 | 68 | 546 | 547)
 }
 
-/// True if the packet passes as part of an established flow, which has been brought up to date then. False says nothing.
+/// `FLOW_*` bits of the flow if the packet passes as part of an established one, which has been brought up to date then. `None`
+/// says nothing.
 #[inline(always)]
 pub fn passes<F: Frame, P: PolicyTables, T: FlowTables>(
     frame: &F,
@@ -34,18 +35,18 @@ pub fn passes<F: Frame, P: PolicyTables, T: FlowTables>(
     flows: &mut T,
     port: &Port,
     ask: Ask,
-) -> bool {
+) -> Option<u8> {
     if port.flags & (PORT_MANAGED | PORT_TRUSTED) != PORT_MANAGED || frame.tagged() {
-        return false;
+        return None;
     }
-    let Some(head) = frame.head(HEAD4) else { return false };
+    let head = frame.head(HEAD4)?;
     match u16::from_be(head.half(6)) {
         ethertype::IPV4 => passes4(&head, frame.length(), policy, flows, (port, ask)),
         ethertype::IPV6 => match frame.head(HEAD6) {
             Some(head) => passes6(&head, frame.length(), policy, flows, (port, ask)),
-            None => false,
+            None => None,
         },
-        _ => false,
+        _ => None,
     }
 }
 
@@ -56,7 +57,7 @@ fn passes4<H: Head, P: PolicyTables, T: FlowTables>(
     policy: &P,
     flows: &mut T,
     (port, ask): (&Port, Ask),
-) -> bool {
+) -> Option<u8> {
     let total = u32::from(u16::from_be(head.half(8)));
     let protocol = (u16::from_be(head.half(11)) & 0xff) as u8;
     let (source, destination) = (head.word::<13>(), head.word::<15>());
@@ -66,17 +67,21 @@ fn passes4<H: Head, P: PolicyTables, T: FlowTables>(
         && total + 14 <= length
         && total >= 20 + minimum(protocol);
     if !plain || source == 0 {
-        return false;
+        return None;
     }
     let [a, b, c, d] = port.ipv4;
     if !ask.ingress && !(is_own_mac(head, port) && (source == a || source == b || source == c || source == d)) {
-        return false;
+        return None;
     }
-    let (local, remote) = if ask.ingress { (destination, source) } else { (source, destination) };
-    let Some((local_port, remote_port)) = ports::<_, 17>(head, protocol, ask.ingress) else { return false };
+    let (local, remote) = match (ask.ingress, ask.local) {
+        (true, 0) => (destination, source),
+        (true, local) => (local, source),
+        (false, _) => (source, destination),
+    };
+    let Some((local_port, remote_port)) = ports::<_, 17>(head, protocol, ask.ingress) else { return None };
     let key = FlowKey4 { local, remote, local_port, remote_port, slot: ask.slot as u16, protocol, pad: 0 };
-    let Some(flow) = flows.flow4(&key) else { return false };
-    is_settled(policy, flow, protocol, port, ask)
+    let flow = flows.flow4(&key)?;
+    is_settled(policy, flow, protocol, port, ask).then_some(flow.flags)
 }
 
 #[inline(always)]
@@ -86,24 +91,24 @@ fn passes6<H: Head, P: PolicyTables, T: FlowTables>(
     policy: &P,
     flows: &mut T,
     (port, ask): (&Port, Ask),
-) -> bool {
+) -> Option<u8> {
     let payload = u32::from(u16::from_be(head.half(9)));
     let protocol = (u16::from_be(head.half(10)) >> 8) as u8;
     let source = [head.word::<11>(), head.word::<13>(), head.word::<15>(), head.word::<17>()];
     let destination = [head.word::<19>(), head.word::<21>(), head.word::<23>(), head.word::<25>()];
     let plain = u16::from_be(head.half(7)) >> 12 == 6 && payload + 54 <= length && payload >= minimum(protocol);
     if !plain || source == [0; 4] {
-        return false;
+        return None;
     }
     let [a, b, c] = port.ipv6;
     if !ask.ingress && !(is_own_mac(head, port) && (source == a || source == b || source == c)) {
-        return false;
+        return None;
     }
     let (local, remote) = if ask.ingress { (destination, source) } else { (source, destination) };
-    let Some((local_port, remote_port)) = ports::<_, 27>(head, protocol, ask.ingress) else { return false };
+    let Some((local_port, remote_port)) = ports::<_, 27>(head, protocol, ask.ingress) else { return None };
     let key = FlowKey6 { local, remote, local_port, remote_port, slot: ask.slot as u16, protocol, pad: 0 };
-    let Some(flow) = flows.flow6(&key) else { return false };
-    is_settled(policy, flow, protocol, port, ask)
+    let flow = flows.flow6(&key)?;
+    is_settled(policy, flow, protocol, port, ask).then_some(flow.flags)
 }
 
 /// Bytes of the transport header; more than any packet has for protocols that go the long way.

@@ -45,6 +45,10 @@ pub trait FlowTables {
     fn track4(&mut self, key: &FlowKey4, flow: &Flow) -> bool;
     /// Tracks a new flow; false where there is no room for it.
     fn track6(&mut self, key: &FlowKey6, flow: &Flow) -> bool;
+    /// True if a flow that begins with the packet at hand begins on the fast way of a floating IP.
+    fn begins_fast(&self, key: &FlowKey4) -> bool;
+    /// True for a flow that was there before its floating IP was served from here, and has to stay on the slow way.
+    fn is_held(&self, key: &FlowKey4) -> bool;
     /// What the first fragment of a datagram said.
     fn fragment(&mut self, key: &FragmentKey) -> Option<&Fragment>;
     /// Remembers what the first fragment of a datagram said.

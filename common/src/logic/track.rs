@@ -12,7 +12,7 @@ use super::{
     tables::{FlowTables, PolicyTables},
 };
 use crate::abi::{
-    flow::{FLOW_DEAD, FLOW_INGRESS, Flow, FlowKey4, FlowKey6, Tick},
+    flow::{FLOW_DEAD, FLOW_FAST, FLOW_INGRESS, Flow, FlowKey4, FlowKey6, Tick},
     reason::Reason,
 };
 
@@ -100,15 +100,16 @@ pub fn tuple(packet: &Packet, ingress: bool) -> (Tuple, Icmp) {
 
 /// A flow as the maps know it.
 #[inline(always)]
-fn find<'a, T: FlowTables>(flows: &'a mut T, slot: u32, tuple: &Tuple) -> Option<&'a mut Flow> {
+pub fn find<'a, T: FlowTables>(flows: &'a mut T, slot: u32, tuple: &Tuple) -> Option<&'a mut Flow> {
     if tuple.ipv6 {
         return flows.flow6(&key6(slot, tuple));
     }
     flows.flow4(&key4(slot, tuple))
 }
 
+/// A flow's key in the map of IPv4 flows.
 #[inline(always)]
-const fn key4(slot: u32, tuple: &Tuple) -> FlowKey4 {
+pub const fn key4(slot: u32, tuple: &Tuple) -> FlowKey4 {
     FlowKey4 {
         local: tuple.local[3],
         remote: tuple.remote[3],
@@ -177,6 +178,8 @@ pub fn packet<P: PolicyTables, T: FlowTables>(
         return Reason::Invalid;
     }
     let opens = is_tcp && tcp::opens(packet.tcp_flags);
+    let may_be_fast = !tuple.ipv6 && (!is_tcp || opens);
+    let fast = may_be_fast && flows.begins_fast(&key4(here.slot, tuple));
     let mut vacant = None;
     if let Some(flow) = find(flows, here.slot, tuple) {
         let reopened = opens && (flow.flags & FLOW_DEAD != 0 || State::of(flow.state).is_over());
@@ -206,7 +209,7 @@ pub fn packet<P: PolicyTables, T: FlowTables>(
         rule,
         service: packet.destination_port,
         state: flow::first(packet.protocol, packet.tcp_flags) as u8,
-        flags: if here.ingress { FLOW_INGRESS } else { 0 },
+        flags: if here.ingress { FLOW_INGRESS } else { 0 } | if fast { FLOW_FAST } else { 0 },
     };
     let tracked = match vacant {
         Some(flow) => {
@@ -216,6 +219,7 @@ pub fn packet<P: PolicyTables, T: FlowTables>(
         None if tuple.ipv6 => flows.track6(&key6(here.slot, tuple), &fresh),
         None => flows.track4(&key4(here.slot, tuple), &fresh),
     };
+    (packet.flow_flags, packet.tracked) = (fresh.flags, tracked);
     if tracked { Reason::Rule } else { Reason::Untracked }
 }
 
@@ -245,6 +249,7 @@ fn known<P: PolicyTables>(policy: &P, flow: &mut Flow, here: &Here, tuple: &Tupl
     flow.state = state as u8;
     flow.flags = flags;
     packet.rule = flow.rule;
+    (packet.flow_flags, packet.tracked) = (flags, true);
     Reason::Established
 }
 
@@ -255,12 +260,14 @@ pub fn fragment<P: PolicyTables, T: FlowTables>(
     flows: &mut T,
     here: &Here,
     tuple: &Tuple,
+    packet: &mut Packet,
 ) -> Option<Reason> {
     let flow = find(flows, here.slot, tuple)?;
     if !is_known(flow, here, tuple.protocol) {
         return None;
     }
     flow.seen = here.now;
+    (packet.flow_flags, packet.tracked) = (flow.flags, true);
     Some(if is_allowed(policy, flow, here, tuple) { Reason::Fragment } else { Reason::Revoked })
 }
 
@@ -279,12 +286,13 @@ pub fn error<F: Frame, P: PolicyTables, T: FlowTables>(
         return Reason::IcmpUnrelated;
     }
     packet.rule = flow.rule;
+    (packet.flow_flags, packet.tracked) = (flow.flags, true);
     Reason::Related
 }
 
 /// The flow of the packet that an ICMP error quotes.
 #[inline(always)]
-fn quoted<F: Frame>(frame: &F, packet: &Packet, ingress: bool) -> Option<Tuple> {
+pub fn quoted<F: Frame>(frame: &F, packet: &Packet, ingress: bool) -> Option<Tuple> {
     let at = packet.transport + 8;
     let mut quoted = Packet { ipv6: packet.ipv6, ..Packet::default() };
     if packet.ipv6 {

@@ -180,7 +180,7 @@ fn by_tables(
     let bytes = probe::frame(&ends.packet, ends.local, port.mac);
     let frame = Slice { bytes: &bytes, tagged: false };
     let mut packet = Packet::default();
-    let ask = Ask { slot: port.slot, ingress, now: 0 };
+    let ask = Ask { slot: port.slot, ingress, now: 0, local: 0 };
     let reason = decide(&frame, &tables, &mut NoFlows, ask, &mut packet);
     let rule_id = fact.rules.iter().find(|rule| packet.rule != 0 && rule.index == packet.rule).map(|rule| &rule.id);
     Some(Answer { rule: rule_id.and_then(|id| asked?.rule(id)), rule_id: rule_id.cloned(), ..answer(reason) })

@@ -1,0 +1,231 @@
+//! Which packets of floating IPs go past the router. Flow: policy.
+//!
+//! A packet does if nothing about it needs the router, and if its flow began that way: the router's connection tracking has then
+//! seen nothing of the flow, and must not see half of it. All else goes through the router as if nobody were here, and the
+//! reason is counted.
+
+use super::{
+    flow::{self, State, protocol::TCP, tcp},
+    frame::{Frame, Head},
+    packet::{Packet, ethertype, mapped},
+    rewrite::{Change, End, FRONT, is_partial},
+    tables::{FlowTables, PolicyTables},
+    track::{self, Icmp, Tuple},
+};
+use crate::abi::{
+    floating::{
+        FLOATING_BEGINS, Floating, FloatingKey, HOP_KNOWN, HOP_ON_LINK, HOP_UNRESOLVED, Hop, HopKey, Leaving, Way,
+    },
+    flow::{FLOW_DEAD, FLOW_FAST, Tick},
+    policy::{PORT_MANAGED, PORT_TRUSTED},
+};
+
+/// What floating IPs are looked up in.
+pub trait FloatingTables {
+    /// Who a floating IP stands for.
+    fn floating(&self, key: &FloatingKey) -> Option<&Floating>;
+    /// What a fixed address of a port leaves as.
+    fn leaving(&self, slot: u32, fixed: u32) -> Option<&Leaving>;
+    /// Where a router sends what goes to an address.
+    fn hop(&self, key: &HopKey) -> Option<Hop>;
+}
+
+/// A packet that may leave past the router, if its flow does.
+#[derive(Clone, Copy, Debug)]
+pub struct Exit<'a> {
+    /// What it leaves as.
+    pub leaving: &'a Leaving,
+    /// MAC address of the next hop.
+    pub mac: [u8; 6],
+}
+
+/// Whether a packet from an instance may leave past the router; `None` if it is none for it, and no floating IP's.
+#[inline(always)]
+pub fn outward<'t, F: Frame, L: FloatingTables>(
+    frame: &F,
+    tables: &'t L,
+    (slot, epoch): (u32, u32),
+) -> Option<Result<Exit<'t>, Way>> {
+    let head = frame.head(FRONT)?;
+    if u16::from_be(head.half(6)) != ethertype::IPV4 {
+        return None;
+    }
+    let (source, destination) = (head.word::<13>(), head.word::<15>());
+    let leaving = tables.leaving(slot, source)?;
+    if leaving.epoch != epoch || !is_mac(&head, 0, leaving.inner_mac) {
+        return None;
+    }
+    let hop = tables.hop(&HopKey { router: leaving.router, address: destination })?;
+    let key = FloatingKey { device: leaving.device, vlan: leaving.vlan.into(), address: destination };
+    let way = match hop.kind {
+        HOP_KNOWN => None,
+        HOP_ON_LINK if tables.floating(&key).is_some() => Some(Way::Hairpin),
+        HOP_ON_LINK => None,
+        HOP_UNRESOLVED => Some(Way::Unresolved),
+        _ => return None,
+    };
+    let way = way.or_else(|| obstacle(frame, &head, leaving.hops, leaving.mtu));
+    Some(way.map_or(Ok(Exit { leaving, mac: hop.mac }), Err))
+}
+
+/// What of the headers of an IPv4 packet needs the router.
+#[inline(always)]
+fn obstacle<F: Frame, H: Head>(frame: &F, head: &H, hops: u16, mtu: u32) -> Option<Way> {
+    match u16::from_be(head.half(7)) >> 8 {
+        0x45 => {}
+        0x46..=0x4f => return Some(Way::Options),
+        _ => return Some(Way::Header),
+    }
+    let total = u32::from(u16::from_be(head.half(8)));
+    if u16::from_be(head.half(11)) >> 8 <= hops {
+        return Some(Way::Ttl);
+    }
+    if F::HIDES_PARTIAL && is_partial(frame) {
+        return Some(Way::PartialChecksum);
+    }
+    let segment = frame.segment();
+    if segment == 0 {
+        if total + 14 > frame.length() || total < 20 {
+            return Some(Way::Header);
+        }
+        return (total > mtu).then_some(Way::Mtu);
+    }
+    let transport = if u16::from_be(head.half(11)) & 0xff == u16::from(TCP) {
+        let Some([offset]) = frame.load16::<1>(FRONT as u32 + 12) else { return Some(Way::Header) };
+        u32::from(u16::from_be(offset) >> 12) * 4
+    } else {
+        8
+    };
+    (segment + transport + 20 > mtu).then_some(Way::Mtu)
+}
+
+/// True for a fragment, the first one included.
+#[inline(always)]
+fn is_fragment<H: Head>(head: &H) -> bool {
+    u16::from_be(head.half(10)) & 0x3fff != 0
+}
+
+#[inline(always)]
+fn is_mac<H: Head>(head: &H, place: usize, mac: [u8; 6]) -> bool {
+    let [a, b, c, d, e, f] = mac;
+    head.half(place) == u16::from_ne_bytes([a, b])
+        && head.half(place + 1) == u16::from_ne_bytes([c, d])
+        && head.half(place + 2) == u16::from_ne_bytes([e, f])
+}
+
+/// The half-words of two MAC addresses.
+#[inline(always)]
+const fn macs(destination: [u8; 6], source: [u8; 6]) -> [u16; 6] {
+    let ([a, b, c, d, e, f], [u, v, w, x, y, z]) = (destination, source);
+    [
+        u16::from_ne_bytes([a, b]),
+        u16::from_ne_bytes([c, d]),
+        u16::from_ne_bytes([e, f]),
+        u16::from_ne_bytes([u, v]),
+        u16::from_ne_bytes([w, x]),
+        u16::from_ne_bytes([y, z]),
+    ]
+}
+
+impl Exit<'_> {
+    /// What becomes of the packet.
+    #[inline(always)]
+    pub const fn change(&self) -> Change {
+        let Leaving { fixed, floating, hops, outer_mac, .. } = *self.leaving;
+        Change { end: End::Source, from: fixed, to: floating, macs: macs(self.mac, outer_mac), hops }
+    }
+
+    /// True if new flows may begin past the router.
+    #[inline(always)]
+    pub const fn begins(&self) -> bool {
+        self.leaving.flags & FLOATING_BEGINS != 0
+    }
+}
+
+/// The way of a packet that passed and whose flow is not on the fast one. `tracked`: it has a flow.
+#[inline(always)]
+pub const fn slow(exit: &Exit<'_>, tracked: bool, icmp: bool) -> Way {
+    match (tracked, icmp, exit.begins()) {
+        (false, true, _) => Way::Icmp,
+        (false, false, _) => Way::Port,
+        (true, _, true) => Way::SlowFlow,
+        (true, _, false) => Way::Draining,
+    }
+}
+
+/// What a packet that comes to a floating IP becomes.
+#[inline(always)]
+pub const fn arrival(floating: &Floating, address: u32) -> Change {
+    let Floating { fixed, hops, destination_mac, source_mac, .. } = *floating;
+    Change { end: End::Destination, from: address, to: fixed, macs: macs(destination_mac, source_mac), hops }
+}
+
+/// A packet for a floating IP, by its headers: who that is, and what of it needs the router.
+#[inline(always)]
+pub fn inward<'t, F: Frame, L: FloatingTables, P: PolicyTables>(
+    frame: &F,
+    tables: &'t L,
+    policy: &P,
+    (device, vlan): (u32, u32),
+) -> Option<(&'t Floating, u32, Option<Way>)> {
+    let head = frame.head(FRONT)?;
+    if u16::from_be(head.half(6)) != ethertype::IPV4 {
+        return None;
+    }
+    let address = head.word::<15>();
+    let floating = tables.floating(&FloatingKey { device, vlan, address })?;
+    let filtered = policy
+        .port(floating.slot)
+        .is_some_and(|port| port.flags & (PORT_MANAGED | PORT_TRUSTED) == PORT_MANAGED && port.epoch == floating.epoch);
+    let way = if !is_mac(&head, 0, floating.outer_mac) {
+        Some(Way::Link)
+    } else if !filtered {
+        Some(Way::Port)
+    } else if is_fragment(&head) {
+        // Only the router can wait for a first fragment that comes late.
+        Some(Way::Fragment)
+    } else {
+        obstacle(frame, &head, floating.hops, floating.mtu)
+    };
+    Some((floating, address, way))
+}
+
+/// Whether a packet that comes to a floating IP belongs to the fast way, or may begin a flow there: `None` if so.
+#[inline(always)]
+pub fn flow_way<F: Frame, T: FlowTables>(frame: &F, flows: &mut T, floating: &Floating, now: Tick) -> Option<Way> {
+    let mut packet = Packet::default();
+    if packet.ethernet(frame).is_some() || packet.ipv4(frame).is_some() || packet.transport(frame).is_some() {
+        return Some(Way::Header);
+    }
+    let outside = packet.destination[3];
+    let (tuple, kind) = track::tuple(&packet, true);
+    let tuple = match kind {
+        Icmp::Error => track::quoted(frame, &packet, true).unwrap_or_default(),
+        Icmp::Other if packet.is_icmp() => return Some(Way::Icmp),
+        Icmp::Request(_) | Icmp::Reply(_) | Icmp::Other => tuple,
+    };
+    let inside = Tuple { local: mapped(floating.fixed), ..tuple };
+    let opens = packet.protocol == TCP && tcp::opens(packet.tcp_flags);
+    let found = track::find(flows, floating.slot, &inside);
+    let live = found.filter(|flow| flow.epoch == floating.epoch && !flow::expired(flow, tuple.protocol, now));
+    if let Some(flow) = live {
+        let reopened = opens && (flow.flags & FLOW_DEAD != 0 || State::of(flow.state).is_over());
+        if !reopened {
+            return (flow.flags & FLOW_FAST == 0).then_some(Way::SlowFlow);
+        }
+    }
+    if kind == Icmp::Error {
+        return Some(Way::Icmp);
+    }
+    if packet.protocol == TCP && !opens {
+        return Some(Way::UnknownFlow);
+    }
+    if floating.flags & FLOATING_BEGINS == 0 {
+        return Some(Way::Draining);
+    }
+    let known_outside = Tuple { local: mapped(outside), ..tuple };
+    let held = packet.protocol != TCP
+        && (flows.is_held(&track::key4(floating.slot, &known_outside))
+            || flows.is_held(&track::key4(floating.slot, &inside)));
+    held.then_some(Way::HeldFlow)
+}
