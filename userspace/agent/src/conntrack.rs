@@ -75,6 +75,12 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// An entry the kernel has no name for.
+    #[cfg(test)]
+    pub(crate) const fn between(original: Tuple, reply: Tuple) -> Self {
+        Self { original, reply, name: Vec::new() }
+    }
+
     /// True where one end of a direction is that address.
     pub fn is_of(&self, address: Ipv4Addr) -> bool {
         self.original.is_of(address) || self.reply.is_of(address)

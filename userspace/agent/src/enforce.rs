@@ -220,6 +220,11 @@ impl Enforcer {
         self.attacher().external(ifindex, hook)
     }
 
+    /// Detaches everything of ours from an external device, which may be gone; all errors.
+    pub fn detach_external(&self, ifindex: u32) -> Vec<AttachError> {
+        attach::detach(&self.root, ifindex)
+    }
+
     /// External devices of this namespace to which something of ours is attached, or was when they were there.
     pub fn external_devices(&self) -> Result<Vec<u32>, RootError> {
         attach::external::devices(&self.root)

@@ -90,6 +90,14 @@ pub enum OwnError {
 }
 
 impl OwnError {
+    /// Which floating IP it is about, where it is about one.
+    pub(crate) const fn floating(&self) -> Option<Ipv4Addr> {
+        match self {
+            Self::Foreign { floating, .. } | Self::Kernel { floating, .. } => Some(*floating),
+            Self::Keep { .. } | Self::Rules(_) => None,
+        }
+    }
+
     fn kernel(step: &'static str, floating: Ipv4Addr, served: &Served) -> impl FnOnce(io::Error) -> Self {
         let device = served.device.clone();
         move |source| Self::Kernel { step, floating, device, source }

@@ -31,7 +31,7 @@ use crate::{
     events::EventLog,
     metrics,
     policy_source::{Places, Store},
-    reconcile::{Inlets, Outlets, Pace, Published, Reconcile, pass::Pass},
+    reconcile::{Inlets, Outlets, Pace, Published, Reconcile, floating::Treatment, pass::Pass},
     watch::{self as watchers, Bell, Changes},
 };
 
@@ -54,6 +54,8 @@ pub struct Config {
     pub enforce: enforce::Options,
     /// Where to serve metrics.
     pub metrics: Option<SocketAddr>,
+    /// Lead floating IPs of others past their routers.
+    pub accelerate: bool,
     /// The longest time between two looks at the host.
     pub full_pass: Duration,
     /// Where to look.
@@ -166,7 +168,8 @@ pub async fn run(config: Config) -> Result<(), ServiceError> {
     };
     let events = Arc::new(EventLog::default());
     let ring = enforcer.events().map_err(|error| ServiceError::Read(error.into()))?;
-    let pass = Pass::new(enforcer, &config.places.state).map_err(ServiceError::Read)?;
+    let (accelerate, state, netns) = (config.accelerate, config.places.state.clone(), config.look.netns_dirs.clone());
+    let pass = Pass::new(enforcer, Treatment { accelerate, state, netns }).map_err(ServiceError::Read)?;
     let store = Store::open(config.places.clone());
 
     let (orders, inbox) = mpsc::channel(ORDERS);
@@ -257,6 +260,7 @@ fn watch_all(config: &Config, bell: &Arc<Bell>, tasks: &mut JoinSet<()>) {
     tasks.spawn(watchers::files::watch(config.places.files.clone(), Arc::clone(bell)));
     tasks.spawn(watchers::netlink::watch(Arc::clone(bell)));
     tasks.spawn(watchers::ovsdb::watch(config.look.ovsdb_socket.clone(), Arc::clone(bell)));
+    tasks.spawn(watchers::routers::watch(config.look.netns_dirs.clone(), Arc::clone(bell)));
     tasks.spawn(watchers::docker::watch(config.look.docker_socket.clone(), Arc::clone(bell)));
 }
 

@@ -47,6 +47,10 @@ impl Changes {
     /// Neighbours, routes, addresses or rules of routers.
     pub(crate) const ROUTERS: Self = Self(1 << 6);
 
+    /// Everything that says where ports are.
+    pub(crate) const OF_PORTS: Self =
+        Self(Self::LINKS.0 | Self::SWITCH.0 | Self::CONTAINERS.0 | Self::EVERYTHING.0 | Self::RELOAD.0);
+
     /// Each with its name.
     const NAMES: [(Self, &'static str); 7] = [
         (Self::FILES, "policy files"),

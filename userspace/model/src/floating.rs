@@ -145,6 +145,17 @@ pub enum NextHop {
     Unresolved,
 }
 
+impl State {
+    /// `fast`, `slow` or `broken`.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Fast(_) => "fast",
+            Self::Slow { .. } => "slow",
+            Self::Broken { .. } => "broken",
+        }
+    }
+}
+
 impl FloatingIp {
     /// The way past the router, if it goes there.
     pub const fn fast(&self) -> Option<&FastPath> {

@@ -66,6 +66,9 @@ pub(crate) enum Command {
     /// Enforce security groups on this host, or ask the agent that does
     #[command(after_long_help = agent::NEEDS)]
     Agent(Box<agent::Agent>),
+    /// Have new flows of floating IPs begin the fast way or the slow one
+    #[command(subcommand)]
+    Fip(agent::Fip),
     /// Security groups of an instance: what is enforced, and what would become of a packet
     #[command(subcommand)]
     Sg(Sg),

@@ -26,7 +26,7 @@ use crate::{
 /// `netdiag agent`.
 mod agent;
 
-pub(crate) use agent::agent;
+pub(crate) use agent::{agent, fip};
 /// What is refused and allowed, packet by packet.
 pub(crate) mod events;
 /// Tracked flows.

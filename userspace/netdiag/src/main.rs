@@ -44,6 +44,7 @@ async fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Trace { instance, source, look, output } => cmd::trace(&instance, &source, &look, output).await,
         Command::List { source, look, output } => cmd::list(&source, &look, output).await,
         Command::Agent(agent) => cmd::agent(&agent).await,
+        Command::Fip(fip) => cmd::fip(&fip).await,
         Command::Sg(Sg::Show { instance, source, look, output }) => {
             cmd::sg::show(&instance, &source, &look, output).await
         }

@@ -19,10 +19,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{Api, error::ApiError};
-use crate::{
-    policy_source::{floating, state::Kind},
-    reconcile::Published,
-};
+use crate::{policy_source::state::Kind, reconcile::Published};
 
 /// How the agent is.
 pub(super) async fn status(Shared(api): Shared<Arc<Api>>) -> Json<Status> {
@@ -74,7 +71,7 @@ fn addresses(policy: &Policy, group: &GroupId, published: &Published) -> Value {
 }
 
 /// What the loop published last.
-fn published(api: &Api) -> Arc<Published> {
+pub(super) fn published(api: &Api) -> Arc<Published> {
     api.published.borrow().clone()
 }
 
@@ -86,9 +83,6 @@ fn known(published: &Published) -> Result<&Policy, ApiError> {
 }
 
 fn objects(kind: Kind, published: &Published) -> Result<Vec<Value>, ApiError> {
-    if kind == Kind::Floatingips {
-        return Ok(published.api.all(kind).map(|(_, object)| held(object.clone())).collect());
-    }
     let wire = to_wire(known(published)?);
     match kind {
         Kind::SecurityGroups => values(wire.security_groups),
@@ -101,13 +95,6 @@ fn objects(kind: Kind, published: &Published) -> Result<Vec<Value>, ApiError> {
 fn values<T: Serialize>(objects: Vec<T>) -> Result<Vec<Value>, ApiError> {
     let values = objects.into_iter().map(serde_json::to_value).collect::<Result<_, _>>();
     values.map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
-}
-
-/// A floating IP, and that it is not served.
-fn held(mut object: Value) -> Value {
-    object["state"] = json!("held");
-    object["reason"] = json!(floating::HELD);
-    object
 }
 
 /// A port, and what became of it on this host.

@@ -1,7 +1,7 @@
 //! What is loaded, for whoever only wants to know: no lock, no writing, no programs of its own. Flow: discover.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
 };
@@ -14,6 +14,7 @@ use super::{
     attach::{self, AttachError},
     bpffs::{self, Root, RootError},
     counters::{self, PortCounters},
+    floating::{self, Ways},
     flows::{self, Flows},
     maps::{MapError, Maps},
 };
@@ -60,6 +61,13 @@ pub(crate) enum LookError {
     /// A map cannot be read.
     #[error(transparent)]
     Map(#[from] MapError),
+}
+
+/// Which ways packets of the ports at these places have taken.
+pub(crate) fn ways(root: &Path, slots: &BTreeSet<u32>) -> Result<BTreeMap<u32, Ways>, LookError> {
+    let maps = Maps::open(&Root::unlocked(root)?.maps(), true)?;
+    let ways = slots.iter().map(|slot| Ok((*slot, floating::ways(&maps, *slot)?)));
+    Ok(ways.collect::<Result<_, MapError>>()?)
 }
 
 /// Looks at a directory of pins. The calling thread is in the namespace whose devices are enforced.

@@ -1,13 +1,14 @@
 //! One pass: find the ports, compile, write the difference, attach, clean up. Flow: policy.
 //!
 //! Everything is computed before anything is written, so a policy that does not fit changes nothing. Tables come before
-//! attaching: a device without a port passes everything, so its port is written first.
+//! attaching: a device without a port passes everything, so its port is written first. Floating IPs come last, and those of a
+//! port that goes first of all.
 
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -19,6 +20,7 @@ use netdiag_model::{
         SourceKind,
         enforcement::{AgentFact, RefusedPort},
     },
+    floating::tables::Places,
     inventory::Inventory,
     policy::{
         binding::{self, Bound, Problem},
@@ -29,7 +31,10 @@ use netdiag_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::ports::{self, Known, Plan, plan};
+use super::{
+    floating::{Enforced, Floats, Treatment},
+    ports::{self, Known, Plan, plan},
+};
 use crate::{
     discover::chain,
     enforce::{Enforcer, HookState},
@@ -53,6 +58,9 @@ pub(crate) struct Pass {
     state: PathBuf,
     boot: String,
     report: Report,
+    floats: Floats,
+    /// The policy with the ports that were made, and the ports that are enforced, as of the last pass.
+    enforced: (Policy, Vec<Attached>),
 }
 
 /// What the passes came to so far.
@@ -84,23 +92,29 @@ struct Kept {
 
 impl Pass {
     /// Reads what is enforced already.
-    pub(crate) fn new(enforcer: Enforcer, state: &Path) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+    pub(crate) fn new(
+        enforcer: Enforcer,
+        treatment: Treatment,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let tables = enforcer.read_tables()?;
+        let state = treatment.state.clone();
+        let floats = Floats::open(treatment, &enforcer)?;
         let boot = std::fs::read_to_string(BOOT_ID)?.trim().to_owned();
         // Without what was kept a port is found again by looking, or not at all; see `unexplained`.
         let kept: Kept = stored::read(&state.join(PORTS)).unwrap_or_default();
         let known = if kept.boot == boot { kept.ports } else { Vec::new() };
         let report = Report { since: now(), ..Report::default() };
-        Ok(Self { enforcer, tables: Some(tables), known, state: state.into(), boot, report })
+        let enforced = (Policy::default(), Vec::new());
+        Ok(Self { enforcer, tables: Some(tables), known, state, boot, report, floats, enforced })
     }
 
-    /// Makes what is loaded what is asked.
+    /// Makes what is loaded what is asked, with routers as they were seen last, if they were.
     ///
     /// # Errors
     /// Why it could not. What was loaded before goes on to be enforced, as far as the failure left it.
-    pub(crate) fn run(&mut self, policy: &Policy, seen: &Snapshot) -> Result<(), String> {
+    pub(crate) fn run(&mut self, policy: &Policy, seen: &Snapshot, routers: Option<&Snapshot>) -> Result<(), String> {
         let started = Instant::now();
-        let result = self.reconcile(policy, seen);
+        let result = self.reconcile(policy, seen).and_then(|()| self.float(routers));
         let passes = &mut self.report.passes;
         passes.last_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         match &result {
@@ -135,7 +149,41 @@ impl Pass {
         let made = whole.ports.iter().filter(|(id, _)| !policy.ports.contains_key(*id));
         self.report.made = Arc::new(made.map(|(id, port)| (id.clone(), port.clone())).collect());
         (self.report.refused, self.report.found, self.report.problems) = (refused, Arc::new(found), problems);
+        self.enforced = (whole.into_owned(), self.attached(&plan));
         Ok(())
+    }
+
+    /// Ports whose programs are attached.
+    fn attached(&self, plan: &Plan) -> Vec<Attached> {
+        let is_attached = |port: &&Attached| self.report.ports.iter().any(|status| status.id == port.id.0);
+        plan.enforce.iter().filter(is_attached).cloned().collect()
+    }
+
+    /// Makes the way of floating IPs what it shall be, with routers as they were seen.
+    ///
+    /// # Errors
+    /// Why it could not. What was in the maps stays, as far as the failure left it.
+    pub(crate) fn float(&mut self, routers: Option<&Snapshot>) -> Result<(), String> {
+        // Without tables of security groups the next pass begins with them.
+        let Some(tables) = &self.tables else { return Ok(()) };
+        let (policy, ports) = (&self.enforced.0, &self.enforced.1[..]);
+        let result = self.floats.run(&self.enforcer, Enforced { policy, ports, tables }, routers);
+        result.map_err(|why| format!("floating IPs: {why}"))
+    }
+
+    /// Floating IPs.
+    pub(crate) const fn floats(&self) -> &Floats {
+        &self.floats
+    }
+
+    /// Floating IPs, to give them orders.
+    pub(crate) const fn floats_mut(&mut self) -> &mut Floats {
+        &mut self.floats
+    }
+
+    /// Places and epochs of ports by device.
+    pub(crate) fn places(&self) -> Places {
+        self.tables.as_ref().map(super::floating::places).unwrap_or_default()
     }
 
     /// A device that is enforced, and of which neither memory nor the host says whose it is, is left alone as long as
@@ -192,6 +240,8 @@ impl Pass {
                 return Err(error.to_string());
             }
         };
+        // As below.
+        self.floats.narrow(&self.enforcer, &after)?;
         // Where this fails, what the maps hold is not known any more and is read before the next pass.
         self.enforcer.apply(&diff(&before, &after)).map_err(|error| chain(&error))?;
         self.tables = Some(after);
@@ -256,6 +306,7 @@ impl Pass {
             suppressed: sum.suppressed + counters.losses.suppressed,
             lost: sum.lost + counters.losses.lost,
         });
+        self.floats.sweep(&self.enforcer);
     }
 
     /// True where what is loaded is what was asked at the last pass.
@@ -287,7 +338,13 @@ impl Pass {
                 pid: std::process::id(),
                 since: report.since,
                 converged: report.converged,
-                problems: report.failure.iter().chain(&report.problems).cloned().collect(),
+                problems: report
+                    .failure
+                    .iter()
+                    .chain(&report.problems)
+                    .chain(self.floats.problems())
+                    .cloned()
+                    .collect(),
             },
             now: now(),
             pinned: self.enforcer.pinned().display().to_string(),
@@ -297,6 +354,7 @@ impl Pass {
             passes: report.passes.clone(),
             flows: report.flows,
             losses: report.losses,
+            floating_ips: self.floats.plan().floating_ips.clone(),
             ..Status::default()
         }
     }

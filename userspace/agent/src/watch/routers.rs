@@ -126,10 +126,9 @@ impl Names {
             return;
         };
         for directory in &self.directories {
+            let flags = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MOVE;
             // One that is not there yet is tried again.
-            drop(inotify.with(|inotify| {
-                inotify::add_watch(inotify, directory, WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MOVE)
-            }));
+            let _watched = inotify.with(|inotify| inotify::add_watch(inotify, directory, flags));
         }
         let mut buffer = [0; 4096];
         tokio::select! {
