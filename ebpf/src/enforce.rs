@@ -11,7 +11,7 @@ use netdiag_common::{
     },
     logic::{
         decide::{Ask, decide},
-        floating::{self, Exit},
+        floating::{self, Exit, Passed},
         frame::Frame,
         packet::Packet,
         rewrite::{Change, Rewrite, translate},
@@ -24,17 +24,6 @@ use crate::{
     events, maps,
     tables::{self, Arrived, Beginning, Departing, Floats, Flows, Policy},
 };
-
-/// What was decided of a packet that passes.
-#[derive(Clone, Copy)]
-struct Passed {
-    /// `FLOW_*` bits of its flow; 0 also where it has none.
-    flags: u8,
-    /// It has a flow, or is about one.
-    tracked: bool,
-    /// It is ICMP.
-    icmp: bool,
-}
 
 /// What becomes of a packet of an instance.
 pub enum Fate<'t> {
@@ -88,11 +77,11 @@ pub fn from_instance<F: Rewrite>(frame: &mut F, ifindex: u32) -> Fate<'static> {
 /// Sends a packet past the router, if its flow goes there.
 #[inline(always)]
 fn leave<F: Rewrite>(frame: &mut F, exit: &Exit<'static>, ask: Ask, passed: Passed) -> Fate<'static> {
-    if passed.flags & FLOW_FAST == 0 {
-        count_way(ask, floating::slow(exit, passed.tracked, passed.icmp), frame.length());
+    let way = floating::departure(exit, passed);
+    count_way(ask, way, frame.length());
+    if way != Way::Fast {
         return Fate::Passes;
     }
-    count_way(ask, Way::Fast, frame.length());
     if translate(frame, &exit.change()) { Fate::Leaves(exit.leaving) } else { Fate::Ends }
 }
 
