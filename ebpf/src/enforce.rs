@@ -1,8 +1,7 @@
 //! Decides, counts and says so: what all entry points share. Flow: policy, observe.
 
-use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use netdiag_common::{
-    abi::{flow::tick, policy::PORT_LOG_ALLOWED, reason::Reason, value::tally_index},
+    abi::{policy::PORT_LOG_ALLOWED, reason::Reason, value::tally_index},
     logic::{
         decide::{Ask, decide},
         frame::Frame,
@@ -13,7 +12,7 @@ use netdiag_common::{
 };
 
 use crate::{
-    events, maps,
+    clock, events, maps,
     tables::{self, Flows, Policy},
 };
 
@@ -21,9 +20,7 @@ use crate::{
 #[inline(always)]
 pub fn packet<F: Frame>(frame: &F, ifindex: u32, ingress: bool) -> bool {
     let Some(slot) = tables::slot(ifindex) else { return true };
-    // SAFETY: the helper has no precondition.
-    let time = unsafe { bpf_ktime_get_coarse_ns() };
-    let ask = Ask { slot, ingress, now: tick(time) };
+    let ask = Ask { slot, ingress, now: clock::now() };
     // A device that leads to a place there is none of is somebody's, and nothing is known of what may pass it.
     let Some(port) = Policy.port(slot) else { return false };
     let mut flows = Flows::new(slot);
@@ -39,7 +36,7 @@ pub fn packet<F: Frame>(frame: &F, ifindex: u32, ingress: bool) -> bool {
         hit(packet.rule);
     }
     if !reason.passes() || begins && port.flags & PORT_LOG_ALLOWED != 0 {
-        events::decided(frame.length(), ifindex, (ask, time), &packet, reason);
+        events::decided(frame.length(), ifindex, ask, &packet, reason);
     }
     reason.passes()
 }
