@@ -1,10 +1,9 @@
 //! Decides, counts and says so: what all entry points share. Flow: policy, observe.
 
-use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use netdiag_common::{
     abi::{
         floating::{FLOATING_PEER, Floating, Leaving, Way, way_index},
-        flow::{FLOW_FAST, tick},
+        flow::FLOW_FAST,
         policy::{PORT_LOG_ALLOWED, Port},
         reason::Reason,
         value::{Tally, tally_index},
@@ -21,7 +20,7 @@ use netdiag_common::{
 };
 
 use crate::{
-    events, maps,
+    clock, events, maps,
     tables::{self, Arrived, Beginning, Departing, Floats, Flows, Policy},
 };
 
@@ -47,23 +46,15 @@ pub enum Arrival<'t> {
     Forwarded(&'t Floating),
 }
 
-/// Time in nanoseconds, and the place a device leads to.
-#[inline(always)]
-fn now() -> u64 {
-    // SAFETY: the helper has no precondition.
-    unsafe { bpf_ktime_get_coarse_ns() }
-}
-
 /// What becomes of a packet an instance sends.
 #[inline(always)]
 pub fn from_instance<F: Rewrite>(frame: &mut F, ifindex: u32) -> Fate<'static> {
     let Some(slot) = tables::slot(ifindex) else { return Fate::Passes };
     // A device that leads to a place there is none of is somebody's, and nothing is known of what may pass it.
     let Some(port) = Policy.port(slot) else { return Fate::Ends };
-    let time = now();
-    let ask = Ask { slot, ingress: false, now: tick(time), local: 0 };
+    let ask = Ask { slot, ingress: false, now: clock::now(), local: 0 };
     let beginning = Departing { frame: &*frame, epoch: port.epoch };
-    let Some(passed) = passes(frame, beginning, (port, ifindex), (ask, time)) else { return Fate::Ends };
+    let Some(passed) = passes(frame, beginning, (port, ifindex), ask) else { return Fate::Ends };
     match floating::outward(frame, &Floats, (slot, port.epoch)) {
         None => Fate::Passes,
         Some(Err(way)) => {
@@ -90,25 +81,19 @@ fn leave<F: Rewrite>(frame: &mut F, exit: &Exit<'static>, ask: Ask, passed: Pass
 pub fn to_instance<F: Frame>(frame: &F, ifindex: u32, fast: bool) -> bool {
     let Some(slot) = tables::slot(ifindex) else { return true };
     let Some(port) = Policy.port(slot) else { return false };
-    let time = now();
-    let ask = Ask { slot, ingress: true, now: tick(time), local: 0 };
-    passes(frame, Arrived { fast }, (port, ifindex), (ask, time)).is_some()
+    let ask = Ask { slot, ingress: true, now: clock::now(), local: 0 };
+    passes(frame, Arrived { fast }, (port, ifindex), ask).is_some()
 }
 
 /// Decides about a packet of a port, counts and says so; `None` if it ends here.
 #[inline(always)]
-fn passes<F: Frame, B: Beginning>(
-    frame: &F,
-    beginning: B,
-    (port, ifindex): (&Port, u32),
-    (ask, time): (Ask, u64),
-) -> Option<Passed> {
+fn passes<F: Frame, B: Beginning>(frame: &F, beginning: B, (port, ifindex): (&Port, u32), ask: Ask) -> Option<Passed> {
     let mut flows = Flows::new(ask.slot, beginning);
     if let Some(flags) = short::passes(frame, &Policy, &mut flows, port, ask) {
         tally(ask, Reason::Established, frame.length());
         return Some(Passed { flags, tracked: true, icmp: false });
     }
-    long(frame, &mut flows, (port, ifindex), (ask, time))
+    long(frame, &mut flows, (port, ifindex), ask)
 }
 
 /// The same for packets the short way says nothing of.
@@ -117,7 +102,7 @@ fn long<F: Frame, B: Beginning>(
     frame: &F,
     flows: &mut Flows<B>,
     (port, ifindex): (&Port, u32),
-    (ask, time): (Ask, u64),
+    ask: Ask,
 ) -> Option<Passed> {
     let mut packet = Packet::default();
     let reason = decide(frame, &Policy, flows, ask, &mut packet);
@@ -127,7 +112,7 @@ fn long<F: Frame, B: Beginning>(
         hit(packet.rule);
     }
     if !reason.passes() || begins && port.flags & PORT_LOG_ALLOWED != 0 {
-        events::decided(frame.length(), ifindex, (ask, time), &packet, reason);
+        events::decided(frame.length(), ifindex, ask, &packet, reason);
     }
     let Packet { flow_flags: flags, tracked, .. } = packet;
     reason.passes().then_some(Passed { flags, tracked, icmp: packet.is_icmp() })
@@ -140,8 +125,7 @@ pub fn from_external<F: Rewrite>(frame: &mut F, device: u32, vlan: u32, here: bo
     let Some((floating, address, way)) = floating::inward(frame, &Floats, &Policy, (device, vlan)) else {
         return Arrival::Passes;
     };
-    let time = now();
-    let ask = Ask { slot: floating.slot, ingress: true, now: tick(time), local: floating.fixed };
+    let ask = Ask { slot: floating.slot, ingress: true, now: clock::now(), local: floating.fixed };
     if let Some(way) = way {
         count_way(ask, way, frame.length());
         return Arrival::Passes;
@@ -163,7 +147,7 @@ pub fn from_external<F: Rewrite>(frame: &mut F, device: u32, vlan: u32, here: bo
         return Arrival::Ends;
     }
     let ask = Ask { local: 0, ..ask };
-    if here && long(frame, &mut flows, (port, floating.device), (ask, time)).is_none() {
+    if here && long(frame, &mut flows, (port, floating.device), ask).is_none() {
         count_way(ask, Way::Refused, frame.length());
         return Arrival::Ends;
     }

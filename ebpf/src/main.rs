@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`maps`] | every map, with who writes and who reads it |
+//! | [`clock`] | what time it is |
 //! | [`counters`] | adds to the counter of this CPU |
 //! | [`enforce`] | decides, counts and says so |
 //! | [`events`] | reserves and submits ring-buffer records |
@@ -36,6 +37,8 @@ use crate::{
     frame::{Skb, Xdp},
 };
 
+/// What time it is.
+mod clock;
 /// Adds to the counter of this CPU.
 mod counters;
 /// Decides, counts and says so.
