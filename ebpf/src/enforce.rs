@@ -32,6 +32,8 @@ pub enum Fate<'t> {
     Ends,
     /// It has been translated and leaves the host past the router.
     Leaves(&'t Leaving),
+    /// It goes to another instance's device, whose program decides about it.
+    Straight(u32),
 }
 
 /// What becomes of a packet that comes to the host.
@@ -55,6 +57,11 @@ pub fn from_instance<F: Rewrite>(frame: &mut F, ifindex: u32) -> Fate<'static> {
     let ask = Ask { slot, ingress: false, now: clock::now(), local: 0 };
     let beginning = Departing { frame: &*frame, epoch: port.epoch };
     let Some(passed) = passes(frame, beginning, (port, ifindex), ask) else { return Fate::Ends };
+    // What an instance sends to itself no bridge gives back.
+    if let Some(device) = tables::station(frame, slot).filter(|device| *device != ifindex) {
+        count_way(ask, Way::Straight, frame.length());
+        return Fate::Straight(device);
+    }
     match floating::outward(frame, &Floats, (slot, port.epoch)) {
         None => Fate::Passes,
         Some(Err(way)) => {
