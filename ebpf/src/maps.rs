@@ -9,7 +9,9 @@ use aya_ebpf::{
 };
 use netdiag_common::abi::{
     event::{Counted, Decided},
-    floating::{Floating, FloatingKey, Hop, HopKey, Leaving, LeavingKey, MAX_FLOATING, MAX_HELD, MAX_HOPS, WAYS},
+    floating::{
+        Floating, FloatingKey, Hop, HopKey, Leaving, LeavingKey, MAX_FLOATING, MAX_HELD, MAX_HOPS, StationKey, WAYS,
+    },
     flow::{Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, MAX_FLOWS4, MAX_FLOWS6, MAX_FRAGMENTS, MAX_OVERFLOW},
     policy::{
         GrantKey, Label, MAX_GRANTS, MAX_PAGES, MAX_POLICIES, MAX_PORTS, MAX_PREFIXES, MAX_REMOTES, MAX_RULES,
@@ -120,6 +122,14 @@ pub static HOPS: LpmTrie<HopKey, Hop, { MAX_HOPS as usize }> = LpmTrie::new();
 /// the floating IP and the port the outside knows for what comes.
 #[btf_map]
 pub static HELD: HashMap<FlowKey4, u32, { MAX_HELD as usize }, ON_DEMAND> = HashMap::new();
+
+/// The network within which each port may send past the bridge; 0 is none.
+#[btf_map]
+pub static NETWORKS: Array<u32, { MAX_PORTS as usize }> = Array::new();
+
+/// The host's device of each instance of such a network.
+#[btf_map]
+pub static STATIONS: HashMap<StationKey, u32, { MAX_PORTS as usize }, ON_DEMAND> = HashMap::new();
 
 /// Packets and bytes of floating IPs by port, direction and way. Written by the programs.
 #[btf_map]

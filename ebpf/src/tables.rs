@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use netdiag_common::{
     abi::{
-        floating::{Floating, FloatingKey, Hop, HopKey, Leaving, LeavingKey},
+        floating::{Floating, FloatingKey, Hop, HopKey, Leaving, LeavingKey, StationKey},
         flow::{Flow, FlowKey4, FlowKey6, Fragment, FragmentKey},
         policy::{
             GrantKey, MAX_ETHERTYPES, MacKey, NEAR_INTERFACES, PairKey, Port, Protocol, RemoteKey4, RemoteKey6, View,
@@ -17,6 +17,7 @@ use netdiag_common::{
     logic::{
         floating::{self, FloatingTables},
         frame::Frame,
+        packet::{ethertype, mac},
         tables::{FlowTables, PolicyTables},
     },
 };
@@ -120,6 +121,21 @@ impl PolicyTables for Policy {
     fn ethertypes(&self) -> Option<&[u16; MAX_ETHERTYPES]> {
         Some(&maps::SETTINGS.get(0)?.ethertypes)
     }
+}
+
+/// The device of the instance that a packet of a port may be sent to past the bridge.
+#[inline(always)]
+pub fn station<F: Frame>(frame: &F, slot: u32) -> Option<u32> {
+    let network = *maps::NETWORKS.get(slot)?;
+    if network == 0 {
+        return None;
+    }
+    let [first, second, third, _, _, _, kind] = frame.load16::<7>(0)?;
+    // What finds and announces neighbours keeps the bridge's table of addresses fresh.
+    if !matches!(u16::from_be(kind), ethertype::IPV4 | ethertype::IPV6) {
+        return None;
+    }
+    word!(STATIONS, StationKey { network, mac: mac([first, second, third]), pad: [0; 2] })
 }
 
 /// Floating IPs, and the routers they belong to.

@@ -78,7 +78,7 @@ fn passes4<H: Head, P: PolicyTables, T: FlowTables>(
         (true, local) => (local, source),
         (false, _) => (source, destination),
     };
-    let Some((local_port, remote_port)) = ports::<_, 17>(head, protocol, ask.ingress) else { return None };
+    let (local_port, remote_port) = ports::<_, 17>(head, protocol, ask.ingress)?;
     let key = FlowKey4 { local, remote, local_port, remote_port, slot: ask.slot as u16, protocol, pad: 0 };
     let flow = flows.flow4(&key)?;
     is_settled(policy, flow, protocol, port, ask).then_some(flow.flags)
@@ -105,7 +105,7 @@ fn passes6<H: Head, P: PolicyTables, T: FlowTables>(
         return None;
     }
     let (local, remote) = if ask.ingress { (destination, source) } else { (source, destination) };
-    let Some((local_port, remote_port)) = ports::<_, 27>(head, protocol, ask.ingress) else { return None };
+    let (local_port, remote_port) = ports::<_, 27>(head, protocol, ask.ingress)?;
     let key = FlowKey6 { local, remote, local_port, remote_port, slot: ask.slot as u16, protocol, pad: 0 };
     let flow = flows.flow6(&key)?;
     is_settled(policy, flow, protocol, port, ask).then_some(flow.flags)
