@@ -148,7 +148,7 @@ impl Floats {
             }
         };
         let mut problems = Vec::new();
-        self.serve(&mut plan, enforced.policy, seen, &mut problems);
+        self.serve(&mut plan, &mut problems);
         attach(enforcer, &mut plan);
         let result = self.lead_past(enforcer, &mut plan, &places(enforced.tables));
         detach(enforcer, &plan, &mut problems);
@@ -179,12 +179,8 @@ impl Floats {
         (self.incomplete < PATIENCE).then(|| format!("{}: {}", gap.object, gap.why))
     }
 
-    fn serve(&mut self, plan: &mut Plan, policy: &Policy, seen: Option<&Snapshot>, problems: &mut Vec<String>) {
-        let wanted = match seen {
-            Some(seen) => serve::wanted(plan, policy, &Inventory::build(seen)),
-            None => Wanted::new(),
-        };
-        for error in self.own.serve(&wanted) {
+    fn serve(&mut self, plan: &mut Plan, problems: &mut Vec<String>) {
+        for error in self.own.serve(&serve::wanted(plan)) {
             let why = chain(&error);
             match error.floating() {
                 Some(address) => serve::refuse(plan, address, &why),
