@@ -29,7 +29,10 @@ pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 /// The router's namespace.
 pub const ROUTER: &str = "qrouter-11111111-2222-4333-8444-555555555555";
 
-/// Everything from and to everywhere.
+/// The second instance.
+pub const SECOND: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
+
+/// Everything from and to everywhere, for both instances.
 pub const OPEN: &str = "
 security_groups:
   - id: open
@@ -38,6 +41,7 @@ security_groups:
       - {direction: egress, ethertype: IPv4}
 ports:
   - {id: p1, security_groups: [open], fixed_ips: [192.0.2.2], binding: {device: tap0}}
+  - {id: p2, security_groups: [open], fixed_ips: [192.0.2.3], binding: {device: tap1}}
 ";
 
 /// A host with floating IPs.
@@ -49,7 +53,8 @@ pub struct FloatingHost {
 
 impl FloatingHost {
     /// Runs the calling test again on such a host; none outside, or where it must be skipped. `ext0` leads to the
-    /// namespace `outside`; `tap0` is in the bridge `br0`.
+    /// namespace `outside`; `tap0` and `tap1`, which leads to the
+    /// namespace `second`, are in the bridge `br0`.
     #[must_use]
     pub fn enter(test: &str) -> Option<Self> {
         let host = AgentHost::enter(test)?;
@@ -58,6 +63,12 @@ impl FloatingHost {
             "ip addr flush dev tap0",
             "ip link set tap0 master br0",
             "ip link set br0 up",
+            "ip netns add second",
+            "ip link add tap1 type veth peer name eth0 netns second",
+            "ip link set tap1 master br0 up",
+            "ip -n second addr add 192.0.2.3/24 dev eth0",
+            "ip -n second link set eth0 up",
+            "ip -n second route add default via 192.0.2.1",
             "ip link add ext0 type veth peer name eth0",
             "ip link set ext0 up",
             "ip -n instance link set lo up",
