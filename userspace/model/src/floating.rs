@@ -11,8 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{id::Mac, policy::types::PortId};
 
+/// The plan of a host.
+pub mod plan;
 /// What the programs need of a plan.
 pub mod tables;
+
+pub use plan::{Slow, Switches, plan};
 
 /// What netdiag knows of the floating IPs of a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -38,7 +38,7 @@ mod sentence;
 /// DHCP and metadata.
 mod service;
 /// Open vSwitch on a path.
-mod switching;
+pub(crate) mod switching;
 
 #[cfg(test)]
 mod tests;
