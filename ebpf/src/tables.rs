@@ -13,10 +13,10 @@ use netdiag_common::{
             GrantKey, MAX_ETHERTYPES, MacKey, NEAR_INTERFACES, PairKey, Port, Protocol, RemoteKey4, RemoteKey6, View,
         },
     },
-    logic::tables::{FlowTables, PolicyTables},
+    logic::tables::{FlowTables, Moment, PolicyTables},
 };
 
-use crate::maps;
+use crate::{maps, settled};
 
 /// `EEXIST`: another CPU has inserted the same key first.
 const ALREADY_THERE: i32 = -17;
@@ -123,6 +123,8 @@ pub struct Flows {
     slot: u32,
     /// The key that is looked up.
     key: FlowKey,
+    /// The flow that was found last is tracked by quota.
+    by_quota: bool,
 }
 
 /// A key of flows of either family, written by whole words; one for all lookups, as the stack is small.
@@ -148,10 +150,12 @@ impl FlowKey {
 
 /// A flow of one of two maps, to change in place.
 macro_rules! flow {
-    ($quota:ident, $overflow:ident, $slot:expr, $key:expr) => {{
-        let slot = $slot;
+    ($quota:ident, $overflow:ident, $self:ident, $key:expr) => {{
+        let slot = $self.slot;
         let key = $key;
-        let flow = match maps::$quota.get_ptr_mut(key) {
+        let found = maps::$quota.get_ptr_mut(key);
+        $self.by_quota = found.is_some();
+        let flow = match found {
             Some(flow) => flow,
             None if !has_overflowed(slot) => return None,
             None => maps::$overflow.get_ptr_mut(key)?,
@@ -188,7 +192,7 @@ impl Flows {
     /// For a packet of a port.
     #[inline(always)]
     pub const fn new(slot: u32) -> Self {
-        Self { slot, key: FlowKey(MaybeUninit::uninit()) }
+        Self { slot, key: FlowKey(MaybeUninit::uninit()), by_quota: false }
     }
 }
 
@@ -229,12 +233,12 @@ fn count(slot: u32) {
 impl FlowTables for Flows {
     #[inline(always)]
     fn flow4(&mut self, key: &FlowKey4) -> Option<&mut Flow> {
-        flow!(FLOWS4, OVER4, self.slot, self.key.of4(key))
+        flow!(FLOWS4, OVER4, self, self.key.of4(key))
     }
 
     #[inline(always)]
     fn flow6(&mut self, key: &FlowKey6) -> Option<&mut Flow> {
-        flow!(FLOWS6, OVER6, self.slot, self.key.of6(key))
+        flow!(FLOWS6, OVER6, self, self.key.of6(key))
     }
 
     #[inline(always)]
@@ -245,6 +249,41 @@ impl FlowTables for Flows {
     #[inline(always)]
     fn track6(&mut self, key: &FlowKey6, flow: &Flow) -> bool {
         track!(FLOWS6, OVER6, self, self.key.of6(key), flow)
+    }
+
+    #[inline(always)]
+    fn settled4(&self, key: &FlowKey4, at: Moment) -> bool {
+        settled::is_noted4(key.words(), at)
+    }
+
+    #[inline(always)]
+    fn settled6(&self, key: &FlowKey6, at: Moment) -> bool {
+        settled::is_noted6(key.words(), at)
+    }
+
+    #[inline(always)]
+    fn settle4(&mut self, key: &FlowKey4, at: Moment) {
+        // One beyond the quota may have to make room, and then is no flow any more.
+        if self.by_quota {
+            settled::note4(key.words(), at);
+        }
+    }
+
+    #[inline(always)]
+    fn settle6(&mut self, key: &FlowKey6, at: Moment) {
+        if self.by_quota {
+            settled::note6(key.words(), at);
+        }
+    }
+
+    #[inline(always)]
+    fn unsettle4(&mut self, key: &FlowKey4) {
+        settled::drop4(key.words());
+    }
+
+    #[inline(always)]
+    fn unsettle6(&mut self, key: &FlowKey6) {
+        settled::drop6(key.words());
     }
 
     #[inline(always)]
