@@ -205,6 +205,14 @@ impl Kernel {
         Ok(Some(others))
     }
 
+    /// A tracked flow.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn flow4(&self, key: &FlowKey4) -> Result<Flow> {
+        Ok(self.flows4.get(key, 0)?)
+    }
+
     /// Lets time pass for everything that is remembered: the clock cannot be turned, so what it is compared with is.
     ///
     /// # Errors
