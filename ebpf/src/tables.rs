@@ -18,11 +18,11 @@ use netdiag_common::{
         floating::{self, FloatingTables},
         frame::Frame,
         packet::{ethertype, mac},
-        tables::{FlowTables, PolicyTables},
+        tables::{FlowTables, Moment, PolicyTables},
     },
 };
 
-use crate::maps;
+use crate::{maps, settled};
 
 /// `EEXIST`: another CPU has inserted the same key first.
 const ALREADY_THERE: i32 = -17;
@@ -177,6 +177,8 @@ pub struct Flows<B> {
     slot: u32,
     /// The key that is looked up.
     key: FlowKey,
+    /// The flow that was found last is tracked by quota.
+    by_quota: bool,
 }
 
 /// A key of flows of either family, written by whole words; one for all lookups, as the stack is small.
@@ -202,10 +204,12 @@ impl FlowKey {
 
 /// A flow of one of two maps, to change in place.
 macro_rules! flow {
-    ($quota:ident, $overflow:ident, $slot:expr, $key:expr) => {{
-        let slot = $slot;
+    ($quota:ident, $overflow:ident, $self:ident, $key:expr) => {{
+        let slot = $self.slot;
         let key = $key;
-        let flow = match maps::$quota.get_ptr_mut(key) {
+        let found = maps::$quota.get_ptr_mut(key);
+        $self.by_quota = found.is_some();
+        let flow = match found {
             Some(flow) => flow,
             None if !has_overflowed(slot) => return None,
             None => maps::$overflow.get_ptr_mut(key)?,
@@ -276,7 +280,7 @@ impl<B> Flows<B> {
     /// For a packet of a port.
     #[inline(always)]
     pub const fn new(slot: u32, beginning: B) -> Self {
-        Self { beginning, slot, key: FlowKey(MaybeUninit::uninit()) }
+        Self { beginning, slot, key: FlowKey(MaybeUninit::uninit()), by_quota: false }
     }
 }
 
@@ -322,12 +326,12 @@ impl<B: Beginning> FlowTables for Flows<B> {
 
     #[inline(always)]
     fn flow4(&mut self, key: &FlowKey4) -> Option<&mut Flow> {
-        flow!(FLOWS4, OVER4, self.slot, self.key.of4(key))
+        flow!(FLOWS4, OVER4, self, self.key.of4(key))
     }
 
     #[inline(always)]
     fn flow6(&mut self, key: &FlowKey6) -> Option<&mut Flow> {
-        flow!(FLOWS6, OVER6, self.slot, self.key.of6(key))
+        flow!(FLOWS6, OVER6, self, self.key.of6(key))
     }
 
     #[inline(always)]
@@ -343,6 +347,41 @@ impl<B: Beginning> FlowTables for Flows<B> {
     #[inline(always)]
     fn is_held(&self, key: &FlowKey4) -> bool {
         word!(HELD, key).is_some()
+    }
+
+    #[inline(always)]
+    fn settled4(&self, key: &FlowKey4, at: Moment) -> Option<u8> {
+        settled::noted4(key.words(), at)
+    }
+
+    #[inline(always)]
+    fn settled6(&self, key: &FlowKey6, at: Moment) -> Option<u8> {
+        settled::noted6(key.words(), at)
+    }
+
+    #[inline(always)]
+    fn settle4(&mut self, key: &FlowKey4, at: Moment, flags: u8) {
+        // One beyond the quota may have to make room, and then is no flow any more.
+        if self.by_quota {
+            settled::note4(key.words(), at, flags);
+        }
+    }
+
+    #[inline(always)]
+    fn settle6(&mut self, key: &FlowKey6, at: Moment, flags: u8) {
+        if self.by_quota {
+            settled::note6(key.words(), at, flags);
+        }
+    }
+
+    #[inline(always)]
+    fn unsettle4(&mut self, key: &FlowKey4) {
+        settled::drop4(key.words());
+    }
+
+    #[inline(always)]
+    fn unsettle6(&mut self, key: &FlowKey6) {
+        settled::drop6(key.words());
     }
 
     #[inline(always)]

@@ -214,6 +214,7 @@ pub fn packet<P: PolicyTables, T: FlowTables>(
     let tracked = match vacant {
         Some(flow) => {
             *flow = fresh;
+            unsettle(flows, here.slot, tuple);
             true
         }
         None if tuple.ipv6 => flows.track6(&key6(here.slot, tuple), &fresh),
@@ -221,6 +222,16 @@ pub fn packet<P: PolicyTables, T: FlowTables>(
     };
     (packet.flow_flags, packet.tracked) = (fresh.flags, tracked);
     if tracked { Reason::Rule } else { Reason::Untracked }
+}
+
+/// A flow that begins anew is none that was settled.
+#[inline(always)]
+fn unsettle<T: FlowTables>(flows: &mut T, slot: u32, tuple: &Tuple) {
+    if tuple.ipv6 {
+        flows.unsettle6(&key6(slot, tuple));
+    } else {
+        flows.unsettle4(&key4(slot, tuple));
+    }
 }
 
 /// The rule that lets a packet begin a flow; 0 if none does.
