@@ -39,8 +39,14 @@ pub fn slot(ifindex: u32) -> Option<u32> {
     place.checked_sub(1)
 }
 
-/// What user space has compiled.
-pub struct Policy;
+/// The port at a place.
+#[inline(always)]
+pub fn port(slot: u32) -> Option<&'static Port> {
+    maps::PORTS.get(slot)
+}
+
+/// What user space has compiled, and whether a flow that begins with the packet at hand may begin on the fast way.
+pub struct Policy<B>(pub B);
 
 /// A word of a hash map, copied at once.
 macro_rules! word {
@@ -51,10 +57,15 @@ macro_rules! word {
     };
 }
 
-impl PolicyTables for Policy {
+impl<B: Beginning> PolicyTables for Policy<B> {
+    #[inline(always)]
+    fn begins_fast(&self, slot: u32, key: &FlowKey4) -> bool {
+        self.0.may_be_fast(slot) && !Floats.is_held(key)
+    }
+
     #[inline(always)]
     fn port(&self, slot: u32) -> Option<&Port> {
-        maps::PORTS.get(slot)
+        port(slot)
     }
 
     #[inline(always)]
@@ -167,12 +178,15 @@ impl FloatingTables for Floats {
         const BITS: u32 = 8 * size_of::<HopKey>() as u32;
         maps::HOPS.get(&Key::new(BITS, *key)).copied()
     }
+
+    #[inline(always)]
+    fn is_held(&self, key: &FlowKey4) -> bool {
+        word!(HELD, key).is_some()
+    }
 }
 
 /// What the programs remember.
-pub struct Flows<B> {
-    /// Whether a flow may begin on the fast way.
-    beginning: B,
+pub struct Flows {
     /// Place of the port whose packet it is.
     slot: u32,
     /// The key that is looked up.
@@ -276,11 +290,11 @@ impl<F: Frame> Beginning for Departing<'_, F> {
     }
 }
 
-impl<B> Flows<B> {
+impl Flows {
     /// For a packet of a port.
     #[inline(always)]
-    pub const fn new(slot: u32, beginning: B) -> Self {
-        Self { beginning, slot, key: FlowKey(MaybeUninit::uninit()), by_quota: false }
+    pub const fn new(slot: u32) -> Self {
+        Self { slot, key: FlowKey(MaybeUninit::uninit()), by_quota: false }
     }
 }
 
@@ -318,12 +332,7 @@ fn count(slot: u32) {
     }
 }
 
-impl<B: Beginning> FlowTables for Flows<B> {
-    #[inline(always)]
-    fn begins_fast(&self, key: &FlowKey4) -> bool {
-        self.beginning.may_be_fast(self.slot) && !self.is_held(key)
-    }
-
+impl FlowTables for Flows {
     #[inline(always)]
     fn flow4(&mut self, key: &FlowKey4) -> Option<&mut Flow> {
         flow!(FLOWS4, OVER4, self, self.key.of4(key))
@@ -342,11 +351,6 @@ impl<B: Beginning> FlowTables for Flows<B> {
     #[inline(always)]
     fn track6(&mut self, key: &FlowKey6, flow: &Flow) -> bool {
         track!(FLOWS6, OVER6, self, self.key.of6(key), flow)
-    }
-
-    #[inline(always)]
-    fn is_held(&self, key: &FlowKey4) -> bool {
-        word!(HELD, key).is_some()
     }
 
     #[inline(always)]

@@ -33,6 +33,10 @@ pub trait PolicyTables {
     fn prefix6(&self, key: &RemoteKey6) -> Option<u32>;
     /// Permitted ethertypes; 0 is none.
     fn ethertypes(&self) -> Option<&[u16; MAX_ETHERTYPES]>;
+    /// True if a flow that begins with the packet at hand begins on the fast way of a floating IP.
+    fn begins_fast(&self, _slot: u32, _key: &FlowKey4) -> bool {
+        false
+    }
 }
 
 /// Under what a flow was found settled: when one of these changes, it has to be looked up again.
@@ -59,10 +63,6 @@ pub trait FlowTables {
     fn track4(&mut self, key: &FlowKey4, flow: &Flow) -> bool;
     /// Tracks a new flow; false where there is no room for it.
     fn track6(&mut self, key: &FlowKey6, flow: &Flow) -> bool;
-    /// True if a flow that begins with the packet at hand begins on the fast way of a floating IP.
-    fn begins_fast(&self, key: &FlowKey4) -> bool;
-    /// True for a flow that was there before its floating IP was served from here, and has to stay on the slow way.
-    fn is_held(&self, key: &FlowKey4) -> bool;
     /// `FLOW_*` bits of a flow that is noted as settled at this moment, as far as they are of consequence to a plain packet.
     fn settled4(&self, _key: &FlowKey4, _at: Moment) -> Option<u8> {
         None

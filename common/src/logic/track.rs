@@ -178,8 +178,6 @@ pub fn packet<P: PolicyTables, T: FlowTables>(
         return Reason::Invalid;
     }
     let opens = is_tcp && tcp::opens(packet.tcp_flags);
-    let may_be_fast = !tuple.ipv6 && (!is_tcp || opens);
-    let fast = may_be_fast && flows.begins_fast(&key4(here.slot, tuple));
     let mut vacant = None;
     if let Some(flow) = find(flows, here.slot, tuple) {
         let reopened = opens && (flow.flags & FLOW_DEAD != 0 || State::of(flow.state).is_over());
@@ -201,6 +199,7 @@ pub fn packet<P: PolicyTables, T: FlowTables>(
         return Reason::NoRule;
     }
     packet.rule = rule;
+    let fast = !tuple.ipv6 && (!is_tcp || opens) && policy.begins_fast(here.slot, &key4(here.slot, tuple));
     let fresh = Flow {
         generation: here.in_force.generation,
         epoch: here.epoch,
