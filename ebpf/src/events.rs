@@ -1,7 +1,7 @@
 //! Reserves and submits ring-buffer records, and counts those for which there was no room. Must not block, and must
 //! not change a verdict.
 
-use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, programs::TcContext};
+use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, helpers::bpf_ktime_get_coarse_ns, programs::TcContext};
 use netdiag_common::{
     ABI_VERSION,
     abi::{
@@ -42,7 +42,7 @@ fn ifindex(ctx: &TcContext) -> u32 {
 /// Says what became of a packet, unless its port has used up its share of records. Nobody is woken: that costs a hundred
 /// times what the record does, and whoever reads looks often enough.
 #[inline(always)]
-pub fn decided(length: u32, ifindex: u32, (ask, time): (Ask, u64), packet: &Packet, reason: Reason) {
+pub fn decided(length: u32, ifindex: u32, ask: Ask, packet: &Packet, reason: Reason) {
     if !within_budget(ask.slot, ask.now) {
         lose(ask.slot, true);
         return;
@@ -51,6 +51,8 @@ pub fn decided(length: u32, ifindex: u32, (ask, time): (Ask, u64), packet: &Pack
         lose(ask.slot, false);
         return;
     };
+    // SAFETY: the helper has no precondition.
+    let time = unsafe { bpf_ktime_get_coarse_ns() };
     let family = if packet.ipv6 { DECIDED_IPV6 } else { 0 };
     record.write(Decided {
         header: Header { version: ABI_VERSION, kind: KIND_DECIDED, pad: 0, ifindex },

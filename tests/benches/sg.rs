@@ -93,7 +93,7 @@ async fn main() -> Result<()> {
     kernel::pin(CPU).context("pin this thread to a CPU")?;
     let mut report = Report::default();
     if let Some(object) = &args.against {
-        against(&mut report, &fs::read(object)?, effort)?;
+        against(&mut report, &fs::read(object)?, effort).await?;
     } else {
         let mut host = world::Host::new(None)?;
         let mut bench = program::Bench::new(&mut host)?;
@@ -110,7 +110,7 @@ async fn main() -> Result<()> {
 }
 
 /// Another object in turn with the one this carries.
-fn against(report: &mut Report, object: &[u8], effort: Effort) -> Result<()> {
+async fn against(report: &mut Report, object: &[u8], effort: Effort) -> Result<()> {
     let mut hosts = [world::Host::new(Some(object))?, world::Host::new(None)?];
     let mut benches = Vec::new();
     for host in &mut hosts {
@@ -125,6 +125,11 @@ fn against(report: &mut Report, object: &[u8], effort: Effort) -> Result<()> {
             report.samples(case.name, (&case.thread, 0.0), None);
         }
     }
+    drop(benches);
+    let mut hosts = [world::Host::new(Some(object))?, world::Host::new(None)?];
+    let mut bench = path::Bench::new(hybrid::Rules::read()?, true).await?;
+    bench.compare(&mut hosts, effort.path).await?;
+    ways(report, &bench);
     Ok(())
 }
 
@@ -177,8 +182,19 @@ fn programs(report: &mut Report, bench: &program::Bench) -> Result<()> {
 async fn whole_way(report: &mut Report, effort: Effort) -> Result<()> {
     let mut host = world::Host::new(None)?;
     let empty = host.bytes("FLOWS4")?;
-    let mut bench = path::Bench::new(hybrid::Rules::read()?).await?;
+    let mut bench = path::Bench::new(hybrid::Rules::read()?, false).await?;
     bench.measure(&mut host, effort.path).await?;
+    ways(report, &bench);
+    report.part("new connections a second, one CPU");
+    for variant in &bench.variants {
+        report.figure(variant.name, 1e6 / variant.new.p5(), "k/s", None);
+    }
+    tables::memory(report, (empty, bench.flow_bytes), (2 * path::TRACKED, MAX_FLOWS4));
+    Ok(())
+}
+
+/// What the whole way takes, and what that is more than without any filter.
+fn ways(report: &mut Report, bench: &path::Bench) {
     let base = &bench.variants[0];
     for (title, samples) in [
         ("one connection", (|variant| &variant.one) as fn(&path::Variant) -> &Samples),
@@ -195,10 +211,4 @@ async fn whole_way(report: &mut Report, effort: Effort) -> Result<()> {
             report.figure(format!("added by {}", variant.name), added, "ns", judged.then_some(150.0));
         }
     }
-    report.part("new connections a second, one CPU");
-    for variant in &bench.variants {
-        report.figure(variant.name, 1e6 / variant.new.p5(), "k/s", None);
-    }
-    tables::memory(report, (empty, bench.flow_bytes), (2 * path::TRACKED, MAX_FLOWS4));
-    Ok(())
 }

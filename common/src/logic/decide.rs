@@ -121,7 +121,7 @@ fn network<F: Frame, P: PolicyTables, T: FlowTables>(
             seen: ask.now,
             epoch: guard.port.epoch,
         };
-        flows.remember(&fragment_key(ask, packet), &fragment);
+        flows.remember(&fragment_key((ask.slot, ask.ingress), packet), &fragment);
     }
     reason
 }
@@ -162,7 +162,9 @@ fn later<P: PolicyTables, T: FlowTables>(
     ask: Ask,
     packet: &mut Packet,
 ) -> Reason {
-    let Some(&first) = flows.fragment(&fragment_key(ask, packet)) else { return Reason::OrphanFragment };
+    let Some(&first) = flows.fragment(&fragment_key((ask.slot, ask.ingress), packet)) else {
+        return Reason::OrphanFragment;
+    };
     if first.epoch != port.epoch || ask.now.wrapping_sub(first.seen) > FRAGMENT_TIMEOUT {
         return Reason::OrphanFragment;
     }
@@ -190,14 +192,14 @@ fn here<P: PolicyTables>(port: &Port, policy: &P, ask: Ask) -> Option<Here> {
 }
 
 #[inline(always)]
-fn fragment_key(ask: Ask, packet: &Packet) -> FragmentKey {
+pub(super) fn fragment_key((slot, ingress): (u32, bool), packet: &Packet) -> FragmentKey {
     FragmentKey {
         source: packet.source,
         destination: packet.destination,
         id: packet.fragment_id,
-        slot: ask.slot as u16,
+        slot: slot as u16,
         protocol: packet.protocol,
         // IPv6 addresses that look like mapped ones are others than the IPv4 addresses they would map.
-        ingress: u8::from(ask.ingress) | u8::from(packet.ipv6) << 1,
+        ingress: u8::from(ingress) | u8::from(packet.ipv6) << 1,
     }
 }

@@ -5,19 +5,24 @@
 //! reason is counted.
 
 use super::{
-    flow::{self, State, protocol::TCP, tcp},
+    decide::{FRAGMENT_TIMEOUT, fragment_key},
+    flow::{
+        self, State,
+        protocol::{ICMP, TCP},
+        tcp,
+    },
     frame::{Frame, Head},
-    packet::{Packet, ethertype, mapped},
+    packet::{Fragmentation, Packet, ethertype, mapped},
     rewrite::{Change, End, FRONT, is_partial},
-    tables::{FlowTables, PolicyTables},
+    tables::FlowTables,
     track::{self, Icmp, Tuple},
 };
 use crate::abi::{
     floating::{
         FLOATING_BEGINS, Floating, FloatingKey, HOP_KNOWN, HOP_ON_LINK, HOP_UNRESOLVED, Hop, HopKey, Leaving, Way,
     },
-    flow::{FLOW_DEAD, FLOW_FAST, Tick},
-    policy::{PORT_MANAGED, PORT_TRUSTED},
+    flow::{FLOW_DEAD, FLOW_FAST, FLOW_INGRESS, FlowKey4, Tick},
+    policy::{PORT_MANAGED, PORT_TRUSTED, Port},
 };
 
 /// What floating IPs are looked up in.
@@ -28,6 +33,8 @@ pub trait FloatingTables {
     fn leaving(&self, slot: u32, fixed: u32) -> Option<&Leaving>;
     /// Where a router sends what goes to an address.
     fn hop(&self, key: &HopKey) -> Option<Hop>;
+    /// True for a flow that was there before its floating IP was served from here, and has to stay on the slow way.
+    fn is_held(&self, key: &FlowKey4) -> bool;
 }
 
 /// A packet that may leave past the router, if its flow does.
@@ -37,6 +44,9 @@ pub struct Exit<'a> {
     pub leaving: &'a Leaving,
     /// MAC address of the next hop.
     pub mac: [u8; 6],
+    /// It is a fragment. What answers it may be fragments, too, which come through the router in whatever order, so it begins
+    /// no flow; and the answer to a ping passes the router only if the question did.
+    pub fragment: bool,
 }
 
 /// Whether a packet from an instance may leave past the router; `None` if it is none for it, and no floating IP's.
@@ -58,14 +68,13 @@ pub fn outward<'t, F: Frame, L: FloatingTables>(
     let hop = tables.hop(&HopKey { router: leaving.router, address: destination })?;
     let key = FloatingKey { device: leaving.device, vlan: leaving.vlan.into(), address: destination };
     let way = match hop.kind {
-        HOP_KNOWN => None,
         HOP_ON_LINK if tables.floating(&key).is_some() => Some(Way::Hairpin),
-        HOP_ON_LINK => None,
+        HOP_KNOWN | HOP_ON_LINK => None,
         HOP_UNRESOLVED => Some(Way::Unresolved),
         _ => return None,
     };
     let way = way.or_else(|| obstacle(frame, &head, leaving.hops, leaving.mtu));
-    Some(way.map_or(Ok(Exit { leaving, mac: hop.mac }), Err))
+    Some(way.map_or(Ok(Exit { leaving, mac: hop.mac, fragment: is_fragment(&head) }), Err))
 }
 
 /// What of the headers of an IPv4 packet needs the router.
@@ -107,24 +116,21 @@ fn is_fragment<H: Head>(head: &H) -> bool {
 
 #[inline(always)]
 fn is_mac<H: Head>(head: &H, place: usize, mac: [u8; 6]) -> bool {
-    let [a, b, c, d, e, f] = mac;
-    head.half(place) == u16::from_ne_bytes([a, b])
-        && head.half(place + 1) == u16::from_ne_bytes([c, d])
-        && head.half(place + 2) == u16::from_ne_bytes([e, f])
+    let [first, second, third] = mac_halves(mac);
+    head.half(place) == first && head.half(place + 1) == second && head.half(place + 2) == third
 }
 
 /// The half-words of two MAC addresses.
 #[inline(always)]
 const fn macs(destination: [u8; 6], source: [u8; 6]) -> [u16; 6] {
-    let ([a, b, c, d, e, f], [u, v, w, x, y, z]) = (destination, source);
-    [
-        u16::from_ne_bytes([a, b]),
-        u16::from_ne_bytes([c, d]),
-        u16::from_ne_bytes([e, f]),
-        u16::from_ne_bytes([u, v]),
-        u16::from_ne_bytes([w, x]),
-        u16::from_ne_bytes([y, z]),
-    ]
+    let ([one, two, three], [four, five, six]) = (mac_halves(destination), mac_halves(source));
+    [one, two, three, four, five, six]
+}
+
+/// The half-words of a MAC address as they lie in a packet.
+#[inline(always)]
+const fn mac_halves(mac: [u8; 6]) -> [u16; 3] {
+    [u16::from_ne_bytes([mac[0], mac[1]]), u16::from_ne_bytes([mac[2], mac[3]]), u16::from_ne_bytes([mac[4], mac[5]])]
 }
 
 impl Exit<'_> {
@@ -138,18 +144,33 @@ impl Exit<'_> {
     /// True if new flows may begin past the router.
     #[inline(always)]
     pub const fn begins(&self) -> bool {
-        self.leaving.flags & FLOATING_BEGINS != 0
+        self.leaving.flags & FLOATING_BEGINS != 0 && !self.fragment
     }
 }
 
-/// The way of a packet that passed and whose flow is not on the fast one. `tracked`: it has a flow.
+/// What was decided of a packet that passes.
+#[derive(Clone, Copy, Debug)]
+pub struct Passed {
+    /// `FLOW_*` bits of its flow; 0 also where it has none.
+    pub flags: u8,
+    /// It has a flow, or is about one.
+    pub tracked: bool,
+    /// It is ICMP.
+    pub icmp: bool,
+}
+
+/// The way of a packet that passes and could leave past the router.
 #[inline(always)]
-pub const fn slow(exit: &Exit<'_>, tracked: bool, icmp: bool) -> Way {
-    match (tracked, icmp, exit.begins()) {
+pub const fn departure(exit: &Exit<'_>, passed: Passed) -> Way {
+    let Passed { flags, tracked, icmp } = passed;
+    match (tracked, icmp, exit.fragment) {
         (false, true, _) => Way::Icmp,
         (false, false, _) => Way::Port,
-        (true, _, true) => Way::SlowFlow,
-        (true, _, false) => Way::Draining,
+        (true, true, true) if flags & FLOW_INGRESS == 0 => Way::Fragment,
+        (true, ..) if flags & FLOW_FAST != 0 => Way::Fast,
+        (true, _, true) => Way::Fragment,
+        (true, ..) if exit.begins() => Way::SlowFlow,
+        (true, ..) => Way::Draining,
     }
 }
 
@@ -162,10 +183,10 @@ pub const fn arrival(floating: &Floating, address: u32) -> Change {
 
 /// A packet for a floating IP, by its headers: who that is, and what of it needs the router.
 #[inline(always)]
-pub fn inward<'t, F: Frame, L: FloatingTables, P: PolicyTables>(
+pub fn inward<'t, 'p, F: Frame, L: FloatingTables>(
     frame: &F,
     tables: &'t L,
-    policy: &P,
+    port: impl FnOnce(u32) -> Option<&'p Port>,
     (device, vlan): (u32, u32),
 ) -> Option<(&'t Floating, u32, Option<Way>)> {
     let head = frame.head(FRONT)?;
@@ -174,16 +195,12 @@ pub fn inward<'t, F: Frame, L: FloatingTables, P: PolicyTables>(
     }
     let address = head.word::<15>();
     let floating = tables.floating(&FloatingKey { device, vlan, address })?;
-    let filtered = policy
-        .port(floating.slot)
+    let filtered = port(floating.slot)
         .is_some_and(|port| port.flags & (PORT_MANAGED | PORT_TRUSTED) == PORT_MANAGED && port.epoch == floating.epoch);
     let way = if !is_mac(&head, 0, floating.outer_mac) {
         Some(Way::Link)
     } else if !filtered {
         Some(Way::Port)
-    } else if is_fragment(&head) {
-        // Only the router can wait for a first fragment that comes late.
-        Some(Way::Fragment)
     } else {
         obstacle(frame, &head, floating.hops, floating.mtu)
     };
@@ -192,13 +209,34 @@ pub fn inward<'t, F: Frame, L: FloatingTables, P: PolicyTables>(
 
 /// Whether a packet that comes to a floating IP belongs to the fast way, or may begin a flow there: `None` if so.
 #[inline(always)]
-pub fn flow_way<F: Frame, T: FlowTables>(frame: &F, flows: &mut T, floating: &Floating, now: Tick) -> Option<Way> {
+pub fn flow_way<F: Frame, L: FloatingTables, T: FlowTables>(
+    frame: &F,
+    tables: &L,
+    flows: &mut T,
+    floating: &Floating,
+    now: Tick,
+) -> Option<Way> {
     let mut packet = Packet::default();
-    if packet.ethernet(frame).is_some() || packet.ipv4(frame).is_some() || packet.transport(frame).is_some() {
+    let wrong = packet.ethernet(frame).is_some() || packet.ipv4(frame).is_some();
+    let later = packet.fragmentation == Fragmentation::Later;
+    if wrong || !later && packet.transport(frame).is_some() {
         return Some(Way::Header);
     }
     let outside = packet.destination[3];
     let (tuple, kind) = track::tuple(&packet, true);
+    match packet.fragmentation {
+        Fragmentation::Whole => {}
+        // The router lets no answer pass whose question it has not seen.
+        Fragmentation::First if matches!(kind, Icmp::Reply(_)) => {}
+        Fragmentation::Later if packet.protocol == ICMP => {
+            packet.destination = mapped(floating.fixed);
+            let key = fragment_key((floating.slot, true), &packet);
+            let first = flows.fragment(&key).filter(|first| now.wrapping_sub(first.seen) <= FRAGMENT_TIMEOUT);
+            return first.is_none().then_some(Way::Fragment);
+        }
+        // Only the router can wait for a first fragment that comes late.
+        Fragmentation::First | Fragmentation::Later => return Some(Way::Fragment),
+    }
     let tuple = match kind {
         Icmp::Error => track::quoted(frame, &packet, true).unwrap_or_default(),
         Icmp::Other if packet.is_icmp() => return Some(Way::Icmp),
@@ -225,7 +263,7 @@ pub fn flow_way<F: Frame, T: FlowTables>(frame: &F, flows: &mut T, floating: &Fl
     }
     let known_outside = Tuple { local: mapped(outside), ..tuple };
     let held = packet.protocol != TCP
-        && (flows.is_held(&track::key4(floating.slot, &known_outside))
-            || flows.is_held(&track::key4(floating.slot, &inside)));
+        && (tables.is_held(&track::key4(floating.slot, &known_outside))
+            || tables.is_held(&track::key4(floating.slot, &inside)));
     held.then_some(Way::HeldFlow)
 }

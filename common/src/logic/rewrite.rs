@@ -66,7 +66,7 @@ pub struct Change {
 /// A checksum brought up to date with a half-word that it covers.
 #[inline(always)]
 pub const fn updated(checksum: u16, from: u16, to: u16) -> u16 {
-    let sum = !checksum as u16 as u32 + !from as u16 as u32 + to as u32;
+    let sum = !checksum as u32 + !from as u32 + to as u32;
     let sum = (sum & 0xffff) + (sum >> 16);
     !((sum & 0xffff) + (sum >> 16)) as u16
 }
@@ -95,7 +95,7 @@ pub fn translate<R: Rewrite>(frame: &mut R, change: &Change) -> bool {
     if !frame.store16(0, &front) {
         return false;
     }
-    let first = u16::from_be(front[place::FRAGMENT]) & 0x1fff == 0;
+    let first = u16::from_be(front[place::FRAGMENT]).trailing_zeros() >= 13;
     match checksum_place(protocol) {
         Some(place) if first => frame.pseudo_header(TRANSPORT + place, change.from, change.to, matches!(protocol, UDP)),
         None if protocol == ICMP && first => quoted(frame, change),

@@ -24,6 +24,7 @@ mod command {
     pub(super) const PROG_TEST_RUN: libc::c_long = 10;
     pub(super) const PROG_GET_FD_BY_ID: libc::c_long = 13;
     pub(super) const MAP_DELETE_BATCH: libc::c_long = 27;
+    pub(super) const LINK_CREATE: libc::c_long = 28;
 }
 
 /// `BPF_PROG_TYPE_*`.
@@ -147,6 +148,13 @@ pub(super) fn load(kind: Kind, instructions: &[u64]) -> io::Result<OwnedFd> {
         let said = String::from_utf8_lossy(&log);
         io::Error::new(error.kind(), format!("{error}: {}", said.trim_end_matches('\0')))
     })
+}
+
+/// Attaches a classifier to a device with TCX, at egress or at ingress, for as long as what is returned lives.
+pub(super) fn attach(program: &OwnedFd, device: u32, egress: bool) -> io::Result<OwnedFd> {
+    // `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS`.
+    let kind = if egress { 47 } else { 46 };
+    descriptor(command::LINK_CREATE, &mut [number(program), device, kind, 0_u32, 0, 0, 0, 0])
 }
 
 /// What running a program came to.

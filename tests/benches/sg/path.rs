@@ -15,7 +15,7 @@ use netdiag_agent::{enforce::Hook, netns::Namespace};
 use super::{
     frames::{ACK, End, SYN, SYN_ACK, tcp},
     hybrid::Rules,
-    kernel::{Batch, packet_socket},
+    kernel::{self, Batch, Kind, packet_socket},
     stats::Samples,
     world::{BenchPort, Host, OPEN, Size, World, ifindex, run},
 };
@@ -45,6 +45,8 @@ struct Way {
 /// One thing that is measured.
 pub(super) struct Variant {
     pub(super) name: &'static str,
+    /// Through the cables of the hybrid plug.
+    hybrid: bool,
     pub(super) one: Samples,
     pub(super) turn: Samples,
     pub(super) new: Samples,
@@ -52,7 +54,8 @@ pub(super) struct Variant {
 
 impl Variant {
     fn new(name: &'static str) -> Self {
-        Self { name, one: Samples::default(), turn: Samples::default(), new: Samples::default() }
+        let hybrid = [CABLES, HYBRID10, HYBRID1000].contains(&name);
+        Self { name, hybrid, one: Samples::default(), turn: Samples::default(), new: Samples::default() }
     }
 }
 
@@ -159,16 +162,20 @@ pub(super) struct Bench {
 
 /// What is measured, in this order.
 const BRIDGE: &str = "bridge, no filter";
+const EMPTY: &str = "two hooks, empty programs";
 const HOOKS: &str = "netdiag's hooks, no port";
 const NETDIAG10: &str = "netdiag, 10 rules";
 const NETDIAG1000: &str = "netdiag, 1000 rules";
 const CABLES: &str = "hybrid's cables, no filter";
 const HYBRID10: &str = "iptables_hybrid, 10 rules";
 const HYBRID1000: &str = "iptables_hybrid, 1000 rules";
+/// What is measured of two objects, in this order.
+const OTHER: &str = "the other object, 10 rules";
+const THIS: &str = "this object, 10 rules";
 
 impl Bench {
     /// Lays the cables.
-    pub(super) async fn new(rules: Rules) -> Result<Self> {
+    pub(super) async fn new(rules: Rules, compared: bool) -> Result<Self> {
         let pair = rules.pair();
         run(&["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"])?;
         instance("a", "tapa")?;
@@ -182,7 +189,12 @@ impl Bench {
         let handshake = [SYN, SYN_ACK, ACK].map(|flags| frames(&pair, many(), flags));
         let one = Frames::new(vec![tcp(ends(&pair, 0)[0], ends(&pair, 0)[1], ACK, LENGTH); BATCH]);
         let (turn, fresh) = (frames(&pair, many(), ACK), frames(&pair, FRESH, SYN));
-        let variants = [BRIDGE, HOOKS, NETDIAG10, NETDIAG1000, CABLES, HYBRID10, HYBRID1000].map(Variant::new).into();
+        let all: &[_] = if compared {
+            &[BRIDGE, EMPTY, OTHER, THIS]
+        } else {
+            &[BRIDGE, EMPTY, HOOKS, NETDIAG10, NETDIAG1000, CABLES, HYBRID10, HYBRID1000]
+        };
+        let variants = all.iter().copied().map(Variant::new).collect();
         let taps = [ifindex("tapa")?, ifindex("tapb")?];
         Ok(Self { plain, hybrid, taps, rules, one, turn, fresh, handshake, variants, flow_bytes: 0 })
     }
@@ -199,30 +211,71 @@ impl Bench {
     pub(super) async fn measure(&mut self, host: &mut Host, (rounds, batches): (u32, usize)) -> Result<()> {
         for round in 0..usize::try_from(rounds)? {
             let from = round * batches;
-            self.sample(0, from, batches).await?;
+            self.sample(BRIDGE, from, batches).await?;
+            self.empty_hooks(from, batches).await?;
             self.taps.into_iter().try_for_each(|tap| host.enforcer.attach(tap, Hook::Tc).map(drop))?;
             host.apply(&World::new(&[])?)?;
-            self.sample(1, from, batches).await?;
-            for (place, rules) in [(2, 10), (3, 1000)] {
-                host.apply(&self.world(rules)?)?;
-                host.enforcer.collect()?;
-                self.track(false).await?;
-                self.flow_bytes = host.bytes("FLOWS4")?;
-                self.sample(place, from, batches).await?;
-                host.forget_flows()?;
-            }
-            for tap in self.taps {
-                ensure!(host.enforcer.detach(tap).is_empty(), "detach from {tap}");
+            self.sample(HOOKS, from, batches).await?;
+            self.detach(host)?;
+            for (name, rules) in [(NETDIAG10, 10), (NETDIAG1000, 1000)] {
+                self.enforced(name, host, rules, (from, batches)).await?;
             }
             Self::ask_rules(false)?;
-            self.sample(4, from, batches).await?;
+            self.sample(CABLES, from, batches).await?;
             Self::ask_rules(true)?;
-            for (place, rules) in [(5, 10), (6, 1000)] {
+            for (name, rules) in [(HYBRID10, 10), (HYBRID1000, 1000)] {
                 self.rules.install(rules)?;
                 self.track(true).await?;
-                self.sample(place, from, batches).await?;
+                self.sample(name, from, batches).await?;
                 run(&["conntrack", "-F"])?;
             }
+        }
+        Ok(())
+    }
+
+    /// Measures two objects in turn so often.
+    pub(super) async fn compare(&mut self, hosts: &mut [Host; 2], (rounds, batches): (u32, usize)) -> Result<()> {
+        for round in 0..usize::try_from(rounds)? {
+            let from = round * batches;
+            self.sample(BRIDGE, from, batches).await?;
+            self.empty_hooks(from, batches).await?;
+            for (name, host) in [OTHER, THIS].into_iter().zip(&mut *hosts) {
+                self.enforced(name, host, 10, (from, batches)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Measures what the hooks take by themselves.
+    async fn empty_hooks(&mut self, from: usize, batches: usize) -> Result<()> {
+        // r0 = TCX_NEXT; exit
+        let empty = kernel::load(Kind::Classifier, &[0xffff_ffff_0000_00b7, 0x95])?;
+        let [sender, receiver] = self.taps;
+        let _links = [kernel::attach(&empty, sender, false)?, kernel::attach(&empty, receiver, true)?];
+        self.sample(EMPTY, from, batches).await
+    }
+
+    /// Measures a host that enforces so many rules.
+    async fn enforced(
+        &mut self,
+        name: &str,
+        host: &mut Host,
+        rules: u32,
+        (from, batches): (usize, usize),
+    ) -> Result<()> {
+        self.taps.into_iter().try_for_each(|tap| host.enforcer.attach(tap, Hook::Tc).map(drop))?;
+        host.apply(&self.world(rules)?)?;
+        host.enforcer.collect()?;
+        self.track(false).await?;
+        self.flow_bytes = host.bytes("FLOWS4")?;
+        self.sample(name, from, batches).await?;
+        host.forget_flows()?;
+        self.detach(host)
+    }
+
+    fn detach(&self, host: &mut Host) -> Result<()> {
+        for tap in self.taps {
+            ensure!(host.enforcer.detach(tap).is_empty(), "detach from {tap}");
         }
         Ok(())
     }
@@ -247,9 +300,9 @@ impl Bench {
     }
 
     /// Measures one variant as it is set up now. What is sent and does not arrive is an error: it would be cheap.
-    async fn sample(&mut self, place: usize, from: usize, batches: usize) -> Result<()> {
-        let way = if place < 4 { &self.plain } else { &self.hybrid };
-        let variant = &mut self.variants[place];
+    async fn sample(&mut self, name: &str, from: usize, batches: usize) -> Result<()> {
+        let variant = self.variants.iter_mut().find(|variant| variant.name == name).context("no such variant")?;
+        let way = if variant.hybrid { &self.hybrid } else { &self.plain };
         let before = way.arrived().await?;
         self.one.measure(&way.there, (from, batches), &mut variant.one)?;
         self.turn.measure(&way.there, (from, batches), &mut variant.turn)?;

@@ -94,15 +94,17 @@ fn finish(ip: &mut [u8]) {
     let header = usize::from(ip[0] & 0xf) * 4;
     let (protocol, length) = (ip[9], (ip.len() - header) as u32);
     let pseudo = u32::from(sum(&ip[12..20], 0)) + u32::from(protocol) + length;
-    let (place, start) = match protocol {
-        6 => (16, pseudo),
-        17 => (6, pseudo),
-        1 => (2, 0),
-        _ => return,
+    let transport = match protocol {
+        6 => Some((16, pseudo)),
+        17 => Some((6, pseudo)),
+        1 => Some((2, 0)),
+        _ => None,
     };
-    put(ip, header + place, 0);
-    let checksum = !sum(&ip[header..], start);
-    put(ip, header + place, checksum);
+    if let Some((place, start)) = transport {
+        put(ip, header + place, 0);
+        let checksum = !sum(&ip[header..], start);
+        put(ip, header + place, checksum);
+    }
     put(ip, 10, 0);
     let checksum = !sum(&ip[..header], 0);
     put(ip, 10, checksum);
