@@ -15,7 +15,6 @@ use netdiag_common::{
         packet::Packet,
         rewrite::{Change, Rewrite, translate},
         short,
-        tables::PolicyTables as _,
     },
 };
 
@@ -53,7 +52,7 @@ pub enum Arrival<'t> {
 pub fn from_instance<F: Rewrite>(frame: &mut F, ifindex: u32) -> Fate<'static> {
     let Some(slot) = tables::slot(ifindex) else { return Fate::Passes };
     // A device that leads to a place there is none of is somebody's, and nothing is known of what may pass it.
-    let Some(port) = Policy.port(slot) else { return Fate::Ends };
+    let Some(port) = tables::port(slot) else { return Fate::Ends };
     let ask = Ask { slot, ingress: false, now: clock::now(), local: 0 };
     let beginning = Departing { frame: &*frame, epoch: port.epoch };
     let Some(passed) = passes(frame, beginning, (port, ifindex), ask) else { return Fate::Ends };
@@ -87,7 +86,7 @@ fn leave<F: Rewrite>(frame: &mut F, exit: &Exit<'static>, ask: Ask, passed: Pass
 #[inline(always)]
 pub fn to_instance<F: Frame>(frame: &F, ifindex: u32, fast: bool) -> bool {
     let Some(slot) = tables::slot(ifindex) else { return true };
-    let Some(port) = Policy.port(slot) else { return false };
+    let Some(port) = tables::port(slot) else { return false };
     let ask = Ask { slot, ingress: true, now: clock::now(), local: 0 };
     passes(frame, Arrived { fast }, (port, ifindex), ask).is_some()
 }
@@ -95,24 +94,26 @@ pub fn to_instance<F: Frame>(frame: &F, ifindex: u32, fast: bool) -> bool {
 /// Decides about a packet of a port, counts and says so; `None` if it ends here.
 #[inline(always)]
 fn passes<F: Frame, B: Beginning>(frame: &F, beginning: B, (port, ifindex): (&Port, u32), ask: Ask) -> Option<Passed> {
-    let mut flows = Flows::new(ask.slot, beginning);
-    if let Some(flags) = short::passes(frame, &Policy, &mut flows, port, ask) {
+    let mut flows = Flows::new(ask.slot);
+    let policy = Policy(beginning);
+    if let Some(flags) = short::passes(frame, &policy, &mut flows, port, ask) {
         tally(ask, Reason::Established, frame.length());
         return Some(Passed { flags, tracked: true, icmp: false });
     }
-    long(frame, &mut flows, (port, ifindex), ask)
+    long(frame, &mut flows, &policy, (port, ifindex), ask)
 }
 
 /// The same for packets the short way says nothing of.
 #[inline(always)]
 fn long<F: Frame, B: Beginning>(
     frame: &F,
-    flows: &mut Flows<B>,
+    flows: &mut Flows,
+    policy: &Policy<B>,
     (port, ifindex): (&Port, u32),
     ask: Ask,
 ) -> Option<Passed> {
     let mut packet = Packet::default();
-    let reason = decide(frame, &Policy, flows, ask, &mut packet);
+    let reason = decide(frame, policy, flows, ask, &mut packet);
     tally(ask, reason, frame.length());
     let begins = matches!(reason, Reason::Rule | Reason::Untracked);
     if begins {
@@ -129,7 +130,7 @@ fn long<F: Frame, B: Beginning>(
 /// instance's device will see it; else only where the instance's own device can be given it directly.
 #[inline(always)]
 pub fn from_external<F: Rewrite>(frame: &mut F, device: u32, vlan: u32, here: bool) -> Arrival<'static> {
-    let Some((floating, address, way)) = floating::inward(frame, &Floats, &Policy, (device, vlan)) else {
+    let Some((floating, address, way)) = floating::inward(frame, &Floats, tables::port, (device, vlan)) else {
         return Arrival::Passes;
     };
     let ask = Ask { slot: floating.slot, ingress: true, now: clock::now(), local: floating.fixed };
@@ -137,16 +138,17 @@ pub fn from_external<F: Rewrite>(frame: &mut F, device: u32, vlan: u32, here: bo
         count_way(ask, way, frame.length());
         return Arrival::Passes;
     }
-    let Some(port) = Policy.port(ask.slot) else { return Arrival::Passes };
+    let Some(port) = tables::port(ask.slot) else { return Arrival::Passes };
     let change = floating::arrival(floating, address);
     let here = here || floating.flags & FLOATING_PEER != 0;
-    let mut flows = Flows::new(ask.slot, Arrived { fast: true });
+    let mut flows = Flows::new(ask.slot);
+    let policy = Policy(Arrived { fast: true });
     if here && vlan == 0 {
-        if let Some(flags) = short::passes(frame, &Policy, &mut flows, port, ask) {
+        if let Some(flags) = short::passes(frame, &policy, &mut flows, port, ask) {
             return established(frame, floating, &change, (ask, flags));
         }
     }
-    if let Some(way) = floating::flow_way(frame, &mut flows, floating, ask.now) {
+    if let Some(way) = floating::flow_way(frame, &Floats, &mut flows, floating, ask.now) {
         count_way(ask, way, frame.length());
         return Arrival::Passes;
     }
@@ -154,7 +156,7 @@ pub fn from_external<F: Rewrite>(frame: &mut F, device: u32, vlan: u32, here: bo
         return Arrival::Ends;
     }
     let ask = Ask { local: 0, ..ask };
-    if here && long(frame, &mut flows, (port, floating.device), ask).is_none() {
+    if here && long(frame, &mut flows, &policy, (port, floating.device), ask).is_none() {
         count_way(ask, Way::Refused, frame.length());
         return Arrival::Ends;
     }

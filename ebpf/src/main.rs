@@ -8,6 +8,7 @@
 //! | [`enforce`] | decides, counts and says so |
 //! | [`events`] | reserves and submits ring-buffer records |
 //! | [`frame`] | where a packet is: the only place that reads packet memory |
+//! | [`settled`] | notes of flows about which nothing changes |
 //! | [`tables`] | the tables of a decision, over the maps |
 //!
 //! Entry points only name the steps. Nothing here panics: the verifier would refuse the program.
@@ -49,6 +50,8 @@ mod events;
 mod frame;
 /// Every map.
 mod maps;
+/// Notes of flows about which nothing changes.
+mod settled;
 /// The tables of a decision, over the maps.
 mod tables;
 

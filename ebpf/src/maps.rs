@@ -22,6 +22,9 @@ use netdiag_common::abi::{
     value::{Budget, Counter, Losses, Tally},
 };
 
+/// How many flows of each family can be noted as settled: few enough to stay in the caches. A power of two.
+pub const NOTES: u32 = 8192;
+
 /// Elements are allocated as they come: what is not used costs nothing.
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 
@@ -163,6 +166,14 @@ pub static FLOWS4: HashMap<FlowKey4, Flow, { MAX_FLOWS4 as usize }> = HashMap::n
 /// Flows that are tracked by quota.
 #[btf_map]
 pub static FLOWS6: HashMap<FlowKey6, Flow, { MAX_FLOWS6 as usize }> = HashMap::new();
+
+/// Notes of settled flows; see `settled`.
+#[btf_map]
+pub static SETTLED4: Array<[u64; 4], { NOTES as usize }> = Array::new();
+
+/// Notes of settled flows.
+#[btf_map]
+pub static SETTLED6: Array<[u64; 8], { NOTES as usize }> = Array::new();
 
 /// Flows beyond the quota of their port: the oldest makes room for the newest.
 #[btf_map]

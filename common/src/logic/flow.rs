@@ -125,6 +125,12 @@ impl State {
         }
     }
 
+    /// True where no plain packet of either direction changes anything.
+    #[inline]
+    pub const fn is_mutual(self) -> bool {
+        matches!(self, Self::Established | Self::Replied)
+    }
+
     /// True where a TCP packet that asks for a new connection begins a new flow in the place of this one.
     #[inline]
     pub const fn is_over(self) -> bool {

@@ -153,7 +153,10 @@ fn twice(entries: &mut [Entry]) {
             owners.entry((entry.made.floating_ip_address, network)).or_default().push(place);
         }
     }
-    for places in owners.into_values().filter(|places| places.len() > 1) {
+    let routers =
+        |places: &Vec<usize>| places.iter().map(|place| &entries[*place].made.router).collect::<BTreeSet<_>>().len();
+    let several: Vec<_> = owners.into_values().filter(|places| routers(places) > 1).collect();
+    for places in several {
         let name = |place: &usize| {
             let FloatingIp { router, fixed_ip_address, .. } = &entries[*place].made;
             let fixed = fixed_ip_address.map_or_else(String::new, |fixed| format!(" for {fixed}"));

@@ -9,9 +9,9 @@ use ipnet::Ipv4Net;
 use netdiag_common::abi::floating::MAX_HOPS;
 
 use super::{
-    State,
+    State, broken,
     fib::{self, Asked, Leads, Prefixes, covering},
-    slow,
+    obstacle, slow,
     world::World,
 };
 use crate::{
@@ -40,7 +40,16 @@ pub(super) struct Step {
 }
 
 /// What distinguishes a way out from others: namespaces with their tables and devices, and the external device.
-type Key = (Vec<(NetnsId, Vec<u32>, IfIndex)>, LinkKey);
+type Key = (Vec<(NetnsId, Vec<u32>, IfIndex)>, External);
+
+/// The external device, and whether the host itself is all that is beyond it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct External {
+    /// The device.
+    pub(super) device: LinkKey,
+    /// It is the device of a bridge without a NIC.
+    pub(super) internal: bool,
+}
 
 /// The ways out of all routers.
 #[derive(Debug, Default)]
@@ -56,7 +65,8 @@ impl Routers {
     pub(super) fn number(
         &mut self,
         world: &World<'_, '_>,
-        (name, external): (&str, LinkKey),
+        name: &str,
+        external: External,
         steps: &[Step],
     ) -> Result<u32, State> {
         let mut key: Key = (Vec::new(), external);
@@ -77,6 +87,11 @@ impl Routers {
         }
         let prefixes = combined(&networks, steps, &key.0);
         let hops = Hops { world, external, step: steps.last(), network: networks.last().copied() }.resolve(prefixes);
+        if hops.values().all(|hop| *hop == NextHop::Slow) {
+            let out = steps.last().map_or_else(String::new, |step| obstacle::place(world, step.out));
+            let source = steps.first().map_or(Ipv4Addr::UNSPECIFIED, |step| step.source);
+            return broken(format!("nothing that {source} sends outside leaves by {out}"));
+        }
         self.prefixes += hops.len();
         if self.prefixes > MAX_HOPS as usize {
             self.prefixes -= hops.len();
@@ -122,7 +137,7 @@ fn combined(networks: &[&NetworkFact], steps: &[Step], key: &[(NetnsId, Vec<u32>
 /// Next hops out of the last namespace.
 struct Hops<'h, 'w, 'a> {
     world: &'h World<'w, 'a>,
-    external: LinkKey,
+    external: External,
     step: Option<&'h Step>,
     network: Option<&'h NetworkFact>,
 }
@@ -164,7 +179,11 @@ impl Hops<'_, '_, '_> {
                 hops.insert(Ipv4Net::from(*address), hop);
             }
         }
-        for address in self.world.addresses() {
+        let beyond: Vec<Ipv4Addr> = match self.external {
+            External { device, internal: true } => self.world.held_by(device).map(|net| net.addr()).collect(),
+            External { internal: false, .. } => vec![],
+        };
+        for address in self.world.addresses().iter().filter(|address| !beyond.contains(address)) {
             if is_connected(hops, *address) || hops.contains_key(&Ipv4Net::from(*address)) {
                 hops.insert(Ipv4Net::from(*address), NextHop::Slow);
             }
@@ -189,7 +208,9 @@ impl Hops<'_, '_, '_> {
 
     /// Whether a MAC address is on this host, and so not beyond the external device.
     fn is_here(&self, mac: Mac) -> bool {
-        self.world.is_local(mac, self.external)
+        let External { device, internal } = self.external;
+        let own = || self.world.inventory.link(device).and_then(|link| link.mac) == Some(mac);
+        if internal { !own() } else { self.world.is_local(mac, device) }
     }
 
     /// Neighbours whose MAC address is known.

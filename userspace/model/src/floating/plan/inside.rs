@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     id::{LinkKey, Mac, NetnsId},
+    inventory::Nic,
     policy::types::{Attached, Mode},
 };
 
@@ -47,32 +48,29 @@ pub(super) fn device(
     }
 }
 
-/// The port that a namespace reaches a fixed address at.
-pub(super) fn port<'w>(
-    world: &World<'w, '_>,
-    name: &str,
-    device: LinkKey,
-    fixed: Ipv4Addr,
-) -> Result<&'w Attached, State> {
+/// The port of a fixed address on the network of a router's device.
+pub(super) fn port<'w>(world: &World<'w, '_>, device: LinkKey, fixed: Ipv4Addr) -> Result<&'w Attached, State> {
     let label = obstacle::place(world, device);
     let Some(segment) = world.segment(device) else {
         return slow(format!("which network {label} is on cannot be told"));
     };
     match world.ports(&segment, fixed) {
-        [port] => Ok(port),
-        [one, other, ..] => slow(format!("ports {} and {} both have {fixed}", one.id, other.id)),
-        [] => {
-            let pair = |port: &&Attached| port.pairs.iter().any(|(_, net)| net.contains(&IpAddr::V4(fixed)));
-            let on_it = |port: &&Attached| {
-                world.device(port.ifindex).and_then(|own| world.segment(own)) == Some(segment.clone())
-            };
-            match world.enforced.iter().filter(pair).find(on_it) {
-                Some(port) => slow(format!("{fixed} is an allowed address pair of port {}, and may move", port.id)),
-                None => slow(format!(
-                    "no port on the network of {label} that has {fixed} is enforced by netdiag, as {name} needs"
-                )),
-            }
+        [port] => return Ok(port),
+        [one, other, ..] => return slow(format!("ports {} and {} both have {fixed}", one.id, other.id)),
+        [] => {}
+    }
+    let on_it = |device: Option<LinkKey>| device.and_then(|device| world.segment(device)).as_ref() == Some(&segment);
+    let may_have = |port: &&Attached| port.pairs.iter().any(|(_, net)| net.contains(&IpAddr::V4(fixed)));
+    if let Some(port) = world.enforced.iter().filter(may_have).find(|port| on_it(world.device(port.ifindex))) {
+        return slow(format!("{fixed} is an allowed address pair of port {}, and may move to another", port.id));
+    }
+    let has = |nic: &Nic<'_>| nic.addresses.iter().any(|net| net.addr() == fixed) && on_it(nic.outer);
+    match world.inventory.instances.iter().find(|instance| instance.nics.iter().any(has)) {
+        Some(instance) => {
+            let name = &instance.identity.name;
+            slow(format!("{name}, which has {fixed}, is not held to security groups by netdiag"))
         }
+        None => slow(format!("nobody on the network of {label} on this host has {fixed} and is enforced by netdiag")),
     }
 }
 
@@ -84,7 +82,7 @@ pub(super) fn find<'w>(
     fixed: Ipv4Addr,
 ) -> Result<Inside<'w>, State> {
     let device = device(world, (netns, name), by, fixed)?;
-    let port = port(world, name, device, fixed)?;
+    let port = port(world, device, fixed)?;
     enforced(world, port)?;
     let outer = world.device(port.ifindex);
     let Some(((link, outer), at)) =

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Entry, State, broken,
     fib::{self, Leads},
-    hops::{Routers, Step},
+    hops::{External, Routers, Step},
     inside, obstacle,
     outside::forwards,
     slow,
@@ -291,7 +291,8 @@ impl<'w> Own<'_, 'w, '_> {
             next: vec![],
             source: service.fixed_ip_address,
         };
-        let number = routers.number(world, (HOST, *external), &[step])?;
+        let beyond = External { device: *external, internal: false };
+        let number = routers.number(world, HOST, beyond, &[step]).map_err(serve_all_the_same)?;
         let mtu = world.inventory.link(*external).map_or(0, |link| link.mtu);
         debug_assert_eq!(inside.device, *inner);
         Ok(FastPath {

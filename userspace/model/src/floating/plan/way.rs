@@ -2,7 +2,7 @@
 
 use super::{
     State, broken,
-    hops::Routers,
+    hops::{External, Routers},
     inside::{self, Inside},
     outside::{self, Outside},
     router::{Found, Router},
@@ -10,7 +10,7 @@ use super::{
     slow,
     world::World,
 };
-use crate::floating::FastPath;
+use crate::floating::{ExternalHook, FastPath};
 
 /// The way of a floating IP, and where its network is: the external device and the VLAN there.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(super) fn find(world: &World<'_, '_>, router: &Router, found: &Found, router
     let name = router.name.as_str();
     let by = found.device.and_then(|own| world.inventory.link(own)).map_or("", |link| &link.name);
     let device = inside::device(world, (router.netns, name), by, found.fixed);
-    let port = device.clone().and_then(|device| inside::port(world, name, device, found.fixed));
+    let port = device.clone().and_then(|device| inside::port(world, device, found.fixed));
     let inner = device.ok().and_then(|device| world.inventory.link(device)).map_or("", |link| &link.name);
     let inside = inside::find(world, (router.netns, name), by, found.fixed);
     let outside = outside::find(world, router, found, inner);
@@ -116,7 +116,8 @@ impl Ends<'_, '_> {
             return slow("netdiag is told to leave the floating IPs of others to their routers");
         }
         let wire = &outside.wire;
-        let number = routers.number(world, (&router.name, wire.device), &outside.steps)?;
+        let external = External { device: wire.device, internal: wire.hook == ExternalHook::Internal };
+        let number = routers.number(world, &router.name, external, &outside.steps)?;
         Ok(FastPath {
             router: number,
             device: wire.name.clone(),

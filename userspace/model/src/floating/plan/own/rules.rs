@@ -6,13 +6,15 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
+use ipnet::Ipv4Net;
+
 use super::{Service, State, ip, slow};
 use crate::{
     fact::{Gap, RuleBackend, RulesetFact, SourceKind},
     id::NetnsId,
     inventory::Inventory,
     netfilter::{
-        Address, Hook, Known, Outcome, Packet, Ruleset, Target,
+        Address, Hook, Known, Outcome, Packet, Rule, Ruleset, Step, Target,
         walk::{Effect, Walk, walk},
     },
 };
@@ -105,7 +107,8 @@ impl HostRules {
             (&self.without_nat, Hook::Postrouting, leaving(from(*fixed), outer)),
         ] {
             let rulesets: Vec<&Ruleset> = rulesets.iter().collect();
-            passes(&walk(&rulesets, hook, packet), hook)?;
+            let walked = walk(&rulesets, hook, packet);
+            passes(&walked, hook, |step| comes_from(&rulesets, step, service.network))?;
         }
         Ok(())
     }
@@ -134,8 +137,21 @@ fn without_tables(ruleset: &Ruleset, tables: &[&str]) -> Ruleset {
     Ruleset { tables: kept.cloned().collect(), ..*ruleset }
 }
 
-/// Whether a packet leaves a hook as it came, and nobody wanted to see it.
-fn passes(walk: &Walk, hook: Hook) -> Result<(), State> {
+/// Whether a rule is for what comes from a network, and so not for what comes from outside.
+fn comes_from(rulesets: &[&Ruleset], step: &Step, network: Ipv4Net) -> bool {
+    let of_step = |ruleset: &&&Ruleset| ruleset.backend == step.backend;
+    let tables = rulesets.iter().filter(of_step).flat_map(|ruleset| &ruleset.tables);
+    let mut rules = tables.filter(|table| table.name == step.table).filter_map(|table| {
+        let place = usize::try_from(step.number?.checked_sub(1)?).ok()?;
+        table.chain(&step.chain)?.rules.get(place)
+    });
+    let source = rules.next().and_then(Rule::source).and_then(super::net4);
+    source.is_some_and(|source| network.contains(&source))
+}
+
+/// Whether a packet leaves a hook as it came, and nobody wanted to see it. `inside` tells of a rule that may match that it
+/// does not.
+fn passes(walk: &Walk, hook: Hook, inside: impl Fn(&Step) -> bool) -> Result<(), State> {
     let shown = |raw: &str| raw.chars().take(SHOWN).collect::<String>();
     let name = hook.name();
     match &walk.outcome {
@@ -150,7 +166,8 @@ fn passes(walk: &Walk, hook: Hook) -> Result<(), State> {
     }
     let seen = walk.steps.iter().find(|step| match step.effect {
         Effect::Accept | Effect::Return | Effect::Jump(_) | Effect::Goto(_) | Effect::Mark => false,
-        Effect::Drop | Effect::Reject(_) | Effect::Dnat(..) | Effect::Snat(..) | Effect::Zone(_) => true,
+        Effect::Snat(..) => step.certain || !inside(step),
+        Effect::Drop | Effect::Reject(_) | Effect::Dnat(..) | Effect::Zone(_) => true,
         Effect::NoTrack | Effect::Pass | Effect::Queue | Effect::Unknown => true,
     });
     match seen {
