@@ -80,6 +80,8 @@ async fn a_flow_the_router_knows_stays_with_it_and_a_new_one_goes_past_it() {
     let test = "a_flow_the_router_knows_stays_with_it_and_a_new_one_goes_past_it";
     let Some(mut site) = enter(test) else { return };
     site.add_router();
+    // It must not be over before the agent has begun.
+    site.router("sysctl -qw net.netfilter.nf_conntrack_udp_timeout=600");
     let old = site.datagrams(("instance", "outside"), OUTSIDE, 9).await;
     assert_eq!(old.exchange().unwrap().ip(), FLOATING);
     let mut stream = site.connect(("outside", "instance"), FLOATING, 7).await;

@@ -52,6 +52,8 @@ pub(crate) mod floating;
 pub(crate) mod pass;
 /// Which ports stay, come and go.
 mod ports;
+/// Who may send to whom past the bridge, in a pass.
+mod straight;
 
 /// How long to wait for more after something has changed.
 const SETTLE: Duration = Duration::from_millis(20);

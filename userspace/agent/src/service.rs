@@ -56,6 +56,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// Lead floating IPs of others past their routers.
     pub accelerate: bool,
+    /// Let instances of one network and host send to each other past the bridge.
+    pub straight: bool,
     /// The longest time between two looks at the host.
     pub full_pass: Duration,
     /// Where to look.
@@ -168,8 +170,13 @@ pub async fn run(config: Config) -> Result<(), ServiceError> {
     };
     let events = Arc::new(EventLog::default());
     let ring = enforcer.events().map_err(|error| ServiceError::Read(error.into()))?;
-    let (accelerate, state, netns) = (config.accelerate, config.places.state.clone(), config.look.netns_dirs.clone());
-    let pass = Pass::new(enforcer, Treatment { accelerate, state, netns }).map_err(ServiceError::Read)?;
+    let treatment = Treatment {
+        accelerate: config.accelerate,
+        straight: config.straight,
+        state: config.places.state.clone(),
+        netns: config.look.netns_dirs.clone(),
+    };
+    let pass = Pass::new(enforcer, treatment).map_err(ServiceError::Read)?;
     let store = Store::open(config.places.clone());
 
     let (orders, inbox) = mpsc::channel(ORDERS);

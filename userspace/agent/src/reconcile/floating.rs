@@ -54,6 +54,8 @@ const ASKED: Duration = Duration::from_secs(10);
 pub(crate) struct Treatment {
     /// Lead those of others past their routers.
     pub(crate) accelerate: bool,
+    /// Let instances of one network send to each other past the bridge.
+    pub(crate) straight: bool,
     /// Where the agent keeps what it must know.
     pub(crate) state: PathBuf,
     /// Directories with names of namespaces.
@@ -111,7 +113,9 @@ impl Floats {
 
     /// Whether there is anything to look at routers for.
     pub(crate) fn is_wanted(&self, policy: Option<&Policy>) -> bool {
-        self.treatment.accelerate || policy.is_some_and(|policy| !policy.floating_ips.is_empty())
+        self.treatment.accelerate
+            || self.treatment.straight
+            || policy.is_some_and(|policy| !policy.floating_ips.is_empty())
     }
 
     /// Takes floating IPs of ports away that will not be at their places any more.
@@ -134,7 +138,7 @@ impl Floats {
         seen: Option<&Snapshot>,
     ) -> Result<(), String> {
         let mut plan = match seen {
-            _ if !self.is_wanted(Some(enforced.policy)) => Plan::default(),
+            _ if !self.treatment.accelerate && enforced.policy.floating_ips.is_empty() => Plan::default(),
             None => return Ok(()),
             Some(seen) => {
                 let inventory = Inventory::build(seen);

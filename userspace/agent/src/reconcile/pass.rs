@@ -34,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     floating::{Enforced, Floats, Treatment},
     ports::{self, Known, Plan, plan},
+    straight::Straights,
 };
 use crate::{
     discover::chain,
@@ -59,6 +60,7 @@ pub(crate) struct Pass {
     boot: String,
     report: Report,
     floats: Floats,
+    straights: Straights,
     /// The policy with the ports that were made, and the ports that are enforced, as of the last pass.
     enforced: (Policy, Vec<Attached>),
 }
@@ -98,6 +100,7 @@ impl Pass {
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let tables = enforcer.read_tables()?;
         let state = treatment.state.clone();
+        let straights = Straights::open(treatment.straight, &enforcer)?;
         let floats = Floats::open(treatment, &enforcer)?;
         let boot = std::fs::read_to_string(BOOT_ID)?.trim().to_owned();
         // Without what was kept a port is found again by looking, or not at all; see `unexplained`.
@@ -105,7 +108,7 @@ impl Pass {
         let known = if kept.boot == boot { kept.ports } else { Vec::new() };
         let report = Report { since: now(), ..Report::default() };
         let enforced = (Policy::default(), Vec::new());
-        Ok(Self { enforcer, tables: Some(tables), known, state, boot, report, floats, enforced })
+        Ok(Self { enforcer, tables: Some(tables), known, state, boot, report, floats, straights, enforced })
     }
 
     /// Makes what is loaded what is asked, with routers as they were seen last, if they were.
@@ -142,7 +145,7 @@ impl Pass {
         let whole = with_kept(whole, &plan, &mut found);
         let (refused, mut problems) = sort_out(problems, &plan);
         self.remember(&plan, policy, &mut problems);
-        self.write(&whole, &plan, &found)?;
+        self.write((&whole, &inventory), &plan, &found)?;
         let refused = self.attach(&plan, refused, &devices, &mut problems);
         self.clean_up(&plan, &mut problems);
         self.report.asked = asked(policy);
@@ -167,8 +170,10 @@ impl Pass {
         // Without tables of security groups the next pass begins with them.
         let Some(tables) = &self.tables else { return Ok(()) };
         let (policy, ports) = (&self.enforced.0, &self.enforced.1[..]);
+        let straight = self.straights.run(&self.enforcer, (ports, tables), routers);
         let result = self.floats.run(&self.enforcer, Enforced { policy, ports, tables }, routers);
-        result.map_err(|why| format!("floating IPs: {why}"))
+        result.map_err(|why| format!("floating IPs: {why}"))?;
+        straight.map_err(|why| format!("ways past bridges: {why}"))
     }
 
     /// Floating IPs.
@@ -223,7 +228,7 @@ impl Pass {
     /// Writes the difference between what the maps hold and what they shall hold.
     fn write(
         &mut self,
-        policy: &Policy,
+        (policy, inventory): (&Policy, &Inventory<'_>),
         plan: &Plan,
         found: &BTreeMap<PortId, BTreeSet<IpAddr>>,
     ) -> Result<(), String> {
@@ -241,6 +246,7 @@ impl Pass {
             }
         };
         // As below.
+        self.straights.narrow(&self.enforcer, &after, inventory)?;
         self.floats.narrow(&self.enforcer, &after)?;
         // Where this fails, what the maps hold is not known any more and is read before the next pass.
         self.enforcer.apply(&diff(&before, &after)).map_err(|error| chain(&error))?;

@@ -49,6 +49,9 @@ pub(crate) struct Agent {
     /// What to do with the floating IPs of Neutron's routers; those of the policy are served anyway [default: accelerate]
     #[arg(long, value_name = "WHAT", env = "NETDIAG_FLOATING_IPS")]
     pub(crate) floating_ips: Option<FloatingIps>,
+    /// Whether instances of one network of a Linux bridge may send to each other past it [default: on]
+    #[arg(long, value_name = "WHETHER", env = "NETDIAG_STRAIGHT")]
+    pub(crate) straight: Option<Straight>,
     /// How many IPv4 flows to track; half as many IPv6 flows
     #[arg(long, value_name = "COUNT", env = "NETDIAG_MAX_FLOWS")]
     pub(crate) max_flows: Option<u32>,
@@ -63,6 +66,16 @@ pub(crate) enum FloatingIps {
     /// Lead them past their routers where the result is the same
     Accelerate,
     /// Leave them to their routers
+    Off,
+}
+
+/// Whether instances may send to each other past their bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Straight {
+    /// Where nothing else needs to see the packets
+    On,
+    /// Never
     Off,
 }
 

@@ -15,7 +15,7 @@ use netdiag_agent::{
 use serde::Deserialize;
 
 use crate::{
-    cli::agent::{Agent, FloatingIps},
+    cli::agent::{Agent, FloatingIps, Straight},
     exit::Bad,
 };
 
@@ -39,6 +39,7 @@ struct File {
     full_pass: Option<u64>,
     max_flows: Option<u32>,
     floating_ips: Option<FloatingIps>,
+    straight: Option<Straight>,
     docker_socket: Option<PathBuf>,
     ovsdb_socket: Option<PathBuf>,
 }
@@ -74,6 +75,7 @@ pub(crate) fn config(agent: &Agent, journal: Journal) -> anyhow::Result<Config> 
         },
         metrics,
         accelerate: agent.floating_ips.or(file.floating_ips) != Some(FloatingIps::Off),
+        straight: agent.straight.or(file.straight) != Some(Straight::Off),
         full_pass: Duration::from_secs(agent.full_pass.or(file.full_pass).unwrap_or(FULL_PASS).max(1)),
         look,
         journal,
