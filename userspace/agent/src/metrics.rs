@@ -118,12 +118,14 @@ fn floating_ips(page: &mut Page, status: &Status, counted: &[Counted]) {
     for state in ["fast", "slow", "broken"] {
         page.sample("netdiag_floating_ips", &[("state", state)], count(is(state)));
     }
-    let families: [(&str, &str, fn(&Tally) -> u64); 2] = [
-        ("netdiag_floating_ip_packets_total", "Packets of floating IPs by way.", |tally| tally.packets),
-        ("netdiag_floating_ip_bytes_total", "Bytes of floating IPs by way.", |tally| tally.bytes),
-    ];
-    for (name, help, of) in families {
-        page.family(name, "counter", &format!("{help} Those of one port are counted together."));
+    for (name, what) in [("netdiag_floating_ip_packets_total", "Packets"), ("netdiag_floating_ip_bytes_total", "Bytes")]
+    {
+        let of = |tally: &Tally| if what == "Packets" { tally.packets } else { tally.bytes };
+        page.family(
+            name,
+            "counter",
+            &format!("{what} of floating IPs by way; those of one port are counted together."),
+        );
         for (floating, ways) in counted {
             for ((ingress, way), tally) in ways {
                 let direction = if *ingress { Direction::Ingress } else { Direction::Egress };

@@ -144,7 +144,9 @@ impl Own {
             return errors;
         }
         let cut = before.iter().filter(|(floating, old)| wanted.get(floating).is_none_or(|new| new.fixed != old.fixed));
-        cut.for_each(|(floating, _)| cut_connections(*floating));
+        for (floating, _) in cut {
+            cut_connections(*floating);
+        }
         for (floating, _) in gone {
             self.silence(*floating);
         }
@@ -224,7 +226,9 @@ pub fn withdraw_all(state: &Path) -> Vec<OwnError> {
         served.iter().filter_map(|(floating, served)| remove_address(*floating, served).err()).collect();
     if !served.is_empty() {
         errors.extend(own.rules.set(&Wanted::new()).err().map(OwnError::from));
-        served.keys().for_each(|floating| cut_connections(*floating));
+        for floating in served.keys() {
+            cut_connections(*floating);
+        }
     }
     if errors.is_empty() {
         // A file that says nothing and one that is not there mean the same.

@@ -135,27 +135,25 @@ impl Present {
 
     /// What `iptables-restore` is to do so that the rules are those of these floating IPs.
     fn script(&self, wanted: &Wanted) -> String {
-        let mut script = String::new();
+        let mut lines = Vec::new();
         for table in TABLES {
             let chains = || CHAINS.iter().filter(|(of, _, _)| *of == table);
-            script += &format!("*{table}\n");
+            lines.push(format!("*{table}"));
             // A chain that is there already is emptied.
-            script.extend(chains().map(|(_, own, _)| format!(":{own} - [0:0]\n")));
-            for (of, own, from) in chains() {
-                if *self.jumps(of, own) != [0] {
-                    script.extend(self.jumps(of, own).iter().map(|_| format!("-D {from} -j {own}\n")));
-                    script += &format!("-I {from} 1 -j {own}\n");
-                }
+            lines.extend(chains().map(|(_, own, _)| format!(":{own} - [0:0]")));
+            for (of, own, from) in chains().filter(|(of, own, _)| *self.jumps(of, own) != [0]) {
+                lines.extend(self.jumps(of, own).iter().map(|_| format!("-D {from} -j {own}")));
+                lines.push(format!("-I {from} 1 -j {own}"));
             }
-            script.extend(rules(table, wanted).into_iter().map(|rule| rule + "\n"));
-            script += "COMMIT\n";
+            lines.extend(rules(table, wanted));
+            lines.push("COMMIT".to_owned());
         }
-        script
+        together(&lines)
     }
 
     /// What `iptables-restore` is to do so that nothing of netdiag's is left.
     fn removal(&self) -> String {
-        let mut script = String::new();
+        let mut lines = Vec::new();
         // What was translated must be let pass to the end.
         for table in TABLES.iter().rev() {
             let there = |own: &str| self.chains.iter().any(|line| *line == format!("{table} :{own} -"));
@@ -163,15 +161,20 @@ impl Present {
             if chains.is_empty() {
                 continue;
             }
-            script += &format!("*{table}\n");
+            lines.push(format!("*{table}"));
             for (of, own, from) in chains {
-                script.extend(self.jumps(of, own).iter().map(|_| format!("-D {from} -j {own}\n")));
-                script += &format!("-F {own}\n-X {own}\n");
+                lines.extend(self.jumps(of, own).iter().map(|_| format!("-D {from} -j {own}")));
+                lines.extend([format!("-F {own}"), format!("-X {own}")]);
             }
-            script += "COMMIT\n";
+            lines.push("COMMIT".to_owned());
         }
-        script
+        together(&lines)
     }
+}
+
+/// Lines, each with its end.
+fn together(lines: &[String]) -> String {
+    lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
 }
 
 /// The rules of a table.

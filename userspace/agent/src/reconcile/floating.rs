@@ -127,18 +127,18 @@ impl Floats {
         narrowed.floating.retain(|_, floating| there(floating.slot, floating.epoch));
         narrowed.leaving.retain(|slot, leaving| there(*slot, leaving.epoch));
         narrowed.more_leaving.retain(|key, leaving| there(key.slot, leaving.epoch));
-        self.write(enforcer, before, narrowed)
+        self.write(enforcer, &before, narrowed)
     }
 
     /// Makes the way of every floating IP what it shall be, as far as routers were seen.
     pub(super) fn run(
         &mut self,
         enforcer: &Enforcer,
-        enforced: Enforced<'_>,
+        asked: Enforced<'_>,
         seen: Option<&Snapshot>,
     ) -> Result<(), String> {
         let mut plan = match seen {
-            _ if !self.treatment.accelerate && enforced.policy.floating_ips.is_empty() => Plan::default(),
+            _ if !self.treatment.accelerate && asked.policy.floating_ips.is_empty() => Plan::default(),
             None => return Ok(()),
             Some(seen) => {
                 let inventory = Inventory::build(seen);
@@ -146,7 +146,7 @@ impl Floats {
                     self.problems = vec![format!("{why}; floating IPs stay as they are")];
                     return Ok(());
                 }
-                let plan = netdiag_model::floating::plan(&inventory, enforced.policy, enforced.ports, &self.switches());
+                let plan = netdiag_model::floating::plan(&inventory, asked.policy, asked.ports, &self.switches());
                 self.hops = Hops::of(&inventory, &plan);
                 plan
             }
@@ -154,7 +154,7 @@ impl Floats {
         let mut problems = Vec::new();
         self.serve(&mut plan, &mut problems);
         attach(enforcer, &mut plan);
-        let result = self.lead_past(enforcer, &mut plan, &places(enforced.tables));
+        let result = self.lead_past(enforcer, &mut plan, &places(asked.tables));
         detach(enforcer, &plan, &mut problems);
         self.plan = plan;
         self.problems = problems;
@@ -200,7 +200,7 @@ impl Floats {
         for (router, why) in self.holder.hold(enforcer, &new) {
             slow_down(plan, |address, _| address.router == router && new.iter().any(|new| new.is(address)), &why);
         }
-        self.write(enforcer, before, lower(plan, places))?;
+        self.write(enforcer, &before, lower(plan, places))?;
         // What began on the slow way between the first look and the maps is known to the router by now.
         for (router, why) in self.holder.hold(enforcer, &new) {
             self.problems.push(format!("connections of {router}: {why}"));
@@ -215,9 +215,9 @@ impl Floats {
         }
     }
 
-    fn write(&mut self, enforcer: &Enforcer, before: FloatingTables, after: FloatingTables) -> Result<(), String> {
+    fn write(&mut self, enforcer: &Enforcer, before: &FloatingTables, after: FloatingTables) -> Result<(), String> {
         // Where this fails, what the maps hold is not known any more and is read before the next pass.
-        enforcer.apply_floating(&before, &after).map_err(|error| chain(&error))?;
+        enforcer.apply_floating(before, &after).map_err(|error| chain(&error))?;
         self.tables = Some(after);
         Ok(())
     }

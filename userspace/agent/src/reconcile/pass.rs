@@ -107,8 +107,8 @@ impl Pass {
         let kept: Kept = stored::read(&state.join(PORTS)).unwrap_or_default();
         let known = if kept.boot == boot { kept.ports } else { Vec::new() };
         let report = Report { since: now(), ..Report::default() };
-        let enforced = (Policy::default(), Vec::new());
-        Ok(Self { enforcer, tables: Some(tables), known, state, boot, report, floats, straights, enforced })
+        let none = (Policy::default(), Vec::new());
+        Ok(Self { enforcer, tables: Some(tables), known, state, boot, report, floats, straights, enforced: none })
     }
 
     /// Makes what is loaded what is asked, with routers as they were seen last, if they were.

@@ -38,12 +38,13 @@ impl Straights {
         inventory: &Inventory<'_>,
     ) -> Result<(), String> {
         let before = self.before(enforcer)?;
-        let stays = |device: &u32, network: u32| bridges(inventory).get(device) == Some(&network);
+        let bridges = bridges(inventory);
+        let stays = |device: &u32, network: u32| bridges.get(device) == Some(&network);
         let devices: BTreeMap<u32, u32> = after.interfaces.iter().map(|(device, slot)| (*slot, *device)).collect();
         let mut narrowed = before.clone();
         narrowed.networks.retain(|slot, network| devices.get(slot).is_some_and(|device| stays(device, *network)));
         narrowed.stations.retain(|key, device| after.interfaces.contains_key(device) && stays(device, key.network));
-        self.write(enforcer, before, narrowed)
+        self.write(enforcer, &before, narrowed)
     }
 
     /// Makes it what it shall be, as far as it was looked at.
@@ -59,7 +60,7 @@ impl Straights {
             Some(seen) => lower(&Inventory::build(seen), ports, &places(tables)),
         };
         let before = self.before(enforcer)?;
-        self.write(enforcer, before, after)
+        self.write(enforcer, &before, after)
     }
 
     fn before(&mut self, enforcer: &Enforcer) -> Result<Stations, String> {
@@ -69,9 +70,9 @@ impl Straights {
         }
     }
 
-    fn write(&mut self, enforcer: &Enforcer, before: Stations, after: Stations) -> Result<(), String> {
+    fn write(&mut self, enforcer: &Enforcer, before: &Stations, after: Stations) -> Result<(), String> {
         // Where this fails, what the maps hold is not known any more and is read before the next pass.
-        enforcer.apply_stations(&before, &after).map_err(|error| chain(&error))?;
+        enforcer.apply_stations(before, &after).map_err(|error| chain(&error))?;
         self.stations = Some(after);
         Ok(())
     }

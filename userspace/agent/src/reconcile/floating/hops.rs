@@ -46,7 +46,7 @@ impl Hops {
     pub(super) fn of(inventory: &Inventory<'_>, plan: &Plan) -> Self {
         let names: BTreeSet<&String> = plan.routers.values().map(|router| &router.name).collect();
         let macs: BTreeSet<Mac> =
-            plan.routers.values().flat_map(|router| router.hops.values()).filter_map(on_link).collect();
+            plan.routers.values().flat_map(|router| router.hops.values().copied()).filter_map(on_link).collect();
         let mut hops = BTreeMap::new();
         for (netns, role) in inventory.roles() {
             let name = inventory.netns(netns).label;
@@ -59,7 +59,8 @@ impl Hops {
 
     /// Tells routers that their neighbours are used.
     pub(super) fn ask(&self, enforcer: &Enforcer, plan: &Plan, directories: &[PathBuf]) {
-        let direct = plan.routers.values().flat_map(|router| router.hops.values()).any(|hop| on_link(hop).is_some());
+        let direct =
+            plan.routers.values().flat_map(|router| router.hops.values().copied()).any(|hop| on_link(hop).is_some());
         let used = if direct { used(enforcer) } else { BTreeSet::new() };
         for (name, neighbours) in &self.0 {
             let wanted = neighbours.iter().filter(|neighbour| neighbour.gateway || used.contains(&neighbour.address));
@@ -67,17 +68,16 @@ impl Hops {
             // What cannot be asked for now is asked for in a few seconds.
             match routers::path(directories, name).map(|path| Namespace::open(&path)) {
                 Some(Ok(namespace)) => drop(Handle::current().block_on(namespace.run(move || use_all(&wanted)))),
-                Some(Err(_)) => {}
                 None if name == "host" => use_all(&wanted),
-                None => {}
+                Some(Err(_)) | None => {}
             }
         }
     }
 }
 
-fn on_link(hop: &NextHop) -> Option<Mac> {
+const fn on_link(hop: NextHop) -> Option<Mac> {
     match hop {
-        NextHop::OnLink(mac) => Some(*mac),
+        NextHop::OnLink(mac) => Some(mac),
         NextHop::Slow | NextHop::Via(_) | NextHop::Unresolved => None,
     }
 }

@@ -80,7 +80,9 @@ mod tests {
             payload.resize(payload.len().next_multiple_of(4), 0);
         };
         attribute(1, &[192, 0, 2, 1]);
-        mac.iter().for_each(|mac| attribute(2, &[2, 0, 0, 0, 0, *mac]));
+        if let Some(mac) = mac {
+            attribute(2, &[2, 0, 0, 0, 0, mac]);
+        }
         let length = u32::try_from(16 + payload.len()).unwrap();
         [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 10], &payload].concat()
     }
