@@ -171,7 +171,7 @@ fn is_settled<P: PolicyTables>(policy: &P, flow: &mut Flow, protocol: u8, port: 
         return false;
     };
     let current = flow.generation == active_generation(word) && flow.epoch == port.epoch;
-    if !current || flow.flags & FLOW_DEAD != 0 || ask.now.wrapping_sub(flow.seen) > timeout {
+    if !current || flow.flags & FLOW_DEAD != 0 || flow::have_passed(timeout, flow.seen, ask.now) {
         return false;
     }
     // Not on every packet, or CPUs that share a flow would take its cache line from each other.
