@@ -200,7 +200,7 @@ fn is_settled(flow: &mut Flow, protocol: u8, ingress: bool, at: Moment) -> Optio
         return None;
     };
     let current = flow.generation == at.generation && flow.epoch == at.epoch;
-    if !current || flow.flags & FLOW_DEAD != 0 || at.now.wrapping_sub(flow.seen) > timeout {
+    if !current || flow.flags & FLOW_DEAD != 0 || flow::have_passed(timeout, flow.seen, at.now) {
         return None;
     }
     // Not on every packet, or CPUs that share a flow would take its cache line from each other.
