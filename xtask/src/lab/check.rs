@@ -163,7 +163,8 @@ fn outward(lab: &Inventory, instance: &Instance, probes: &mut Vec<Probe>) -> Res
     actions.push(Action::Fetch {
         to: Ipv4Addr::new(169, 254, 169, 254),
         port: WEB,
-        name: router.host.clone(),
+        // A distributed router answers wherever it is.
+        name: if router.distributed.is_some() { instance.host.clone() } else { router.host.clone() },
         seen: Some(port.address.address),
         target: "metadata".into(),
     });

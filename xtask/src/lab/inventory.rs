@@ -9,11 +9,14 @@ use std::{collections::BTreeMap, fmt, net::Ipv4Addr, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 // Another crate may include this file by its path; the folder has to be named for that.
+#[path = "inventory/distributed.rs"]
+pub mod distributed;
 #[path = "inventory/docker.rs"]
 pub mod docker;
 #[path = "inventory/security.rs"]
 pub mod security;
 
+use distributed::{Distributed, FipNamespace};
 use docker::{Container, DockerNetwork};
 use security::{PacketFilter, PortSecurity, SecurityGroup};
 
@@ -85,6 +88,9 @@ pub struct Inventory {
     pub networks: Vec<Network>,
     /// Routers with their floating IPs.
     pub routers: Vec<Router>,
+    /// Namespaces that connect distributed routers to the external network, one per host.
+    #[serde(default)]
+    pub fip_namespaces: Vec<FipNamespace>,
     /// Instances, in the order of their numbers.
     pub instances: Vec<Instance>,
     /// Security groups of the instances' ports.
@@ -128,14 +134,16 @@ pub enum Profile {
     NeutronOvs,
     /// The same with a Linux bridge per port, where iptables filters by security groups.
     Hybrid,
+    /// The Open vSwitch agent again, with distributed routers: floating IPs are on the host of their instance.
+    Dvr,
     /// Docker's default networking, and a second NIC plugged by hand.
     Docker,
 }
 
 impl Profile {
     /// Every profile with its name on the command line.
-    pub const NAMES: [(&'static str, Self); 3] =
-        [("neutron-ovs", Self::NeutronOvs), ("hybrid", Self::Hybrid), ("docker", Self::Docker)];
+    pub const NAMES: [(&'static str, Self); 4] =
+        [("neutron-ovs", Self::NeutronOvs), ("hybrid", Self::Hybrid), ("dvr", Self::Dvr), ("docker", Self::Docker)];
 }
 
 impl fmt::Display for Profile {
@@ -317,16 +325,19 @@ pub struct Router {
     pub name: String,
     /// The project that owns it.
     pub project: Uuid,
-    /// Host it is scheduled to.
+    /// Host it is scheduled to; of a distributed one, the host where instances without a floating IP leave.
     pub host: String,
     /// Namespace, `qrouter-<router id>`.
     pub netns: String,
-    /// Its `qg-` side.
+    /// Its `qg-` side; of a distributed one, in its `snat-` namespace.
     pub gateway: RouterPort,
     /// Its `qr-` sides.
     pub interfaces: Vec<RouterPort>,
     /// Floating IPs it serves.
     pub floating_ips: Vec<FloatingIp>,
+    /// What more a distributed router has; `None` for one that is on one host.
+    #[serde(default)]
+    pub distributed: Option<Distributed>,
 }
 
 /// A side of a router.

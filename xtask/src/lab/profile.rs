@@ -11,6 +11,7 @@ use crate::lab::{
 };
 
 mod docker;
+mod dvr;
 mod hybrid;
 mod neutron_ovs;
 
@@ -19,6 +20,7 @@ pub(crate) fn plan(spec: &Spec) -> Inventory {
     match spec.profile {
         Profile::NeutronOvs => neutron_ovs::plan(spec),
         Profile::Hybrid => hybrid::plan(spec),
+        Profile::Dvr => dvr::plan(spec),
         Profile::Docker => docker::plan(spec),
     }
 }
@@ -29,6 +31,7 @@ pub(crate) fn build(host: &Host<'_>) -> Result<Built> {
         (Role::Outside, _) => outside(host),
         (Role::Compute, Profile::NeutronOvs) => neutron_ovs::build(host),
         (Role::Compute, Profile::Hybrid) => hybrid::build(host),
+        (Role::Compute, Profile::Dvr) => dvr::build(host),
         (Role::Compute, Profile::Docker) => docker::build(host),
     }
 }

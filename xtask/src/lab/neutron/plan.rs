@@ -17,8 +17,8 @@ use crate::lab::{
 };
 
 /// Host with the routers and DHCP services.
-const FIRST: &str = "compute-1";
-const SECOND: &str = "compute-2";
+pub(super) const FIRST: &str = "compute-1";
+pub(super) const SECOND: &str = "compute-2";
 
 /// MTU of the wires.
 const PHYSICAL_MTU: u32 = 1500;
@@ -122,6 +122,7 @@ pub(crate) fn plan(spec: &Spec, cabling: &Cabling) -> Inventory {
         hosts: hosts(),
         networks,
         routers,
+        fip_namespaces: Vec::new(),
         instances,
         security_groups: Vec::new(),
         docker_networks: Vec::new(),
@@ -224,7 +225,7 @@ fn external_network() -> Network {
 
 /// The local VLAN an agent would have given the network at a place: each host counts on its own, in the order it met the
 /// networks, and [`EXTERNAL_TAG`] is taken on the first.
-fn local_vlan(host: &str, place: usize) -> u16 {
+pub(super) fn local_vlan(host: &str, place: usize) -> u16 {
     let order = u16::try_from(place).unwrap_or(u16::MAX);
     match (host, place) {
         (FIRST, 0) => 1,
@@ -236,12 +237,12 @@ fn local_vlan(host: &str, place: usize) -> u16 {
 }
 
 /// The address in a /24 that ends in `octet`.
-fn at(subnet: Cidr, octet: u8) -> Ipv4Addr {
+pub(super) fn at(subnet: Cidr, octet: u8) -> Ipv4Addr {
     let [a, b, c, _] = subnet.address.octets();
     Ipv4Addr::new(a, b, c, octet)
 }
 
-fn external_address(octet: u8) -> Ipv4Addr {
+pub(super) fn external_address(octet: u8) -> Ipv4Addr {
     Ipv4Addr::new(172, 24, 4, octet)
 }
 
@@ -313,6 +314,7 @@ fn router(project: &str, networks: &[Network], instances: &[Instance]) -> Router
         gateway,
         interfaces: interfaces.map(|(index, network)| interface(network, index + u32::from(number) * 10_000)).collect(),
         floating_ips: floating.filter_map(floating_ip).collect(),
+        distributed: None,
     }
 }
 

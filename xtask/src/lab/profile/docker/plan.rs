@@ -33,6 +33,7 @@ pub(super) fn plan(spec: &Spec) -> Inventory {
         hosts: hosts(),
         networks: Vec::new(),
         routers: Vec::new(),
+        fip_namespaces: Vec::new(),
         instances: Vec::new(),
         security_groups: Vec::new(),
         docker_networks: vec![network(DEFAULT, [172, 17, 0, 0]), network(SHOP, [172, 20, 0, 0])],
