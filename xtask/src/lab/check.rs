@@ -27,13 +27,19 @@ const WEB: u16 = 80;
 /// One thing to try.
 #[derive(Debug)]
 pub(crate) struct Probe {
-    /// Host it is tried from.
-    host: Host,
-    /// Namespace on that host, by the path of its file; `None` for the host's own.
-    netns: Option<PathBuf>,
+    place: Place,
     /// Who tries.
     from: String,
     action: Action,
+}
+
+/// Where it is tried from.
+#[derive(Debug)]
+enum Place {
+    /// A host, in the namespace of this file if not in its own.
+    Host(Box<Host>, Option<PathBuf>),
+    /// The guest of a virtual machine, by its process 1.
+    Guest(u32),
 }
 
 #[derive(Debug)]
@@ -210,17 +216,20 @@ fn fetch(to: Ipv4Addr, instance: &Instance, seen: Option<Ipv4Addr>, target: Stri
 
 /// A probe from a host itself.
 fn probe_from_host(host: &Host, action: Action) -> Probe {
-    Probe { host: host.clone(), netns: None, from: host.name.clone(), action }
+    Probe { place: Place::Host(Box::new(host.clone()), None), from: host.name.clone(), action }
 }
 
 /// A probe from inside an instance.
 fn probe(lab: &Inventory, instance: &Instance, action: Action) -> Result<Probe> {
-    let host = lab.host(&instance.host).with_context(|| format!("{} is on no host", instance.name))?.clone();
-    let netns = instance.container_id.as_deref().map(netns::path);
-    if netns.is_none() {
-        bail!("{} has no namespace", instance.name);
-    }
-    Ok(Probe { host, netns, from: instance.display_name.clone(), action })
+    let place = match &instance.machine {
+        Some(machine) => Place::Guest(machine.guest_pid.with_context(|| format!("{} has no guest", instance.name))?),
+        None => {
+            let host = lab.host(&instance.host).with_context(|| format!("{} is on no host", instance.name))?.clone();
+            let id = instance.container_id.as_deref().with_context(|| format!("{} has no namespace", instance.name))?;
+            Place::Host(Box::new(host), Some(netns::path(id)))
+        }
+    };
+    Ok(Probe { place, from: instance.display_name.clone(), action })
 }
 
 impl Probe {
@@ -288,10 +297,16 @@ impl Probe {
 
     /// The same, whatever its exit code, which is returned as well.
     fn attempt(&self, words: &[&str], input: &str) -> Result<(ExitStatus, String)> {
-        let mut command = enter::command(&self.host)?;
-        if let Some(netns) = &self.netns {
-            command.arg("nsenter").arg(format!("--net={}", netns.display()));
-        }
+        let mut command = match &self.place {
+            Place::Host(host, netns) => {
+                let mut command = enter::command(host)?;
+                if let Some(netns) = netns {
+                    command.arg("nsenter").arg(format!("--net={}", netns.display()));
+                }
+                command
+            }
+            Place::Guest(pid) => enter::guest(*pid),
+        };
         command.arg("busybox").args(words);
         let output = command::collect(&mut command, input)?;
         let said = [output.stdout, output.stderr].concat();

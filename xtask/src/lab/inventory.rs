@@ -136,14 +136,21 @@ pub enum Profile {
     Hybrid,
     /// The Open vSwitch agent again, with distributed routers: floating IPs are on the host of their instance.
     Dvr,
+    /// The Open vSwitch agent again, with virtual machines of libvirt's in place of containers.
+    Vm,
     /// Docker's default networking, and a second NIC plugged by hand.
     Docker,
 }
 
 impl Profile {
     /// Every profile with its name on the command line.
-    pub const NAMES: [(&'static str, Self); 4] =
-        [("neutron-ovs", Self::NeutronOvs), ("hybrid", Self::Hybrid), ("dvr", Self::Dvr), ("docker", Self::Docker)];
+    pub const NAMES: [(&'static str, Self); 5] = [
+        ("neutron-ovs", Self::NeutronOvs),
+        ("hybrid", Self::Hybrid),
+        ("dvr", Self::Dvr),
+        ("vm", Self::Vm),
+        ("docker", Self::Docker),
+    ];
 }
 
 impl fmt::Display for Profile {
@@ -381,12 +388,15 @@ pub struct Instance {
     pub project: Uuid,
     /// Host it runs on.
     pub host: String,
-    /// Name of the container, `nova-<uuid>`; `None` where instances are plain namespaces.
+    /// Name of the container, `nova-<uuid>`; `None` where instances are plain namespaces or virtual machines.
     pub container_name: Option<String>,
     /// Full id of the container; of a plain namespace the id made up for its `/run/netns` name.
     pub container_id: Option<String>,
-    /// Process 1 of the instance, as the lab host counts pids.
+    /// Process 1 of the instance, or its hypervisor, as the lab host counts pids.
     pub pid: Option<u32>,
+    /// What more a virtual machine has; `None` for a container.
+    #[serde(default)]
+    pub machine: Option<Machine>,
     /// Its ports in the order they were plugged; the last one holds the default route.
     pub ports: Vec<Port>,
 }
@@ -396,6 +406,13 @@ impl Instance {
     pub fn default_port(&self) -> Option<&Port> {
         self.ports.last()
     }
+}
+
+/// A virtual machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Process 1 of the guest, as the real host counts pids: the lab host has neither its processes nor its namespaces.
+    pub guest_pid: Option<u32>,
 }
 
 /// A port of an instance.

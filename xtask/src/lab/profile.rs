@@ -14,6 +14,7 @@ mod docker;
 mod dvr;
 mod hybrid;
 mod neutron_ovs;
+mod vm;
 
 /// Everything a lab will be, but for what only the kernel and Docker can say.
 pub(crate) fn plan(spec: &Spec) -> Inventory {
@@ -21,6 +22,7 @@ pub(crate) fn plan(spec: &Spec) -> Inventory {
         Profile::NeutronOvs => neutron_ovs::plan(spec),
         Profile::Hybrid => hybrid::plan(spec),
         Profile::Dvr => dvr::plan(spec),
+        Profile::Vm => vm::plan(spec),
         Profile::Docker => docker::plan(spec),
     }
 }
@@ -32,6 +34,7 @@ pub(crate) fn build(host: &Host<'_>) -> Result<Built> {
         (Role::Compute, Profile::NeutronOvs) => neutron_ovs::build(host),
         (Role::Compute, Profile::Hybrid) => hybrid::build(host),
         (Role::Compute, Profile::Dvr) => dvr::build(host),
+        (Role::Compute, Profile::Vm) => vm::build(host),
         (Role::Compute, Profile::Docker) => docker::build(host),
     }
 }

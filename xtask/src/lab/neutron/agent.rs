@@ -136,10 +136,11 @@ impl<'a> Agent<'a> {
             .filter(|address| *address != self.local_ip)
     }
 
-    /// Plugs a device of an instance's port into br-int: what nova-docker writes, and then what the agent adds.
+    /// Plugs a device of an instance's port into br-int: what nova-docker or libvirt writes, and then what the agent adds.
     pub(crate) fn plug_instance(&self, transaction: &mut Transaction, device: &str, (owner, port): (&Instance, &Port)) {
         let mut columns = identify(&port.id, &port.mac);
-        columns.push(format!("external-ids:vm-uuid={}", owner.uuid));
+        let key = if owner.machine.is_some() { "vm-id" } else { "vm-uuid" };
+        columns.push(format!("external-ids:{key}={}", owner.uuid));
         transaction.add_port(INT, device, &columns);
         self.bind(transaction, device, &port.network);
     }

@@ -257,6 +257,7 @@ fn instance(number: u32, wish: &Wish) -> Instance {
         container_name: None,
         container_id: None,
         pid: None,
+        machine: None,
         ports: Vec::new(),
     }
 }

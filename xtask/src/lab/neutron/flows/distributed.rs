@@ -4,10 +4,7 @@
 //! it becomes the sending host's own DVR address, and on the receiving host the router's again. Tables are `DVR_PROCESS`
 //! and `DVR_NOT_LEARN` of br-tun, `DVR_TO_SRC_MAC` of br-int, and those of the same names of a physical bridge.
 
-use std::{
-    fmt::{self, Write as _},
-    net::Ipv4Addr,
-};
+use std::{fmt, net::Ipv4Addr};
 
 use super::Flows;
 use crate::lab::{
