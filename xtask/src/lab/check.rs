@@ -155,7 +155,7 @@ fn between(lab: &Inventory, router: &Router, probes: &mut Vec<Probe>) -> Result<
     Ok(())
 }
 
-/// From an instance to its gateway, to the machine outside, and to the metadata service.
+/// From an instance to its gateway, to the machines outside, and to the metadata service.
 fn outward(lab: &Inventory, instance: &Instance, probes: &mut Vec<Probe>) -> Result<()> {
     let Some(port) = instance.default_port() else { return Ok(()) };
     let Some(router) = port.router.as_ref().and_then(|id| lab.router(id)) else { return Ok(()) };
@@ -181,7 +181,7 @@ fn outward(lab: &Inventory, instance: &Instance, probes: &mut Vec<Probe>) -> Res
     Ok(())
 }
 
-/// From the machine outside and from a neighbour to an instance's floating IP.
+/// From the machines outside and from an instance on the same network to an instance's floating IP.
 fn inward(lab: &Inventory, instance: &Instance, probes: &mut Vec<Probe>) -> Result<()> {
     for port in &instance.ports {
         let Some(floating) = port.floating_ip else { continue };

@@ -205,7 +205,7 @@ pub struct Segment {
 pub enum Role {
     /// Runs instances.
     Compute,
-    /// A machine somewhere in the internet, to talk to and from.
+    /// A machine of nobody's, to talk to and from: in the internet, or in the external network.
     Outside,
 }
 

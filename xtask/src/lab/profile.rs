@@ -39,7 +39,7 @@ pub(crate) fn build(host: &Host<'_>) -> Result<Built> {
     }
 }
 
-/// The machine in the internet: an address, a default route and a web server.
+/// A machine outside: an address, a default route and a web server.
 fn outside(host: &Host<'_>) -> Result<Built> {
     for uplink in &host.plan.uplinks {
         host.configure_uplink(uplink)?;

@@ -21,7 +21,7 @@ const SNAT_OCTET: u8 = 253;
 /// Where the pairs between routers and `fip-` namespaces have their addresses from (`DVR_FIP_LL_CIDR`, a /18).
 const LINK_LOCAL: u32 = u32::from_be_bytes([169, 254, 64, 0]);
 /// MAC address of the second host's NIC in the external network; planned hosts count theirs from 1.
-const SECOND_NIC_MAC: u32 = 5;
+const SECOND_NIC_MAC: u32 = 6;
 
 /// Distributes every router of a deployment.
 pub(crate) fn assign(lab: &mut Inventory) {

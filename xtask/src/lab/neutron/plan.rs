@@ -29,6 +29,9 @@ const EXTERNAL: &str = "public";
 /// Local VLAN of the external network on [`FIRST`], the only host that has it.
 const EXTERNAL_TAG: u16 = 2;
 
+/// Last octet of a machine in the external network itself: no gateway is between it and the floating IPs.
+const NEIGHBOUR: u8 = 250;
+
 /// How many further instances share a network: the three of the example are filled in turn, then others one by one.
 ///
 /// The datapath in user space compares every address of the host with every port a broadcast goes to (`xport_has_ip` of
@@ -150,6 +153,7 @@ fn hosts() -> Vec<Host> {
         vec![uplink("eth0", "underlay", Some(Ipv4Addr::new(192, 168, 50, 11))), uplink("eth1", "external", None)];
     let second = vec![uplink("eth0", "underlay", Some(Ipv4Addr::new(192, 168, 50, 12)))];
     let third = vec![uplink("eth0", "internet", Some(Ipv4Addr::new(203, 0, 113, 10)))];
+    let fourth = vec![uplink("eth0", "external", Some(external_address(NEIGHBOUR)))];
     let host = |name: &str, role, uplinks| Host {
         name: name.into(),
         role,
@@ -159,7 +163,12 @@ fn hosts() -> Vec<Host> {
         docker: None,
         packet_filter: None,
     };
-    vec![host(FIRST, Role::Compute, first), host(SECOND, Role::Compute, second), host("outside", Role::Outside, third)]
+    vec![
+        host(FIRST, Role::Compute, first),
+        host(SECOND, Role::Compute, second),
+        host("outside", Role::Outside, third),
+        host("neighbour", Role::Outside, fourth),
+    ]
 }
 
 /// Name and project of the network at a place.
