@@ -106,9 +106,9 @@ fn as_built(lab: &Lab, host: &str, (instance, port): (&Value, &Value), interface
     dhcp(host, network, interface);
     let router = find(&lab.built["routers"], "id", &port["router"]);
     let local = router["distributed"]["locals"].as_array().into_iter().flatten().find(|local| local["host"] == host);
-    let routed = router["host"] == host || local.is_some();
+    let served = router["host"] == host || local.is_some();
     if is_machine(instance) {
-        inside_a_guest((port, routed), interface);
+        inside_a_guest((port, served), interface);
     } else {
         assert_eq!(interface["device"], port["device"]);
         assert_eq!(interface["addresses"], json!([cidr(&port["address"])]));
@@ -116,7 +116,7 @@ fn as_built(lab: &Lab, host: &str, (instance, port): (&Value, &Value), interface
     // Which card a guest's default route takes cannot be seen from its host.
     let default = is_machine(instance) || instance["ports"].as_array().and_then(|all| all.last()) == Some(port);
     match local {
-        _ if !routed => routed_elsewhere(interface),
+        _ if !served => routed_elsewhere(interface),
         Some(local) if default => {
             router_as_built(router, port, interface);
             routed_by_parts(lab, (router, local), port, interface);

@@ -221,13 +221,12 @@ fn probe_from_host(host: &Host, action: Action) -> Probe {
 
 /// A probe from inside an instance.
 fn probe(lab: &Inventory, instance: &Instance, action: Action) -> Result<Probe> {
-    let place = match &instance.machine {
-        Some(machine) => Place::Guest(machine.guest_pid.with_context(|| format!("{} has no guest", instance.name))?),
-        None => {
-            let host = lab.host(&instance.host).with_context(|| format!("{} is on no host", instance.name))?.clone();
-            let id = instance.container_id.as_deref().with_context(|| format!("{} has no namespace", instance.name))?;
-            Place::Host(Box::new(host), Some(netns::path(id)))
-        }
+    let place = if let Some(machine) = &instance.machine {
+        Place::Guest(machine.guest_pid.with_context(|| format!("{} has no guest", instance.name))?)
+    } else {
+        let host = lab.host(&instance.host).with_context(|| format!("{} is on no host", instance.name))?.clone();
+        let id = instance.container_id.as_deref().with_context(|| format!("{} has no namespace", instance.name))?;
+        Place::Host(Box::new(host), Some(netns::path(id)))
     };
     Ok(Probe { place, from: instance.display_name.clone(), action })
 }

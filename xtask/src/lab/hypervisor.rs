@@ -18,7 +18,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::{
     io::FdFlags,
     mount::mount_bind,
@@ -74,7 +74,7 @@ pub(crate) fn start(instance: &Instance) -> Result<u32> {
     }
     let log = format!("/var/log/{}.log", instance.name);
     let mut command = Command::new(Path::new(DIRECTORY).join(PROGRAM));
-    let descriptors: Vec<_> = taps.iter().map(|tap| tap.as_raw_fd()).collect();
+    let descriptors: Vec<_> = taps.iter().map(OwnedFd::as_raw_fd).collect();
     command.arg0(CALLED).args(command_line(instance, &descriptors)).env_clear();
     let child = host::daemon(&mut command, Path::new(&log))?;
     drop(taps);
@@ -137,14 +137,13 @@ pub(crate) fn run() -> Result<()> {
     if taps.len() != listeners.len() {
         bail!("{} taps and {} cards", taps.len(), listeners.len());
     }
-    let mut threads = Vec::new();
+    let mut cards = Vec::new();
     for (tap, listener) in taps.into_iter().zip(listeners) {
         let card = rustix::net::accept_with(&listener, SocketFlags::CLOEXEC).context("wait for the guest's card")?;
-        threads.extend(tap::splice(inherited(tap), card));
+        cards.push(tap::splice(inherited(tap), card));
     }
-    // A guest without a card would go on running; without its threads this process has nothing to be for.
-    threads.into_iter().for_each(|thread| thread.join().unwrap_or_default());
-    Ok(())
+    // Without its guest a hypervisor ends, and its taps with it.
+    cards.into_iter().try_for_each(|card| card.join().map_err(|_| anyhow!("a card's thread panicked")))
 }
 
 #[expect(unsafe_code, reason = "a descriptor that was inherited is known by its number alone")]

@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use rustix::io::Errno;
+use rustix::{io::Errno, net::Shutdown};
 
 /// `TUNSETIFF` and `TUNSETOFFLOAD` of `linux/if_tun.h`.
 const SET_INTERFACE: libc::c_ulong = 0x4004_54ca;
@@ -50,11 +50,23 @@ fn control(tap: &impl AsFd, request: libc::c_ulong, argument: libc::c_ulong) -> 
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Carries frames both ways between a tap and a socket that keeps them apart, until one of them is gone.
-pub(crate) fn splice(tap: OwnedFd, socket: OwnedFd) -> [JoinHandle<()>; 2] {
+/// Carries frames both ways between a tap and a socket that keeps them apart, until one of them is gone; what is returned
+/// ends then.
+pub(crate) fn splice(tap: OwnedFd, socket: OwnedFd) -> JoinHandle<()> {
     let (tap, socket) = (Arc::new(tap), Arc::new(socket));
-    let (in_tap, in_socket) = (Arc::clone(&tap), Arc::clone(&socket));
-    [thread::spawn(move || carry(&tap, &socket)), thread::spawn(move || carry(&in_socket, &in_tap))]
+    let one_way = |from: &Arc<OwnedFd>, to: &Arc<OwnedFd>| {
+        let (from, to) = (Arc::clone(from), Arc::clone(to));
+        thread::spawn(move || {
+            carry(&from, &to);
+            // The other way may be waiting for a frame; of the two descriptors, the tap knows nothing of this.
+            for end in [&from, &to] {
+                rustix::net::shutdown(end, Shutdown::Both).ok();
+            }
+        })
+    };
+    // Whoever waits for the tap may wait for long: a tap is silent, and no descriptor says that its guest is gone.
+    drop(one_way(&tap, &socket));
+    one_way(&socket, &tap)
 }
 
 fn carry(from: &OwnedFd, to: &OwnedFd) {
@@ -66,10 +78,9 @@ fn carry(from: &OwnedFd, to: &OwnedFd) {
             Err(Errno::INTR) => continue,
             Err(_) => return,
         };
-        match rustix::io::write(to, &buffer[..length]) {
-            Err(Errno::PIPE | Errno::CONNRESET | Errno::BADFD) => return,
-            // A card that is down takes no frame; neither does a full one. The frame is lost, as on any wire.
-            Ok(_) | Err(_) => {}
+        // A card that is down takes no frame, nor does a full one: the frame is lost, as on any wire.
+        if let Err(Errno::PIPE | Errno::CONNRESET | Errno::BADFD) = rustix::io::write(to, &buffer[..length]) {
+            return;
         }
     }
 }
@@ -89,7 +100,7 @@ mod tests {
     #[test]
     fn frames_arrive_whole_and_in_order_and_the_end_of_one_side_is_the_end() {
         let ((tap, near), (socket, far)) = (pair(), pair());
-        let threads = splice(tap, socket);
+        let carrying = splice(tap, socket);
         let long = vec![7_u8; 66_000];
         for frame in [&b"first"[..], &long, b"last"] {
             rustix::io::write(&near, frame).unwrap();
@@ -102,7 +113,8 @@ mod tests {
         };
         assert_eq!([receive(&far), receive(&far), receive(&far)], [b"first".to_vec(), long, b"last".to_vec()]);
         assert_eq!(receive(&near), b"back");
-        drop((near, far));
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        drop(far);
+        carrying.join().unwrap();
+        assert_eq!(receive(&near), b"");
     }
 }

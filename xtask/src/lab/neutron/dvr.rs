@@ -4,7 +4,10 @@
 //! those to and from the external network and answers ARP for them, without having their addresses; on one host, `snat-`
 //! translates whatever has no floating IP.
 
-use std::{fmt::Write as _, net::Ipv4Addr};
+use std::{
+    fmt::{self, Write as _},
+    net::Ipv4Addr,
+};
 
 use anyhow::{Context as _, Result};
 
@@ -16,7 +19,7 @@ use crate::lab::{
     command,
     inventory::{
         FloatingIp, Inventory, Router, RouterPort,
-        distributed::{Distributed, FipNamespace, LocalRouter},
+        distributed::{Distributed, FipNamespace, LinkEnd, LocalRouter},
     },
     netns,
 };
@@ -139,38 +142,48 @@ fn neighbours<'a>(lab: &'a Inventory, port: &'a RouterPort) -> impl Iterator<Ite
 /// Joins a router and the `fip-` namespace of its host, and leads the host's floating IPs through both.
 fn connect(lab: &Inventory, share: &Share<'_>, fip: &FipNamespace) -> Result<()> {
     let LocalRouter { router_end, fip_end, .. } = share.local;
-    let (router_netns, fip_netns) = (&share.router.netns, &fip.netns);
-    let mtu = lab.network(&fip.network).context("an external network that is not planned")?.mtu;
-    let inner = format!("link add {} address {} mtu {mtu} netns {router_netns}", router_end.device, router_end.mac);
-    let outer = format!("peer name {} address {} mtu {mtu} netns {fip_netns}", fip_end.device, fip_end.mac);
-    command::feed("ip", ["-batch", "-"], &format!("{inner} type veth {outer}\n"))?;
+    let external = lab.network(&fip.network).context("an external network that is not planned")?;
+    let end =
+        |end: &LinkEnd, netns: &str| format!("{} address {} mtu {} netns {netns}", end.device, end.mac, external.mtu);
+    let (inner, outer) = (end(router_end, &share.router.netns), end(fip_end, &fip.netns));
+    command::feed("ip", ["-batch", "-"], &format!("link add {inner} type veth peer name {outer}\n"))?;
+    netns::batch(&share.router.netns, &router_side(share)?)?;
+    netns::batch(&fip.netns, &fip_side(share, (external.gateway, &fip.gateway.device))?)
+}
 
+/// An end of the pair, which knows the other without asking.
+fn join(batch: &mut String, own: &LinkEnd, other: &LinkEnd) -> fmt::Result {
+    writeln!(batch, "link set {} up\naddress add {} dev {0}", own.device, own.address)?;
+    writeln!(batch, "neigh replace {} lladdr {} dev {} nud permanent", other.address.address, other.mac, own.device)
+}
+
+/// What the router sends by a floating IP leaves by the pair.
+fn router_side(share: &Share<'_>) -> Result<String, fmt::Error> {
+    let LocalRouter { router_end, fip_end, .. } = share.local;
     let mut batch = String::new();
-    for (own, other) in [(router_end, fip_end), (fip_end, router_end)] {
-        batch.clear();
-        writeln!(batch, "link set {} up\naddress add {} dev {0}", own.device, own.address)?;
-        let neighbour = other.address.address;
-        writeln!(batch, "neigh replace {neighbour} lladdr {} dev {} nud permanent", other.mac, own.device)?;
-        if own == router_end {
-            writeln!(batch, "route add default via {neighbour} dev {} table {FIP_TABLE} proto static", own.device)?;
-            for floating in &share.floating {
-                let priority = priority(floating.address);
-                writeln!(batch, "rule add from {} lookup {FIP_TABLE} priority {priority}", floating.fixed)?;
-            }
-            netns::batch(router_netns, &batch)?;
-            continue;
-        }
-        let table = u32::from(own.address.address);
-        let next_hop = lab.network(&fip.network).context("an external network that is not planned")?.gateway;
-        let external = &fip.gateway.device;
-        writeln!(batch, "route add default via {next_hop} dev {external} table {table} proto static")?;
-        writeln!(batch, "rule add iif {} lookup {table} priority {table}", own.device)?;
-        for floating in &share.floating {
-            writeln!(batch, "route add {}/32 via {neighbour} dev {} proto static", floating.address, own.device)?;
-        }
-        netns::batch(fip_netns, &batch)?;
+    join(&mut batch, router_end, fip_end)?;
+    let (to, device) = (fip_end.address.address, &router_end.device);
+    writeln!(batch, "route add default via {to} dev {device} table {FIP_TABLE} proto static")?;
+    for floating in &share.floating {
+        let priority = priority(floating.address);
+        writeln!(batch, "rule add from {} lookup {FIP_TABLE} priority {priority}", floating.fixed)?;
     }
-    Ok(())
+    Ok(batch)
+}
+
+/// What comes by the pair goes to the external network's gateway, and what comes for a floating IP to the pair.
+fn fip_side(share: &Share<'_>, (gateway, external): (Ipv4Addr, &str)) -> Result<String, fmt::Error> {
+    let LocalRouter { router_end, fip_end, .. } = share.local;
+    let mut batch = String::new();
+    join(&mut batch, fip_end, router_end)?;
+    let table = u32::from(fip_end.address.address);
+    writeln!(batch, "route add default via {gateway} dev {external} table {table} proto static")?;
+    writeln!(batch, "rule add iif {} lookup {table} priority {table}", fip_end.device)?;
+    let (to, device) = (router_end.address.address, &fip_end.device);
+    for floating in &share.floating {
+        writeln!(batch, "route add {}/32 via {to} dev {device} proto static", floating.address)?;
+    }
+    Ok(batch)
 }
 
 /// One for each floating IP of a host; the agent takes any that is free.

@@ -160,7 +160,7 @@ impl<'a> Way<'_, 'a> {
             }
             Some(member) => {
                 self.written_down(member.device);
-                self.into_router(port, member);
+                self.enter_router(port, member);
             }
             None => {
                 self.gateway_nowhere(port);
@@ -172,7 +172,7 @@ impl<'a> Way<'_, 'a> {
     }
 
     /// Goes from a port of a bridge to a router's on the same segment, and through the router.
-    pub(super) fn into_router(&mut self, port: &PortPlace<'a>, member: &Member<'a>) {
+    pub(super) fn enter_router(&mut self, port: &PortPlace<'a>, member: &Member<'a>) {
         switching::port(&mut self.path, self.inventory, &member.port);
         switching::between(&mut self.path, port, &member.port);
         self.path.device(self.inventory, HopKind::RouterPort, member.device);

@@ -186,7 +186,7 @@ impl Way<'_, '_> {
             self.path.ovs_bridge(inventory, &port);
             let next = neighbour.and_then(|(_, address)| self.next_router(&port, address));
             match next {
-                Some(member) => self.into_router(&port, &member),
+                Some(member) => self.enter_router(&port, &member),
                 None => self.leave_switch(&port, neighbour),
             }
         } else if let Some(peer) = inventory.peer(outside) {

@@ -60,7 +60,7 @@ impl Distributed {
     }
 
     /// Sends what has no floating IP to this address of source NAT.
-    fn to_source_nat(&mut self, address: &str) {
+    fn lead_to_source_nat(&mut self, address: &str) {
         default_by(&mut self.host, self.qr, address, SNAT_TABLE);
         let source = "10.0.0.1/24".parse().ok();
         self.host.network(self.router).rules.push(PolicyRuleFact { source, ..lookup(SNAT_TABLE, SNAT_TABLE) });
@@ -162,7 +162,7 @@ fn an_untracked_flow_in_the_router_itself_is_still_a_fault() {
 #[test]
 fn source_nat_on_this_host_is_one_more_router_on_the_network() {
     let mut this = Distributed::new();
-    this.to_source_nat("10.0.0.253");
+    this.lead_to_source_nat("10.0.0.253");
     let snat = this.host.netns(&[&format!("snat-{ROUTER}")]);
     let sg = port(&mut this.host, snat, ("sg-1", "04", 1));
     let qg = port(&mut this.host, snat, ("qg-1", "05", 2));
@@ -184,7 +184,7 @@ fn source_nat_on_this_host_is_one_more_router_on_the_network() {
 #[test]
 fn source_nat_on_another_host_is_the_next_hop_behind_a_tunnel() {
     let mut this = Distributed::new();
-    this.to_source_nat("10.0.0.253");
+    this.lead_to_source_nat("10.0.0.253");
     this.host.patch(("br-int", "patch-tun"), ("br-tun", "patch-int"));
     this.host.ovs("br-tun", "vxlan-c0a8320b", "vxlan");
     let trace = this.host.trace("web-1");
