@@ -19,6 +19,7 @@ use std::{
 };
 
 use netdiag_model::{
+    event::Event,
     policy::types::{Policy, Port, PortId},
     snapshot::Snapshot,
     status::Status,
@@ -109,6 +110,21 @@ pub(crate) struct Published {
     pub(crate) found: Arc<BTreeMap<PortId, BTreeSet<IpAddr>>>,
     /// Ports of this host that no document has, as those of labelled containers.
     pub(crate) made: Arc<BTreeMap<PortId, Port>>,
+}
+
+impl Published {
+    /// Says of events whose they are.
+    pub(crate) fn name(&self, events: &mut [Event]) {
+        let ports: BTreeMap<_, _> = self.status.ports.iter().map(|port| (port.id.as_str(), port)).collect();
+        for event in events {
+            if let Event::Verdict(verdict) = event
+                && let Some(port) = ports.get(verdict.port_id.as_str())
+            {
+                verdict.instance.clone_from(&port.instance);
+                verdict.device = Some(port.device.clone());
+            }
+        }
+    }
 }
 
 /// Where the loop gets its work from.
