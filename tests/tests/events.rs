@@ -29,6 +29,9 @@ fn started(test: &str) -> Option<AgentHost> {
     Some(host)
 }
 
+/// Whether an event is one that was asked for.
+type Fits = fn(&Value) -> bool;
+
 /// `netdiag events` in the background.
 struct Following<'h> {
     host: &'h str,
@@ -156,7 +159,7 @@ fn only_events_of_the_reason_and_the_verdict_asked_for_are_shown_and_counted() {
         drop(command("ip netns exec instance ping -c 1 -W 1 -I 192.0.2.77 192.0.2.1"));
         drop(std::net::TcpStream::connect("192.0.2.2:80"));
     };
-    let cases: [(&[&str], u64, fn(&Value) -> bool); 4] = [
+    let cases: [(&[&str], u64, Fits); 4] = [
         (&["--verdict", "allow"], 2, |event| event["verdict"] == "allow" && event["reason"] == "rule"),
         (&["--verdict", "deny"], 3, |event| event["verdict"] == "deny"),
         (&["--reason", "ip-spoof"], 1, |event| event["reason"] == "ip-spoof"),
