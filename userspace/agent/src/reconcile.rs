@@ -93,6 +93,8 @@ pub(crate) enum Outcome {
     NotThere,
     /// The object is one of a policy file.
     OfFiles,
+    /// The port is there because of a container's label.
+    OfLabel,
     /// Nothing has changed.
     Refused(Refused),
 }
@@ -245,7 +247,12 @@ impl Reconcile {
         if let Change::Remove(kind, id) = &change
             && self.store.api().get(*kind, id).is_none()
         {
-            return if self.store.is_of_files(*kind, id) { Outcome::OfFiles } else { Outcome::NotThere };
+            let labelled = *kind == Kind::Ports && self.pass.made().keys().any(|port| port.0 == *id);
+            return match self.store.is_of_files(*kind, id) {
+                true => Outcome::OfFiles,
+                false if labelled => Outcome::OfLabel,
+                false => Outcome::NotThere,
+            };
         }
         let floating = matches!(change, Change::Put(Kind::Floatingips, ..));
         let refusal = match &change {
