@@ -328,7 +328,7 @@ mod beside_the_evaluator {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(5_000))]
+        #![proptest_config(crate::testing::cases(5_000))]
 
         #[test]
         fn an_explanation_says_what_the_reference_evaluator_decides(
