@@ -19,6 +19,7 @@ use std::{
 };
 
 use netdiag_model::{
+    event::Event,
     policy::types::{Policy, Port, PortId},
     snapshot::Snapshot,
     status::Status,
@@ -92,6 +93,8 @@ pub(crate) enum Outcome {
     NotThere,
     /// The object is one of a policy file.
     OfFiles,
+    /// The port is there because of a container's label.
+    OfLabel,
     /// Nothing has changed.
     Refused(Refused),
 }
@@ -109,6 +112,21 @@ pub(crate) struct Published {
     pub(crate) found: Arc<BTreeMap<PortId, BTreeSet<IpAddr>>>,
     /// Ports of this host that no document has, as those of labelled containers.
     pub(crate) made: Arc<BTreeMap<PortId, Port>>,
+}
+
+impl Published {
+    /// Says of events whose they are.
+    pub(crate) fn name(&self, events: &mut [Event]) {
+        let ports: BTreeMap<_, _> = self.status.ports.iter().map(|port| (port.id.as_str(), port)).collect();
+        for event in events {
+            if let Event::Verdict(verdict) = event
+                && let Some(port) = ports.get(verdict.port_id.as_str())
+            {
+                verdict.instance.clone_from(&port.instance);
+                verdict.device = Some(port.device.clone());
+            }
+        }
+    }
 }
 
 /// Where the loop gets its work from.
@@ -229,7 +247,12 @@ impl Reconcile {
         if let Change::Remove(kind, id) = &change
             && self.store.api().get(*kind, id).is_none()
         {
-            return if self.store.is_of_files(*kind, id) { Outcome::OfFiles } else { Outcome::NotThere };
+            let labelled = *kind == Kind::Ports && self.pass.made().keys().any(|port| port.0 == *id);
+            return match self.store.is_of_files(*kind, id) {
+                true => Outcome::OfFiles,
+                false if labelled => Outcome::OfLabel,
+                false => Outcome::NotThere,
+            };
         }
         let floating = matches!(change, Change::Put(Kind::Floatingips, ..));
         let refusal = match &change {

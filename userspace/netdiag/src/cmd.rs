@@ -104,6 +104,7 @@ pub(crate) fn schema(of: SchemaOf) -> anyhow::Result<Exit> {
         SchemaOf::SgExplain => schema::render(schema::Kind::SgExplain, out),
         SchemaOf::Flows => schema::render(schema::Kind::Flows, out),
         SchemaOf::Events => schema::render(schema::Kind::Events, out),
+        SchemaOf::AgentStatus => schema::render(schema::Kind::AgentStatus, out),
     })?;
     Ok(Exit::Works)
 }

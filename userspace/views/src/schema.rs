@@ -7,7 +7,8 @@ use schemars::{Schema, generate::SchemaSettings};
 use crate::{
     json,
     json_schema::{
-        DoctorDocument, EventDocument, ExplainDocument, FlowsDocument, GroupsDocument, ListDocument, TraceDocument,
+        DoctorDocument, EventDocument, ExplainDocument, FlowsDocument, GroupsDocument, ListDocument, StatusDocument,
+        TraceDocument,
     },
 };
 
@@ -28,12 +29,22 @@ pub enum Kind {
     Flows,
     /// Of one line of `netdiag events -o json`.
     Events,
+    /// Of `netdiag agent status -o json`.
+    AgentStatus,
 }
 
 impl Kind {
     /// Every shape there is.
-    pub const ALL: [Self; 7] =
-        [Self::Trace, Self::List, Self::Doctor, Self::Sg, Self::SgExplain, Self::Flows, Self::Events];
+    pub const ALL: [Self; 8] = [
+        Self::Trace,
+        Self::List,
+        Self::Doctor,
+        Self::Sg,
+        Self::SgExplain,
+        Self::Flows,
+        Self::Events,
+        Self::AgentStatus,
+    ];
 
     /// The command whose answer has this shape.
     pub const fn name(self) -> &'static str {
@@ -45,6 +56,7 @@ impl Kind {
             Self::SgExplain => "sg-explain",
             Self::Flows => "flows",
             Self::Events => "events",
+            Self::AgentStatus => "agent-status",
         }
     }
 }
@@ -65,6 +77,7 @@ fn schema(kind: Kind) -> Schema {
         Kind::SgExplain => generator.into_root_schema_for::<ExplainDocument>(),
         Kind::Flows => generator.into_root_schema_for::<FlowsDocument>(),
         Kind::Events => generator.into_root_schema_for::<EventDocument>(),
+        Kind::AgentStatus => generator.into_root_schema_for::<StatusDocument>(),
     }
 }
 
@@ -157,6 +170,8 @@ mod tests {
         check(&explained, &explained, &written(&enforced::explained())).unwrap();
         let flows = schema(Kind::Flows).to_value();
         check(&flows, &flows, &written(&enforced::flows())).unwrap();
+        let status = schema(Kind::AgentStatus).to_value();
+        check(&status, &status, &written(&enforced::status())).unwrap();
     }
 
     #[test]

@@ -92,6 +92,10 @@ async fn order(api: &Api, change: Change, object: Value) -> Result<Response, Api
             StatusCode::CONFLICT,
             format!("{words}: it is in a policy file, and only there it can be changed"),
         )),
+        Outcome::OfLabel => Err(ApiError::new(
+            StatusCode::CONFLICT,
+            format!("{words}: it is there because of a container's label, and goes with the container"),
+        )),
         Outcome::Refused(Refused::Mistakes(mistakes)) => Err(ApiError::mistakes(StatusCode::BAD_REQUEST, mistakes)),
         Outcome::Refused(Refused::NotKept(error)) => Err(ApiError::new(
             StatusCode::INSUFFICIENT_STORAGE,

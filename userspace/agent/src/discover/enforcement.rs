@@ -17,6 +17,7 @@ use netdiag_common::{
 };
 use netdiag_model::{
     compile::Tables,
+    compile::groups,
     fact::{
         Facts, Gap, SourceKind,
         enforcement::{EnforcedPort, EnforcementFact, FlowFact, LoadedRule, ReasonCount},
@@ -109,7 +110,7 @@ fn fact(loaded: &Loaded, list_flows: bool) -> (EnforcementFact, Vec<Gap>) {
 }
 
 fn enforced(loaded: &Loaded, slot: u32, port: &Port) -> EnforcedPort {
-    let Tables { active, views, port_labels, .. } = &loaded.tables;
+    let Tables { active, views, port_labels, policy_labels, .. } = &loaded.tables;
     let word = active.get(&port.policy).copied().unwrap_or(0);
     let view = views.get(&active_view(word));
     let counters = loaded.counters.get(&slot);
@@ -121,14 +122,13 @@ fn enforced(loaded: &Loaded, slot: u32, port: &Port) -> EnforcedPort {
         mac: Mac(port.mac),
         mode: mode(port),
         stateless: view.is_some_and(|view| view.flags & VIEW_STATELESS != 0),
-        groups: Vec::new(),
+        groups: policy_labels.get(&port.policy).map(groups).unwrap_or_default(),
         generation: active_generation(word),
         hooks: Vec::new(),
         counters: counters.map(counts).unwrap_or_default(),
         flows: 0,
         suppressed: losses.suppressed,
         lost: losses.lost,
-        differences: Vec::new(),
     }
 }
 

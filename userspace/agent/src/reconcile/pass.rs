@@ -50,6 +50,8 @@ pub(crate) struct Pass {
     /// What the maps hold; none where a write failed and they have to be read first.
     tables: Option<Tables>,
     known: Vec<Known>,
+    /// Names of instances by the index of the host's device.
+    names: BTreeMap<u32, String>,
     state: PathBuf,
     boot: String,
     report: Report,
@@ -91,7 +93,7 @@ impl Pass {
         let kept: Kept = stored::read(&state.join(PORTS)).unwrap_or_default();
         let known = if kept.boot == boot { kept.ports } else { Vec::new() };
         let report = Report { since: now(), ..Report::default() };
-        Ok(Self { enforcer, tables: Some(tables), known, state: state.into(), boot, report })
+        Ok(Self { enforcer, tables: Some(tables), known, names: BTreeMap::new(), state: state.into(), boot, report })
     }
 
     /// Makes what is loaded what is asked.
@@ -120,6 +122,7 @@ impl Pass {
     fn reconcile(&mut self, policy: &Policy, seen: &Snapshot) -> Result<(), String> {
         let inventory = Inventory::build(seen);
         let devices = devices(&inventory)?;
+        self.name(&inventory, &devices);
         let bound = binding::bind(policy, &inventory);
         let whole = bound.complete(policy);
         let Bound { attached, mut found, problems, .. } = bound.clone();
@@ -157,6 +160,21 @@ impl Pass {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Whose the devices are. One whose instance is not found any more keeps its name as long as it is there.
+    fn name(&mut self, inventory: &Inventory<'_>, devices: &BTreeMap<u32, String>) {
+        let cards =
+            inventory.instances.iter().flat_map(|instance| instance.nics.iter().map(move |nic| (nic, instance)));
+        let mut found = BTreeMap::new();
+        for (nic, instance) in cards {
+            if let Some(outer) = nic.outer.filter(|outer| Some(outer.netns) == inventory.host) {
+                // Containers that share a namespace share its cards: the first one gives the name.
+                found.entry(outer.ifindex.0).or_insert_with(|| instance.identity.name.clone());
+            }
+        }
+        self.names.extend(found);
+        self.names.retain(|ifindex, _| devices.contains_key(ifindex));
     }
 
     /// Keeps what will be enforced for the next start, before it is.
@@ -209,11 +227,12 @@ impl Pass {
         self.report.ports.clear();
         for Attached { id, ifindex, hook, mode, .. } in &plan.enforce {
             let device = devices.get(ifindex).cloned().unwrap_or_else(|| ifindex.to_string());
+            let instance = self.names.get(ifindex).cloned();
             match self.enforcer.attach(*ifindex, *hook) {
                 Ok(states) => {
                     problems.extend(states.iter().filter_map(|state| behind(&device, state)));
                     let hooks = states.iter().map(hook_words).collect();
-                    self.report.ports.push(PortStatus { id: id.0.clone(), device, hooks, mode: *mode });
+                    self.report.ports.push(PortStatus { id: id.0.clone(), device, hooks, mode: *mode, instance });
                 }
                 Err(error) => {
                     let ifindex = Some(netdiag_model::id::IfIndex(*ifindex));

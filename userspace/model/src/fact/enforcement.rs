@@ -129,7 +129,7 @@ pub struct EnforcedPort {
     pub mode: Mode,
     /// Its groups keep no state.
     pub stateless: bool,
-    /// Its groups, as the agent knows them; empty without one.
+    /// Its groups, as far as the label of its policy names them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
     /// Generation of its policy.
@@ -147,9 +147,6 @@ pub struct EnforcedPort {
     /// Verdicts of which there is no record because the ring buffer was full.
     #[serde(default)]
     pub lost: u64,
-    /// Where what is loaded differs from what is asked; as the agent knows it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub differences: Vec<String>,
 }
 
 impl EnforcedPort {
