@@ -12,6 +12,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use aya::{
@@ -373,6 +374,13 @@ fn an_index_that_another_device_has_got_is_attached_anew() {
 fn add_second() {
     run("ip link add tap77 index 77 type veth peer name other");
     run("ip link set tap77 up");
+    // What the device of a pair that is half up is, the kernel finds out a moment later.
+    let is_known = || !run("ip -o link show tap77").contains("state UNKNOWN");
+    let settled = (0..500).any(|_| {
+        thread::sleep(Duration::from_millis(10));
+        is_known()
+    });
+    assert!(settled, "tap77 has a state");
 }
 
 #[test]

@@ -284,7 +284,10 @@ impl World {
     #[must_use]
     pub fn ethernet(&self, way: Way, ethertype: u16) -> Vec<u8> {
         let (from, to) = self.ends(way);
-        ethernet(to.mac, from.mac, ethertype, &[0; 46])
+        // Read as MPLS it is one label, the last: a switch in the kernel takes no stack without an end.
+        let mut payload = [0; 46];
+        payload[2..4].copy_from_slice(&[1, 64]);
+        ethernet(to.mac, from.mac, ethertype, &payload)
     }
 }
 
