@@ -37,7 +37,7 @@ use netdiag_model::{
     id::IfIndex,
     policy::types::{Direction, Mode},
 };
-use netdiag_tests::{private_host, require_ebpf};
+use netdiag_tests::{private_host, program::has_tcx, require_ebpf};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Runs the rest of a test on a host of its own.
@@ -409,7 +409,8 @@ fn a_look_at_the_host_finds_what_is_enforced_without_the_agent() {
     assert_eq!((refused.direction, refused.packets), (Direction::Egress, 2));
     let hooks: Vec<_> =
         port.hooks.iter().map(|hook| (hook.direction, hook.hook.as_str(), hook.behind.as_deref())).collect();
-    assert_eq!(hooks, [(Direction::Egress, "tcx", None), (Direction::Ingress, "tcx", None)]);
+    let method = if has_tcx(closed.tap) { "tcx" } else { "clsact" };
+    assert_eq!(hooks, [(Direction::Egress, method, None), (Direction::Ingress, method, None)]);
     assert_eq!(fact.tables.unwrap().ports.len(), 1);
 }
 

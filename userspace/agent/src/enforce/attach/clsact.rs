@@ -2,6 +2,9 @@
 //!
 //! A filter is replaced in place by writing another one with the same priority and handle. It is no object that could be
 //! pinned: that the filter is ours is told by its handle and name, that the qdisc is ours by a mark in the device's directory.
+//!
+//! Filters of one priority are of one kind and for one protocol. Where those of the first priority are not like ours, ours goes
+//! behind them, which is reported like any program before ours.
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
@@ -9,14 +12,14 @@ use netdiag_model::{fact::enforcement::HookFact, policy::types::Direction};
 
 use super::{AttachError, Behind, Change, HookState, Method, Side};
 use crate::{
-    discover::netlink::attachments::Filter,
+    discover::netlink::attachments::ClsactFilter,
     enforce::{
         bpffs::{self, Root},
         netlink,
     },
 };
 
-/// Priority of our filters: no filter comes before them that was not put there on purpose.
+/// Priority of our filters, unless it is taken: no filter comes before them that was not put there on purpose.
 const PRIORITY: u16 = 1;
 /// Handle of our filters: "nd" in ASCII.
 const HANDLE: u32 = 0x6e64;
@@ -36,8 +39,8 @@ const fn leaves(direction: Direction) -> bool {
     matches!(direction, Direction::Ingress)
 }
 
-const fn slot(ifindex: u32, direction: Direction) -> netlink::Slot {
-    netlink::Slot { ifindex, egress: leaves(direction), priority: PRIORITY, handle: HANDLE }
+const fn slot(ifindex: u32, direction: Direction, priority: u16) -> netlink::Slot {
+    netlink::Slot { ifindex, egress: leaves(direction), priority, handle: HANDLE }
 }
 
 fn failed(step: &'static str, ifindex: u32) -> impl FnOnce(std::io::Error) -> AttachError {
@@ -45,17 +48,20 @@ fn failed(step: &'static str, ifindex: u32) -> impl FnOnce(std::io::Error) -> At
 }
 
 /// Filters of one side, in the order they are asked.
-fn filters(ifindex: u32, direction: Direction) -> Result<Vec<(u32, Filter)>, AttachError> {
+fn filters(ifindex: u32, direction: Direction) -> Result<Vec<ClsactFilter>, AttachError> {
     netlink::filters(ifindex, leaves(direction)).map_err(failed("look at the filters of", ifindex))
 }
 
-fn is_at_our_place((handle, filter): &(u32, Filter)) -> bool {
-    *handle == HANDLE && filter.priority == PRIORITY && filter.kind == "bpf"
+fn is_ours(entry: &ClsactFilter, direction: Direction) -> bool {
+    let program = entry.filter.program.as_ref();
+    entry.handle == HANDLE && program.is_some_and(|program| program.name.as_deref() == Some(name(direction)))
 }
 
-fn is_ours(entry: &(u32, Filter), direction: Direction) -> bool {
-    let program = entry.1.program.as_ref();
-    is_at_our_place(entry) && program.is_some_and(|program| program.name.as_deref() == Some(name(direction)))
+/// The first priority whose filters, if it has any, let ours be one of them.
+fn first_free(present: &[ClsactFilter]) -> u16 {
+    let goes_with = |entry: &ClsactFilter| entry.filter.kind == "bpf" && entry.every_protocol && entry.handle != HANDLE;
+    let is_free = |priority: &u16| present.iter().all(|entry| entry.filter.priority != *priority || goes_with(entry));
+    (PRIORITY..u16::MAX).find(is_free).unwrap_or(u16::MAX)
 }
 
 /// Attaches one program.
@@ -63,11 +69,9 @@ pub(super) fn attach(root: &Root, side: &Side<'_>) -> Result<HookState, AttachEr
     let Side { ifindex, direction, program } = *side;
     ensure_qdisc(root, ifindex)?;
     let present = filters(ifindex, direction)?;
-    let at_our_place = present.iter().find(|entry| is_at_our_place(entry));
-    if at_our_place.is_some_and(|entry| !is_ours(entry, direction)) {
-        return Err(AttachError::Taken { ifindex, priority: PRIORITY, handle: HANDLE });
-    }
-    let attached = at_our_place.and_then(|(_, filter)| filter.program.as_ref()?.id);
+    let ours = present.iter().find(|entry| is_ours(entry, direction));
+    let priority = ours.map_or_else(|| first_free(&present), |entry| entry.filter.priority);
+    let attached = ours.and_then(|entry| entry.filter.program.as_ref()?.id);
     let change = match attached {
         Some(id) if id == program.id => Change::Unchanged,
         Some(_) => Change::Updated,
@@ -75,7 +79,7 @@ pub(super) fn attach(root: &Root, side: &Side<'_>) -> Result<HookState, AttachEr
     };
     if change != Change::Unchanged {
         let program = program.fd.as_fd().as_raw_fd();
-        netlink::set_filter(&slot(ifindex, direction), program, name(direction))
+        netlink::set_filter(&slot(ifindex, direction, priority), program, name(direction))
             .map_err(failed("attach to", ifindex))?;
     }
     let behind = before(ifindex, direction)?;
@@ -87,7 +91,7 @@ fn before(ifindex: u32, direction: Direction) -> Result<Option<Behind>, AttachEr
     let first = filters(ifindex, direction)?.into_iter().next();
     let foreign = first.filter(|entry| !is_ours(entry, direction));
     Ok(foreign
-        .map(|(_, filter)| Behind { method: Method::Clsact, program: filter.program.and_then(|program| program.id) }))
+        .map(|entry| Behind { method: Method::Clsact, program: entry.filter.program.and_then(|program| program.id) }))
 }
 
 /// Sees that there is a clsact qdisc, and marks it as ours where we made it.
@@ -97,10 +101,12 @@ fn ensure_qdisc(root: &Root, ifindex: u32) -> Result<(), AttachError> {
         Ok(()) => Ok(bpffs::make(&mark)?),
         // The mark of a device that had this index before would make somebody else's qdisc ours.
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
-            if !is_attached(ifindex)? {
-                bpffs::remove(&mark)?;
+            if is_attached(ifindex)? {
+                return Ok(());
             }
-            Ok(())
+            bpffs::remove(&mark)?;
+            let two_sided = netlink::has_clsact(ifindex).map_err(failed("look at the qdiscs of", ifindex))?;
+            if two_sided { Ok(()) } else { Err(AttachError::OneSided { ifindex }) }
         }
         Err(error) => Err(failed("make the qdisc of", ifindex)(error)),
     }
@@ -112,7 +118,7 @@ pub(super) fn look(ifindex: u32) -> Result<Vec<HookFact>, AttachError> {
     for direction in [Direction::Egress, Direction::Ingress] {
         let filters = filters(ifindex, direction)?;
         let ours = filters.iter().find(|entry| is_ours(entry, direction));
-        if let Some(id) = ours.and_then(|(_, filter)| filter.program.as_ref()?.id) {
+        if let Some(id) = ours.and_then(|entry| entry.filter.program.as_ref()?.id) {
             hooks.push(super::fact(direction, Method::Clsact, id, before(ifindex, direction)?));
         }
     }
@@ -137,7 +143,7 @@ pub(super) fn remove(root: &Root, ifindex: u32, directions: &[Direction]) -> Res
         for entry in filters(ifindex, direction)? {
             if directions.contains(&direction) && is_ours(&entry, direction) {
                 let failed = failed("remove the filter of", ifindex);
-                netlink::remove_filter(&slot(ifindex, direction)).map_err(failed)?;
+                netlink::remove_filter(&slot(ifindex, direction, entry.filter.priority)).map_err(failed)?;
                 removed = true;
             } else {
                 left += 1;
