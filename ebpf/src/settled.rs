@@ -10,7 +10,7 @@
 use core::cell::UnsafeCell;
 
 use aya_ebpf::helpers::bpf_get_prandom_u32;
-use netdiag_common::logic::tables::Moment;
+use netdiag_common::logic::tables::{Moment, Note};
 
 use crate::maps::{self, NOTES};
 
@@ -76,12 +76,12 @@ fn ending(sum: u64, at: Moment) -> [u64; 2] {
 
 /// A note of either family.
 macro_rules! notes {
-    ($map:ident, $words:literal, $check:literal, $is_noted:ident, $note:ident, $drop:ident) => {
-        /// True if there is a note of a flow.
+    ($map:ident, $words:literal, $check:literal, $noted:ident, $note:ident, $drop:ident) => {
+        /// What is noted of a flow. Where a note of this tick is of another flow it stays: they would only come to and fro.
         #[inline(always)]
-        pub fn $is_noted(words: [u64; $words], at: Moment) -> bool {
+        pub fn $noted(words: [u64; $words], at: Moment) -> Note {
             let sum = sum(words);
-            let Some(note) = maps::$map.get_ptr(place(sum)) else { return false };
+            let Some(note) = maps::$map.get_ptr(place(sum)) else { return Note::Full };
             let [when, check] = ending(sum, at);
             let note = note.cast::<u64>();
             let mut differs = 0;
@@ -92,26 +92,28 @@ macro_rules! notes {
                 place += 1;
             }
             // SAFETY: as above.
-            differs |= when ^ unsafe { note.add($words).read_volatile() };
+            let made = unsafe { note.add($words).read_volatile() };
             // SAFETY: as above.
             differs |= check ^ unsafe { note.add($check).read_volatile() };
-            differs == 0
+            if differs | (when ^ made) == 0 {
+                Note::Settled
+            } else if made as u32 == at.now {
+                Note::Full
+            } else {
+                Note::None
+            }
         }
 
-        /// Makes a note of a flow, unless there is one of another flow that is of this tick: it would only come to and fro.
+        /// Makes a note of a flow.
         #[inline(always)]
         pub fn $note(words: [u64; $words], at: Moment) {
             let sum = sum(words);
             let Some(note) = maps::$map.get_ptr_mut(place(sum)) else { return };
             let note = note.cast::<u64>();
-            // SAFETY: the place is inside the note, which is never freed. Volatile, as other CPUs write it.
-            if unsafe { note.add($words).read_volatile() } as u32 == at.now {
-                return;
-            }
             let [when, check] = ending(sum, at);
             let mut place = 0;
             for word in words {
-                // SAFETY: as above.
+                // SAFETY: the place is inside the note, which is never freed. Volatile, as other CPUs read it.
                 unsafe { note.add(place).write_volatile(word) };
                 place += 1;
             }
@@ -132,5 +134,5 @@ macro_rules! notes {
     };
 }
 
-notes!(SETTLED4, 2, 3, is_noted4, note4, drop4);
-notes!(SETTLED6, 5, 6, is_noted6, note6, drop6);
+notes!(SETTLED4, 2, 3, noted4, note4, drop4);
+notes!(SETTLED6, 5, 6, noted6, note6, drop6);

@@ -13,7 +13,7 @@ use netdiag_common::{
             GrantKey, MAX_ETHERTYPES, MacKey, NEAR_INTERFACES, PairKey, Port, Protocol, RemoteKey4, RemoteKey6, View,
         },
     },
-    logic::tables::{FlowTables, Moment, PolicyTables},
+    logic::tables::{FlowTables, Moment, Note, PolicyTables},
 };
 
 use crate::{maps, settled};
@@ -252,13 +252,13 @@ impl FlowTables for Flows {
     }
 
     #[inline(always)]
-    fn settled4(&self, key: &FlowKey4, at: Moment) -> bool {
-        settled::is_noted4(key.words(), at)
+    fn noted4(&self, key: &FlowKey4, at: Moment) -> Note {
+        settled::noted4(key.words(), at)
     }
 
     #[inline(always)]
-    fn settled6(&self, key: &FlowKey6, at: Moment) -> bool {
-        settled::is_noted6(key.words(), at)
+    fn noted6(&self, key: &FlowKey6, at: Moment) -> Note {
+        settled::noted6(key.words(), at)
     }
 
     #[inline(always)]

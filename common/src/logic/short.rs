@@ -9,7 +9,7 @@ use super::{
     flow::{self, State, protocol::TCP, protocol::UDP, tcp},
     frame::{Frame, Head},
     packet::ethertype,
-    tables::{FlowTables, Moment, PolicyTables},
+    tables::{FlowTables, Moment, Note, PolicyTables},
 };
 use crate::abi::{
     flow::{FLOW_DEAD, FLOW_INGRESS, Flow, FlowKey4, FlowKey6, Tick},
@@ -76,12 +76,13 @@ fn passes4<H: Head, P: PolicyTables, T: FlowTables>(
     let Some((local_port, remote_port)) = ports::<_, 17>(head, protocol, ask.ingress) else { return false };
     let key = FlowKey4 { local, remote, local_port, remote_port, slot: ask.slot as u16, protocol, pad: 0 };
     let Some(at) = moment(policy, port, ask) else { return false };
-    if flows.settled4(&key, at) {
+    let note = flows.noted4(&key, at);
+    if note == Note::Settled {
         return true;
     }
     let Some(flow) = flows.flow4(&key) else { return false };
     let Some(state) = is_settled(flow, protocol, ask.ingress, at) else { return false };
-    if state.is_mutual() {
+    if note == Note::None && state.is_mutual() {
         flows.settle4(&key, at);
     }
     true
@@ -111,12 +112,13 @@ fn passes6<H: Head, P: PolicyTables, T: FlowTables>(
     let Some((local_port, remote_port)) = ports::<_, 27>(head, protocol, ask.ingress) else { return false };
     let key = FlowKey6 { local, remote, local_port, remote_port, slot: ask.slot as u16, protocol, pad: 0 };
     let Some(at) = moment(policy, port, ask) else { return false };
-    if flows.settled6(&key, at) {
+    let note = flows.noted6(&key, at);
+    if note == Note::Settled {
         return true;
     }
     let Some(flow) = flows.flow6(&key) else { return false };
     let Some(state) = is_settled(flow, protocol, ask.ingress, at) else { return false };
-    if state.is_mutual() {
+    if note == Note::None && state.is_mutual() {
         flows.settle6(&key, at);
     }
     true

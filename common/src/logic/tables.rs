@@ -46,6 +46,17 @@ pub struct Moment {
     pub now: Tick,
 }
 
+/// What is noted of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// It is settled.
+    Settled,
+    /// Nothing, and there is room for a note.
+    None,
+    /// Nothing, and nothing can be.
+    Full,
+}
+
 /// What the decision remembers.
 ///
 /// Beside the flows there may be notes: of flows that a packet in this very tick has found settled, which is to say that no
@@ -59,13 +70,13 @@ pub trait FlowTables {
     fn track4(&mut self, key: &FlowKey4, flow: &Flow) -> bool;
     /// Tracks a new flow; false where there is no room for it.
     fn track6(&mut self, key: &FlowKey6, flow: &Flow) -> bool;
-    /// True if a flow is noted as settled at this moment.
-    fn settled4(&self, _key: &FlowKey4, _at: Moment) -> bool {
-        false
+    /// What is noted of a flow at this moment.
+    fn noted4(&self, _key: &FlowKey4, _at: Moment) -> Note {
+        Note::Full
     }
-    /// True if a flow is noted as settled at this moment.
-    fn settled6(&self, _key: &FlowKey6, _at: Moment) -> bool {
-        false
+    /// What is noted of a flow at this moment.
+    fn noted6(&self, _key: &FlowKey6, _at: Moment) -> Note {
+        Note::Full
     }
     /// Notes that the flow looked up last is settled.
     fn settle4(&mut self, _key: &FlowKey4, _at: Moment) {}
