@@ -9,7 +9,7 @@ use super::{
     flow::{self, State, protocol::TCP, protocol::UDP, tcp},
     frame::{Frame, Head},
     packet::ethertype,
-    tables::{FlowTables, Moment, PolicyTables},
+    tables::{FlowTables, Moment, Note, PolicyTables},
 };
 use crate::abi::{
     flow::{FLOW_DEAD, FLOW_INGRESS, Flow, FlowKey4, FlowKey6, Tick},
@@ -81,13 +81,14 @@ fn passes4<H: Head, P: PolicyTables, T: FlowTables>(
     let (local_port, remote_port) = ports::<_, 17>(head, protocol, ask.ingress)?;
     let key = FlowKey4 { local, remote, local_port, remote_port, slot: ask.slot as u16, protocol, pad: 0 };
     let at = moment(policy, port, ask)?;
-    if let Some(flags) = flows.settled4(&key, at) {
+    let note = flows.noted4(&key, at);
+    if let Note::Settled(flags) = note {
         return Some(flags);
     }
     let flow = flows.flow4(&key)?;
     let state = is_settled(flow, protocol, ask.ingress, at)?;
     let flags = flow.flags;
-    if state.is_mutual() {
+    if note == Note::None && state.is_mutual() {
         flows.settle4(&key, at, flags);
     }
     Some(flags)
@@ -117,13 +118,14 @@ fn passes6<H: Head, P: PolicyTables, T: FlowTables>(
     let (local_port, remote_port) = ports::<_, 27>(head, protocol, ask.ingress)?;
     let key = FlowKey6 { local, remote, local_port, remote_port, slot: ask.slot as u16, protocol, pad: 0 };
     let at = moment(policy, port, ask)?;
-    if let Some(flags) = flows.settled6(&key, at) {
+    let note = flows.noted6(&key, at);
+    if let Note::Settled(flags) = note {
         return Some(flags);
     }
     let flow = flows.flow6(&key)?;
     let state = is_settled(flow, protocol, ask.ingress, at)?;
     let flags = flow.flags;
-    if state.is_mutual() {
+    if note == Note::None && state.is_mutual() {
         flows.settle6(&key, at, flags);
     }
     Some(flags)
