@@ -13,10 +13,12 @@ use crate::{id::Mac, policy::types::PortId};
 
 /// The plan of a host.
 pub mod plan;
+/// The floating IPs of a host and the ways they take.
+pub mod show;
 /// What the programs need of a plan.
 pub mod tables;
 
-pub use plan::{Slow, Switches, plan};
+pub use plan::{Service, Slow, Switches, plan};
 
 /// What netdiag knows of the floating IPs of a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +28,9 @@ pub struct Plan {
     pub floating_ips: Vec<FloatingIp>,
     /// Routers of those that go the fast way, by the number their paths name.
     pub routers: BTreeMap<u32, Router>,
+    /// Floating IPs that the host is to serve by itself, whichever way they go.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Service>,
 }
 
 /// A floating IP of this host.

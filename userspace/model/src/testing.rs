@@ -292,6 +292,7 @@ pub(crate) fn lookup(priority: u32, table: u32) -> PolicyRuleFact {
         oif: None,
         fwmark: None,
         inverted: false,
+        conditional: false,
         action: "lookup".to_owned(),
         table,
     }

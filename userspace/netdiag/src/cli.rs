@@ -69,6 +69,18 @@ pub(crate) enum Command {
     /// Security groups of an instance: what is enforced, and what would become of a packet
     #[command(subcommand)]
     Sg(Sg),
+    /// List the floating IPs of this host: past their routers, through them and why, or nowhere
+    Fip {
+        /// Only this floating IP, or those of this instance
+        instance: Option<String>,
+        #[command(flatten)]
+        source: Source,
+        #[command(flatten)]
+        look: Look,
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t, env = "NETDIAG_OUTPUT")]
+        output: ListOutput,
+    },
     /// List the flows that are tracked
     Flows(Flows),
     /// Follow what is refused and allowed, packet by packet, as the agent says it
@@ -402,6 +414,8 @@ pub(crate) enum SchemaOf {
     Sg,
     /// `netdiag sg explain -o json`
     SgExplain,
+    /// `netdiag fip -o json`
+    Fip,
     /// `netdiag flows -o json`
     Flows,
     /// One line of `netdiag events -o json`

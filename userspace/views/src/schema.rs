@@ -7,8 +7,8 @@ use schemars::{Schema, generate::SchemaSettings};
 use crate::{
     json,
     json_schema::{
-        DoctorDocument, EventDocument, ExplainDocument, FlowsDocument, GroupsDocument, ListDocument, StatusDocument,
-        TraceDocument,
+        DoctorDocument, EventDocument, ExplainDocument, FloatingIpsDocument, FlowsDocument, GroupsDocument,
+        ListDocument, StatusDocument, TraceDocument,
     },
 };
 
@@ -25,6 +25,8 @@ pub enum Kind {
     Sg,
     /// Of `netdiag sg explain -o json`.
     SgExplain,
+    /// Of `netdiag fip -o json`.
+    Fip,
     /// Of `netdiag flows -o json`.
     Flows,
     /// Of one line of `netdiag events -o json`.
@@ -35,12 +37,13 @@ pub enum Kind {
 
 impl Kind {
     /// Every shape there is.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Trace,
         Self::List,
         Self::Doctor,
         Self::Sg,
         Self::SgExplain,
+        Self::Fip,
         Self::Flows,
         Self::Events,
         Self::AgentStatus,
@@ -54,6 +57,7 @@ impl Kind {
             Self::Doctor => "doctor",
             Self::Sg => "sg",
             Self::SgExplain => "sg-explain",
+            Self::Fip => "fip",
             Self::Flows => "flows",
             Self::Events => "events",
             Self::AgentStatus => "agent-status",
@@ -75,6 +79,7 @@ fn schema(kind: Kind) -> Schema {
         Kind::Doctor => generator.into_root_schema_for::<DoctorDocument>(),
         Kind::Sg => generator.into_root_schema_for::<GroupsDocument>(),
         Kind::SgExplain => generator.into_root_schema_for::<ExplainDocument>(),
+        Kind::Fip => generator.into_root_schema_for::<FloatingIpsDocument>(),
         Kind::Flows => generator.into_root_schema_for::<FlowsDocument>(),
         Kind::Events => generator.into_root_schema_for::<EventDocument>(),
         Kind::AgentStatus => generator.into_root_schema_for::<StatusDocument>(),

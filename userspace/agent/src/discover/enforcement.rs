@@ -126,6 +126,7 @@ fn enforced(loaded: &Loaded, slot: u32, port: &Port) -> EnforcedPort {
         generation: active_generation(word),
         hooks: Vec::new(),
         counters: counters.map(counts).unwrap_or_default(),
+        ways: Vec::new(),
         flows: 0,
         suppressed: losses.suppressed,
         lost: losses.lost,

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use super::{
     Direction, Hop, HopKind, HopState, Router, Severity,
     command::in_netns,
-    enforcement, filter,
+    enforcement, filter, floating,
     path::{LOST, Path, finding},
 };
 use crate::{
@@ -104,6 +104,7 @@ impl<'i, 'a> Way<'i, 'a> {
             self.mtu_step(outer, false);
         }
         enforcement::outward(self);
+        floating::outward(self);
         if self.nic.inner != Some(outer) {
             filter::at_host_device(self, outer);
         }

@@ -5,7 +5,13 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
+use super::{
+    State,
+    rules::{self, Rules},
+    slow,
+};
 use crate::{
+    fact::LinkFact,
     id::{LinkKey, NetnsId},
     inventory::{Inventory, Role},
     netfilter::{
@@ -14,6 +20,12 @@ use crate::{
     },
 };
 
+/// Start of the name of the device that the routers of a highly available one hear each other by.
+const HA_DEVICE: &str = "ha-";
+
+/// Start of the name of a device to the outside.
+const GATEWAY_DEVICE: &str = "qg-";
+
 /// A namespace whose rules translate floating IPs.
 #[derive(Debug)]
 pub(super) struct Router {
@@ -21,21 +33,29 @@ pub(super) struct Router {
     pub(super) netns: NetnsId,
     /// Its name.
     pub(super) name: String,
+    /// The centralised half of a distributed router: what the instances send comes by another namespace.
+    pub(super) half: bool,
+    /// The other router of a highly available pair is the active one.
+    pub(super) standby: bool,
     /// The floating IPs in its rules.
     pub(super) floating: Vec<Found>,
+    /// What its rules do, or the one that is not understood.
+    pub(super) rules: Result<Rules, State>,
 }
 
 /// A floating IP in the rules of a router.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Found {
     /// The address the outside knows.
     pub(super) floating: Ipv4Addr,
     /// The address it stands for.
     pub(super) fixed: Ipv4Addr,
-    /// The device the rules lead out by: the only one there is for them.
+    /// The device its rules lead out by.
     pub(super) device: Option<LinkKey>,
     /// The rules are bound to that device: a distributed router.
     pub(super) distributed: bool,
+    /// Some device of the router holds the address.
+    pub(super) held: bool,
     /// Rules that should be there and are not.
     pub(super) missing: Vec<&'static str>,
     /// The source translation may change ports.
@@ -44,15 +64,41 @@ pub(super) struct Found {
 
 /// Every router of a host, in the order of their names.
 pub(super) fn all(inventory: &Inventory<'_>) -> Vec<Router> {
-    let translates = |role: &Role| matches!(role, Role::Router(_) | Role::Snat(_));
-    let routers = inventory.roles().filter(|(_, role)| translates(role)).map(|(netns, _)| Router {
-        netns,
-        name: inventory.netns(netns).label,
-        floating: floating(inventory, netns),
-    });
-    let mut routers: Vec<_> = routers.collect();
+    let mut routers: Vec<_> = inventory
+        .roles()
+        .filter(|(_, role)| matches!(role, Role::Router(_) | Role::Snat(_)))
+        .map(|(netns, role)| router(inventory, netns, role))
+        .collect();
     routers.sort_by(|a, b| (&a.name, a.netns).cmp(&(&b.name, b.netns)));
     routers
+}
+
+fn router(inventory: &Inventory<'_>, netns: NetnsId, role: &Role) -> Router {
+    let floating = floating(inventory, netns);
+    let rules = if floating.is_empty() && !has_forwardings(inventory, netns) {
+        slow("it has no floating IPs")
+    } else {
+        rules::read(inventory, netns, false)
+    };
+    Router {
+        netns,
+        name: inventory.netns(netns).label,
+        half: matches!(role, Role::Snat(_)),
+        standby: is_standby(inventory, netns),
+        floating,
+        rules,
+    }
+}
+
+fn has_forwardings(inventory: &Inventory<'_>, netns: NetnsId) -> bool {
+    inventory.rulesets(netns).iter().any(|ruleset| !recognise::port_forwardings(&ruleset.tables).is_empty())
+}
+
+/// Whether a router is one of a pair, and the other has the addresses: its own device to the outside has none.
+fn is_standby(inventory: &Inventory<'_>, netns: NetnsId) -> bool {
+    let named = |start: &'static str| inventory.links_in(netns).filter(move |(_, link)| link.name.starts_with(start));
+    let has_address = |link: &LinkFact| link.addresses.iter().any(|held| held.address.addr().is_ipv4());
+    named(HA_DEVICE).next().is_some() && !named(GATEWAY_DEVICE).any(|(_, link)| has_address(link))
 }
 
 fn floating(inventory: &Inventory<'_>, netns: NetnsId) -> Vec<Found> {
@@ -72,12 +118,13 @@ fn in_rules(
     let found = recognise::floating_ips(&ruleset.tables).into_iter().filter_map(|rules| {
         let (IpAddr::V4(floating), IpAddr::V4(fixed)) = (rules.floating, rules.fixed) else { return None };
         let bound = rules.device.as_deref().and_then(|device| inventory.link_named(netns, device));
-        let device = if rules.distributed() { bound } else { holders.get(&floating).copied().or(guarded) };
+        let holder = holders.get(&floating).copied();
         Some(Found {
             floating,
             fixed,
-            device,
+            device: if rules.distributed() { bound } else { holder.or(guarded) },
             distributed: rules.distributed(),
+            held: holder.is_some(),
             missing: rules.missing(),
             random: random(ruleset, &rules),
         })

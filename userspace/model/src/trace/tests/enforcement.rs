@@ -42,6 +42,7 @@ fn port(ifindex: IfIndex) -> EnforcedPort {
         groups: vec!["web".to_owned()],
         generation: 1,
         hooks: vec![hook(Direction::Egress, 7), hook(Direction::Ingress, 8)],
+        ways: vec![],
         counters: vec![],
         flows: 0,
         suppressed: 0,
