@@ -10,7 +10,7 @@
 use core::cell::UnsafeCell;
 
 use aya_ebpf::helpers::bpf_get_prandom_u32;
-use netdiag_common::logic::tables::Moment;
+use netdiag_common::logic::tables::{Moment, Note};
 
 use crate::maps::{self, NOTES};
 
@@ -90,11 +90,12 @@ fn ending(sum: u64, at: Moment) -> [u64; 2] {
 /// A note of either family.
 macro_rules! notes {
     ($map:ident, $words:literal, $check:literal, $noted:ident, $note:ident, $drop:ident) => {
-        /// `FLOW_*` bits of a flow, if there is a note of it.
+        /// What is noted of a flow. Where a note of this tick is of another flow it stays: they would only come to and fro.
         #[inline(always)]
-        pub fn $noted(words: [u64; $words], at: Moment) -> Option<u8> {
+        pub fn $noted(words: [u64; $words], at: Moment) -> Note {
             let sum = sum(words);
-            let note = maps::$map.get_ptr(place(sum))?.cast::<u64>();
+            let Some(note) = maps::$map.get_ptr(place(sum)) else { return Note::Full };
+            let note = note.cast::<u64>();
             // SAFETY: the place is inside the note, which is never freed. Volatile, as other CPUs write it.
             let flags = unsafe { note.add($words - 1).read_volatile() } & in_last_word(u8::MAX);
             let [when, check] = ending(with_flags(sum, $words - 1, flags), at);
@@ -108,29 +109,31 @@ macro_rules! notes {
                 place += 1;
             }
             // SAFETY: as above.
-            differs |= when ^ unsafe { note.add($words).read_volatile() };
+            let made = unsafe { note.add($words).read_volatile() };
             // SAFETY: as above.
             differs |= check ^ unsafe { note.add($check).read_volatile() };
-            (differs == 0).then_some(u64::to_ne_bytes(flags)[7])
+            if differs | (when ^ made) == 0 {
+                Note::Settled(u64::to_ne_bytes(flags)[7])
+            } else if made as u32 == at.now {
+                Note::Full
+            } else {
+                Note::None
+            }
         }
 
-        /// Makes a note of a flow, unless there is one of another flow that is of this tick: it would only come to and fro.
+        /// Makes a note of a flow.
         #[inline(always)]
         pub fn $note(words: [u64; $words], at: Moment, flags: u8) {
             let sum = sum(words);
             let Some(note) = maps::$map.get_ptr_mut(place(sum)) else { return };
             let note = note.cast::<u64>();
-            // SAFETY: the place is inside the note, which is never freed. Volatile, as other CPUs write it.
-            if unsafe { note.add($words).read_volatile() } as u32 == at.now {
-                return;
-            }
             let flags = in_last_word(flags);
             let [when, check] = ending(with_flags(sum, $words - 1, flags), at);
             let mut words = words;
             words[$words - 1] |= flags;
             let mut place = 0;
             for word in words {
-                // SAFETY: as above.
+                // SAFETY: the place is inside the note, which is never freed. Volatile, as other CPUs read it.
                 unsafe { note.add(place).write_volatile(word) };
                 place += 1;
             }

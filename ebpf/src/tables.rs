@@ -18,7 +18,7 @@ use netdiag_common::{
         floating::{self, FloatingTables},
         frame::Frame,
         packet::{ethertype, mac},
-        tables::{FlowTables, Moment, PolicyTables},
+        tables::{FlowTables, Moment, Note, PolicyTables},
     },
 };
 
@@ -354,12 +354,12 @@ impl FlowTables for Flows {
     }
 
     #[inline(always)]
-    fn settled4(&self, key: &FlowKey4, at: Moment) -> Option<u8> {
+    fn noted4(&self, key: &FlowKey4, at: Moment) -> Note {
         settled::noted4(key.words(), at)
     }
 
     #[inline(always)]
-    fn settled6(&self, key: &FlowKey6, at: Moment) -> Option<u8> {
+    fn noted6(&self, key: &FlowKey6, at: Moment) -> Note {
         settled::noted6(key.words(), at)
     }
 

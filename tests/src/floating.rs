@@ -268,7 +268,7 @@ impl FloatingHost {
 
 /// Rules of a router as `iptables-save` prints them, with one floating IP.
 fn rules(floating: Ipv4Addr, fixed: Ipv4Addr) -> String {
-    let chains = |names: &[&str]| names.iter().map(|name| format!(":{name} - [0:0]\n")).collect::<String>();
+    let chains = |names: &[&str]| names.iter().flat_map(|name| [":", name, " - [0:0]\n"]).collect::<String>();
     let nat = chains(&[
         "neutron-l3-agent-OUTPUT",
         "neutron-l3-agent-POSTROUTING",

@@ -231,7 +231,7 @@ pub fn flow_way<F: Frame, L: FloatingTables, T: FlowTables>(
         Fragmentation::Later if packet.protocol == ICMP => {
             packet.destination = mapped(floating.fixed);
             let key = fragment_key((floating.slot, true), &packet);
-            let first = flows.fragment(&key).filter(|first| now.wrapping_sub(first.seen) <= FRAGMENT_TIMEOUT);
+            let first = flows.fragment(&key).filter(|first| !flow::have_passed(FRAGMENT_TIMEOUT, first.seen, now));
             return first.is_none().then_some(Way::Fragment);
         }
         // Only the router can wait for a first fragment that comes late.

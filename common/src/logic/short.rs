@@ -9,7 +9,7 @@ use super::{
     flow::{self, State, protocol::TCP, protocol::UDP, tcp},
     frame::{Frame, Head},
     packet::ethertype,
-    tables::{FlowTables, Moment, PolicyTables},
+    tables::{FlowTables, Moment, Note, PolicyTables},
 };
 use crate::abi::{
     flow::{FLOW_DEAD, FLOW_INGRESS, Flow, FlowKey4, FlowKey6, Tick},
@@ -81,13 +81,14 @@ fn passes4<H: Head, P: PolicyTables, T: FlowTables>(
     let (local_port, remote_port) = ports::<_, 17>(head, protocol, ask.ingress)?;
     let key = FlowKey4 { local, remote, local_port, remote_port, slot: ask.slot as u16, protocol, pad: 0 };
     let at = moment(policy, port, ask)?;
-    if let Some(flags) = flows.settled4(&key, at) {
+    let note = flows.noted4(&key, at);
+    if let Note::Settled(flags) = note {
         return Some(flags);
     }
     let flow = flows.flow4(&key)?;
     let state = is_settled(flow, protocol, ask.ingress, at)?;
     let flags = flow.flags;
-    if state.is_mutual() {
+    if note == Note::None && state.is_mutual() {
         flows.settle4(&key, at, flags);
     }
     Some(flags)
@@ -117,13 +118,14 @@ fn passes6<H: Head, P: PolicyTables, T: FlowTables>(
     let (local_port, remote_port) = ports::<_, 27>(head, protocol, ask.ingress)?;
     let key = FlowKey6 { local, remote, local_port, remote_port, slot: ask.slot as u16, protocol, pad: 0 };
     let at = moment(policy, port, ask)?;
-    if let Some(flags) = flows.settled6(&key, at) {
+    let note = flows.noted6(&key, at);
+    if let Note::Settled(flags) = note {
         return Some(flags);
     }
     let flow = flows.flow6(&key)?;
     let state = is_settled(flow, protocol, ask.ingress, at)?;
     let flags = flow.flags;
-    if state.is_mutual() {
+    if note == Note::None && state.is_mutual() {
         flows.settle6(&key, at, flags);
     }
     Some(flags)
@@ -200,7 +202,7 @@ fn is_settled(flow: &mut Flow, protocol: u8, ingress: bool, at: Moment) -> Optio
         return None;
     };
     let current = flow.generation == at.generation && flow.epoch == at.epoch;
-    if !current || flow.flags & FLOW_DEAD != 0 || at.now.wrapping_sub(flow.seen) > timeout {
+    if !current || flow.flags & FLOW_DEAD != 0 || flow::have_passed(timeout, flow.seen, at.now) {
         return None;
     }
     // Not on every packet, or CPUs that share a flow would take its cache line from each other.

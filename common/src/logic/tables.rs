@@ -50,6 +50,17 @@ pub struct Moment {
     pub now: Tick,
 }
 
+/// What is noted of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// It is settled; its `FLOW_*` bits, as far as they are of consequence to a plain packet.
+    Settled(u8),
+    /// Nothing, and there is room for a note.
+    None,
+    /// Nothing, and nothing can be.
+    Full,
+}
+
 /// What the decision remembers.
 ///
 /// Beside the flows there may be notes: of flows that a packet in this very tick has found settled, which is to say that no
@@ -63,13 +74,13 @@ pub trait FlowTables {
     fn track4(&mut self, key: &FlowKey4, flow: &Flow) -> bool;
     /// Tracks a new flow; false where there is no room for it.
     fn track6(&mut self, key: &FlowKey6, flow: &Flow) -> bool;
-    /// `FLOW_*` bits of a flow that is noted as settled at this moment, as far as they are of consequence to a plain packet.
-    fn settled4(&self, _key: &FlowKey4, _at: Moment) -> Option<u8> {
-        None
+    /// What is noted of a flow at this moment.
+    fn noted4(&self, _key: &FlowKey4, _at: Moment) -> Note {
+        Note::Full
     }
-    /// The same for IPv6.
-    fn settled6(&self, _key: &FlowKey6, _at: Moment) -> Option<u8> {
-        None
+    /// What is noted of a flow at this moment.
+    fn noted6(&self, _key: &FlowKey6, _at: Moment) -> Note {
+        Note::Full
     }
     /// Notes that the flow looked up last is settled, and its `FLOW_*` bits.
     fn settle4(&mut self, _key: &FlowKey4, _at: Moment, _flags: u8) {}

@@ -22,6 +22,7 @@ use std::{
 };
 
 use netdiag_model::{
+    event::Event,
     floating::{FloatingIp, Owner, State as Way, tables::Places},
     policy::types::{Policy, Port, PortId},
     snapshot::Snapshot,
@@ -107,6 +108,8 @@ pub(crate) enum Outcome {
     OfFiles,
     /// It contradicts something else; what.
     Contradicts(String),
+    /// The port is there because of a container's label.
+    OfLabel,
     /// Nothing has changed.
     Refused(Refused),
 }
@@ -118,6 +121,8 @@ pub(crate) struct Published {
     pub(crate) status: Status,
     /// The policy that is asked for; none while it is not known.
     pub(crate) policy: Option<Arc<Policy>>,
+    /// What the API was told.
+    pub(crate) api: Arc<State>,
     /// Addresses of ports whose own are not given.
     pub(crate) found: Arc<BTreeMap<PortId, BTreeSet<IpAddr>>>,
     /// Ports of this host that no document has, as those of labelled containers.
@@ -126,6 +131,21 @@ pub(crate) struct Published {
     pub(crate) places: Places,
     /// Whether all floating IPs were told to be slow, and which ones were.
     pub(crate) slow: (bool, BTreeSet<Ipv4Addr>),
+}
+
+impl Published {
+    /// Says of events whose they are.
+    pub(crate) fn name(&self, events: &mut [Event]) {
+        let ports: BTreeMap<_, _> = self.status.ports.iter().map(|port| (port.id.as_str(), port)).collect();
+        for event in events {
+            if let Event::Verdict(verdict) = event
+                && let Some(port) = ports.get(verdict.port_id.as_str())
+            {
+                verdict.instance.clone_from(&port.instance);
+                verdict.device = Some(port.device.clone());
+            }
+        }
+    }
 }
 
 /// Where the loop gets its work from.
@@ -260,7 +280,12 @@ impl Reconcile {
         if let Change::Remove(kind, id) = &change
             && self.store.api().get(*kind, id).is_none()
         {
-            return if self.store.is_of_files(*kind, id) { Outcome::OfFiles } else { Outcome::NotThere };
+            let labelled = *kind == Kind::Ports && self.pass.made().keys().any(|port| port.0 == *id);
+            return match self.store.is_of_files(*kind, id) {
+                true => Outcome::OfFiles,
+                false if labelled => Outcome::OfLabel,
+                false => Outcome::NotThere,
+            };
         }
         let put = match &change {
             Change::Put(kind, id, _) => Some((*kind, id.clone())),
@@ -448,8 +473,9 @@ impl Reconcile {
         }
         self.said = said;
         let (found, made) = (Arc::clone(self.pass.found()), Arc::clone(self.pass.made()));
+        let api = Arc::clone(self.store.api());
         let (places, slow) = (self.pass.places(), self.pass.floats().orders().given());
-        self.published.send_replace(Arc::new(Published { status, policy, found, made, places, slow }));
+        self.published.send_replace(Arc::new(Published { status, policy, api, found, made, places, slow }));
         if self.ready {
             self.manager.status(&self.summary());
         }

@@ -13,6 +13,8 @@ use crate::{id::Mac, policy::types::PortId};
 
 /// The plan of a host.
 pub mod plan;
+/// The floating IPs of a host and the ways they take.
+pub mod show;
 /// What the programs need of a plan.
 pub mod tables;
 

@@ -59,6 +59,9 @@ pub struct Asked {
 pub struct PortStatus {
     /// Its id.
     pub id: String,
+    /// Name of the instance behind it; none where only its device is known.
+    #[serde(default)]
+    pub instance: Option<String>,
     /// Name of the host's device.
     pub device: String,
     /// How programs are attached: `tcx ingress, tcx egress`.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     fact::{Gap, LinkStats, PublishedPort, RuleBackend},
+    floating::show,
     groups::Summary,
     id::{Mac, NetnsId, Uuid},
     inventory::instance::GONE,
@@ -23,6 +24,8 @@ mod enforcement;
 mod explain;
 /// Packet filter rules on a path.
 mod filter;
+/// Floating IPs that go past bridge and router.
+mod floating;
 /// The hops inside the instance.
 mod inside;
 /// The way in, from a floating IP or a published port.
@@ -249,6 +252,8 @@ pub struct FloatingIp {
     pub rules: Vec<RuleRef>,
     /// Whether it is complete.
     pub state: HopState,
+    /// Which way its packets take, where netdiag has to do with it.
+    pub way: Option<show::Row>,
 }
 
 /// A published port with the rules that make it.
@@ -343,6 +348,8 @@ pub enum HopKind {
     Service,
     /// Security groups that netdiag enforces.
     SecurityGroup,
+    /// Where packets of a floating IP go on past bridge and router.
+    FastPath,
 }
 
 impl HopKind {
@@ -369,6 +376,7 @@ impl HopKind {
             Self::Outside => "outside",
             Self::Service => "service",
             Self::SecurityGroup => "security group",
+            Self::FastPath => "fast path",
         }
     }
 }

@@ -44,11 +44,14 @@ async fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Trace { instance, source, look, output } => cmd::trace(&instance, &source, &look, output).await,
         Command::List { source, look, output } => cmd::list(&source, &look, output).await,
         Command::Agent(agent) => cmd::agent(&agent).await,
-        Command::Fip(fip) => cmd::fip(&fip).await,
         Command::Sg(Sg::Show { instance, source, look, output }) => {
             cmd::sg::show(&instance, &source, &look, output).await
         }
         Command::Sg(Sg::Explain(asked)) => cmd::sg::explain(&asked).await,
+        Command::Fip { way: Some(way), .. } => cmd::fip_way(&way).await,
+        Command::Fip { way: None, instance, source, look, output } => {
+            cmd::fip::run(instance.as_deref(), &source, &look, output).await
+        }
         Command::Flows(flows) => cmd::flows::run(&flows).await,
         Command::Events(events) => cmd::events::run(&events).await,
         Command::Doctor { sockets, look, output } => cmd::doctor(&sockets, &look, output).await,

@@ -90,6 +90,10 @@ pub(super) async fn order(api: &Api, change: Change, object: Value) -> Result<Re
             format!("{words}: it is in a policy file, and only there it can be changed"),
         )),
         Outcome::Contradicts(why) => Err(ApiError::new(StatusCode::CONFLICT, format!("{words}: {why}"))),
+        Outcome::OfLabel => Err(ApiError::new(
+            StatusCode::CONFLICT,
+            format!("{words}: it is there because of a container's label, and goes with the container"),
+        )),
         Outcome::Refused(Refused::Mistakes(mistakes)) => Err(ApiError::mistakes(StatusCode::BAD_REQUEST, mistakes)),
         Outcome::Refused(Refused::NotKept(error)) => Err(ApiError::new(
             StatusCode::INSUFFICIENT_STORAGE,

@@ -115,17 +115,13 @@ pub enum AttachError {
         /// The program that is there.
         program: u32,
     },
-    /// A filter of somebody else has our handle.
+    /// The qdisc that is there has one side only: a filter for the other one would see the packets of this one.
     #[error(
-        "attach to device {ifindex} by clsact: somebody else's filter has priority {priority} and handle {handle:#x}"
+        "attach to device {ifindex} by clsact: an ingress qdisc of somebody else is in its place, and sees nothing that goes to the instance (tc qdisc del dev … ingress; from Linux 6.6 on, no qdisc is needed)"
     )]
-    Taken {
+    OneSided {
         /// The device.
         ifindex: u32,
-        /// Our priority.
-        priority: u16,
-        /// Our handle.
-        handle: u32,
     },
     /// The kernel refused.
     #[error("{step} device {ifindex} by {method}")]

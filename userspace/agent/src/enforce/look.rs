@@ -7,7 +7,7 @@ use std::{
 };
 
 use netdiag_common::abi::flow::Tick;
-use netdiag_model::{compile::Tables, fact::enforcement::HookFact};
+use netdiag_model::{compile::Tables, fact::enforcement::HookFact, floating::tables::FloatingTables};
 
 use super::{
     apply,
@@ -28,6 +28,10 @@ pub(crate) struct Loaded {
     pub(crate) tables: Tables,
     /// Counters by place of the port.
     pub(crate) counters: BTreeMap<u32, PortCounters>,
+    /// Floating IPs that go past their routers.
+    pub(crate) floating: FloatingTables,
+    /// Which ways packets have taken, by place of the port.
+    pub(crate) ways: BTreeMap<u32, Ways>,
     /// Flows each rule has allowed.
     pub(crate) hits: BTreeMap<u32, u64>,
     /// Tracked flows.
@@ -92,6 +96,9 @@ pub(crate) fn look(root: &Path) -> Result<Loaded, LookError> {
     let counters = tables.ports.keys().map(|slot| Ok((*slot, counters::port(&maps, *slot)?)));
     let counters = counters.collect::<Result<_, MapError>>()?;
     let hooks = tables.interfaces.keys().map(|ifindex| (*ifindex, attach::look(&root, *ifindex))).collect();
+    let floating = floating::read(&maps)?;
+    let ways = tables.ports.keys().map(|slot| Ok((*slot, floating::ways(&maps, *slot)?)));
+    let ways = ways.collect::<Result<_, MapError>>()?;
     let (hits, flows) = (counters::hits(&maps)?, flows::read(&maps)?);
-    Ok(Loaded { pinned, tables, counters, hits, flows, now: flows::now(), hooks })
+    Ok(Loaded { pinned, tables, counters, floating, ways, hits, flows, now: flows::now(), hooks })
 }

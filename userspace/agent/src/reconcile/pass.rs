@@ -56,6 +56,8 @@ pub(crate) struct Pass {
     /// What the maps hold; none where a write failed and they have to be read first.
     tables: Option<Tables>,
     known: Vec<Known>,
+    /// Names of instances by the index of the host's device.
+    names: BTreeMap<u32, String>,
     state: PathBuf,
     boot: String,
     report: Report,
@@ -108,7 +110,19 @@ impl Pass {
         let known = if kept.boot == boot { kept.ports } else { Vec::new() };
         let report = Report { since: now(), ..Report::default() };
         let none = (Policy::default(), Vec::new());
-        Ok(Self { enforcer, tables: Some(tables), known, state, boot, report, floats, straights, enforced: none })
+        let names = BTreeMap::new();
+        Ok(Self {
+            enforcer,
+            tables: Some(tables),
+            known,
+            names,
+            state,
+            boot,
+            report,
+            floats,
+            straights,
+            enforced: none,
+        })
     }
 
     /// Makes what is loaded what is asked, with routers as they were seen last, if they were.
@@ -137,6 +151,7 @@ impl Pass {
     fn reconcile(&mut self, policy: &Policy, seen: &Snapshot) -> Result<(), String> {
         let inventory = Inventory::build(seen);
         let devices = devices(&inventory)?;
+        self.name(&inventory, &devices);
         let bound = binding::bind(policy, &inventory);
         let whole = bound.complete(policy);
         let Bound { attached, mut found, problems, .. } = bound.clone();
@@ -212,6 +227,21 @@ impl Pass {
         }
     }
 
+    /// Whose the devices are. One whose instance is not found any more keeps its name as long as it is there.
+    fn name(&mut self, inventory: &Inventory<'_>, devices: &BTreeMap<u32, String>) {
+        let cards =
+            inventory.instances.iter().flat_map(|instance| instance.nics.iter().map(move |nic| (nic, instance)));
+        let mut found = BTreeMap::new();
+        for (nic, instance) in cards {
+            if let Some(outer) = nic.outer.filter(|outer| Some(outer.netns) == inventory.host) {
+                // Containers that share a namespace share its cards: the first one gives the name.
+                found.entry(outer.ifindex.0).or_insert_with(|| instance.identity.name.clone());
+            }
+        }
+        self.names.extend(found);
+        self.names.retain(|ifindex, _| devices.contains_key(ifindex));
+    }
+
     /// Keeps what will be enforced for the next start, before it is.
     fn remember(&mut self, plan: &Plan, policy: &Policy, problems: &mut Vec<String>) {
         let known: Vec<_> = plan.enforce.iter().map(|port| Known::of(port, policy)).collect();
@@ -265,11 +295,12 @@ impl Pass {
         self.report.ports.clear();
         for Attached { id, ifindex, hook, mode, .. } in &plan.enforce {
             let device = devices.get(ifindex).cloned().unwrap_or_else(|| ifindex.to_string());
+            let instance = self.names.get(ifindex).cloned();
             match self.enforcer.attach(*ifindex, *hook) {
                 Ok(states) => {
                     problems.extend(states.iter().filter_map(|state| behind(&device, state)));
                     let hooks = states.iter().map(hook_words).collect();
-                    self.report.ports.push(PortStatus { id: id.0.clone(), device, hooks, mode: *mode });
+                    self.report.ports.push(PortStatus { id: id.0.clone(), device, hooks, mode: *mode, instance });
                 }
                 Err(error) => {
                     let ifindex = Some(netdiag_model::id::IfIndex(*ifindex));

@@ -200,7 +200,7 @@ fn save_command(step: &Step) -> &'static str {
     }
 }
 
-/// The address the walk asks rules about.
+/// The instance's own address, which rules near it are asked about.
 fn source(way: &Way<'_, '_>) -> Address {
     way.source.map_or(Address::Unknown, Address::Is)
 }

@@ -114,7 +114,7 @@ fn full(error: impl std::error::Error + Send + Sync + 'static) -> String {
 }
 
 /// Has new flows of floating IPs begin the one way or the other.
-pub(crate) async fn fip(what: &Fip) -> anyhow::Result<Exit> {
+pub(crate) async fn fip_way(what: &Fip) -> anyhow::Result<Exit> {
     let (way, slow) = match what {
         Fip::Slow(way) => (way, true),
         Fip::Fast(way) => (way, false),
