@@ -136,7 +136,7 @@ fn found(world: &World<'_, '_>, router: &Router, routers: &mut Routers, entries:
     };
     for found in &router.floating {
         let way = way::find(world, router, found, routers);
-        entries.push(entry(found.floating, Some(found.fixed), way.port, way.way, way.network));
+        entries.push(entry(found.floating, Some(found.fixed), way.port, way.taken, way.network));
     }
     let own: BTreeSet<_> = router.floating.iter().map(|found| found.floating).collect();
     let forwarded = router.rules.iter().flat_map(|rules| &rules.forwarded);
@@ -198,7 +198,7 @@ fn finish(entries: Vec<Entry>, routers: Routers, services: Vec<Service>) -> Plan
         made.way = State::Slow { why: format!("{MAX_FLOATING} others are served past their routers already") };
     }
     let used: BTreeSet<u32> = floating_ips.iter().filter_map(|made| Some(made.fast()?.router)).collect();
-    let mut routers = routers.routers;
+    let mut routers = routers.made;
     routers.retain(|number, _| used.contains(number));
     Plan { floating_ips, routers, services }
 }

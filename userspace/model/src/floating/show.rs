@@ -349,3 +349,124 @@ impl<'s, 'a> Ways<'s, 'a> {
         port.and_then(|port| self.named(port)).or_else(led_to)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Standing, list};
+    use crate::{
+        fact::{
+            SourceKind,
+            enforcement::{EnforcementFact, LoadedFloating},
+        },
+        floating::{ExternalHook, FastPath, FloatingIp, Owner, State},
+        id::{IfIndex, Mac},
+        inventory::Inventory,
+        testing::Host,
+    };
+
+    fn made(way: State, owner: Owner) -> FloatingIp {
+        FloatingIp {
+            floating_ip_address: [172, 24, 4, 6].into(),
+            fixed_ip_address: Some([10, 0, 0, 2].into()),
+            port_id: None,
+            router: "qrouter-1".to_owned(),
+            owner,
+            way,
+        }
+    }
+
+    fn fast(begins: bool) -> State {
+        let mac = Mac([2; 6]);
+        State::Fast(Box::new(FastPath {
+            router: 1,
+            device: "eth1".to_owned(),
+            ifindex: 3,
+            hook: ExternalHook::Tc,
+            vlan: 0,
+            outer_mac: mac,
+            outer_mtu: 1500,
+            inner_mac: mac,
+            inner_mtu: 1450,
+            mac,
+            port_ifindex: 9,
+            peer: true,
+            hops: 1,
+            random: false,
+            begins,
+        }))
+    }
+
+    fn slow(why: &str) -> State {
+        State::Slow { why: why.to_owned() }
+    }
+
+    fn broken(why: &str) -> State {
+        State::Broken { why: why.to_owned() }
+    }
+
+    /// The standing of the only row where the agent says this and the maps hold that.
+    fn standing(agent: Option<FloatingIp>, loaded: Option<bool>) -> (Standing, Option<String>) {
+        let mut host = Host::new();
+        let loaded = loaded.map(|begins| LoadedFloating {
+            floating: [172, 24, 4, 6].into(),
+            fixed: [10, 0, 0, 2].into(),
+            slot: 0,
+            ifindex: IfIndex(3),
+            vlan: 0,
+            begins,
+        });
+        host.facts.enforcement = Some(EnforcementFact {
+            floating: loaded.into_iter().collect(),
+            floating_ips: agent.map(|made| vec![made]),
+            ..EnforcementFact::default()
+        });
+        let snapshot = host.snapshot();
+        let listed = list(&Inventory::build(&snapshot), None);
+        let [row] = &listed.rows[..] else { panic!("{listed:?}") };
+        (row.standing, row.why.clone())
+    }
+
+    #[test]
+    fn what_is_loaded_decides_and_the_agent_says_why() {
+        let found = |way| Some(made(way, Owner::Found));
+        for (agent, loaded, expected, why) in [
+            (found(fast(true)), Some(true), Standing::Fast, None),
+            (found(fast(false)), Some(false), Standing::Draining, None),
+            (found(fast(true)), Some(false), Standing::Draining, Some("about to change")),
+            (found(fast(true)), None, Standing::Slow, Some("not loaded yet")),
+            (found(slow("QoS")), None, Standing::Slow, Some("QoS")),
+            (found(slow("QoS")), Some(true), Standing::Fast, Some("the agent takes it off: QoS")),
+            (found(broken("two have it")), None, Standing::Broken, Some("two have it")),
+            (Some(made(broken("no port"), Owner::Netdiag)), None, Standing::Held, Some("no port")),
+            (None, Some(true), Standing::Fast, None),
+            (None, Some(false), Standing::Draining, None),
+        ] {
+            let (standing, told) = standing(agent, loaded);
+            assert_eq!(standing, expected);
+            assert_eq!(told.is_some(), why.is_some(), "{told:?}");
+            assert!(why.is_none_or(|why| told.as_ref().unwrap().contains(why)), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_not_said_to_be_slow() {
+        let snapshot = |unread: bool| {
+            let mut host = Host::new();
+            let router = host.netns(&["qrouter-77aa11bb-22cc-43dd-84ee-00000000000b"]);
+            // Single ports of an address: nothing of it is broken, whatever else is not there.
+            host.rules(
+                router,
+                "*nat\n:PREROUTING ACCEPT [0:0]\n:neutron-l3-agent-PREROUTING - [0:0]\n:neutron-l3-agent-fip-pf - [0:0]\n\
+                 :neutron-l3-agent-pf-1 - [0:0]\n-A PREROUTING -j neutron-l3-agent-PREROUTING\n\
+                 -A neutron-l3-agent-PREROUTING -j neutron-l3-agent-fip-pf\n-A neutron-l3-agent-fip-pf -j neutron-l3-agent-pf-1\n\
+                 -A neutron-l3-agent-pf-1 -d 172.24.4.9/32 -p tcp -m tcp --dport 22 -j DNAT --to-destination 10.0.0.9:22\nCOMMIT\n",
+            );
+            if unread {
+                host.gap(SourceKind::Enforcement, None);
+            }
+            host.snapshot()
+        };
+        let standing = |unread| list(&Inventory::build(&snapshot(unread)), None).rows[0].standing;
+        assert_eq!([standing(false), standing(true)], [Standing::Slow, Standing::Unknown]);
+    }
+}

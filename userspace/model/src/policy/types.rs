@@ -213,7 +213,7 @@ pub struct FloatingIp {
     pub network: Option<String>,
     /// The host's device that leads to the external network; none means that of the host's default route.
     pub device: Option<String>,
-    /// Neutron's QoS policy of it, which nothing here could hold it to.
+    /// Neutron's `QoS` policy of it, which nothing here could hold it to.
     pub qos_policy: Option<String>,
 }
 

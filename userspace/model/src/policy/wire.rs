@@ -182,7 +182,7 @@ pub struct FloatingIp {
     /// The host's device that leads to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
-    /// Its QoS policy.
+    /// Its `QoS` policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub qos_policy_id: Option<String>,
 }

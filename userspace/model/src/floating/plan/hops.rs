@@ -55,8 +55,8 @@ pub(super) struct External {
 #[derive(Debug, Default)]
 pub(super) struct Routers {
     numbers: BTreeMap<Key, u32>,
-    /// Routers by number.
-    pub(super) routers: BTreeMap<u32, Router>,
+    /// By number.
+    pub(super) made: BTreeMap<u32, Router>,
     prefixes: usize,
 }
 
@@ -99,7 +99,7 @@ impl Routers {
         }
         let number = self.free(&key);
         self.numbers.insert(key, number);
-        self.routers.insert(number, Router { name: name.to_owned(), hops });
+        self.made.insert(number, Router { name: name.to_owned(), hops });
         Ok(number)
     }
 
@@ -108,7 +108,7 @@ impl Routers {
         let mut hash = format!("{key:?}")
             .bytes()
             .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-        while self.routers.contains_key(&hash) {
+        while self.made.contains_key(&hash) {
             hash = hash.wrapping_add(1);
         }
         hash

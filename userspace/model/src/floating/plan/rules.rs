@@ -194,13 +194,10 @@ impl Reader<'_> {
 
     /// Whether a chain does nothing, wherever it leads.
     fn is_idle(&self, rules: &[Rule], depth: usize) -> bool {
-        let leads_nowhere = |rule: &Rule| match &rule.target {
-            Target::Jump(to) | Target::Goto(to) => {
-                let next = self.table.chain(to).map_or(&[][..], |chain| &chain.rules);
-                depth > 0 && self.is_idle(next, depth - 1)
-            }
-            Target::Return => true,
-            _ => false,
+        let leads_nowhere = |rule: &Rule| {
+            let (Target::Jump(to) | Target::Goto(to)) = &rule.target else { return rule.target == Target::Return };
+            let next = self.table.chain(to).map_or(&[][..], |chain| &chain.rules);
+            depth > 0 && self.is_idle(next, depth - 1)
         };
         rules.iter().all(leads_nowhere)
     }

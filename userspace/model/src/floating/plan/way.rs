@@ -15,7 +15,7 @@ use crate::floating::{ExternalHook, FastPath};
 /// The way of a floating IP, and where its network is: the external device and the VLAN there.
 #[derive(Debug)]
 pub(super) struct Way {
-    pub(super) way: Result<FastPath, State>,
+    pub(super) taken: Result<FastPath, State>,
     pub(super) network: Option<(u32, u16)>,
     /// The port it leads to, where there is one that is enforced.
     pub(super) port: Option<crate::policy::types::PortId>,
@@ -25,7 +25,7 @@ pub(super) struct Way {
 pub(super) fn find(world: &World<'_, '_>, router: &Router, found: &Found, routers: &mut Routers) -> Way {
     let standing = standing(router, found);
     if router.standby {
-        return Way { way: standing.and_then(|()| slow("")), network: None, port: None };
+        return Way { taken: standing.and_then(|()| slow("")), network: None, port: None };
     }
     let name = router.name.as_str();
     let by = found.device.and_then(|own| world.inventory.link(own)).map_or("", |link| &link.name);
@@ -43,15 +43,15 @@ pub(super) fn find(world: &World<'_, '_>, router: &Router, found: &Found, router
         }
         Err(state) => Err(state),
     };
-    Way { way, network, port }
+    Way { taken: way, network, port }
 }
 
 /// Both ends, or what says most: that nothing arrives, before why it goes through the router.
-fn worst<'w>(
+fn worst(
     standing: Result<(), State>,
     outside: Result<Outside, State>,
-    inside: Result<Inside<'w>, State>,
-) -> Result<(Outside, Inside<'w>), State> {
+    inside: Result<Inside<'_>, State>,
+) -> Result<(Outside, Inside<'_>), State> {
     let errors = [standing.err(), outside.as_ref().err().cloned(), inside.as_ref().err().cloned()];
     let mut errors: Vec<State> = errors.into_iter().flatten().collect();
     errors.sort_by_key(|state| !matches!(state, State::Broken { .. }));

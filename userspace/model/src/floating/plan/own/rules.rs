@@ -167,8 +167,14 @@ fn passes(walk: &Walk, hook: Hook, inside: impl Fn(&Step) -> bool) -> Result<(),
     let seen = walk.steps.iter().find(|step| match step.effect {
         Effect::Accept | Effect::Return | Effect::Jump(_) | Effect::Goto(_) | Effect::Mark => false,
         Effect::Snat(..) => step.certain || !inside(step),
-        Effect::Drop | Effect::Reject(_) | Effect::Dnat(..) | Effect::Zone(_) => true,
-        Effect::NoTrack | Effect::Pass | Effect::Queue | Effect::Unknown => true,
+        Effect::Drop
+        | Effect::Reject(_)
+        | Effect::Dnat(..)
+        | Effect::Zone(_)
+        | Effect::NoTrack
+        | Effect::Pass
+        | Effect::Queue
+        | Effect::Unknown => true,
     });
     match seen {
         Some(step) => slow(format!("a rule of this host has to see its packets in {name}: {}", shown(&step.raw))),

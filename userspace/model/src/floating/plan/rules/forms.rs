@@ -71,11 +71,7 @@ fn destination(rule: &Rule) -> Option<Form> {
     }
     let Target::Dnat(nat) = &rule.target else { return None };
     let fixed = to(nat)?;
-    let device = |test: &Test, not: bool| match test {
-        Test::Destination(_) => !not,
-        Test::InDevice(pattern) => !not && !pattern.prefix,
-        _ => false,
-    };
+    let device = |test: &Test, not: bool| !not && (matches!(test, Test::Destination(_)) || one_in_device(test));
     if nat.ports.is_none() && only(rule, device) {
         return Some(Form::Arrives { floating, fixed });
     }
@@ -84,50 +80,50 @@ fn destination(rule: &Rule) -> Option<Form> {
     only(rule, ports).then_some(Form::Forwarded { floating, fixed })
 }
 
+fn one_in_device(test: &Test) -> bool {
+    matches!(test, Test::InDevice(pattern) if !pattern.prefix)
+}
+
+fn one_out_device(test: &Test) -> bool {
+    matches!(test, Test::OutDevice(pattern) if !pattern.prefix)
+}
+
+fn is_dnatted(test: &Test) -> bool {
+    matches!(test, Test::States(names) if names[..] == [StateName::Dnat])
+}
+
 fn source(rule: &Rule) -> Option<Form> {
-    let leaves_by = || match rule.out_device() {
-        Some((false, pattern)) => pattern.exact().map(str::to_owned),
-        _ => None,
-    };
-    match &rule.target {
-        Target::Snat(nat) => {
-            let as_whom = to(nat).filter(|_| nat.ports.is_none())?;
-            if let Some(fixed) = only_source(rule) {
-                return Some(Form::Leaves { floating: as_whom, fixed });
-            }
-            if leaves_by().is_some() && only(rule, |test, _| matches!(test, Test::OutDevice(_))) {
-                return Some(Form::Gateway);
-            }
-            hairpin(rule)
+    let leaves_by_one = rule.matches.iter().any(|one| !one.not && one_out_device(&one.test));
+    if let Target::Snat(nat) = &rule.target {
+        let as_whom = to(nat).filter(|_| nat.ports.is_none())?;
+        if let Some(fixed) = only_source(rule) {
+            return Some(Form::Leaves { floating: as_whom, fixed });
         }
-        Target::Accept => guard(rule).or_else(|| {
-            // Address scopes: what is of the scope outside keeps its address.
-            let asks = |test: &Test, not: bool| matches!(test, Test::OutDevice(_) | Test::Connmark { .. }) && !not;
-            (leaves_by().is_some() && only(rule, asks)).then_some(Form::Gateway)
-        }),
-        _ => None,
+        if leaves_by_one && only(rule, |test, _| matches!(test, Test::OutDevice(_))) {
+            return Some(Form::Gateway);
+        }
+        return hairpin(rule);
     }
+    if rule.target != Target::Accept {
+        return None;
+    }
+    // Address scopes: what is of the scope outside keeps its address.
+    let scope = |test: &Test, not: bool| matches!(test, Test::OutDevice(_) | Test::Connmark { .. }) && !not;
+    guard(rule).or_else(|| (leaves_by_one && only(rule, scope)).then_some(Form::Gateway))
 }
 
 /// `-m mark ! --mark 0x2/0xffff -m conntrack --ctstate DNAT -j SNAT --to-source GATEWAY`.
 fn hairpin(rule: &Rule) -> Option<Form> {
-    let asks = |test: &Test, not: bool| match test {
-        Test::Mark { .. } => not,
-        Test::States(names) => !not && names[..] == [StateName::Dnat],
-        _ => false,
-    };
+    let asks = |test: &Test, not: bool| if not { matches!(test, Test::Mark { .. }) } else { is_dnatted(test) };
     let (_, mark) = marked(rule).filter(|_| only(rule, asks) && rule.matches.len() == 2)?;
     Some(Form::Hairpin(mark))
 }
 
 /// `! -o qg-X -m conntrack ! --ctstate DNAT -j ACCEPT`, before 2019 with `! -i qg-X` as well.
 fn guard(rule: &Rule) -> Option<Form> {
-    let asks = |test: &Test, not: bool| match test {
-        Test::OutDevice(_) | Test::InDevice(_) => not,
-        Test::States(names) => not && names[..] == [StateName::Dnat],
-        _ => false,
-    };
-    let states = rule.matches.iter().any(|one| matches!(one.test, Test::States(_)));
+    let asks =
+        |test: &Test, not: bool| not && (matches!(test, Test::OutDevice(_) | Test::InDevice(_)) || is_dnatted(test));
+    let states = rule.matches.iter().any(|one| is_dnatted(&one.test));
     match rule.out_device() {
         Some((true, pattern)) if states && only(rule, asks) => pattern.exact().map(|name| Form::Guard(name.to_owned())),
         _ => None,
@@ -141,46 +137,33 @@ fn marked(rule: &Rule) -> Option<(bool, Mark)> {
 }
 
 fn mark(hook: Hook, rule: &Rule) -> Option<Form> {
-    match &rule.target {
-        Target::Mark { value, mask } => {
-            let mark = Mark { value: *value, mask: *mask };
-            if hook == Hook::Prerouting && rule.destination().and_then(host) == Some(METADATA_ADDRESS) {
-                return Some(Form::Nothing);
-            }
-            let asks = |test: &Test, not: bool| match (hook, test) {
-                (Hook::Prerouting, Test::InDevice(pattern)) | (Hook::Forward, Test::OutDevice(pattern)) => {
-                    !not && !pattern.prefix
-                }
-                (Hook::Prerouting, Test::Destination(_)) => !not,
-                _ => false,
-            };
-            let device = rule.in_device().or(rule.out_device()).and_then(|(_, pattern)| pattern.exact());
-            let address = rule.destination().map(|net| host(net).ok_or(())).transpose().ok()?;
-            let known = only(rule, asks) && !rule.matches.is_empty();
-            known.then(|| Form::Marks { device: device.map(str::to_owned), address, mark })
-        }
-        // The scope of a flow goes with it: what its first packet had, its others have.
-        Target::Connmark(ConnmarkOp::Save { .. } | ConnmarkOp::Restore { .. }) => {
-            let asks = |test: &Test, _| matches!(test, Test::Connmark { .. } | Test::OutDevice(_) | Test::InDevice(_));
-            only(rule, asks).then_some(Form::Nothing)
-        }
-        _ => None,
+    // The scope of a flow goes with it: what its first packet had, its others have.
+    if let Target::Connmark(ConnmarkOp::Save { .. } | ConnmarkOp::Restore { .. }) = &rule.target {
+        let asks = |test: &Test, _| matches!(test, Test::Connmark { .. } | Test::OutDevice(_) | Test::InDevice(_));
+        return only(rule, asks).then_some(Form::Nothing);
     }
+    let Target::Mark { value, mask } = &rule.target else { return None };
+    let before = hook == Hook::Prerouting;
+    if before && rule.destination().and_then(host) == Some(METADATA_ADDRESS) {
+        return Some(Form::Nothing);
+    }
+    let asks = |test: &Test, not: bool| {
+        let early = before && (one_in_device(test) || matches!(test, Test::Destination(_)));
+        !not && (early || (hook == Hook::Forward && one_out_device(test)))
+    };
+    let device = rule.in_device().or(rule.out_device()).and_then(|(_, pattern)| pattern.exact());
+    let address = rule.destination().map(|net| host(net).ok_or(())).transpose().ok()?;
+    let known = only(rule, asks) && !rule.matches.is_empty();
+    let mark = Mark { value: *value, mask: *mask };
+    known.then(|| Form::Marks { device: device.map(str::to_owned), address, mark })
 }
 
 fn filter(rule: &Rule) -> Option<Form> {
-    match &rule.target {
-        Target::Accept => Some(Form::Nothing),
-        Target::Drop => {
-            let asks = |test: &Test, not: bool| match test {
-                Test::Mark { .. } => true,
-                Test::OutDevice(pattern) => !not && !pattern.prefix,
-                _ => false,
-            };
-            let (not, mark) = marked(rule).filter(|_| only(rule, asks))?;
-            let device = rule.out_device().and_then(|(_, pattern)| pattern.exact()).map(str::to_owned);
-            Some(Form::Drops { device, not, mark })
-        }
-        _ => None,
+    if rule.target == Target::Accept {
+        return Some(Form::Nothing);
     }
+    let asks = |test: &Test, not: bool| matches!(test, Test::Mark { .. }) || (!not && one_out_device(test));
+    let (not, mark) = marked(rule).filter(|_| rule.target == Target::Drop && only(rule, asks))?;
+    let device = rule.out_device().and_then(|(_, pattern)| pattern.exact()).map(str::to_owned);
+    Some(Form::Drops { device, not, mark })
 }

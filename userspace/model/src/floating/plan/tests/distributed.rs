@@ -42,7 +42,7 @@ fn distributed() -> Distributed {
         let bound = text.replace("PREROUTING -d 172.24.4.6/32 -j", "PREROUTING -d 172.24.4.6/32 -i rfp-77aa11bb-2 -j");
         let guarded = bound.replace("! -o qg-1", "! -o rfp-77aa11bb-2").replace("-i qg-1", "-i rfp-77aa11bb-2");
         let own = |line: &&str| !line.contains("to-source 172.24.4.2") && !line.contains("-OUTPUT -d ");
-        guarded.lines().filter(own).map(|line| format!("{line}\n")).collect()
+        guarded.lines().filter(own).map(|line| [line, "\n"].concat()).collect()
     });
     // Floating IPs of a router: to its end of the pair, and out by a table of their own.
     site.host.route(fpr, "172.24.4.6/32", Some("169.254.64.2"));
@@ -105,7 +105,7 @@ fn what_the_second_namespace_lacks_is_named() {
     let way = after(|made| made.site.host.edit(made.fg).admin_up = false);
     assert!(way.starts_with("broken: fg-1 of fip-"), "{way}");
     let way = after(|made| {
-        made.site.host.rules(made.fip, "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -p udp -j DROP\nCOMMIT\n")
+        made.site.host.rules(made.fip, "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -p udp -j DROP\nCOMMIT\n");
     });
     assert!(way.starts_with("slow: fip-") && way.contains("that only it can keep: -A FORWARD -p udp -j DROP"), "{way}");
 }

@@ -93,11 +93,11 @@ fn a_rule_that_is_none_of_neutrons_is_left_to_the_router() {
     let way = after(|site| {
         site.replace_rules(ROUTER, |text| {
             format!("{text}*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j CT --notrack\nCOMMIT\n")
-        })
+        });
     });
     assert!(way.contains("in table raw that only it can keep"), "{way}");
     let router_nft = |site: &mut Site| {
-        site.host.nft(site.router, "inet", r#""hook": "forward", "policy": "accept""#, &[r#"[{"drop": null}]"#])
+        site.host.nft(site.router, "inet", r#""hook": "forward", "policy": "accept""#, &[r#"[{"drop": null}]"#]);
     };
     assert!(after(router_nft).contains("has rules of nft in table t"), "{}", after(router_nft));
     let way = after(|site| site.host.gap(SourceKind::Netfilter, Some(site.router)));
@@ -125,7 +125,7 @@ fn rules_that_meet_other_packets_are_in_nobodys_way() {
 #[test]
 fn rules_of_neutrons_that_lead_elsewhere_are_told_from_those_that_do_not() {
     let way = after(|site| {
-        site.replace_rules(ROUTER, |text| text.replace("! -o qg-1 -m conntrack", "! -o qg-9 -m conntrack"))
+        site.replace_rules(ROUTER, |text| text.replace("! -o qg-1 -m conntrack", "! -o qg-9 -m conntrack"));
     });
     assert!(way.ends_with("translates only what leaves by qg-9, and this leaves by qg-1"), "{way}");
     // The mark by which packets from outside are told is not given.
@@ -163,7 +163,7 @@ fn half_a_floating_ip_is_broken() {
     let without = |what: &'static str| {
         after(move |site| {
             site.replace_rules(ROUTER, |text| {
-                text.lines().filter(|line| !line.contains(what)).map(|line| format!("{line}\n")).collect()
+                text.lines().filter(|line| !line.contains(what)).map(|line| [line, "\n"].concat()).collect()
             });
         })
     };

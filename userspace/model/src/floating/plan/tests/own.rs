@@ -242,7 +242,7 @@ fn those_that_ask_for_the_same_are_all_held_and_others_go_on() {
     assert!(plan.services.is_empty());
     let plan = after(|docker| {
         docker.ask("more", |asked| {
-            (asked.floating_ip_address, asked.port_id) = ([203, 0, 113, 8].into(), Some(PortId("x".to_owned())))
+            (asked.floating_ip_address, asked.port_id) = ([203, 0, 113, 8].into(), Some(PortId("x".to_owned())));
         });
     });
     assert_eq!((way(&plan), plan.services.len()), ("fast".to_owned(), 1));
@@ -290,7 +290,7 @@ fn rules_of_the_host_that_decide_or_look_are_not_gone_past() {
             .ends_with("has to see its packets in PREROUTING: -A PREROUTING -d 203.0.113.7/32 -j LOG")
     );
     let user = served_slowly(|docker| {
-        docker.replace("-A DOCKER-USER -j RETURN", "-A DOCKER-USER -s 172.17.0.2/32 -p tcp -j DROP")
+        docker.replace("-A DOCKER-USER -j RETURN", "-A DOCKER-USER -s 172.17.0.2/32 -p tcp -j DROP");
     });
     assert!(user.starts_with("a rule of this host decides about its packets in FORWARD: -A DOCKER-USER"), "{user}");
     let nft = served_slowly(|docker| {
