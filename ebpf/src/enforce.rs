@@ -57,7 +57,7 @@ pub fn from_instance<F: Rewrite>(frame: &mut F, ifindex: u32) -> Fate<'static> {
     let beginning = Departing { frame: &*frame, epoch: port.epoch };
     let Some(passed) = passes(frame, beginning, (port, ifindex), ask) else { return Fate::Ends };
     // What an instance sends to itself no bridge gives back.
-    if let Some(device) = tables::station(frame, slot).filter(|device| *device != ifindex) {
+    if let Some(device) = tables::station(frame, slot).filter(|device| *device != ifindex && frame.fits(*device)) {
         count_way(ask, Way::Straight, frame.length());
         return Fate::Straight(device);
     }
@@ -74,7 +74,10 @@ pub fn from_instance<F: Rewrite>(frame: &mut F, ifindex: u32) -> Fate<'static> {
 /// Sends a packet past the router, if its flow goes there.
 #[inline(always)]
 fn leave<F: Rewrite>(frame: &mut F, exit: &Exit<'static>, ask: Ask, passed: Passed) -> Fate<'static> {
-    let way = floating::departure(exit, passed);
+    let way = match floating::departure(exit, passed) {
+        Way::Fast if !frame.fits(exit.leaving.device) => Way::Gone,
+        way => way,
+    };
     count_way(ask, way, frame.length());
     if way != Way::Fast {
         return Fate::Passes;
@@ -139,6 +142,10 @@ pub fn from_external<F: Rewrite>(frame: &mut F, device: u32, vlan: u32, here: bo
         return Arrival::Passes;
     }
     let Some(port) = tables::port(ask.slot) else { return Arrival::Passes };
+    if !frame.fits(floating.device) {
+        count_way(ask, Way::Gone, frame.length());
+        return Arrival::Passes;
+    }
     let change = floating::arrival(floating, address);
     let here = here || floating.flags & FLOATING_PEER != 0;
     let mut flows = Flows::new(ask.slot);

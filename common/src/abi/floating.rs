@@ -215,6 +215,8 @@ ways! {
     Refused = 16, "refused";
     /// Sent straight to another instance of the same network and host, past the bridge.
     Straight = 17, "straight";
+    /// The device it would go to is gone, or takes no packet as long.
+    Gone = 18, "gone-device";
 }
 
 #[cfg(test)]
