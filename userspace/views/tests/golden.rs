@@ -9,7 +9,7 @@ use std::{fs, io, path::Path};
 
 use insta::assert_snapshot;
 use netdiag_model::{
-    fact::enforcement::{AgentFact, EnforcedPort, EnforcementFact, FlowFact, LoadedFloating, WayCount},
+    fact::enforcement::{AgentFact, EnforcedPort, EnforcementFact, FlowFact, HookFact, LoadedFloating, WayCount},
     floating::{
         self,
         show::{self, Wanted},
@@ -255,7 +255,7 @@ fn floating() -> Snapshot {
         stateless: false,
         groups: vec!["default".to_owned()],
         generation: 1,
-        hooks: vec![],
+        hooks: [Direction::Egress, Direction::Ingress].map(hook).to_vec(),
         counters: vec![],
         ways: ways(&port.id.0),
         flows: 0,
@@ -272,6 +272,10 @@ fn floating() -> Snapshot {
     };
     snapshot.facts.enforcement = Some(fact);
     snapshot
+}
+
+fn hook(direction: Direction) -> HookFact {
+    HookFact { direction, hook: "tcx".to_owned(), program: 7, behind: None }
 }
 
 fn ways(port: &str) -> Vec<WayCount> {
