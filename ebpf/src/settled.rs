@@ -45,15 +45,13 @@ fn make_factors() {
 #[inline(always)]
 fn sum<const N: usize>(words: [u64; N]) -> u64 {
     let mut sum = 0_u64;
-    let mut place = 0;
-    for word in words {
+    for (place, word) in words.into_iter().enumerate() {
         // SAFETY: the word outlives every run of the program.
         let factor = unsafe { factor(place).read_volatile() };
         if place == 0 && factor == 0 {
             make_factors();
         }
         sum = sum.wrapping_add(word.wrapping_mul(factor));
-        place += 1;
     }
     sum
 }
@@ -102,11 +100,9 @@ macro_rules! notes {
             let mut words = words;
             words[$words - 1] |= flags;
             let mut differs = 0;
-            let mut place = 0;
-            for word in words {
+            for (place, word) in words.into_iter().enumerate() {
                 // SAFETY: the place is inside the note, which is never freed. Volatile, as other CPUs write it.
                 differs |= word ^ unsafe { note.add(place).read_volatile() };
-                place += 1;
             }
             // SAFETY: as above.
             let made = unsafe { note.add($words).read_volatile() };
@@ -131,11 +127,9 @@ macro_rules! notes {
             let [when, check] = ending(with_flags(sum, $words - 1, flags), at);
             let mut words = words;
             words[$words - 1] |= flags;
-            let mut place = 0;
-            for word in words {
+            for (place, word) in words.into_iter().enumerate() {
                 // SAFETY: the place is inside the note, which is never freed. Volatile, as other CPUs read it.
                 unsafe { note.add(place).write_volatile(word) };
-                place += 1;
             }
             // SAFETY: as above.
             unsafe { note.add($words).write_volatile(when) };

@@ -47,7 +47,7 @@ struct Sg {
     /// Write everything that was measured to a file, too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Measure this eBPF object in turn with the one that is built, and nothing but the programs
+    /// Measure this eBPF object in turn with the one that is built: the programs, and the whole way with 10 rules
     #[arg(long, value_name = "OBJECT")]
     against: Option<PathBuf>,
 }
