@@ -1,5 +1,5 @@
-//! Everything that touches the kernel for security groups: loads the programs, attaches them, writes and reads their maps.
-//! Decides nothing. Flow: policy.
+//! Everything that touches the kernel for security groups and the fast way of floating IPs: loads the programs, attaches
+//! them, writes and reads their maps. Decides nothing. Flow: policy.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -8,6 +8,7 @@
 //! | `maps` | the pinned maps by name and type |
 //! | `attach` | attaches the programs to devices, keeps them first, detaches them |
 //! | `apply` | compiled tables to maps and back |
+//! | `floating` | the maps of floating IPs |
 //! | `flows` | tracked flows: reads them, removes those that are over, gives quotas |
 //! | `counters` | counters, added up over all CPUs |
 //! | `events` | records of the ring buffer, with names |
@@ -27,18 +28,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use netdiag_common::abi::flow::FlowKey4;
 use netdiag_model::{
     compile::{Phase, Tables},
+    floating::{ExternalHook, tables::FloatingTables},
     policy::types::Direction,
 };
 
 pub(crate) use self::events::text as label_text;
 pub use self::{
     apply::ApplyError,
-    attach::{AttachError, Behind, Change, Hook, HookState, Method},
+    attach::{AttachError, Behind, Change, ExternalState, Hook, HookState, Method},
     bpffs::{ROOT, RootError},
     counters::PortCounters,
     events::{Events, PAUSE},
+    floating::Ways,
     flows::{Collected, Flows, Tracked},
     load::LoadError,
     maps::MapError,
@@ -55,6 +59,8 @@ mod bpffs;
 mod counters;
 /// Records of the ring buffer.
 mod events;
+/// The maps of floating IPs.
+mod floating;
 /// Tracked flows.
 mod flows;
 /// Loads the object.
@@ -203,9 +209,50 @@ impl Enforcer {
         Ok(())
     }
 
-    /// Devices of this namespace to which something of ours is attached, or was when they were there.
+    /// Devices of ports in this namespace to which something of ours is attached, or was when they were there.
     pub fn devices(&self) -> Result<Vec<u32>, RootError> {
-        Ok(self.root.devices()?.0)
+        let all = self.root.devices()?.0;
+        Ok(all.into_iter().filter(|ifindex| !attach::external::is_external(&self.root, *ifindex)).collect())
+    }
+
+    /// Attaches the program of an external device; what is attached already stays.
+    pub fn attach_external(&self, ifindex: u32, hook: ExternalHook) -> Result<ExternalState, AttachError> {
+        self.attacher().external(ifindex, hook)
+    }
+
+    /// External devices of this namespace to which something of ours is attached, or was when they were there.
+    pub fn external_devices(&self) -> Result<Vec<u32>, RootError> {
+        attach::external::devices(&self.root)
+    }
+
+    /// What the maps of floating IPs hold.
+    pub fn read_floating(&self) -> Result<FloatingTables, MapError> {
+        floating::read(&self.maps)
+    }
+
+    /// Makes the maps of floating IPs hold something else. Where a write fails what was written before it stays.
+    pub fn apply_floating(&self, before: &FloatingTables, after: &FloatingTables) -> Result<(), MapError> {
+        floating::apply(&self.maps, before, after)
+    }
+
+    /// Flows that are held on the slow way.
+    pub fn held(&self) -> Result<Vec<FlowKey4>, MapError> {
+        floating::held(&self.maps)
+    }
+
+    /// Holds more flows on the slow way.
+    pub fn hold(&self, flows: &[FlowKey4]) -> Result<(), MapError> {
+        floating::hold(&self.maps, flows)
+    }
+
+    /// Holds flows no longer.
+    pub fn release(&self, flows: &[FlowKey4]) -> Result<(), MapError> {
+        floating::release(&self.maps, flows)
+    }
+
+    /// Which ways packets of the port at a place have taken.
+    pub fn ways(&self, slot: u32) -> Result<Ways, MapError> {
+        floating::ways(&self.maps, slot)
     }
 
     /// Detaches everything of ours from a device, which may be gone; all errors.

@@ -102,7 +102,7 @@ fn write(maps: &Maps, run: &[Op]) -> Result<(), MapError> {
     }
 }
 
-fn key<K: Pod>(trie: Trie<K>) -> Key<K> {
+pub(super) fn key<K: Pod>(trie: Trie<K>) -> Key<K> {
     Key::new(trie.bits, trie.data)
 }
 
@@ -177,7 +177,7 @@ pub(super) fn read(maps: &Maps) -> Result<Tables, MapError> {
     })
 }
 
-fn trie<K: Pod>(key: Key<K>) -> Trie<K> {
+pub(super) fn trie<K: Pod>(key: Key<K>) -> Trie<K> {
     Trie { data: key.data(), bits: key.prefix_len() }
 }
 

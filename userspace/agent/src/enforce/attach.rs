@@ -10,6 +10,8 @@
 //! | clsact ingress | clsact egress | older |
 //! | generic XDP | as above | where the switch takes frames before TC ([`Hook::Xdp`]) |
 //!
+//! External devices are the matter of `external`.
+//!
 //! Indices are those of the namespace of the calling thread.
 
 use std::{
@@ -25,11 +27,15 @@ use super::{
     bpffs::{self, Root, RootError},
     load::{LoadError, Loaded, Programs},
     netlink,
-    syscall::{self, LinkInfo, Place},
+    syscall::{self, LinkInfo, Order, Place},
 };
 
 /// Filters of a clsact qdisc.
 mod clsact;
+/// Programs at external devices.
+pub(super) mod external;
+
+pub use external::ExternalState;
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -134,6 +140,12 @@ pub enum AttachError {
         #[source]
         source: io::Error,
     },
+    /// A port's device is to become an external one.
+    #[error("attach to device {ifindex}: it is a port's, and cannot be an external device as well")]
+    Port {
+        /// The device.
+        ifindex: u32,
+    },
     /// Another program is before ours, and another instance of ours, to go before it, could not be loaded.
     #[error("load the programs again, to go before the program of somebody else")]
     Again(#[source] Box<LoadError>),
@@ -174,6 +186,10 @@ impl<'a> Attacher<'a> {
     /// Attaches both programs to a device.
     pub(super) fn attach(&self, ifindex: u32, hook: Hook) -> Result<[HookState; 2], AttachError> {
         bpffs::make(&self.root.device(ifindex))?;
+        // What was an external device has become a port's.
+        if let Some(error) = external::remove(self.root, ifindex).pop() {
+            return Err(error);
+        }
         let mut from_instance = match hook {
             Hook::Tc => self.tc(&self.outward(ifindex))?,
             Hook::Xdp => self.xdp(ifindex)?,
@@ -229,7 +245,8 @@ impl<'a> Attacher<'a> {
         if !path.exists() && directory.join(new).exists() {
             rename(&directory.join(new), &path)?;
         }
-        let (link, change) = link(side, place, &path)?;
+        let at = At { ifindex: side.ifindex, place, order: Order::First };
+        let (link, change) = link(side.program, &at, &path)?;
         let before = before(side.ifindex, place, &link)?;
         let behind = before.map(|program| Behind { method: Method::Tcx, program: Some(program) });
         let Side { direction, program, .. } = *side;
@@ -242,7 +259,7 @@ impl<'a> Attacher<'a> {
         let directory = self.root.device(side.ifindex);
         let (new, old) = (directory.join(new), directory.join(name));
         remove_link(&new)?;
-        create(side.program, side.ifindex, place, &new)?;
+        create(side.program, &At { ifindex: side.ifindex, place, order: Order::First }, &new)?;
         remove_link(&old)?;
         Ok(rename(&new, &old)?)
     }
@@ -251,23 +268,35 @@ impl<'a> Attacher<'a> {
 
     fn xdp(&self, ifindex: u32) -> Result<HookState, AttachError> {
         let program = &self.programs.from_instance_xdp;
-        let side = Side { ifindex, direction: Direction::Egress, program };
-        let path = self.root.device(ifindex).join(XDP);
-        let ours = open(&path)?.filter(|(_, info)| info.ifindex == ifindex).map(|(_, info)| info.program);
-        let ours: Vec<u32> = ours.into_iter().collect();
-        if let Some(Behind { program: Some(program), .. }) = foreign_xdp(ifindex, &ours)? {
-            return Err(AttachError::Occupied { ifindex, program });
-        }
-        let (_, change) = link(&side, Place::Xdp, &path)?;
-        Ok(HookState { direction: side.direction, method: Method::Xdp, program: program.id, change, behind: None })
+        let change = link_xdp(program, ifindex, &self.root.device(ifindex).join(XDP))?;
+        Ok(HookState { direction: Direction::Egress, method: Method::Xdp, program: program.id, change, behind: None })
     }
+}
+
+/// The XDP link pinned at a path, with our program; made where there is none for this device.
+fn link_xdp(program: &Loaded, ifindex: u32, path: &Path) -> Result<Change, AttachError> {
+    let ours = open(path)?.filter(|(_, info)| info.ifindex == ifindex).map(|(_, info)| info.program);
+    let ours: Vec<u32> = ours.into_iter().collect();
+    if let Some(Behind { program: Some(program), .. }) = foreign_xdp(ifindex, &ours)? {
+        return Err(AttachError::Occupied { ifindex, program });
+    }
+    let (_, change) = link(program, &At { ifindex, place: Place::Xdp, order: Order::First }, path)?;
+    Ok(change)
 }
 
 // === links ===
 
+/// A place of a device, and where among others there.
+#[derive(Clone, Copy, Debug)]
+struct At {
+    ifindex: u32,
+    place: Place,
+    order: Order,
+}
+
 /// The link pinned at a path, with our program; made where there is none for this device.
-fn link(side: &Side<'_>, place: Place, path: &Path) -> Result<(OwnedFd, Change), AttachError> {
-    let Side { ifindex, program, .. } = *side;
+fn link(program: &Loaded, at: &At, path: &Path) -> Result<(OwnedFd, Change), AttachError> {
+    let At { ifindex, place, .. } = *at;
     let method = method(place);
     if let Some((link, info)) = open(path)? {
         let same_place = place == Place::Xdp || info.place == place as u32;
@@ -282,7 +311,7 @@ fn link(side: &Side<'_>, place: Place, path: &Path) -> Result<(OwnedFd, Change),
         // The device it was made for is gone.
         remove_link(path)?;
     }
-    Ok((create(program, ifindex, place, path)?, Change::Attached))
+    Ok((create(program, at, path)?, Change::Attached))
 }
 
 /// Names of pins of links.
@@ -333,10 +362,11 @@ fn open(path: &Path) -> Result<Option<(OwnedFd, LinkInfo)>, RootError> {
     }
 }
 
-/// Attaches a program before all others and pins the link.
-fn create(program: &Loaded, ifindex: u32, place: Place, path: &Path) -> Result<OwnedFd, AttachError> {
+/// Attaches a program and pins the link.
+fn create(program: &Loaded, at: &At, path: &Path) -> Result<OwnedFd, AttachError> {
+    let At { ifindex, place, order } = *at;
     let method = method(place);
-    let link = syscall::create_link(program.fd.as_fd(), ifindex, place);
+    let link = syscall::create_link(program.fd.as_fd(), ifindex, place, order);
     let link = link.map_err(AttachError::kernel("attach to", ifindex, method))?;
     syscall::pin(link.as_fd(), path).map_err(AttachError::kernel("pin the link of", ifindex, method))?;
     Ok(link)
@@ -412,7 +442,7 @@ fn fact(direction: Direction, method: Method, program: u32, behind: Option<Behin
 /// Detaches everything of ours from a device; all errors.
 pub(super) fn detach(root: &Root, ifindex: u32) -> Vec<AttachError> {
     let directory = root.device(ifindex);
-    let mut errors = Vec::new();
+    let mut errors = external::remove(root, ifindex);
     for name in [IN, OUT, XDP, IN_NEW, OUT_NEW] {
         errors.extend(remove_link(&directory.join(name)).err().map(AttachError::from));
     }

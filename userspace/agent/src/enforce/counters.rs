@@ -54,7 +54,7 @@ fn sum_losses(cpus: &[Losses]) -> Losses {
     })
 }
 
-fn sum(cpus: &[Tally]) -> Tally {
+pub(super) fn sum(cpus: &[Tally]) -> Tally {
     cpus.iter()
         .fold(Tally::default(), |sum, cpu| Tally { packets: sum.packets + cpu.packets, bytes: sum.bytes + cpu.bytes })
 }

@@ -25,6 +25,9 @@ use super::{
 const FROM_INSTANCE: &str = "from_instance";
 const TO_INSTANCE: &str = "to_instance";
 const FROM_INSTANCE_XDP: &str = "from_instance_xdp";
+const FROM_EXTERNAL: &str = "from_external";
+const FROM_EXTERNAL_XDP: &str = "from_external_xdp";
+const FROM_HOST: &str = "from_host";
 
 /// Maps whose size is an operator's choice.
 const FLOWS4: &str = "FLOWS4";
@@ -103,6 +106,12 @@ pub(super) struct Programs {
     pub(super) to_instance: Loaded,
     /// At generic XDP of the host's device.
     pub(super) from_instance_xdp: Loaded,
+    /// At TC ingress of an external device.
+    pub(super) from_external: Loaded,
+    /// At generic XDP of an external device.
+    pub(super) from_external_xdp: Loaded,
+    /// At TC egress of the internal device of a bridge.
+    pub(super) from_host: Loaded,
 }
 
 /// One program, loaded.
@@ -134,6 +143,9 @@ pub(super) fn load(object: &[u8], root: &Root, max_flows: MaxFlows) -> Result<Pr
         from_instance: classifier(&mut ebpf, FROM_INSTANCE)?,
         to_instance: classifier(&mut ebpf, TO_INSTANCE)?,
         from_instance_xdp: xdp(&mut ebpf, FROM_INSTANCE_XDP)?,
+        from_external: classifier(&mut ebpf, FROM_EXTERNAL)?,
+        from_external_xdp: xdp(&mut ebpf, FROM_EXTERNAL_XDP)?,
+        from_host: classifier(&mut ebpf, FROM_HOST)?,
     })
 }
 

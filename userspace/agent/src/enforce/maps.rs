@@ -58,6 +58,11 @@ impl<K: Pod, V: Pod> Table<K, V> {
         move |source| MapError { step, map, source }
     }
 
+    /// The outcome of a wait between two writes.
+    pub(super) fn settle(&self, waited: io::Result<()>) -> Result<(), MapError> {
+        waited.map_err(self.failed("wait for the readers of"))
+    }
+
     /// How many elements it can have.
     pub(super) fn capacity(&self) -> u32 {
         self.map.capacity()

@@ -37,6 +37,8 @@ const MEMBARRIER_GLOBAL: libc::c_long = 1;
 const READ_ONLY: u32 = 1 << 3;
 /// `BPF_F_BEFORE` of `linux/bpf.h`; without a program or link to be before, before all.
 const BEFORE: u32 = 1 << 3;
+/// `BPF_F_AFTER` of `linux/bpf.h`; without a program or link to be after, after all that are there.
+const AFTER: u32 = 1 << 4;
 /// `XDP_FLAGS_SKB_MODE` of `linux/if_link.h`.
 const SKB_MODE: u32 = 1 << 1;
 
@@ -129,6 +131,15 @@ pub(super) enum Place {
     TcxEgress = 47,
 }
 
+/// Where a program goes among those at TCX.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Before all others.
+    First,
+    /// After all that are there.
+    Last,
+}
+
 #[repr(C)]
 struct LinkCreate {
     program: u32,
@@ -137,9 +148,13 @@ struct LinkCreate {
     flags: u32,
 }
 
-/// Attaches a program: at TCX before all others, at XDP in generic mode. The link ends with its last descriptor or pin.
-pub(super) fn create_link(program: BorrowedFd<'_>, ifindex: u32, place: Place) -> io::Result<OwnedFd> {
-    let flags = if place == Place::Xdp { SKB_MODE } else { BEFORE };
+/// Attaches a program, at XDP in generic mode. The link ends with its last descriptor or pin.
+pub(super) fn create_link(program: BorrowedFd<'_>, ifindex: u32, place: Place, order: Order) -> io::Result<OwnedFd> {
+    let flags = match (place, order) {
+        (Place::Xdp, _) => SKB_MODE,
+        (Place::TcxIngress | Place::TcxEgress, Order::First) => BEFORE,
+        (Place::TcxIngress | Place::TcxEgress, Order::Last) => AFTER,
+    };
     let mut attribute = LinkCreate { program: number(program), ifindex, place: place as u32, flags };
     // SAFETY: there is no pointer in it.
     let fd = unsafe { bpf(command::LINK_CREATE, &mut attribute) }?;

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use netdiag_model::{fact::enforcement::HookFact, policy::types::Direction};
 
-use super::{AttachError, Behind, Change, HookState, Method, Side};
+use super::{AttachError, Behind, Change, HookState, Loaded, Method, Side};
 use crate::{
     discover::netlink::attachments::Filter,
     enforce::{
@@ -16,76 +16,120 @@ use crate::{
     },
 };
 
-/// Priority of our filters: no filter comes before them that was not put there on purpose.
-const PRIORITY: u16 = 1;
 /// Handle of our filters: "nd" in ASCII.
 const HANDLE: u32 = 0x6e64;
 /// Mark: the qdisc of the device is ours.
 const QDISC: &str = "qdisc";
 
-/// Names of our filters.
-const fn name(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Egress => "netdiag:from_instance",
-        Direction::Ingress => "netdiag:to_instance",
+/// A filter of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spot {
+    /// What comes from the instance comes into the host's device.
+    FromInstance,
+    /// What goes to the instance.
+    ToInstance,
+    /// What comes into an external device.
+    FromExternal,
+    /// What the host sends through the internal device of a bridge.
+    FromHost,
+}
+
+impl Spot {
+    /// Those of a port's device.
+    const PORT: [Self; 2] = [Self::FromInstance, Self::ToInstance];
+    /// Those of an external device.
+    pub(super) const EXTERNAL: [Self; 2] = [Self::FromExternal, Self::FromHost];
+
+    /// That of one direction of a port.
+    pub(super) const fn of(direction: Direction) -> Self {
+        match direction {
+            Direction::Egress => Self::FromInstance,
+            Direction::Ingress => Self::ToInstance,
+        }
     }
-}
 
-/// What comes from the instance comes into the host's device.
-const fn leaves(direction: Direction) -> bool {
-    matches!(direction, Direction::Ingress)
-}
+    const fn name(self) -> &'static str {
+        match self {
+            Self::FromInstance => "netdiag:from_instance",
+            Self::ToInstance => "netdiag:to_instance",
+            Self::FromExternal => "netdiag:from_external",
+            Self::FromHost => "netdiag:from_host",
+        }
+    }
 
-const fn slot(ifindex: u32, direction: Direction) -> netlink::Slot {
-    netlink::Slot { ifindex, egress: leaves(direction), priority: PRIORITY, handle: HANDLE }
+    /// It sees what leaves the device.
+    const fn leaves(self) -> bool {
+        matches!(self, Self::ToInstance | Self::FromHost)
+    }
+
+    /// No filter comes before those of ports that was not put there on purpose. At an external device ours takes packets away from whoever
+    /// comes after it, so there it is the last.
+    const fn priority(self) -> u16 {
+        match self {
+            Self::FromInstance | Self::ToInstance => 1,
+            Self::FromExternal | Self::FromHost => 0xfff0,
+        }
+    }
+
+    const fn slot(self, ifindex: u32) -> netlink::Slot {
+        netlink::Slot { ifindex, egress: self.leaves(), priority: self.priority(), handle: HANDLE }
+    }
+
+    fn is_at_our_place(self, (handle, filter): &(u32, Filter)) -> bool {
+        *handle == HANDLE && filter.priority == self.priority() && filter.kind == "bpf"
+    }
+
+    fn is_ours(self, entry: &(u32, Filter)) -> bool {
+        let program = entry.1.program.as_ref();
+        self.is_at_our_place(entry) && program.is_some_and(|program| program.name.as_deref() == Some(self.name()))
+    }
+
+    /// Filters of its side, in the order they are asked.
+    fn filters(self, ifindex: u32) -> Result<Vec<(u32, Filter)>, AttachError> {
+        filters(ifindex, self.leaves())
+    }
 }
 
 fn failed(step: &'static str, ifindex: u32) -> impl FnOnce(std::io::Error) -> AttachError {
     AttachError::kernel(step, ifindex, Method::Clsact)
 }
 
-/// Filters of one side, in the order they are asked.
-fn filters(ifindex: u32, direction: Direction) -> Result<Vec<(u32, Filter)>, AttachError> {
-    netlink::filters(ifindex, leaves(direction)).map_err(failed("look at the filters of", ifindex))
+fn filters(ifindex: u32, egress: bool) -> Result<Vec<(u32, Filter)>, AttachError> {
+    netlink::filters(ifindex, egress).map_err(failed("look at the filters of", ifindex))
 }
 
-fn is_at_our_place((handle, filter): &(u32, Filter)) -> bool {
-    *handle == HANDLE && filter.priority == PRIORITY && filter.kind == "bpf"
-}
-
-fn is_ours(entry: &(u32, Filter), direction: Direction) -> bool {
-    let program = entry.1.program.as_ref();
-    is_at_our_place(entry) && program.is_some_and(|program| program.name.as_deref() == Some(name(direction)))
-}
-
-/// Attaches one program.
+/// Attaches one program of a port.
 pub(super) fn attach(root: &Root, side: &Side<'_>) -> Result<HookState, AttachError> {
     let Side { ifindex, direction, program } = *side;
-    ensure_qdisc(root, ifindex)?;
-    let present = filters(ifindex, direction)?;
-    let at_our_place = present.iter().find(|entry| is_at_our_place(entry));
-    if at_our_place.is_some_and(|entry| !is_ours(entry, direction)) {
-        return Err(AttachError::Taken { ifindex, priority: PRIORITY, handle: HANDLE });
-    }
-    let attached = at_our_place.and_then(|(_, filter)| filter.program.as_ref()?.id);
-    let change = match attached {
-        Some(id) if id == program.id => Change::Unchanged,
-        Some(_) => Change::Updated,
-        None => Change::Attached,
-    };
-    if change != Change::Unchanged {
-        let program = program.fd.as_fd().as_raw_fd();
-        netlink::set_filter(&slot(ifindex, direction), program, name(direction))
-            .map_err(failed("attach to", ifindex))?;
-    }
-    let behind = before(ifindex, direction)?;
+    let spot = Spot::of(direction);
+    let change = put(root, ifindex, spot, program)?;
+    let behind = before(ifindex, spot)?;
     Ok(HookState { direction, method: Method::Clsact, program: program.id, change, behind })
 }
 
+/// Attaches one program.
+pub(super) fn put(root: &Root, ifindex: u32, spot: Spot, program: &Loaded) -> Result<Change, AttachError> {
+    ensure_qdisc(root, ifindex)?;
+    let present = spot.filters(ifindex)?;
+    let at_our_place = present.iter().find(|entry| spot.is_at_our_place(entry));
+    if at_our_place.is_some_and(|entry| !spot.is_ours(entry)) {
+        return Err(AttachError::Taken { ifindex, priority: spot.priority(), handle: HANDLE });
+    }
+    let attached = at_our_place.and_then(|(_, filter)| filter.program.as_ref()?.id);
+    let change = match attached {
+        Some(id) if id == program.id => return Ok(Change::Unchanged),
+        Some(_) => Change::Updated,
+        None => Change::Attached,
+    };
+    let fd = program.fd.as_fd().as_raw_fd();
+    netlink::set_filter(&spot.slot(ifindex), fd, spot.name()).map_err(failed("attach to", ifindex))?;
+    Ok(change)
+}
+
 /// The filter that is asked first, if it is not ours.
-fn before(ifindex: u32, direction: Direction) -> Result<Option<Behind>, AttachError> {
-    let first = filters(ifindex, direction)?.into_iter().next();
-    let foreign = first.filter(|entry| !is_ours(entry, direction));
+fn before(ifindex: u32, spot: Spot) -> Result<Option<Behind>, AttachError> {
+    let first = spot.filters(ifindex)?.into_iter().next();
+    let foreign = first.filter(|entry| !spot.is_ours(entry));
     Ok(foreign
         .map(|(_, filter)| Behind { method: Method::Clsact, program: filter.program.and_then(|program| program.id) }))
 }
@@ -106,38 +150,49 @@ fn ensure_qdisc(root: &Root, ifindex: u32) -> Result<(), AttachError> {
     }
 }
 
-/// Filters of ours at a device.
+/// Filters of a port at a device.
 pub(super) fn look(ifindex: u32) -> Result<Vec<HookFact>, AttachError> {
     let mut hooks = Vec::new();
     for direction in [Direction::Egress, Direction::Ingress] {
-        let filters = filters(ifindex, direction)?;
-        let ours = filters.iter().find(|entry| is_ours(entry, direction));
-        if let Some(id) = ours.and_then(|(_, filter)| filter.program.as_ref()?.id) {
-            hooks.push(super::fact(direction, Method::Clsact, id, before(ifindex, direction)?));
+        let spot = Spot::of(direction);
+        if let Some(id) = program(ifindex, spot)? {
+            hooks.push(super::fact(direction, Method::Clsact, id, before(ifindex, spot)?));
         }
     }
     Ok(hooks)
 }
 
+/// The program of our filter at a spot.
+fn program(ifindex: u32, spot: Spot) -> Result<Option<u32>, AttachError> {
+    let filters = spot.filters(ifindex)?;
+    let ours = filters.iter().find(|entry| spot.is_ours(entry));
+    Ok(ours.and_then(|(_, filter)| filter.program.as_ref()?.id))
+}
+
 /// True where a filter of ours is at the device.
 fn is_attached(ifindex: u32) -> Result<bool, AttachError> {
-    for direction in [Direction::Egress, Direction::Ingress] {
-        if filters(ifindex, direction)?.iter().any(|entry| is_ours(entry, direction)) {
+    for spot in Spot::PORT.into_iter().chain(Spot::EXTERNAL) {
+        if spot.filters(ifindex)?.iter().any(|entry| spot.is_ours(entry)) {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// Removes our filters of some directions, and the qdisc if it is ours and has no filter left.
+/// Removes our filters of some directions of a port, and the qdisc if it is ours and has no filter left.
 pub(super) fn remove(root: &Root, ifindex: u32, directions: &[Direction]) -> Result<(), AttachError> {
+    let spots: Vec<_> = directions.iter().map(|direction| Spot::of(*direction)).collect();
+    take(root, ifindex, &spots)
+}
+
+/// Removes our filters at some spots, and the qdisc if it is ours and has no filter left.
+pub(super) fn take(root: &Root, ifindex: u32, spots: &[Spot]) -> Result<(), AttachError> {
     let mark = root.device(ifindex).join(QDISC);
     let (mut left, mut removed) = (0, false);
-    for direction in [Direction::Egress, Direction::Ingress] {
-        for entry in filters(ifindex, direction)? {
-            if directions.contains(&direction) && is_ours(&entry, direction) {
-                let failed = failed("remove the filter of", ifindex);
-                netlink::remove_filter(&slot(ifindex, direction)).map_err(failed)?;
+    for egress in [false, true] {
+        for entry in filters(ifindex, egress)? {
+            if let Some(spot) = spots.iter().find(|spot| spot.leaves() == egress && spot.is_ours(&entry)) {
+                netlink::remove_filter(&spot.slot(ifindex)).map_err(failed("remove the filter of", ifindex))?;
                 removed = true;
             } else {
                 left += 1;
@@ -147,7 +202,7 @@ pub(super) fn remove(root: &Root, ifindex: u32, directions: &[Direction]) -> Res
     if left == 0 && removed && mark.exists() {
         netlink::remove_clsact(ifindex).map_err(failed("remove the qdisc of", ifindex))?;
     }
-    if left == 0 || removed && directions.len() == 2 {
+    if left == 0 || removed && spots.len() == 2 {
         bpffs::remove(&mark)?;
     }
     Ok(())
