@@ -9,6 +9,9 @@ use std::{env, fs, path::PathBuf};
 use anyhow::{Context as _, Result, bail};
 use netdiag_common::abi::flow::MAX_FLOWS4;
 
+/// Frames that are sent many by one call.
+#[path = "sg/batches.rs"]
+mod batches;
 /// Frames.
 #[path = "sg/frames.rs"]
 mod frames;

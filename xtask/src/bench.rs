@@ -1,7 +1,8 @@
-//! `cargo xtask bench sg`: what enforcement costs, beside no filter and beside what Neutron does.
+//! `cargo xtask bench`: what enforcement (`sg`) and the fast way of floating IPs (`fip`) cost, beside nothing and beside what
+//! Neutron does.
 //!
-//! What measures is a bench of the tests crate, as it needs the agent. It is built optimised, with the eBPF programs, and runs in
-//! network and mount namespaces of its own.
+//! What measures are benches of the tests crate, as they need the agent. They are built optimised, with the eBPF programs, and run in
+//! network and mount namespaces of their own.
 
 use std::{
     env, fs,
@@ -17,11 +18,13 @@ use crate::{
     workspace,
 };
 
-/// The file with the rules of the hybrid driver, for `tests/benches/sg/hybrid.rs`.
-const HYBRID: &str = "NETDIAG_BENCH_HYBRID";
+/// The file with the rules that are compared with, for the benches.
+const RULES: &str = "NETDIAG_BENCH_RULES";
 
 /// Numbers of rules that are compared.
 const SIZES: [u16; 2] = [10, 1000];
+/// Numbers of floating IPs that are compared.
+const FLOATING_IPS: [u16; 3] = [1, 100, 10_000];
 
 /// `cargo xtask bench`.
 #[derive(Clone, Debug, clap::Args)]
@@ -34,11 +37,13 @@ pub(crate) struct Args {
 enum What {
     /// Security groups
     Sg(Sg),
+    /// Floating IPs
+    Fip(Common),
 }
 
-/// Options of `bench sg`.
+/// Options of every bench.
 #[derive(Clone, Debug, clap::Args)]
-struct Sg {
+struct Common {
     #[command(flatten)]
     setup: setup::Args,
     /// A tenth of the samples: a look, no result
@@ -47,27 +52,46 @@ struct Sg {
     /// Write everything that was measured to a file, too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Measure this eBPF object in turn with the one that is built, and nothing but the programs
+}
+
+/// Options of `bench sg`.
+#[derive(Clone, Debug, clap::Args)]
+struct Sg {
+    #[command(flatten)]
+    common: Common,
+    /// Measure this eBPF object in turn with the one that is built: the programs, and the whole way
     #[arg(long, value_name = "OBJECT")]
     against: Option<PathBuf>,
 }
 
 /// Builds what measures, and starts it.
 pub(crate) fn run(args: Args) -> Result<()> {
-    let What::Sg(Sg { setup, quick, json, against }) = args.what;
-    setup::ensure(Scope::Lab, setup)?;
+    match args.what {
+        What::Sg(Sg { common, against }) => measure("sg", &common, against, || lab::hybrid_rules(&SIZES)),
+        What::Fip(common) => measure("fip", &common, None, || lab::router_rules(&FLOATING_IPS)),
+    }
+}
+
+fn measure(
+    name: &str,
+    common: &Common,
+    against: Option<PathBuf>,
+    rules: impl FnOnce() -> Result<serde_json::Value>,
+) -> Result<()> {
+    let Common { setup, quick, json } = common;
+    setup::ensure(Scope::Lab, *setup)?;
     let root = workspace::root()?;
-    let rules = workspace::target_directory(&root).join("bench-hybrid.json");
-    fs::write(&rules, lab::hybrid_rules(&SIZES)?.to_string()).with_context(|| format!("write {}", rules.display()))?;
-    let program = bench(&root, &build::object(&root)?)?;
+    let file = workspace::target_directory(&root).join(format!("bench-{name}.json"));
+    fs::write(&file, rules()?.to_string()).with_context(|| format!("write {}", file.display()))?;
+    let program = bench(&root, name, &build::object(&root)?)?;
     let script = "ip link set lo up && mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns && exec \"$0\" \"$@\"";
     let mut measure = command::as_root("unshare")?;
-    measure.args(["--mount", "--net", "--", "env"]).arg(format!("{HYBRID}={}", rules.display()));
+    measure.args(["--mount", "--net", "--", "env"]).arg(format!("{RULES}={}", file.display()));
     measure.args(["sh", "-c", script]).arg(program);
-    if quick {
+    if *quick {
         measure.arg("--quick");
     }
-    for (option, file) in [("--json", json), ("--against", against)] {
+    for (option, file) in [("--json", json), ("--against", &against)] {
         if let Some(file) = file {
             measure.arg(option).arg(env::current_dir()?.join(file));
         }
@@ -76,17 +100,17 @@ pub(crate) fn run(args: Args) -> Result<()> {
 }
 
 /// Builds the bench; returns where it is.
-fn bench(root: &Path, object: &Path) -> Result<PathBuf> {
+fn bench(root: &Path, name: &str, object: &Path) -> Result<PathBuf> {
     let mut cargo: Command = command::cargo(root);
     cargo
-        .args(["bench", "--package", "netdiag-tests", "--bench", "sg", "--no-run", "--locked"])
+        .args(["bench", "--package", "netdiag-tests", "--bench", name, "--no-run", "--locked"])
         .args(["--message-format", "json-render-diagnostics"])
         .env(build::OBJECT_VARIABLE, object);
     let messages = command::output(cargo.stderr(std::process::Stdio::inherit()))?;
     let mut built = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let program = built.find_map(|message| {
-        let here = message["target"]["name"] == "sg" && message["target"]["kind"][0] == "bench";
+        let here = message["target"]["name"] == name && message["target"]["kind"][0] == "bench";
         message["executable"].as_str().filter(|_| here).map(PathBuf::from)
     });
-    program.context("cargo has built no bench sg")
+    program.with_context(|| format!("cargo has built no bench {name}"))
 }

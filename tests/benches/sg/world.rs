@@ -217,6 +217,13 @@ impl Host {
         self.tables.interfaces.get(&ifindex).copied().with_context(|| format!("no port at device {ifindex}"))
     }
 
+    /// The place of the port at a device, and its epoch.
+    pub(super) fn place(&self, ifindex: u32) -> Result<(u32, u32)> {
+        let slot = self.slot(ifindex)?;
+        let port = self.tables.ports.get(&slot).with_context(|| format!("no port at place {slot}"))?;
+        Ok((slot, port.epoch))
+    }
+
     /// Where a map is pinned.
     pub(super) fn map(&self, name: &str) -> PathBuf {
         self.enforcer.pinned().join(name)

@@ -6,6 +6,9 @@ use std::fmt::{self, Write as _};
 
 use crate::lab::inventory::{FloatingIp, Router, RouterPort};
 
+/// With as many floating IPs as asked for.
+pub(crate) mod sized;
+
 /// Port of the metadata proxy in the namespace.
 pub(crate) const METADATA_PORT: u16 = 9697;
 
