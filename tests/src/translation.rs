@@ -35,9 +35,22 @@ const INNER: [u8; 6] = [0xfa, 0x16, 0x3e, 0, 0, 2];
 const INSTANCE: [u8; 6] = [0xfa, 0x16, 0x3e, 0, 0, 3];
 const BEYOND: [u8; 6] = [0xfa, 0x16, 0x3e, 0, 0, 4];
 
+/// What kind of packet it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// One of the flow.
+    Plain,
+    /// The same in fragments.
+    Fragments,
+    /// An ICMP error about one of the flow.
+    Error,
+}
+
 /// A packet, as the router gets it.
 #[derive(Clone, Debug)]
 pub struct Packet {
+    /// What kind it is.
+    pub kind: Kind,
     /// To the instance, not from it.
     pub inward: bool,
     /// Its frames: several if it comes in fragments.

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, env};
 
 use netdiag_tests::{
     private_host, require_ebpf, require_programs,
-    translation::{Packet, Programs, Router, Talk, translate},
+    translation::{Kind, Packet, Programs, Router, Talk, translate},
 };
 
 /// Packets unless told otherwise: as many as take some seconds on a busy machine.
@@ -42,6 +42,10 @@ fn difference(one: &[Vec<u8>], other: &[Vec<u8>]) -> Option<String> {
     (one.len() != other.len()).then(|| format!("{} and {} frames", one.len(), other.len()))
 }
 
+fn programs() -> Programs {
+    Programs::load(netdiag_agent::datapath::OBJECT.expect("the programs")).expect("load the programs")
+}
+
 /// All who translate.
 struct Translators {
     programs: Programs,
@@ -50,9 +54,26 @@ struct Translators {
 
 impl Translators {
     async fn new() -> Self {
-        let object = netdiag_agent::datapath::OBJECT.expect("the programs");
-        let programs = Programs::load(object).expect("load the programs");
-        Self { programs, router: Router::new().await.expect("a router") }
+        Self { programs: programs(), router: Router::new().await.expect("a router") }
+    }
+
+    /// Goes through the packets of a seed, which all must agree about; kind and protocol of each.
+    fn talk(&mut self, seed: u64) -> Vec<(Kind, u8)> {
+        let talk = Talk::new(seed);
+        for (place, packet) in talk.packets.iter().enumerate() {
+            if let Some(why) = self.disagree(packet) {
+                let way = if packet.inward { "to" } else { "from" };
+                let (what, frames) = (&packet.what, hex(&packet.frames));
+                panic!("seed {seed}, packet {place} {way} the instance, {what}: {why}\nit was   {frames}");
+            }
+        }
+        talk.packets.iter().map(|packet| (packet.kind, packet.frames[0][23])).collect()
+    }
+
+    /// Forgets every flow.
+    fn forget(&mut self) {
+        Router::forget();
+        self.programs = programs();
     }
 
     /// In what they disagree about a packet.
@@ -90,33 +111,17 @@ async fn programs_memory_and_netfilter_come_to_the_same_bytes() {
     let packets = number("NETDIAG_TRANSLATION_PACKETS").unwrap_or(PACKETS);
     let first = number("NETDIAG_TRANSLATION_SEED").unwrap_or(1);
     let mut translators = Translators::new().await;
-    let mut kinds: BTreeMap<(&str, u8), u64> = BTreeMap::new();
+    let mut kinds: BTreeMap<(Kind, u8), u64> = BTreeMap::new();
     let (mut seed, mut done) = (first, 0);
     while done < packets {
         if seed != first && (seed - first).is_multiple_of(TALKS) {
-            Router::forget();
-            translators.programs =
-                Programs::load(netdiag_agent::datapath::OBJECT.expect("the programs")).expect("load");
+            translators.forget();
         }
-        let talk = Talk::new(seed);
-        for (place, packet) in talk.packets.iter().enumerate() {
-            if let Some(why) = translators.disagree(packet) {
-                let way = if packet.inward { "to" } else { "from" };
-                let what = &packet.what;
-                panic!(
-                    "seed {seed}, packet {place} {way} the instance, {what}: {why}\nit was   {}",
-                    hex(&packet.frames)
-                );
-            }
-            let kind = if packet.frames.len() > 1 {
-                "fragments"
-            } else {
-                packet.what.split(' ').next().map_or("", |word| if word == "ICMP" { "error" } else { "plain" })
-            };
-            *kinds.entry((kind, packet.frames[0][23])).or_default() += 1;
+        for kind in translators.talk(seed) {
+            *kinds.entry(kind).or_default() += 1;
+            done += 1;
         }
-        done += u64::try_from(talk.packets.len()).expect("few packets");
         seed += 1;
     }
-    println!("{done} packets, seeds {first} to {seed}, no disagreement; kind and protocol: {kinds:?}");
+    println!("{done} packets, seeds {first} to {seed}, no disagreement; by kind and protocol: {kinds:?}");
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use netdiag_common::logic::flow::protocol::{ICMP, SCTP, TCP, UDP, UDPLITE};
 
 use super::{
-    BEYOND, FIXED, FLOATING, INNER, INSTANCE, OUTER, Packet, Talk,
+    BEYOND, FIXED, FLOATING, INNER, INSTANCE, Kind, OUTER, Packet, Talk,
     bytes::{DF, Header, Load, MF, half},
 };
 use crate::packets::dice::Dice;
@@ -112,7 +112,8 @@ impl Flow {
     fn packet(&self, inward: bool, parts: Vec<(Header, Vec<u8>)>, protocol: u8, what: String) -> Packet {
         let [source, destination] = self.addresses(inward, inward);
         let frame = |(header, bytes): (Header, Vec<u8>)| frame(inward, header, (protocol, source, destination), &bytes);
-        Packet { inward, frames: parts.into_iter().map(frame).collect(), what }
+        let kind = if parts.len() > 1 { Kind::Fragments } else { Kind::Plain };
+        Packet { kind, inward, frames: parts.into_iter().map(frame).collect(), what }
     }
 
     /// Bytes of data: often few.
@@ -246,7 +247,12 @@ impl Flow {
         }
         let bytes = error.between(source, destination);
         let header = self.header();
-        Packet { inward, frames: vec![frame(inward, header, (ICMP, source, destination), &bytes)], what }
+        Packet {
+            kind: Kind::Error,
+            inward,
+            frames: vec![frame(inward, header, (ICMP, source, destination), &bytes)],
+            what,
+        }
     }
 
     /// What an error quotes of a packet that went the other way.

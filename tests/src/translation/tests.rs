@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use netdiag_common::logic::flow::protocol::{ICMP, SCTP, TCP, UDP, UDPLITE};
 
-use super::{Talk, bytes::sum};
+use super::{Kind, Talk, bytes::sum};
 
 #[test]
 fn packets_of_every_kind_come_in_both_directions() {
     let mut kinds: BTreeMap<(bool, u8, bool), usize> = BTreeMap::new();
     let mut errors = [0; 2];
     for packet in (1..500).flat_map(|seed| Talk::new(seed).packets) {
-        *kinds.entry((packet.inward, packet.frames[0][23], packet.frames.len() > 1)).or_default() += 1;
-        errors[usize::from(packet.inward)] += usize::from(packet.what.starts_with("ICMP"));
+        *kinds.entry((packet.inward, packet.frames[0][23], packet.kind == Kind::Fragments)).or_default() += 1;
+        errors[usize::from(packet.inward)] += usize::from(packet.kind == Kind::Error);
     }
     for protocol in [TCP, UDP, ICMP, SCTP, UDPLITE, 47, 50] {
         for inward in [false, true] {
