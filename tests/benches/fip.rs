@@ -22,7 +22,6 @@ mod district;
 mod fast;
 /// Frames.
 #[path = "sg/frames.rs"]
-#[expect(dead_code, reason = "shared with the bench of security groups")]
 mod frames;
 /// System calls.
 #[path = "sg/kernel.rs"]

@@ -20,6 +20,7 @@ mod frames;
 mod hybrid;
 /// System calls.
 #[path = "sg/kernel.rs"]
+#[expect(dead_code, reason = "shared with the bench of floating IPs")]
 mod kernel;
 /// What the whole way costs.
 #[path = "sg/path.rs"]
@@ -41,6 +42,7 @@ mod stats;
 mod tables;
 /// Policies, and a host that enforces them.
 #[path = "sg/world.rs"]
+#[expect(dead_code, reason = "shared with the bench of floating IPs")]
 mod world;
 
 use report::Report;

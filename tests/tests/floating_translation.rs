@@ -1,7 +1,7 @@
 //! Whoever translates a packet of a floating IP comes to the same bytes: the logic in memory, the programs in the kernel at TC
 //! and at XDP, and netfilter in a router with Neutron's rules.
 //!
-//! `NETDIAG_TRANSLATION_PACKETS` says how many packets (10,000 unless told otherwise), `NETDIAG_TRANSLATION_SEED` where to begin; a
+//! `NETDIAG_TRANSLATION_PACKETS` says how many packets (4,000 unless told otherwise), `NETDIAG_TRANSLATION_SEED` where to begin; a
 //! failure prints the seed of its talk, which with one packet asked for is all that runs.
 
 use std::{collections::BTreeMap, env};
@@ -12,7 +12,7 @@ use netdiag_tests::{
 };
 
 /// Packets unless told otherwise: as many as take some seconds on a busy machine.
-const PACKETS: u64 = 10_000;
+const PACKETS: u64 = 4_000;
 /// After so many talks everybody forgets: as many as have addresses of their own, and fit into what is tracked.
 const TALKS: u64 = 10_000;
 /// Length of an Ethernet header.

@@ -17,7 +17,7 @@ pub(super) const TRACKED: u32 = 10_048;
 /// Connections that are new.
 const FRESH: u32 = 2048;
 /// Length of the frames: the shortest there is.
-const LENGTH: usize = 60;
+pub(super) const LENGTH: usize = 60;
 /// Where everybody outside is.
 pub(super) const REMOTE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 

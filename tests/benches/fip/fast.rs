@@ -39,7 +39,10 @@ impl Fast {
         let [external, port] = self.devices;
         let ipv4 = Ends::address(ends.inside, ends.middle());
         let size = Size { rules: 10, members: 1000 };
-        self.host.apply(&World::new(&[BenchPort { ifindex: port, mac: INSTANCE, ipv4, size }])?)?;
+        let mut world = World::new(&[BenchPort { ifindex: port, mac: INSTANCE, ipv4, size }])?;
+        // It has all the fixed addresses.
+        world.allow("10.1.0.0/16".parse()?);
+        self.host.apply(&world)?;
         self.host.enforcer.collect()?;
         let places = [(port, self.host.place(port)?)].into();
         self.write(lower(&self.plan(ends, peer), &places))?;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    course::LENGTH,
     kernel::{self, Kind, Ran},
     rotor::{address, instruction},
 };
@@ -61,7 +62,7 @@ pub(super) fn empty() -> io::Result<OwnedFd> {
     kernel::load(Kind::Classifier, &answer(-1))
 }
 
-/// Counts what comes, and ends it.
+/// Ends what comes, and counts it where it is of the length of the frames that are measured: nothing else here is.
 pub(super) struct End {
     pub(super) program: OwnedFd,
     count: OwnedFd,
@@ -70,7 +71,12 @@ pub(super) struct End {
 impl End {
     pub(super) fn new() -> io::Result<Self> {
         let count = kernel::array(kernel::ARRAY, 8)?;
-        let mut program = Vec::from(address(2, 2, &count));
+        let length = i32::try_from(LENGTH).map_err(io::Error::other)?;
+        let mut program = vec![
+            instruction(0x61, (4, 1), 0, 0),      // r4 = length
+            instruction(0x55, (4, 0), 5, length), // another: on with it
+        ];
+        program.extend(address(2, 2, &count));
         program.extend([
             instruction(0x79, (3, 2), 0, 0), // r3 = *r2
             instruction(0x07, (3, 0), 0, 1),

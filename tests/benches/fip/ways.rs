@@ -1,6 +1,6 @@
 //! The ways between outside and instance, and what is measured of each.
 
-use std::{net::SocketAddrV4, os::fd::OwnedFd};
+use std::{net::SocketAddrV4, os::fd::OwnedFd, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use netdiag_common::abi::floating::Way as Taken;
@@ -178,7 +178,10 @@ async fn talk(way: &mut Way, district: &District, talk: &Talk, effort: (usize, u
     district.outside.know(&to.to_string(), ends.macs[0])?;
     district.instance.know("10.2.0.1", ends.macs[1])?;
     let talked = &mut way.talked;
-    talk.measure(district, SocketAddrV4::new(to, OPEN), effort, talked).await.with_context(|| way.name.clone())
+    talk.measure(district, SocketAddrV4::new(to, OPEN), effort, talked).await.with_context(|| way.name.clone())?;
+    // What the last connection had to say must not be counted among the frames of the next way.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    Ok(())
 }
 
 /// Makes sure that what was measured was the fast way.

@@ -152,6 +152,13 @@ impl World {
         Ok(lower(&Input { policy, attached, members, events_per_second: 100 }, before)?)
     }
 
+    /// Lets every port send with more addresses.
+    pub(super) fn allow(&mut self, addresses: ipnet::IpNet) {
+        for port in &mut self.attached {
+            port.pairs.insert((port.mac, addresses));
+        }
+    }
+
     /// Adds a member to every remote group.
     pub(super) fn grow(&mut self) {
         for members in self.members.values_mut() {
