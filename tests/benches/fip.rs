@@ -84,6 +84,7 @@ const QUICK: Effort = Effort { rounds: 1, batches: 200, talk: (50, 200), program
 struct Args {
     quick: bool,
     json: Option<PathBuf>,
+    against: Option<PathBuf>,
 }
 
 impl Args {
@@ -94,6 +95,7 @@ impl Args {
             match word.to_str() {
                 Some("--quick") => args.quick = true,
                 Some("--json") => args.json = words.next().map(PathBuf::from),
+                Some("--against") => args.against = words.next().map(PathBuf::from),
                 // What cargo adds to every bench it runs.
                 Some("--bench") => {}
                 _ => bail!("no such option: {}", word.display()),
@@ -110,9 +112,13 @@ async fn main() -> Result<()> {
     kernel::pin(CPU).context("pin this thread to a CPU")?;
     let mut report = report::Report::default();
     let mut bench = ways::Bench::new().await?;
-    bench.programs(&mut report, effort.program)?;
-    bench.measure(effort).await?;
-    bench.report(&mut report);
+    if let Some(object) = &args.against {
+        bench.programs(&mut report, effort.program, Some(&fs::read(object)?))?;
+    } else {
+        bench.programs(&mut report, effort.program, None)?;
+        bench.measure(effort).await?;
+        bench.report(&mut report);
+    }
     println!("{}", report.text());
     if let Some(file) = args.json {
         fs::write(&file, format!("{:#}\n", report.json())).with_context(|| format!("write {}", file.display()))?;

@@ -36,7 +36,7 @@ pub(crate) struct Args {
 #[derive(Clone, Debug, clap::Subcommand)]
 enum What {
     /// Security groups
-    Sg(Sg),
+    Sg(Common),
     /// Floating IPs
     Fip(Common),
 }
@@ -52,14 +52,7 @@ struct Common {
     /// Write everything that was measured to a file, too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-}
-
-/// Options of `bench sg`.
-#[derive(Clone, Debug, clap::Args)]
-struct Sg {
-    #[command(flatten)]
-    common: Common,
-    /// Measure this eBPF object in turn with the one that is built: the programs, and the whole way
+    /// Measure this eBPF object in turn with the one that is built, and nothing that needs neither
     #[arg(long, value_name = "OBJECT")]
     against: Option<PathBuf>,
 }
@@ -67,18 +60,13 @@ struct Sg {
 /// Builds what measures, and starts it.
 pub(crate) fn run(args: Args) -> Result<()> {
     match args.what {
-        What::Sg(Sg { common, against }) => measure("sg", &common, against, || lab::hybrid_rules(&SIZES)),
-        What::Fip(common) => measure("fip", &common, None, || lab::router_rules(&FLOATING_IPS)),
+        What::Sg(common) => measure("sg", &common, || lab::hybrid_rules(&SIZES)),
+        What::Fip(common) => measure("fip", &common, || lab::router_rules(&FLOATING_IPS)),
     }
 }
 
-fn measure(
-    name: &str,
-    common: &Common,
-    against: Option<PathBuf>,
-    rules: impl FnOnce() -> Result<serde_json::Value>,
-) -> Result<()> {
-    let Common { setup, quick, json } = common;
+fn measure(name: &str, common: &Common, rules: impl FnOnce() -> Result<serde_json::Value>) -> Result<()> {
+    let Common { setup, quick, json, against } = common;
     setup::ensure(Scope::Lab, *setup)?;
     let root = workspace::root()?;
     let file = workspace::target_directory(&root).join(format!("bench-{name}.json"));
@@ -91,7 +79,7 @@ fn measure(
     if *quick {
         measure.arg("--quick");
     }
-    for (option, file) in [("--json", json), ("--against", &against)] {
+    for (option, file) in [("--json", json), ("--against", against)] {
         if let Some(file) = file {
             measure.arg(option).arg(env::current_dir()?.join(file));
         }

@@ -16,6 +16,8 @@ use super::{
 pub(super) const TRACKED: u32 = 10_048;
 /// Connections that are new.
 const FRESH: u32 = 2048;
+/// Their first port outside: behind those that are tracked, and before those the kernel gives its sockets.
+const FRESH_PORT: u16 = 30_100;
 /// Length of the frames: the shortest there is.
 pub(super) const LENGTH: usize = 60;
 /// Where everybody outside is.
@@ -85,7 +87,7 @@ impl Course {
         let frames = |make: &dyn Fn(u32) -> Vec<u8>| Frames::new(all.clone().map(make).collect());
         let inward = |flags| frames(&|place| ends.inward(place, flags, port(place)));
         let [syn, answer, ack] = [inward(SYN), frames(&|place| ends.outward(place, SYN_ACK, port(place))), inward(ACK)];
-        let fresh = (0..FRESH).map(|place| ends.inward(middle, SYN, 40_000 + u16::try_from(place).unwrap_or(0)));
+        let fresh = (0..FRESH).map(|place| ends.inward(middle, SYN, FRESH_PORT + u16::try_from(place).unwrap_or(0)));
         Self {
             ends,
             handshake: [syn, answer, ack],

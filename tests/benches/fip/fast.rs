@@ -27,10 +27,10 @@ pub(super) struct Fast {
 }
 
 impl Fast {
-    /// With nothing yet.
-    pub(super) fn new(district: &District) -> Result<Self> {
+    /// With nothing yet; with the programs of another object where one is given.
+    pub(super) fn new(district: &District, object: Option<&[u8]>) -> Result<Self> {
         let devices = [district.outside.device, district.instance.device];
-        Ok(Self { host: Host::new(None)?, devices, tables: FloatingTables::default() })
+        Ok(Self { host: Host::new(object)?, devices, tables: FloatingTables::default() })
     }
 
     /// Enforces ten rules at the instance, and has as many floating IPs as the ends of a way; they are delivered to the

@@ -97,22 +97,38 @@ impl Bench {
         }
         let addresses: Vec<_> = SIZES.iter().map(|size| rules.fixed(u32::from(*size) / 2)).collect();
         let talk = Talk::new(&district, &addresses).await?;
-        let fast = Fast::new(&district)?;
+        let fast = Fast::new(&district, None)?;
         Ok(Self { district, talk, routers, ways, fast })
     }
 
-    /// Measures the programs by themselves, and says what came of it.
-    pub(super) fn programs(&mut self, report: &mut Report, (rounds, repeat): (u32, u32)) -> Result<()> {
-        let all = self.ways.iter().filter(|way| way.kind == Kind::Fast(true));
-        let mut all: Vec<_> = all.map(|way| Programs::new(way.course.ends)).collect();
+    /// Measures the programs by themselves, in turn with those of another object where one is given; says what came of it.
+    pub(super) fn programs(
+        &mut self,
+        report: &mut Report,
+        (rounds, repeat): (u32, u32),
+        against: Option<&[u8]>,
+    ) -> Result<()> {
+        let mut other = against.map(|object| Fast::new(&self.district, Some(object))).transpose()?;
+        let all = || {
+            let ways = self.ways.iter().filter(|way| way.kind == Kind::Fast(true));
+            ways.map(|way| Programs::new(way.course.ends)).collect::<Vec<_>>()
+        };
+        let (mut own, mut others) = (all(), all());
         for _ in 0..rounds {
-            for programs in &mut all {
-                programs.measure(&mut self.fast, &self.district, repeat)?;
+            for (own, others) in own.iter_mut().zip(&mut others) {
+                own.measure(&mut self.fast, &self.district, repeat)?;
+                if let Some(other) = &mut other {
+                    others.measure(other, &self.district, repeat)?;
+                }
             }
         }
-        for programs in &all {
+        for (own, others) in own.iter().zip(&others) {
             report.part("program, BPF_PROG_TEST_RUN, gross");
-            programs.report(report);
+            own.report(report);
+            if other.is_some() {
+                report.part("the same, the other object");
+                others.report(report);
+            }
         }
         Ok(())
     }
