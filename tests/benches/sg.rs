@@ -9,6 +9,9 @@ use std::{env, fs, path::PathBuf};
 use anyhow::{Context as _, Result, bail};
 use netdiag_common::abi::flow::MAX_FLOWS4;
 
+/// Frames that are sent many by one call.
+#[path = "sg/batches.rs"]
+mod batches;
 /// Frames.
 #[path = "sg/frames.rs"]
 mod frames;
@@ -17,6 +20,7 @@ mod frames;
 mod hybrid;
 /// System calls.
 #[path = "sg/kernel.rs"]
+#[expect(dead_code, reason = "shared with the bench of floating IPs")]
 mod kernel;
 /// What a line of memory costs.
 #[path = "sg/memory.rs"]
@@ -41,6 +45,7 @@ mod stats;
 mod tables;
 /// Policies, and a host that enforces them.
 #[path = "sg/world.rs"]
+#[expect(dead_code, reason = "shared with the bench of floating IPs")]
 mod world;
 
 use report::Report;

@@ -37,6 +37,8 @@ pub mod program;
 pub mod site;
 /// Numbered frames that go on and on.
 pub mod traffic;
+/// Packets of a floating IP, and who translates them.
+pub mod translation;
 
 pub use agent::AgentHost;
 pub use lab::Lab;

@@ -18,7 +18,7 @@ pub(crate) mod bytes;
 /// What goes wrong with a frame on its way.
 mod damage;
 /// Random numbers.
-mod dice;
+pub(crate) mod dice;
 /// The steps of a scenario.
 mod script;
 /// A scenario cut down to what matters.

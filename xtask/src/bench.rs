@@ -1,7 +1,8 @@
-//! `cargo xtask bench sg`: what enforcement costs, beside no filter and beside what Neutron does.
+//! `cargo xtask bench`: what enforcement (`sg`) and the fast way of floating IPs (`fip`) cost, beside nothing and beside what
+//! Neutron does.
 //!
-//! What measures is a bench of the tests crate, as it needs the agent. It is built optimised, with the eBPF programs, and runs in
-//! network and mount namespaces of its own.
+//! What measures are benches of the tests crate, as they need the agent. They are built optimised, with the eBPF programs, and run in
+//! network and mount namespaces of their own.
 
 use std::{
     env, fs,
@@ -17,11 +18,13 @@ use crate::{
     workspace,
 };
 
-/// The file with the rules of the hybrid driver, for `tests/benches/sg/hybrid.rs`.
-const HYBRID: &str = "NETDIAG_BENCH_HYBRID";
+/// The file with the rules that are compared with, for the benches.
+const RULES: &str = "NETDIAG_BENCH_RULES";
 
 /// Numbers of rules that are compared.
 const SIZES: [u16; 2] = [10, 1000];
+/// Numbers of floating IPs that are compared.
+const FLOATING_IPS: [u16; 3] = [1, 100, 10_000];
 
 /// `cargo xtask bench`.
 #[derive(Clone, Debug, clap::Args)]
@@ -33,12 +36,14 @@ pub(crate) struct Args {
 #[derive(Clone, Debug, clap::Subcommand)]
 enum What {
     /// Security groups
-    Sg(Sg),
+    Sg(Common),
+    /// Floating IPs
+    Fip(Common),
 }
 
-/// Options of `bench sg`.
+/// Options of every bench.
 #[derive(Clone, Debug, clap::Args)]
-struct Sg {
+struct Common {
     #[command(flatten)]
     setup: setup::Args,
     /// A tenth of the samples: a look, no result
@@ -54,17 +59,24 @@ struct Sg {
 
 /// Builds what measures, and starts it.
 pub(crate) fn run(args: Args) -> Result<()> {
-    let What::Sg(Sg { setup, quick, json, against }) = args.what;
-    setup::ensure(Scope::Lab, setup)?;
+    match args.what {
+        What::Sg(common) => measure("sg", &common, || lab::hybrid_rules(&SIZES)),
+        What::Fip(common) => measure("fip", &common, || lab::router_rules(&FLOATING_IPS)),
+    }
+}
+
+fn measure(name: &str, common: &Common, rules: impl FnOnce() -> Result<serde_json::Value>) -> Result<()> {
+    let Common { setup, quick, json, against } = common;
+    setup::ensure(Scope::Lab, *setup)?;
     let root = workspace::root()?;
-    let rules = workspace::target_directory(&root).join("bench-hybrid.json");
-    fs::write(&rules, lab::hybrid_rules(&SIZES)?.to_string()).with_context(|| format!("write {}", rules.display()))?;
-    let program = bench(&root, &build::object(&root)?)?;
+    let file = workspace::target_directory(&root).join(format!("bench-{name}.json"));
+    fs::write(&file, rules()?.to_string()).with_context(|| format!("write {}", file.display()))?;
+    let program = bench(&root, name, &build::object(&root)?)?;
     let script = "ip link set lo up && mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns && exec \"$0\" \"$@\"";
     let mut measure = command::as_root("unshare")?;
-    measure.args(["--mount", "--net", "--", "env"]).arg(format!("{HYBRID}={}", rules.display()));
+    measure.args(["--mount", "--net", "--", "env"]).arg(format!("{RULES}={}", file.display()));
     measure.args(["sh", "-c", script]).arg(program);
-    if quick {
+    if *quick {
         measure.arg("--quick");
     }
     for (option, file) in [("--json", json), ("--against", against)] {
@@ -76,17 +88,17 @@ pub(crate) fn run(args: Args) -> Result<()> {
 }
 
 /// Builds the bench; returns where it is.
-fn bench(root: &Path, object: &Path) -> Result<PathBuf> {
+fn bench(root: &Path, name: &str, object: &Path) -> Result<PathBuf> {
     let mut cargo: Command = command::cargo(root);
     cargo
-        .args(["bench", "--package", "netdiag-tests", "--bench", "sg", "--no-run", "--locked"])
+        .args(["bench", "--package", "netdiag-tests", "--bench", name, "--no-run", "--locked"])
         .args(["--message-format", "json-render-diagnostics"])
         .env(build::OBJECT_VARIABLE, object);
     let messages = command::output(cargo.stderr(std::process::Stdio::inherit()))?;
     let mut built = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let program = built.find_map(|message| {
-        let here = message["target"]["name"] == "sg" && message["target"]["kind"][0] == "bench";
+        let here = message["target"]["name"] == name && message["target"]["kind"][0] == "bench";
         message["executable"].as_str().filter(|_| here).map(PathBuf::from)
     });
-    program.context("cargo has built no bench sg")
+    program.with_context(|| format!("cargo has built no bench {name}"))
 }

@@ -127,3 +127,8 @@ pub(crate) fn as_hypervisor() -> Option<Result<()>> {
 pub(crate) fn hybrid_rules(sizes: &[u16]) -> Result<serde_json::Value> {
     neutron::firewall::sized(sizes)
 }
+
+/// The packet filter of a router with so many floating IPs each: what it is compared with, for `cargo xtask bench`.
+pub(crate) fn router_rules(sizes: &[u16]) -> Result<serde_json::Value> {
+    neutron::router_rules(sizes)
+}

@@ -38,7 +38,7 @@ pub trait Rewrite: Frame {
     fn store16<const N: usize>(&mut self, offset: u32, halves: &[u16; N]) -> bool;
 
     /// Brings the transport checksum at an offset up to date with a word of the pseudo-header; also one that is still to be
-    /// computed. `optional`: 0 there means that there is none (UDP).
+    /// computed. `optional`: 0 there means that there is none, and what comes to 0 is written as 0xffff.
     fn pseudo_header(&mut self, offset: u32, from: u32, to: u32, optional: bool) -> bool;
 }
 
@@ -91,6 +91,13 @@ pub const fn checksum_place(protocol: u8) -> Option<u32> {
     }
 }
 
+/// True where a checksum is never 0, as 0 says that there is none (UDP) or is refused (UDP-Lite, RFC 3828 section 3.1): what comes to
+/// 0 is sent as its other form.
+#[inline(always)]
+const fn is_never_zero(protocol: u8) -> bool {
+    matches!(protocol, UDP | UDPLITE)
+}
+
 /// Does it, to a packet whose IP header has no options. False where the packet could not be changed whole: it must not go on.
 #[inline(always)]
 pub fn translate<R: Rewrite>(frame: &mut R, change: &Change) -> bool {
@@ -100,7 +107,7 @@ pub fn translate<R: Rewrite>(frame: &mut R, change: &Change) -> bool {
     }
     let first = u16::from_be(front[place::FRAGMENT]).trailing_zeros() >= 13;
     match checksum_place(protocol) {
-        Some(place) if first => frame.pseudo_header(TRANSPORT + place, change.from, change.to, matches!(protocol, UDP)),
+        Some(place) if first => frame.pseudo_header(TRANSPORT + place, change.from, change.to, is_never_zero(protocol)),
         None if protocol == ICMP && first => quoted(frame, change),
         _ => true,
     }
@@ -173,11 +180,11 @@ fn quoted_transport<R: Rewrite>(frame: &mut R, change: &Change, at: u32, protoco
         return true;
     }
     let Some([old]) = frame.load16::<1>(at + place) else { return true };
-    if protocol == UDP && old == 0 {
+    if is_never_zero(protocol) && old == 0 {
         return true;
     }
     let new = match updated_word(old, change.from, change.to) {
-        0 if protocol == UDP => 0xffff,
+        0 if is_never_zero(protocol) => 0xffff,
         new => new,
     };
     let Some([icmp]) = frame.load16::<1>(TRANSPORT + 2) else { return false };
@@ -197,7 +204,9 @@ pub fn is_partial<F: Frame>(frame: &F) -> bool {
     let Some(head) = frame.head(FRONT) else { return true };
     let protocol = (u16::from_be(head.half(place::TTL)) & 0xff) as u8;
     let total = u16::from_be(head.half(8));
-    let Some(checksum) = checksum_place(protocol) else { return false };
+    // A later fragment has none, and a packet is finished before it is taken to pieces.
+    let later = u16::from_be(head.half(place::FRAGMENT)) & 0x1fff != 0;
+    let Some(checksum) = checksum_place(protocol).filter(|_| !later) else { return false };
     let length = total.wrapping_sub(20).to_be();
     let addresses = [head.half(13), head.half(14), head.half(15), head.half(16)];
     let mut sum = u32::from(length) + u32::from(u16::from(protocol).to_be());

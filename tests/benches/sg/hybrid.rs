@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::path::{self, Pair};
 
 /// The file with the rules.
-pub(super) const FILE: &str = "NETDIAG_BENCH_HYBRID";
+pub(super) const FILE: &str = "NETDIAG_BENCH_RULES";
 
 /// A port as Neutron plugs it.
 #[derive(Clone, Debug)]

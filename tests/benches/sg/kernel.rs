@@ -18,6 +18,7 @@ use rustix::{
 /// Commands of bpf(2), of `linux/bpf.h`.
 mod command {
     pub(super) const MAP_CREATE: libc::c_long = 0;
+    pub(super) const MAP_LOOKUP: libc::c_long = 1;
     pub(super) const MAP_UPDATE: libc::c_long = 2;
     pub(super) const PROG_LOAD: libc::c_long = 5;
     pub(super) const OBJ_GET: libc::c_long = 7;
@@ -75,6 +76,14 @@ pub(super) fn set<T>(map: &OwnedFd, value: &[T]) -> io::Result<()> {
 pub(super) fn set_at<T>(map: &OwnedFd, key: u32, value: &[T]) -> io::Result<()> {
     let mut attribute = [u64::from(number(map)), from_ref(&key) as u64, value.as_ptr() as u64, 0_u64];
     bpf(command::MAP_UPDATE, &mut attribute).map(drop)
+}
+
+/// Reads the only element of an array map of numbers.
+pub(super) fn get(map: &OwnedFd) -> io::Result<u64> {
+    let (key, mut value) = (0_u32, 0_u64);
+    let mut attribute = [u64::from(number(map)), from_ref(&key) as u64, std::ptr::from_mut(&mut value) as u64, 0_u64];
+    bpf(command::MAP_LOOKUP, &mut attribute)?;
+    Ok(value)
 }
 
 /// The number that a map of programs takes.

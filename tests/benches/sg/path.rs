@@ -13,15 +13,14 @@ use anyhow::{Context as _, Result, ensure};
 use netdiag_agent::{enforce::Hook, netns::Namespace};
 
 use super::{
+    batches::{BATCH, Frames},
     frames::{ACK, End, SYN, SYN_ACK, tcp},
     hybrid::Rules,
-    kernel::{self, Batch, Kind, packet_socket},
+    kernel::{self, Kind, packet_socket},
     stats::Samples,
     world::{BenchPort, Host, OPEN, Size, World, ifindex, run},
 };
 
-/// Frames a system call sends.
-const BATCH: usize = 64;
 /// Connections that are tracked; a multiple of the batch.
 pub(super) const TRACKED: u32 = 100_032;
 /// Length of the frames: the shortest there is.
@@ -56,34 +55,6 @@ impl Variant {
     fn new(name: &'static str) -> Self {
         let hybrid = [CABLES, HYBRID10, HYBRID1000].contains(&name);
         Self { name, hybrid, one: Samples::default(), turn: Samples::default(), new: Samples::default() }
-    }
-}
-
-/// Frames of connections, in batches.
-struct Frames {
-    _bytes: Vec<Vec<u8>>,
-    batches: Vec<Batch>,
-}
-
-impl Frames {
-    fn new(bytes: Vec<Vec<u8>>) -> Self {
-        let batches = bytes.chunks(BATCH).map(|frames| Batch::new(frames.iter().map(Vec::as_slice))).collect();
-        Self { _bytes: bytes, batches }
-    }
-
-    /// Sends all of it once.
-    fn send(&mut self, socket: &OwnedFd) -> Result<()> {
-        self.batches.iter_mut().try_for_each(|batch| batch.send(socket).map(drop)).context("send frames")
-    }
-
-    /// Sends so many batches of it, and notes nanoseconds a frame of each.
-    fn measure(&mut self, socket: &OwnedFd, (from, count): (usize, usize), samples: &mut Samples) -> Result<()> {
-        for place in from..from + count {
-            let length = self.batches.len();
-            let took = self.batches[place % length].send(socket).context("send frames")?;
-            samples.add(took.as_secs_f64() * 1e9 / f64::from(u32::try_from(BATCH)?));
-        }
-        Ok(())
     }
 }
 
@@ -307,7 +278,7 @@ impl Bench {
         self.one.measure(&way.there, (from, batches), &mut variant.one)?;
         self.turn.measure(&way.there, (from, batches), &mut variant.turn)?;
         // The connections are new because all are forgotten before the next round.
-        let new = batches.min(self.fresh.batches.len());
+        let new = batches.min(self.fresh.batches());
         self.fresh.measure(&way.there, (0, new), &mut variant.new)?;
         let (arrived, sent) = (way.arrived().await? - before, u64::try_from((2 * batches + new) * BATCH)?);
         ensure!(arrived == sent, "{}: {arrived} of {sent} frames arrived", variant.name);

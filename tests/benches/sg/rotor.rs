@@ -49,7 +49,7 @@ impl Rotor {
 }
 
 /// One instruction of eBPF.
-const fn instruction(code: u8, registers: (u8, u8), offset: i16, immediate: i32) -> u64 {
+pub(super) const fn instruction(code: u8, registers: (u8, u8), offset: i16, immediate: i32) -> u64 {
     let (to, from) = registers;
     code as u64
         | ((from << 4 | to) as u64) << 8
@@ -58,7 +58,7 @@ const fn instruction(code: u8, registers: (u8, u8), offset: i16, immediate: i32)
 }
 
 /// The address of a map (1) or of the value of an array of one element (2) in a register.
-fn address(to: u8, kind: u8, map: &OwnedFd) -> [u64; 2] {
+pub(super) fn address(to: u8, kind: u8, map: &OwnedFd) -> [u64; 2] {
     [instruction(0x18, (to, kind), 0, map.as_raw_fd()), 0]
 }
 

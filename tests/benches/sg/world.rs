@@ -152,6 +152,13 @@ impl World {
         Ok(lower(&Input { policy, attached, members, events_per_second: 100 }, before)?)
     }
 
+    /// Lets every port send with more addresses.
+    pub(super) fn allow(&mut self, addresses: ipnet::IpNet) {
+        for port in &mut self.attached {
+            port.pairs.insert((port.mac, addresses));
+        }
+    }
+
     /// Adds a member to every remote group.
     pub(super) fn grow(&mut self) {
         for members in self.members.values_mut() {
@@ -215,6 +222,13 @@ impl Host {
     /// The place of the port at a device.
     pub(super) fn slot(&self, ifindex: u32) -> Result<u32> {
         self.tables.interfaces.get(&ifindex).copied().with_context(|| format!("no port at device {ifindex}"))
+    }
+
+    /// The place of the port at a device, and its epoch.
+    pub(super) fn place(&self, ifindex: u32) -> Result<(u32, u32)> {
+        let slot = self.slot(ifindex)?;
+        let port = self.tables.ports.get(&slot).with_context(|| format!("no port at place {slot}"))?;
+        Ok((slot, port.epoch))
     }
 
     /// Where a map is pinned.

@@ -1,10 +1,10 @@
 //! Random numbers: the same ones for the same seed, on every machine and in every version of anything.
 
 /// A `SplitMix64` generator.
-pub(super) struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -15,37 +15,37 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    pub(super) fn u16(&mut self) -> u16 {
+    pub(crate) fn u16(&mut self) -> u16 {
         let [a, b, ..] = self.roll().to_le_bytes();
         u16::from_le_bytes([a, b])
     }
 
-    pub(super) fn u8(&mut self) -> u8 {
+    pub(crate) fn u8(&mut self) -> u8 {
         self.roll().to_le_bytes()[0]
     }
 
     /// A number from 0 to `limit - 1`; 0 where there is none.
-    pub(super) fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         let number = usize::try_from(self.roll() >> 32).unwrap_or(0);
         number.checked_rem(limit).unwrap_or(0)
     }
 
     /// A number of a range, both ends included.
-    pub(super) fn between(&mut self, first: u16, last: u16) -> u16 {
+    pub(crate) fn between(&mut self, first: u16, last: u16) -> u16 {
         first + self.u16() % (last - first).saturating_add(1).max(1)
     }
 
-    pub(super) fn chance(&mut self, percent: usize) -> bool {
+    pub(crate) fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
     /// One of them.
-    pub(super) fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len())]
     }
 
     /// One of them, or none of nothing.
-    pub(super) fn choose<'a, T>(&mut self, choices: &'a [T]) -> Option<&'a T> {
+    pub(crate) fn choose<'a, T>(&mut self, choices: &'a [T]) -> Option<&'a T> {
         choices.get(self.below(choices.len()))
     }
 }

@@ -16,3 +16,5 @@ pub(crate) mod plan;
 mod router;
 mod rules;
 pub(crate) mod security;
+
+pub(crate) use rules::sized::sized as router_rules;

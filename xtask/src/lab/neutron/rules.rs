@@ -13,6 +13,9 @@ use crate::lab::inventory::{
     distributed::{CentralSnat, LocalRouter},
 };
 
+/// With as many floating IPs as asked for.
+pub(crate) mod sized;
+
 /// Port of the metadata proxy in the namespace.
 pub(crate) const METADATA_PORT: u16 = 9697;
 

@@ -1,0 +1,133 @@
+//! Programs of a few instructions: those that only redirect, the one at which every frame ends, and the one that puts a packet right
+//! again before each run.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, OwnedFd},
+};
+
+use super::{
+    course::LENGTH,
+    kernel::{self, Kind, Ran},
+    rotor::{address, instruction},
+};
+
+/// Numbers of helpers, of `linux/bpf.h`.
+mod helper {
+    pub(super) const REDIRECT: i32 = 23;
+    pub(super) const CHANGE_TYPE: i32 = 32;
+    pub(super) const REDIRECT_PEER: i32 = 155;
+}
+
+/// r0 = the number; exit.
+const fn answer(number: i32) -> [u64; 2] {
+    [instruction(0xb7, (0, 0), 0, number), instruction(0x95, (0, 0), 0, 0)]
+}
+
+const fn call(helper: i32) -> u64 {
+    instruction(0x85, (0, 0), 0, helper)
+}
+
+/// Sends everything out of a device.
+pub(super) fn redirect(device: u32) -> io::Result<OwnedFd> {
+    kernel::load(
+        Kind::Classifier,
+        &[
+            instruction(0xb7, (1, 0), 0, device.cast_signed()),
+            instruction(0xb7, (2, 0), 0, 0),
+            call(helper::REDIRECT),
+            instruction(0x95, (0, 0), 0, 0),
+        ],
+    )
+}
+
+/// Puts everything into the peer of a device, as for the instance behind it.
+pub(super) fn redirect_peer(device: u32) -> io::Result<OwnedFd> {
+    kernel::load(
+        Kind::Classifier,
+        &[
+            // `PACKET_HOST`.
+            instruction(0xb7, (2, 0), 0, 0),
+            call(helper::CHANGE_TYPE),
+            instruction(0xb7, (1, 0), 0, device.cast_signed()),
+            instruction(0xb7, (2, 0), 0, 0),
+            call(helper::REDIRECT_PEER),
+            instruction(0x95, (0, 0), 0, 0),
+        ],
+    )
+}
+
+/// `TCX_NEXT`, at once.
+pub(super) fn empty() -> io::Result<OwnedFd> {
+    kernel::load(Kind::Classifier, &answer(-1))
+}
+
+/// Ends what comes, and counts it where it is of the length of the frames that are measured: nothing else here is.
+pub(super) struct End {
+    pub(super) program: OwnedFd,
+    count: OwnedFd,
+}
+
+impl End {
+    pub(super) fn new() -> io::Result<Self> {
+        let count = kernel::array(kernel::ARRAY, 8)?;
+        let length = i32::try_from(LENGTH).map_err(io::Error::other)?;
+        let mut program = vec![
+            instruction(0x61, (4, 1), 0, 0),      // r4 = length
+            instruction(0x55, (4, 0), 5, length), // another: on with it
+        ];
+        program.extend(address(2, 2, &count));
+        program.extend([
+            instruction(0x79, (3, 2), 0, 0), // r3 = *r2
+            instruction(0x07, (3, 0), 0, 1),
+            instruction(0x7b, (2, 3), 0, 0),
+        ]);
+        // `TC_ACT_SHOT`.
+        program.extend(answer(2));
+        Ok(Self { program: kernel::load(Kind::Classifier, &program)?, count })
+    }
+
+    /// How many have come.
+    pub(super) fn count(&self) -> io::Result<u64> {
+        kernel::get(&self.count)
+    }
+}
+
+/// Writes the first bytes of a packet anew and goes on, by a tail call, in the program that is measured: which has changed them.
+pub(super) struct Again {
+    program: OwnedFd,
+    programs: OwnedFd,
+    packet: Vec<u8>,
+}
+
+/// Bytes that are written: Ethernet and IP header, in words.
+const FRONT: usize = 36;
+
+impl Again {
+    pub(super) fn new(packet: Vec<u8>) -> io::Result<Self> {
+        let programs = kernel::array(kernel::PROGRAMS, 4)?;
+        let mut program = vec![
+            instruction(0xbf, (6, 1), 0, 0),  // r6 = the context
+            instruction(0x61, (2, 6), 76, 0), // r2 = where the packet begins
+            instruction(0x61, (3, 6), 80, 0),
+            instruction(0xbf, (4, 2), 0, 0),
+            instruction(0x07, (4, 0), 0, FRONT.try_into().map_err(io::Error::other)?),
+            instruction(0x2d, (4, 3), (FRONT / 4).try_into().map_err(io::Error::other)?, 0), // too short: on with it
+        ];
+        for (place, word) in packet[..FRONT].chunks(4).enumerate() {
+            let word = i32::from_ne_bytes([word[0], word[1], word[2], word[3]]);
+            program.push(instruction(0x62, (2, 0), (4 * place).try_into().map_err(io::Error::other)?, word));
+        }
+        program.push(instruction(0xbf, (1, 6), 0, 0));
+        program.extend(address(2, 1, &programs));
+        program.extend([instruction(0xb7, (3, 0), 0, 0), call(12)]);
+        program.extend(answer(2));
+        Ok(Self { program: kernel::load(Kind::Classifier, &program)?, programs, packet })
+    }
+
+    /// Runs a program so often, on the same packet each time.
+    pub(super) fn run(&self, program: &OwnedFd, device: u32, repeat: u32) -> io::Result<Ran> {
+        kernel::set(&self.programs, &[program.as_raw_fd().unsigned_abs()])?;
+        kernel::test_run(&self.program, &self.packet, device, repeat)
+    }
+}
