@@ -12,7 +12,7 @@ use crate::{
     fact::{BridgePortState, LinkDetail, LinkFact, SourceKind},
     id::{IfIndex, LinkKey},
     inventory::Inventory,
-    netfilter::{ChainPolicy, Family, Outcome, Packet},
+    netfilter::{ChainPolicy, Family, Outcome, Packet, Table},
     policy::types::{Attached, Hook, Mode},
     trace::between_any,
 };
@@ -75,7 +75,7 @@ fn has_bridge_rules(inventory: &Inventory<'_>, bridge: LinkKey) -> bool {
     let tables = inventory.rulesets(bridge.netns).iter().flat_map(|ruleset| &ruleset.tables);
     tables
         .filter(|table| table.family == Some(Family::Bridge))
-        .flat_map(|table| table.chains())
+        .flat_map(Table::chains)
         .any(|chain| !chain.rules.is_empty() || chain.policy == Some(ChainPolicy::Drop))
 }
 

@@ -12,6 +12,9 @@ use crate::{
 const ONE: &str = "02:00:00:00:00:01";
 const TWO: &str = "02:00:00:00:00:02";
 
+/// What is done to the host.
+type Change = fn(&mut Pair);
+
 /// A host with two instances at a bridge.
 struct Pair {
     host: Host,
@@ -66,7 +69,7 @@ fn two_instances_at_a_bridge_send_to_each_other_past_it() {
 
 #[test]
 fn what_somebody_else_has_to_see_or_may_stop_goes_over_the_bridge() {
-    let changes: [(&str, fn(&mut Pair)); 9] = [
+    let changes: [(&str, Change); 9] = [
         ("not held to its groups", |pair| pair.ports[0].mode = Mode::Trusted),
         ("met at XDP", |pair| pair.ports[0].hook = Hook::Xdp),
         ("isolated", |pair| port(pair).isolated = true),
