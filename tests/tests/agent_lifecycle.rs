@@ -55,8 +55,8 @@ impl Connection {
 
 #[test]
 fn groups_are_named_from_what_is_pinned_where_no_agent_answers() {
-    let test = "groups_are_named_from_what_is_pinned_where_no_agent_answers";
-    let Some(mut host) = AgentHost::enter(test) else { return };
+    let name = "groups_are_named_from_what_is_pinned_where_no_agent_answers";
+    let Some(mut host) = AgentHost::enter(name) else { return };
     host.policy(&format!("{ECHO}  - {{id: p2, security_groups: [], binding: {{device: nothing}}}}\n"));
     host.start();
     host.wait_for_ports(&["p1"]);

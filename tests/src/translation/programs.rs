@@ -109,10 +109,8 @@ impl Programs {
     }
 
     fn frame(&mut self, inward: bool, frame: &[u8]) -> Result<Vec<u8>> {
-        let [tc, xdp] = match inward {
-            true => ["from_external", "from_external_xdp"],
-            false => ["from_instance", "from_instance_xdp"],
-        };
+        let [tc, xdp] =
+            if inward { ["from_external", "from_external_xdp"] } else { ["from_instance", "from_instance_xdp"] };
         let translated = self.run(tc, frame)?;
         // The flow is there by now, so this is also the same packet once more.
         let again = self.run(xdp, frame)?;

@@ -261,7 +261,6 @@ fn floating() -> Snapshot {
         flows: 0,
         suppressed: 0,
         lost: 0,
-        differences: vec![],
     };
     let fact = EnforcementFact {
         agent: Some(AgentFact::default()),
