@@ -207,6 +207,20 @@ pub fn inward<'t, 'p, F: Frame, L: FloatingTables>(
     Some((floating, address, way))
 }
 
+/// Whether what answers a packet from an address can leave past the router: a flow goes the fast way in both directions or in
+/// neither.
+#[inline(always)]
+fn answers_leave<L: FloatingTables>(tables: &L, floating: &Floating, source: u32) -> bool {
+    let Some(leaving) = tables.leaving(floating.slot, floating.fixed) else { return false };
+    let hop = tables.hop(&HopKey { router: leaving.router, address: source });
+    let key = FloatingKey { device: leaving.device, vlan: leaving.vlan.into(), address: source };
+    match hop.map(|hop| hop.kind) {
+        Some(HOP_KNOWN) => true,
+        Some(HOP_ON_LINK) => tables.floating(&key).is_none(),
+        _ => false,
+    }
+}
+
 /// Whether a packet that comes to a floating IP belongs to the fast way, or may begin a flow there: `None` if so.
 #[inline(always)]
 pub fn flow_way<F: Frame, L: FloatingTables, T: FlowTables>(
@@ -260,6 +274,9 @@ pub fn flow_way<F: Frame, L: FloatingTables, T: FlowTables>(
     }
     if floating.flags & FLOATING_BEGINS == 0 {
         return Some(Way::Draining);
+    }
+    if !answers_leave(tables, floating, packet.source[3]) {
+        return Some(Way::Unresolved);
     }
     let known_outside = Tuple { local: mapped(outside), ..tuple };
     let held = packet.protocol != TCP

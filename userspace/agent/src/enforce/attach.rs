@@ -142,12 +142,21 @@ pub enum AttachError {
         /// The device.
         ifindex: u32,
     },
+    /// The program could not be loaded.
+    #[error(transparent)]
+    Load(Box<LoadError>),
     /// Another program is before ours, and another instance of ours, to go before it, could not be loaded.
     #[error("load the programs again, to go before the program of somebody else")]
     Again(#[source] Box<LoadError>),
     /// A pin could not be made or removed.
     #[error(transparent)]
     Root(#[from] RootError),
+}
+
+impl From<LoadError> for AttachError {
+    fn from(error: LoadError) -> Self {
+        Self::Load(Box::new(error))
+    }
 }
 
 impl AttachError {
@@ -263,7 +272,7 @@ impl<'a> Attacher<'a> {
     // === XDP ===
 
     fn xdp(&self, ifindex: u32) -> Result<HookState, AttachError> {
-        let program = &self.programs.from_instance_xdp;
+        let program = self.programs.from_instance_xdp()?;
         let change = link_xdp(program, ifindex, &self.root.device(ifindex).join(XDP))?;
         Ok(HookState { direction: Direction::Egress, method: Method::Xdp, program: program.id, change, behind: None })
     }
