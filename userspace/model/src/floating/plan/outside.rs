@@ -138,7 +138,7 @@ pub(super) fn forwards(world: &World<'_, '_>, netns: NetnsId) -> Result<(), Stat
 
 /// Whether an address is of the network a device is on.
 fn in_subnet(world: &World<'_, '_>, device: LinkKey, floating: Ipv4Addr) -> Result<(), State> {
-    let nets: Vec<Ipv4Net> = world.held_by(device).filter(|net| net.prefix_len() < 32).collect();
+    let nets = world.subnets(device);
     if nets.iter().any(|net| net.contains(&floating)) {
         return Ok(());
     }

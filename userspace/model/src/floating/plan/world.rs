@@ -6,6 +6,8 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
+use ipnet::Ipv4Net;
+
 use super::{
     State, Switches,
     outside::Wire,
@@ -26,6 +28,8 @@ pub(super) struct World<'w, 'a> {
     pub(super) switches: &'w Switches,
     /// Ports by network and fixed address.
     ports: BTreeMap<(Segment, Ipv4Addr), Vec<&'w Attached>>,
+    /// Subnets by device.
+    subnets: RefCell<BTreeMap<LinkKey, Vec<Ipv4Net>>>,
     /// Networks by device.
     segments: RefCell<BTreeMap<LinkKey, Option<Segment>>>,
     /// Ways of routers to the external device, by the router's own.
@@ -61,6 +65,7 @@ impl<'w, 'a> World<'w, 'a> {
             enforced,
             switches,
             ports: BTreeMap::new(),
+            subnets: RefCell::default(),
             segments: RefCell::default(),
             wires: RefCell::default(),
             macs,
@@ -93,6 +98,12 @@ impl<'w, 'a> World<'w, 'a> {
     pub(super) fn segment(&self, device: LinkKey) -> Option<Segment> {
         let mut segments = self.segments.borrow_mut();
         segments.entry(device).or_insert_with(|| segment::of(self.inventory, device)).clone()
+    }
+
+    /// Prefixes that a device has addresses in, looked for once: a router's may have thousands of addresses.
+    pub(super) fn subnets(&self, device: LinkKey) -> Vec<Ipv4Net> {
+        let find = || self.held_by(device).filter(|net| net.prefix_len() < 32).collect();
+        self.subnets.borrow_mut().entry(device).or_insert_with(find).clone()
     }
 
     /// The way from a router's own device to the external one, found once.
