@@ -74,6 +74,7 @@ impl FloatingHost {
             "ip -n instance link set lo up",
             "ip -n instance route add default via 192.0.2.1",
             "ip netns exec instance sysctl -qw net.ipv4.ping_group_range=0\t0",
+            "ip netns exec second sysctl -qw net.ipv4.ping_group_range=0\t0",
         ] {
             run(line);
         }

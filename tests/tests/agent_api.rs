@@ -111,16 +111,17 @@ fn bad_requests_are_told_which_field_and_why() {
 }
 
 #[test]
-fn floating_ips_are_kept_and_said_not_to_be_served() {
-    let Some(host) = started("floating_ips_are_kept_and_said_not_to_be_served") else { return };
+fn a_floating_ip_that_cannot_be_served_is_kept_and_says_why() {
+    let Some(host) = started("a_floating_ip_that_cannot_be_served_is_kept_and_says_why") else { return };
     let body = r#"{"floatingip": {"floating_ip_address": "203.0.113.7", "port_id": "p1"}}"#;
     let (status, answer) = host.request("PUT", "/v1/floatingips/f", body);
     assert_eq!((status, &answer["state"]), (202, &"held".into()), "{answer}");
     let kept = host.ok("GET", "/v1/floatingips/f", "");
     assert_eq!(
         (&kept["floatingip"]["floating_ip_address"], &kept["floatingip"]["state"]),
-        (&"203.0.113.7".into(), &"held".into())
+        (&"203.0.113.7".into(), &"broken".into())
     );
+    assert!(kept["floatingip"]["reason"].is_string(), "{kept}");
     host.ok("DELETE", "/v1/floatingips/f", "");
     assert_eq!(host.request("GET", "/v1/floatingips/f", "").0, 404);
 }

@@ -460,7 +460,8 @@ mod tests {
         // What is asked, rather than how, belongs on the command line.
         let of_packets = ["from", "to", "proto", "port", "icmp_type", "icmp_code", "ip", "direction", "state", "rule"];
         let of_streams = ["sort", "reason", "verdict", "count", "duration"];
-        let asked = ["instance", "write", "of", "shell", "dir", "detach", "verbose", "help", "version"];
+        let asked =
+            ["instance", "floating_ip", "all", "write", "of", "shell", "dir", "detach", "verbose", "help", "version"];
         let asked = [&asked[..], &of_packets, &of_streams].concat();
         for command in every_command() {
             for argument in command.get_arguments().filter(|argument| !asked.contains(&argument.get_id().as_str())) {
