@@ -4,7 +4,7 @@
 
 use std::{env, fmt::Write as _, fs};
 
-use netdiag_common::abi::reason::Reason;
+use netdiag_common::abi::{floating::Way, reason::Reason};
 
 /// Set where the file is to be written.
 const WRITE: &str = "NETDIAG_GEN";
@@ -19,10 +19,20 @@ Every packet at a port of netdiag's is counted under one of these words, and eve
 `netdiag sg show` has the counters, `netdiag events --reason no-rule` the packets. What is decided in which order is in
 [DATAPATH.md](DATAPATH.md). The number is what counters are indexed by and what records carry.
 
-Made from `common/src/abi/reason.rs` by `cargo xtask gen`.
+Made from `common/src/abi/reason.rs` and `common/src/abi/floating.rs` by `cargo xtask gen`.
 
 | reason | number | packet | meaning |
 |---|---|---|---|
+";
+
+const WAYS: &str = "
+# Ways
+
+Every packet of a floating IP that goes the fast way, or could, is counted under one of these words, by port and
+direction; `netdiag fip` has the counters. All but `fast`, `refused` and `straight` are the slow way, through the router.
+
+| way | number | meaning |
+|---|---|---|
 ";
 
 fn document() -> String {
@@ -31,6 +41,10 @@ fn document() -> String {
         let verdict = if reason.passes() { "passes" } else { "dropped" };
         let (name, meaning) = (reason.name(), reason.meaning().trim());
         writeln!(text, "| `{name}` | {} | {verdict} | {meaning} |", *reason as u8).unwrap();
+    }
+    text.push_str(WAYS);
+    for way in Way::ALL {
+        writeln!(text, "| `{}` | {} | {} |", way.name(), *way as u8, way.meaning().trim()).unwrap();
     }
     text
 }

@@ -15,7 +15,6 @@ use netdiag_common::{
         packet::Packet,
         rewrite::{Change, Rewrite, translate},
         short,
-        tables::PolicyTables as _,
     },
 };
 
@@ -32,6 +31,8 @@ pub enum Fate<'t> {
     Ends,
     /// It has been translated and leaves the host past the router.
     Leaves(&'t Leaving),
+    /// It goes to another instance's device, whose program decides about it.
+    Straight(u32),
 }
 
 /// What becomes of a packet that comes to the host.
@@ -51,10 +52,15 @@ pub enum Arrival<'t> {
 pub fn from_instance<F: Rewrite>(frame: &mut F, ifindex: u32) -> Fate<'static> {
     let Some(slot) = tables::slot(ifindex) else { return Fate::Passes };
     // A device that leads to a place there is none of is somebody's, and nothing is known of what may pass it.
-    let Some(port) = Policy.port(slot) else { return Fate::Ends };
+    let Some(port) = tables::port(slot) else { return Fate::Ends };
     let ask = Ask { slot, ingress: false, now: clock::now(), local: 0 };
     let beginning = Departing { frame: &*frame, epoch: port.epoch };
     let Some(passed) = passes(frame, beginning, (port, ifindex), ask) else { return Fate::Ends };
+    // What an instance sends to itself no bridge gives back.
+    if let Some(device) = tables::station(frame, slot).filter(|device| *device != ifindex && frame.fits(*device)) {
+        count_way(ask, Way::Straight, frame.length());
+        return Fate::Straight(device);
+    }
     match floating::outward(frame, &Floats, (slot, port.epoch)) {
         None => Fate::Passes,
         Some(Err(way)) => {
@@ -68,7 +74,10 @@ pub fn from_instance<F: Rewrite>(frame: &mut F, ifindex: u32) -> Fate<'static> {
 /// Sends a packet past the router, if its flow goes there.
 #[inline(always)]
 fn leave<F: Rewrite>(frame: &mut F, exit: &Exit<'static>, ask: Ask, passed: Passed) -> Fate<'static> {
-    let way = floating::departure(exit, passed);
+    let way = match floating::departure(exit, passed) {
+        Way::Fast if !frame.fits(exit.leaving.device) => Way::Gone,
+        way => way,
+    };
     count_way(ask, way, frame.length());
     if way != Way::Fast {
         return Fate::Passes;
@@ -80,7 +89,7 @@ fn leave<F: Rewrite>(frame: &mut F, exit: &Exit<'static>, ask: Ask, passed: Pass
 #[inline(always)]
 pub fn to_instance<F: Frame>(frame: &F, ifindex: u32, fast: bool) -> bool {
     let Some(slot) = tables::slot(ifindex) else { return true };
-    let Some(port) = Policy.port(slot) else { return false };
+    let Some(port) = tables::port(slot) else { return false };
     let ask = Ask { slot, ingress: true, now: clock::now(), local: 0 };
     passes(frame, Arrived { fast }, (port, ifindex), ask).is_some()
 }
@@ -88,24 +97,26 @@ pub fn to_instance<F: Frame>(frame: &F, ifindex: u32, fast: bool) -> bool {
 /// Decides about a packet of a port, counts and says so; `None` if it ends here.
 #[inline(always)]
 fn passes<F: Frame, B: Beginning>(frame: &F, beginning: B, (port, ifindex): (&Port, u32), ask: Ask) -> Option<Passed> {
-    let mut flows = Flows::new(ask.slot, beginning);
-    if let Some(flags) = short::passes(frame, &Policy, &mut flows, port, ask) {
+    let mut flows = Flows::new(ask.slot);
+    let policy = Policy(beginning);
+    if let Some(flags) = short::passes(frame, &policy, &mut flows, port, ask) {
         tally(ask, Reason::Established, frame.length());
         return Some(Passed { flags, tracked: true, icmp: false });
     }
-    long(frame, &mut flows, (port, ifindex), ask)
+    long(frame, &mut flows, &policy, (port, ifindex), ask)
 }
 
 /// The same for packets the short way says nothing of.
 #[inline(always)]
 fn long<F: Frame, B: Beginning>(
     frame: &F,
-    flows: &mut Flows<B>,
+    flows: &mut Flows,
+    policy: &Policy<B>,
     (port, ifindex): (&Port, u32),
     ask: Ask,
 ) -> Option<Passed> {
     let mut packet = Packet::default();
-    let reason = decide(frame, &Policy, flows, ask, &mut packet);
+    let reason = decide(frame, policy, flows, ask, &mut packet);
     tally(ask, reason, frame.length());
     let begins = matches!(reason, Reason::Rule | Reason::Untracked);
     if begins {
@@ -122,7 +133,7 @@ fn long<F: Frame, B: Beginning>(
 /// instance's device will see it; else only where the instance's own device can be given it directly.
 #[inline(always)]
 pub fn from_external<F: Rewrite>(frame: &mut F, device: u32, vlan: u32, here: bool) -> Arrival<'static> {
-    let Some((floating, address, way)) = floating::inward(frame, &Floats, &Policy, (device, vlan)) else {
+    let Some((floating, address, way)) = floating::inward(frame, &Floats, tables::port, (device, vlan)) else {
         return Arrival::Passes;
     };
     let ask = Ask { slot: floating.slot, ingress: true, now: clock::now(), local: floating.fixed };
@@ -130,16 +141,21 @@ pub fn from_external<F: Rewrite>(frame: &mut F, device: u32, vlan: u32, here: bo
         count_way(ask, way, frame.length());
         return Arrival::Passes;
     }
-    let Some(port) = Policy.port(ask.slot) else { return Arrival::Passes };
+    let Some(port) = tables::port(ask.slot) else { return Arrival::Passes };
+    if !frame.fits(floating.device) {
+        count_way(ask, Way::Gone, frame.length());
+        return Arrival::Passes;
+    }
     let change = floating::arrival(floating, address);
     let here = here || floating.flags & FLOATING_PEER != 0;
-    let mut flows = Flows::new(ask.slot, Arrived { fast: true });
+    let mut flows = Flows::new(ask.slot);
+    let policy = Policy(Arrived { fast: true });
     if here && vlan == 0 {
-        if let Some(flags) = short::passes(frame, &Policy, &mut flows, port, ask) {
+        if let Some(flags) = short::passes(frame, &policy, &mut flows, port, ask) {
             return established(frame, floating, &change, (ask, flags));
         }
     }
-    if let Some(way) = floating::flow_way(frame, &mut flows, floating, ask.now) {
+    if let Some(way) = floating::flow_way(frame, &Floats, &mut flows, floating, ask.now) {
         count_way(ask, way, frame.length());
         return Arrival::Passes;
     }
@@ -147,7 +163,7 @@ pub fn from_external<F: Rewrite>(frame: &mut F, device: u32, vlan: u32, here: bo
         return Arrival::Ends;
     }
     let ask = Ask { local: 0, ..ask };
-    if here && long(frame, &mut flows, (port, floating.device), ask).is_none() {
+    if here && long(frame, &mut flows, &policy, (port, floating.device), ask).is_none() {
         count_way(ask, Way::Refused, frame.length());
         return Arrival::Ends;
     }

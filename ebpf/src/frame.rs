@@ -10,7 +10,10 @@ use core::{
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
-    helpers::{bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes, bpf_xdp_load_bytes, bpf_xdp_store_bytes},
+    helpers::{
+        bpf_check_mtu, bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes, bpf_xdp_load_bytes,
+        bpf_xdp_store_bytes,
+    },
     programs::{TcContext, XdpContext},
 };
 use netdiag_common::logic::{
@@ -144,7 +147,21 @@ impl Frame for Skb<'_> {
     }
 }
 
+/// Asks the kernel about a device: what is sent to one that is gone is lost, and nobody says so.
+#[inline(always)]
+fn fits(packet: *mut c_void, device: u32) -> bool {
+    // The length of the packet at hand is asked for.
+    let mut length = 0_u32;
+    // SAFETY: the buffer is of this packet, and the place is a word.
+    unsafe { bpf_check_mtu(packet, device, &raw mut length, 0, 0) == 0 }
+}
+
 impl Rewrite for Skb<'_> {
+    #[inline(always)]
+    fn fits(&self, device: u32) -> bool {
+        fits(self.0.as_ptr(), device)
+    }
+
     #[inline(always)]
     fn store16<const N: usize>(&mut self, offset: u32, halves: &[u16; N]) -> bool {
         if offset == 0 && write_front(self.0.data(), self.0.data_end(), halves) {
@@ -167,6 +184,11 @@ impl Rewrite for Skb<'_> {
 }
 
 impl Rewrite for Xdp<'_> {
+    #[inline(always)]
+    fn fits(&self, device: u32) -> bool {
+        fits(self.0.ctx.cast(), device)
+    }
+
     #[inline(always)]
     fn store16<const N: usize>(&mut self, offset: u32, halves: &[u16; N]) -> bool {
         // The helper only reads from there.

@@ -8,6 +8,7 @@
 //! | [`enforce`] | decides, counts and says so |
 //! | [`events`] | reserves and submits ring-buffer records |
 //! | [`frame`] | where a packet is: the only place that reads packet memory |
+//! | [`settled`] | notes of flows about which nothing changes |
 //! | [`tables`] | the tables of a decision, over the maps |
 //!
 //! Entry points only name the steps. Nothing here panics: the verifier would refuse the program.
@@ -49,6 +50,8 @@ mod events;
 mod frame;
 /// Every map.
 mod maps;
+/// Notes of flows about which nothing changes.
+mod settled;
 /// The tables of a decision, over the maps.
 mod tables;
 
@@ -81,6 +84,8 @@ fn from_instance(ctx: TcContext) -> i32 {
         Fate::Passes => TC_ACT_UNSPEC,
         Fate::Ends => TC_ACT_SHOT,
         Fate::Leaves(leaving) => leave(&ctx, leaving),
+        // SAFETY: the helper notes an index.
+        Fate::Straight(device) => unsafe { bpf_redirect(device, 0) as i32 },
     }
 }
 
@@ -118,7 +123,9 @@ fn to_instance(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn from_instance_xdp(ctx: XdpContext) -> u32 {
     match enforce::from_instance(&mut Xdp(&ctx), ctx.ingress_ifindex() as u32) {
-        Fate::Passes => XDP_PASS,
+        // What is redirected from here is sent past the TC egress of the other device, where it would have to be decided about:
+        // user space gives such ports no network.
+        Fate::Passes | Fate::Straight(_) => XDP_PASS,
         Fate::Ends => XDP_DROP,
         // Out of the device: what is to be received instead is never given to this program.
         Fate::Leaves(leaving) => redirect_xdp(leaving.device),

@@ -9,7 +9,9 @@ use aya_ebpf::{
 };
 use netdiag_common::abi::{
     event::{Counted, Decided},
-    floating::{Floating, FloatingKey, Hop, HopKey, Leaving, LeavingKey, MAX_FLOATING, MAX_HELD, MAX_HOPS, WAYS},
+    floating::{
+        Floating, FloatingKey, Hop, HopKey, Leaving, LeavingKey, MAX_FLOATING, MAX_HELD, MAX_HOPS, StationKey, WAYS,
+    },
     flow::{Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, MAX_FLOWS4, MAX_FLOWS6, MAX_FRAGMENTS, MAX_OVERFLOW},
     policy::{
         GrantKey, Label, MAX_GRANTS, MAX_PAGES, MAX_POLICIES, MAX_PORTS, MAX_PREFIXES, MAX_REMOTES, MAX_RULES,
@@ -19,6 +21,9 @@ use netdiag_common::abi::{
     reason::REASONS,
     value::{Budget, Counter, Losses, Tally},
 };
+
+/// How many flows of each family can be noted as settled: few enough to stay in the caches. A power of two.
+pub const NOTES: u32 = 8192;
 
 /// Elements are allocated as they come: what is not used costs nothing.
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
@@ -121,6 +126,14 @@ pub static HOPS: LpmTrie<HopKey, Hop, { MAX_HOPS as usize }> = LpmTrie::new();
 #[btf_map]
 pub static HELD: HashMap<FlowKey4, u32, { MAX_HELD as usize }, ON_DEMAND> = HashMap::new();
 
+/// The network within which each port may send past the bridge; 0 is none.
+#[btf_map]
+pub static NETWORKS: Array<u32, { MAX_PORTS as usize }> = Array::new();
+
+/// The host's device of each instance of such a network.
+#[btf_map]
+pub static STATIONS: HashMap<StationKey, u32, { MAX_PORTS as usize }, ON_DEMAND> = HashMap::new();
+
 /// Packets and bytes of floating IPs by port, direction and way. Written by the programs.
 #[btf_map]
 pub static WAYS_TAKEN: PerCpuArray<Tally, { MAX_PORTS as usize * 2 * WAYS }> = PerCpuArray::new();
@@ -153,6 +166,14 @@ pub static FLOWS4: HashMap<FlowKey4, Flow, { MAX_FLOWS4 as usize }> = HashMap::n
 /// Flows that are tracked by quota.
 #[btf_map]
 pub static FLOWS6: HashMap<FlowKey6, Flow, { MAX_FLOWS6 as usize }> = HashMap::new();
+
+/// Notes of settled flows; see `settled`.
+#[btf_map]
+pub static SETTLED4: Array<[u64; 4], { NOTES as usize }> = Array::new();
+
+/// Notes of settled flows.
+#[btf_map]
+pub static SETTLED6: Array<[u64; 8], { NOTES as usize }> = Array::new();
 
 /// Flows beyond the quota of their port: the oldest makes room for the newest.
 #[btf_map]

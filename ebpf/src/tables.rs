@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use netdiag_common::{
     abi::{
-        floating::{Floating, FloatingKey, Hop, HopKey, Leaving, LeavingKey},
+        floating::{Floating, FloatingKey, Hop, HopKey, Leaving, LeavingKey, StationKey},
         flow::{Flow, FlowKey4, FlowKey6, Fragment, FragmentKey},
         policy::{
             GrantKey, MAX_ETHERTYPES, MacKey, NEAR_INTERFACES, PairKey, Port, Protocol, RemoteKey4, RemoteKey6, View,
@@ -17,11 +17,12 @@ use netdiag_common::{
     logic::{
         floating::{self, FloatingTables},
         frame::Frame,
-        tables::{FlowTables, PolicyTables},
+        packet::{ethertype, mac},
+        tables::{FlowTables, Moment, Note, PolicyTables},
     },
 };
 
-use crate::maps;
+use crate::{maps, settled};
 
 /// `EEXIST`: another CPU has inserted the same key first.
 const ALREADY_THERE: i32 = -17;
@@ -38,8 +39,14 @@ pub fn slot(ifindex: u32) -> Option<u32> {
     place.checked_sub(1)
 }
 
-/// What user space has compiled.
-pub struct Policy;
+/// The port at a place.
+#[inline(always)]
+pub fn port(slot: u32) -> Option<&'static Port> {
+    maps::PORTS.get(slot)
+}
+
+/// What user space has compiled, and whether a flow that begins with the packet at hand may begin on the fast way.
+pub struct Policy<B>(pub B);
 
 /// A word of a hash map, copied at once.
 macro_rules! word {
@@ -50,10 +57,15 @@ macro_rules! word {
     };
 }
 
-impl PolicyTables for Policy {
+impl<B: Beginning> PolicyTables for Policy<B> {
+    #[inline(always)]
+    fn begins_fast(&self, slot: u32, key: &FlowKey4) -> bool {
+        self.0.may_be_fast(slot) && !Floats.is_held(key)
+    }
+
     #[inline(always)]
     fn port(&self, slot: u32) -> Option<&Port> {
-        maps::PORTS.get(slot)
+        port(slot)
     }
 
     #[inline(always)]
@@ -122,6 +134,21 @@ impl PolicyTables for Policy {
     }
 }
 
+/// The device of the instance that a packet of a port may be sent to past the bridge.
+#[inline(always)]
+pub fn station<F: Frame>(frame: &F, slot: u32) -> Option<u32> {
+    let network = *maps::NETWORKS.get(slot)?;
+    if network == 0 {
+        return None;
+    }
+    let [first, second, third, _, _, _, kind] = frame.load16::<7>(0)?;
+    // What finds and announces neighbours keeps the bridge's table of addresses fresh.
+    if !matches!(u16::from_be(kind), ethertype::IPV4 | ethertype::IPV6) {
+        return None;
+    }
+    word!(STATIONS, StationKey { network, mac: mac([first, second, third]), pad: [0; 2] })
+}
+
 /// Floating IPs, and the routers they belong to.
 pub struct Floats;
 
@@ -151,16 +178,21 @@ impl FloatingTables for Floats {
         const BITS: u32 = 8 * size_of::<HopKey>() as u32;
         maps::HOPS.get(&Key::new(BITS, *key)).copied()
     }
+
+    #[inline(always)]
+    fn is_held(&self, key: &FlowKey4) -> bool {
+        word!(HELD, key).is_some()
+    }
 }
 
 /// What the programs remember.
-pub struct Flows<B> {
-    /// Whether a flow may begin on the fast way.
-    beginning: B,
+pub struct Flows {
     /// Place of the port whose packet it is.
     slot: u32,
     /// The key that is looked up.
     key: FlowKey,
+    /// The flow that was found last is tracked by quota.
+    by_quota: bool,
 }
 
 /// A key of flows of either family, written by whole words; one for all lookups, as the stack is small.
@@ -186,10 +218,12 @@ impl FlowKey {
 
 /// A flow of one of two maps, to change in place.
 macro_rules! flow {
-    ($quota:ident, $overflow:ident, $slot:expr, $key:expr) => {{
-        let slot = $slot;
+    ($quota:ident, $overflow:ident, $self:ident, $key:expr) => {{
+        let slot = $self.slot;
         let key = $key;
-        let flow = match maps::$quota.get_ptr_mut(key) {
+        let found = maps::$quota.get_ptr_mut(key);
+        $self.by_quota = found.is_some();
+        let flow = match found {
             Some(flow) => flow,
             None if !has_overflowed(slot) => return None,
             None => maps::$overflow.get_ptr_mut(key)?,
@@ -256,11 +290,11 @@ impl<F: Frame> Beginning for Departing<'_, F> {
     }
 }
 
-impl<B> Flows<B> {
+impl Flows {
     /// For a packet of a port.
     #[inline(always)]
-    pub const fn new(slot: u32, beginning: B) -> Self {
-        Self { beginning, slot, key: FlowKey(MaybeUninit::uninit()) }
+    pub const fn new(slot: u32) -> Self {
+        Self { slot, key: FlowKey(MaybeUninit::uninit()), by_quota: false }
     }
 }
 
@@ -298,20 +332,15 @@ fn count(slot: u32) {
     }
 }
 
-impl<B: Beginning> FlowTables for Flows<B> {
-    #[inline(always)]
-    fn begins_fast(&self, key: &FlowKey4) -> bool {
-        self.beginning.may_be_fast(self.slot) && !self.is_held(key)
-    }
-
+impl FlowTables for Flows {
     #[inline(always)]
     fn flow4(&mut self, key: &FlowKey4) -> Option<&mut Flow> {
-        flow!(FLOWS4, OVER4, self.slot, self.key.of4(key))
+        flow!(FLOWS4, OVER4, self, self.key.of4(key))
     }
 
     #[inline(always)]
     fn flow6(&mut self, key: &FlowKey6) -> Option<&mut Flow> {
-        flow!(FLOWS6, OVER6, self.slot, self.key.of6(key))
+        flow!(FLOWS6, OVER6, self, self.key.of6(key))
     }
 
     #[inline(always)]
@@ -325,8 +354,38 @@ impl<B: Beginning> FlowTables for Flows<B> {
     }
 
     #[inline(always)]
-    fn is_held(&self, key: &FlowKey4) -> bool {
-        word!(HELD, key).is_some()
+    fn noted4(&self, key: &FlowKey4, at: Moment) -> Note {
+        settled::noted4(key.words(), at)
+    }
+
+    #[inline(always)]
+    fn noted6(&self, key: &FlowKey6, at: Moment) -> Note {
+        settled::noted6(key.words(), at)
+    }
+
+    #[inline(always)]
+    fn settle4(&mut self, key: &FlowKey4, at: Moment, flags: u8) {
+        // One beyond the quota may have to make room, and then is no flow any more.
+        if self.by_quota {
+            settled::note4(key.words(), at, flags);
+        }
+    }
+
+    #[inline(always)]
+    fn settle6(&mut self, key: &FlowKey6, at: Moment, flags: u8) {
+        if self.by_quota {
+            settled::note6(key.words(), at, flags);
+        }
+    }
+
+    #[inline(always)]
+    fn unsettle4(&mut self, key: &FlowKey4) {
+        settled::drop4(key.words());
+    }
+
+    #[inline(always)]
+    fn unsettle6(&mut self, key: &FlowKey6) {
+        settled::drop6(key.words());
     }
 
     #[inline(always)]

@@ -22,6 +22,9 @@ mod hybrid;
 #[path = "sg/kernel.rs"]
 #[expect(dead_code, reason = "shared with the bench of floating IPs")]
 mod kernel;
+/// What a line of memory costs.
+#[path = "sg/memory.rs"]
+mod memory;
 /// What the whole way costs.
 #[path = "sg/path.rs"]
 mod path;
@@ -97,6 +100,11 @@ async fn main() -> Result<()> {
     let effort = if args.quick { QUICK } else { WHOLE };
     kernel::pin(CPU).context("pin this thread to a CPU")?;
     let mut report = Report::default();
+    report.part("this machine");
+    for mebibytes in memory::SIZES {
+        let loads = memory::loads(mebibytes, effort.rounds);
+        report.samples(format!("a load from anywhere in {mebibytes} MiB"), (&loads, 0.0), None);
+    }
     if let Some(object) = &args.against {
         against(&mut report, &fs::read(object)?, effort).await?;
     } else {

@@ -91,7 +91,9 @@ impl AgentHost {
         fs::rename(new, self.path("policy.d/policy.yaml")).expect("rename the policy");
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    /// Any other command of netdiag, to be run.
+    #[must_use]
+    pub fn command(&self, words: &[&str]) -> Command {
         let mut all = self.wrapper.clone();
         all.push(self.netdiag.display().to_string());
         let mut command = Command::new(&all[0]);

@@ -57,9 +57,13 @@ pub struct Kernel {
     flows6: HashMap<MapData, FlowKey6, Flow>,
     fragments: HashMap<MapData, FragmentKey, Fragment>,
     tallies: PerCpuArray<MapData, Tally>,
+    globals: Array<MapData, Globals>,
     led_to: Option<u32>,
     counted: BTreeMap<(u32, bool, Reason), u64>,
 }
+
+/// What the programs have of variables: the tick, and the factors of notes.
+type Globals = [u64; 9];
 
 /// A map of the object by its name.
 macro_rules! take {
@@ -110,6 +114,7 @@ impl Kernel {
             flows6: take!(programs, "FLOWS6"),
             fragments: take!(programs, "FRAGMENTS"),
             tallies: take!(programs, "TALLIES"),
+            globals: take!(programs, ".bss"),
             programs,
             led_to: None,
             counted: BTreeMap::new(),
@@ -200,11 +205,20 @@ impl Kernel {
         Ok(Some(others))
     }
 
+    /// A tracked flow.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn flow4(&self, key: &FlowKey4) -> Result<Flow> {
+        Ok(self.flows4.get(key, 0)?)
+    }
+
     /// Lets time pass for everything that is remembered: the clock cannot be turned, so what it is compared with is.
     ///
     /// # Errors
     /// A map refuses a write.
     pub fn advance(&mut self, remembered: &Memory, ticks: Tick) -> Result<()> {
+        self.forget_notes()?;
         for key in remembered.flows4.keys() {
             let mut flow = self.flows4.get(key, 0)?;
             flow.seen = flow.seen.wrapping_sub(ticks);
@@ -223,11 +237,18 @@ impl Kernel {
         Ok(())
     }
 
+    /// Voids the notes of settled flows, which hold for the rest of a tick: flows neither age nor vanish within one elsewhere, and
+    /// no generation begins anew. Without its factors, which are made again, no note adds up.
+    fn forget_notes(&mut self) -> Result<()> {
+        self.globals.set(0, Globals::default(), 0).context("forget the notes of settled flows")
+    }
+
     /// Forgets everything that is remembered.
     ///
     /// # Errors
     /// Something is remembered in memory that is not in the maps.
     pub fn forget(&mut self, remembered: &Memory) -> Result<()> {
+        self.forget_notes()?;
         for key in remembered.flows4.keys() {
             self.flows4.remove(key).with_context(|| format!("forget {key:?}"))?;
         }

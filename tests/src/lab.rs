@@ -123,6 +123,23 @@ impl Lab {
         self.on(host, &["sh", "-c", line])
     }
 
+    /// Runs a command in the network of an instance of Nova's, whether a container or the guest of a virtual machine.
+    ///
+    /// # Panics
+    /// The instance has not been started.
+    #[track_caller]
+    #[must_use]
+    pub fn inside(&self, instance: &Value, words: &[&str]) -> Said {
+        if let Some(guest) = instance["machine"]["guest_pid"].as_u64() {
+            let guest = guest.to_string();
+            let output = Command::new("nsenter").args(["--target", &guest, "--net", "--"]).args(words).output();
+            return Said::of(&output.expect("start nsenter"));
+        }
+        let host = instance["host"].as_str().expect("the host of an instance");
+        let pid = instance["pid"].as_u64().expect("a running instance").to_string();
+        self.on(host, &[&["nsenter", "--target", &pid, "--net", "--"], words].concat())
+    }
+
     /// Runs netdiag inside a host of the lab.
     #[must_use]
     pub fn netdiag(&self, host: &str, words: &[&str]) -> Said {

@@ -37,14 +37,6 @@ impl FlowTables for Memory {
         true
     }
 
-    fn begins_fast(&self, _: &FlowKey4) -> bool {
-        false
-    }
-
-    fn is_held(&self, _: &FlowKey4) -> bool {
-        false
-    }
-
     fn fragment(&mut self, key: &FragmentKey) -> Option<&Fragment> {
         self.fragments.get(key)
     }

@@ -1,8 +1,13 @@
 //! Programs of somebody else: two instructions that let everything pass, attached as others attach theirs.
 
 use std::{
+    ffi::CString,
     io,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
 };
 
 /// `BPF_PROG_LOAD` and its attribute, of `linux/bpf.h`.
@@ -17,6 +22,15 @@ struct ProgLoad {
     kern_version: u32,
     prog_flags: u32,
     prog_name: [u8; 16],
+}
+
+/// `BPF_OBJ_PIN` and its attribute, of `linux/bpf.h`.
+const OBJ_PIN: libc::c_long = 6;
+#[repr(C)]
+struct ObjPin {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
 }
 
 /// `BPF_LINK_CREATE` and its attribute, of `linux/bpf.h`.
@@ -44,14 +58,17 @@ pub const XDP_SKB_MODE: u32 = 2;
 pub const BEFORE: u32 = 1 << 3;
 
 #[expect(unsafe_code, reason = "bpf(2) is wrapped by nothing that loads a program of two instructions")]
-fn bpf<A>(command: libc::c_long, attribute: &A) -> io::Result<OwnedFd> {
+fn bpf<A>(command: libc::c_long, attribute: &A) -> io::Result<i32> {
     // SAFETY: the attribute is `size` readable bytes for the whole call, and the pointers in it are to live data.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attribute), size_of::<A>()) };
-    let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: both commands return a new descriptor that nobody else has.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attribute), size_of::<A>()) };
+    let result = i32::try_from(result).map_err(io::Error::other)?;
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+#[expect(unsafe_code, reason = "a descriptor of bpf(2) is a plain number")]
+fn descriptor<A>(command: libc::c_long, attribute: &A) -> io::Result<OwnedFd> {
+    let fd = bpf(command, attribute)?;
+    // SAFETY: only commands come here that return a new descriptor, which nobody else has.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -72,14 +89,22 @@ fn load(prog_type: u32, name: &str) -> io::Result<OwnedFd> {
         prog_flags: 0,
         prog_name,
     };
-    bpf(PROG_LOAD, &load)
+    descriptor(PROG_LOAD, &load)
 }
 
 /// Attaches a new program to a link of the calling thread's namespace, for as long as the descriptor is open.
 pub fn attach(ifindex: u32, attach_type: u32, name: &str, flags: u32) -> io::Result<OwnedFd> {
     let program = load(if attach_type == ATTACH_XDP { XDP } else { SCHED_CLS }, name)?;
     let prog_fd = program.as_raw_fd().unsigned_abs();
-    bpf(LINK_CREATE, &LinkCreate { prog_fd, target_ifindex: ifindex, attach_type, flags })
+    descriptor(LINK_CREATE, &LinkCreate { prog_fd, target_ifindex: ifindex, attach_type, flags })
+}
+
+/// Pins a new program, for tools that take one by its path.
+pub fn pin_classifier(name: &str, path: &Path) -> io::Result<()> {
+    let program = load(SCHED_CLS, name)?;
+    let pathname = CString::new(path.as_os_str().as_bytes())?;
+    let pin = ObjPin { pathname: pathname.as_ptr() as u64, bpf_fd: program.as_raw_fd().unsigned_abs(), file_flags: 0 };
+    bpf(OBJ_PIN, &pin).map(drop)
 }
 
 /// True where the kernel knows TCX, which came with Linux 6.6.

@@ -67,6 +67,21 @@ impl Host {
     }
 }
 
+impl Host {
+    /// The API lists the port of the container, says where it comes from, and lets nobody delete it.
+    #[track_caller]
+    fn listed(&self) {
+        let curl =
+            |more: &str| self.sh(&format!("curl -s --unix-socket {HOME}/agent.sock http://agent/v1/ports{more}"));
+        let ports: Value = serde_json::from_str(&curl("")).expect("JSON");
+        let port = &ports["ports"][0];
+        assert_eq!((&port["id"], &port["origin"]), (&"guarded/eth0".into(), &"label".into()), "{ports}");
+        assert_eq!((&port["enforcement"]["instance"], &port["security_groups"][0]), (&"guarded".into(), &"web".into()));
+        let refused = curl("/guarded%2Feth0 -X DELETE -w %{http_code}");
+        assert!(refused.ends_with("409"), "{refused}");
+    }
+}
+
 impl Drop for Host {
     fn drop(&mut self) {
         // The lab ends with all its processes; this only spares it the wait.
@@ -93,6 +108,7 @@ fn a_container_with_a_label_is_enforced_through_its_restarts_and_as_long_as_it_i
     // No full pass is due for an hour: Docker's events and the links make the agent look.
     host.wait_for_ports(1);
     assert!(host.pings());
+    host.listed();
     host.policy("");
     host.wait("no rule", |status| status["rules"] == 0);
     assert!(!host.pings());

@@ -53,6 +53,20 @@ impl Connection {
     }
 }
 
+#[test]
+fn groups_are_named_from_what_is_pinned_where_no_agent_answers() {
+    let name = "groups_are_named_from_what_is_pinned_where_no_agent_answers";
+    let Some(mut host) = AgentHost::enter(name) else { return };
+    host.policy(&format!("{ECHO}  - {{id: p2, security_groups: [], binding: {{device: nothing}}}}\n"));
+    host.start();
+    host.wait_for_ports(&["p1"]);
+    host.end(Signal::KILL);
+    let root = host.root().display().to_string();
+    let shown = host.netdiag(&["sg", "show", "instance", "--bpffs", &root]);
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(text.lines().any(|line| line.split_whitespace().eq(["groups", "echo"])), "{text}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_is_killed_leaves_everything_enforced_and_the_next_one_takes_over_without_a_lost_flow() {
     let test = "an_agent_that_is_killed_leaves_everything_enforced_and_the_next_one_takes_over_without_a_lost_flow";

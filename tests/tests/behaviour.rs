@@ -19,7 +19,7 @@ fn every_case_holds_on_a_container_in_the_bridge_of_its_port() {
 }
 
 #[test]
-fn every_case_holds_on_a_port_of_open_vswitch_in_user_space() {
+fn every_case_holds_on_a_port_of_open_vswitch() {
     on(Plug::Ovs);
 }
 

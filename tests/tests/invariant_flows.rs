@@ -36,12 +36,17 @@ use netdiag_tests::{
 };
 use rustix::process::Signal;
 
-/// Flows of one machine in a map: with whom it speaks is always the same, so ports tell them apart.
-fn flows(site: &Site, map: &str, machine: &Machine) -> BTreeSet<(u8, u16, u16)> {
-    let path = site.host.root().join(format!("v{ABI_VERSION}")).join(map);
+/// A map of flows.
+fn map(site: &Site, name: &str) -> HashMap<MapData, FlowKey4, Flow> {
+    let path = site.host.root().join(format!("v{ABI_VERSION}")).join(name);
     let data = MapData::from_pin(path).unwrap();
-    let map = if map.starts_with("OVER") { Map::LruHashMap(data) } else { Map::HashMap(data) };
-    let map = HashMap::<_, FlowKey4, Flow>::try_from(map).unwrap();
+    let map = if name.starts_with("OVER") { Map::LruHashMap(data) } else { Map::HashMap(data) };
+    HashMap::try_from(map).unwrap()
+}
+
+/// Flows of one machine in a map: with whom it speaks is always the same, so ports tell them apart.
+fn flows(site: &Site, name: &str, machine: &Machine) -> BTreeSet<(u8, u16, u16)> {
+    let map = map(site, name);
     let local = u32::from_ne_bytes(machine.address.octets());
     // A flow that goes while the map is walked is one that is not there.
     let keys = map.keys().flatten().filter(|key| key.local == local);
@@ -113,6 +118,40 @@ fn a_flood_through_one_port_far_beyond_its_quota_costs_another_port_no_flow_and_
     let (within, beyond) = (flows(&site, "FLOWS4", second).len(), flows(&site, "OVER4", second).len());
     assert!((quota / 2..=quota).contains(&within), "{within}");
     assert!(beyond > 30_000 && beyond <= MAX_OVERFLOW as usize, "{beyond}");
+}
+
+// === clocks ===
+
+/// Makes all flows ones that were seen so many ticks later, as another CPU does that sees a packet in the tick that begins while
+/// somebody who has read the clock already gets to them.
+fn see_later(site: &Site, ticks: u32) {
+    let mut map = map(site, "FLOWS4");
+    let all: Vec<_> = map.iter().flatten().collect();
+    for (key, flow) in all {
+        map.insert(key, Flow { seen: flow.seen.wrapping_add(ticks), ..flow }, 0).unwrap();
+    }
+}
+
+#[test]
+fn a_flow_that_is_seen_after_the_clock_was_read_is_not_over() {
+    let Some(mut site) = Site::enter("a_flow_that_is_seen_after_the_clock_was_read_is_not_over") else { return };
+    site.host.start();
+    site.policy(&[("serve", &both("ingress", 7, ""))], &[site.first.port("p1", &["serve"])], "");
+    let (world, first) = (&site.world, &site.first);
+    assert!(world.reaches(first, &world.udp(first, 6001, 7, b"question")));
+    assert!(handshake(world, first, (6002, 7)));
+    // No rule allows an answer: it passes by its flow alone.
+    let answers = || {
+        first.reaches(world, &first.udp(world, 7, 6001, b"answer"))
+            && first.reaches(world, &first.tcp(world, (7, 6002), tcp::ACK, b"answer"))
+    };
+    assert!(answers());
+    see_later(&site, 20);
+    assert!(answers(), "to the programs");
+    see_later(&site, 20);
+    // The agent looks every two seconds.
+    thread::sleep(Duration::from_secs(5));
+    assert!(answers(), "to the agent");
 }
 
 // === full tables ===

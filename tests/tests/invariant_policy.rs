@@ -90,6 +90,7 @@ fn prepare(site: &Site) {
 fn changes(site: &Site) -> Vec<Change<'_>> {
     let host = &site.host;
     let serve = || site.put_group("serve", &service());
+    let asked = || site.put_group("ask", &both("egress", 9, ""));
     let others = || {
         let rule = rule("ingress", "udp", 7, r#", "remote_ip_prefix": "2001:db8::/121""#);
         site.put_group(
@@ -114,14 +115,7 @@ fn changes(site: &Site) -> Vec<Change<'_>> {
         change("a rule is for others", SERVICE, others, serve),
         change("a group leaves the port", SERVICE, without("serve"), whole),
         change("a group of egress rules leaves the port", OUT, without("ask"), whole),
-        change(
-            "rules of egress leave a group",
-            OUT,
-            || site.put_group("ask", ""),
-            || {
-                site.put_group("ask", &both("egress", 9, ""));
-            },
-        ),
+        change("rules of egress leave a group", OUT, || site.put_group("ask", ""), asked),
         change(
             "a member leaves",
             FRIEND,

@@ -52,7 +52,7 @@ struct Common {
     /// Write everything that was measured to a file, too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Measure this eBPF object in turn with the one that is built, and nothing that needs neither
+    /// Measure this eBPF object in turn with the one that is built: the programs, and the whole way with 10 rules
     #[arg(long, value_name = "OBJECT")]
     against: Option<PathBuf>,
 }

@@ -24,7 +24,8 @@
 //! 2. Write `profile/<name>.rs` with `plan(&Spec) -> Inventory` and `build(&Host) -> Result<Built>`. `build` runs inside the
 //!    lab host: everything has its standard path there, and commands are run as they are (`command::run`).
 //! 3. Shared pieces: `ovs` (daemons, transactions, flows), `runtime` (instances as containers or plain namespaces),
-//!    `docker`, `image`, `netns`, `dhcp`, and `nova_docker` (how a port gets into an instance).
+//!    `docker`, `image`, `netns`, `dhcp`, `nova_docker` (how a port gets into a container), and `hypervisor` with `guest` and
+//!    `tap` (the same for a virtual machine).
 //! 4. One more way to plug Neutron's ports is a `neutron::plan::Cabling` (which devices lie between the instance and
 //!    br-int) and a `build` that makes these devices and hands the last one to `neutron::agent::Agent::plug_instance`.
 //! 5. What `check` needs to know beyond the inventory's types becomes a field of the inventory, and a probe in `check`.
@@ -40,7 +41,9 @@ mod dhcp;
 mod docker;
 mod enter;
 mod fabric;
+mod guest;
 mod host;
+mod hypervisor;
 mod identity;
 mod image;
 #[expect(unreachable_pub, reason = "the tests read a lab's inventory with this same file")]
@@ -59,6 +62,7 @@ mod sandbox;
 mod spec;
 mod state;
 mod supervise;
+mod tap;
 mod verb;
 
 /// `cargo xtask lab`.
@@ -109,6 +113,11 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Verb::Build(args) => report::result(node::build(&args)),
         Verb::Controller => neutron::controller::run(),
     }
+}
+
+/// What this process is to be where it was started as a hypervisor of a lab.
+pub(crate) fn as_hypervisor() -> Option<Result<()>> {
+    hypervisor::is_this_process().then(hypervisor::run)
 }
 
 /// The packet filter that Neutron's hybrid driver makes of two ports with so many rules, and the ports.

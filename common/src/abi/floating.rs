@@ -130,6 +130,18 @@ pub struct Hop {
     pub pad: [u8; 2],
 }
 
+/// An instance of a network of this host, by the MAC address it is sent to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StationKey {
+    /// The network: a number user space gives to ports that may send to each other past the bridge. Never 0.
+    pub network: u32,
+    /// The MAC address.
+    pub mac: [u8; 6],
+    /// Always 0.
+    pub pad: [u8; 2],
+}
+
 /// How many ways a port has counters for, by direction; a power of two, above the highest number.
 pub const WAYS: usize = 32;
 
@@ -142,7 +154,7 @@ pub const fn way_index(slot: u32, ingress: bool, way: u8) -> u32 {
 /// A way a packet of a floating IP takes. The number is what counters are indexed by.
 macro_rules! ways {
     ($($(#[doc = $doc:literal])+ $variant:ident = $number:literal, $name:literal;)+) => {
-        /// Which way a packet of a floating IP went, and why: all but the first are the slow way.
+        /// Which way a packet went past router or bridge, or why through the router.
         #[repr(u8)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Way {
@@ -201,6 +213,10 @@ ways! {
     Header = 15, "header";
     /// Translated here, and refused by the security groups of the port.
     Refused = 16, "refused";
+    /// Sent straight to another instance of the same network and host, past the bridge.
+    Straight = 17, "straight";
+    /// The device it would go to is gone, or takes no packet as long.
+    Gone = 18, "gone-device";
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use core::mem::offset_of;
 
 use super::{
     event::{Counted, Decided, Header},
-    floating::{Floating, FloatingKey, Hop, HopKey, Leaving, LeavingKey},
+    floating::{Floating, FloatingKey, Hop, HopKey, Leaving, LeavingKey, StationKey},
     flow::{Flow, FlowKey4, FlowKey6, Fragment, FragmentKey},
     policy::{GrantKey, Label, MacKey, Page, PairKey, Port, Protocol, RemoteKey4, RemoteKey6, Settings, Side, View},
     value::{Budget, Counter, Losses, Tally},
@@ -72,6 +72,7 @@ assert_layout!(Leaving: 44 bytes aligned to 4 {
     flags at 0, fixed at 4, floating at 8, epoch at 12, router at 16, device at 20, mtu at 24, vlan at 28, hops at 30,
     inner_mac at 32, outer_mac at 38,
 });
+assert_layout!(StationKey: 12 bytes aligned to 4 { network at 0, mac at 4, pad at 10 });
 assert_layout!(HopKey: 8 bytes aligned to 4 { router at 0, address at 4 });
 assert_layout!(Hop: 12 bytes aligned to 4 { kind at 0, mac at 4, pad at 10 });
 const _: () = assert!(size_of::<Page>() == 1024 && size_of::<Label>() == 64);
@@ -82,7 +83,7 @@ mod user {
     use super::{
         Budget, Counted, Counter, Decided, Floating, FloatingKey, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey,
         GrantKey, Hop, HopKey, Label, Leaving, LeavingKey, Losses, MacKey, Page, PairKey, Port, Protocol, RemoteKey4,
-        RemoteKey6, Settings, Tally, View,
+        RemoteKey6, Settings, StationKey, Tally, View,
     };
 
     /// The one reason all of them are safe for.
@@ -123,6 +124,7 @@ mod user {
         RemoteKey4,
         RemoteKey6,
         Settings,
+        StationKey,
         Tally,
         View,
     );

@@ -3,7 +3,7 @@
 //! The order is that of `docs/DATAPATH.md`. Whoever asks counts the reason and acts on it.
 
 use super::{
-    classify,
+    classify, flow,
     frame::Frame,
     guard::Guard,
     packet::{Fragmentation, Packet, ethertype},
@@ -100,7 +100,7 @@ fn network<F: Frame, P: PolicyTables, T: FlowTables>(
     }
     if packet.fragmentation == Fragmentation::Later {
         // A fragment that begins inside the header could overwrite what the first one said.
-        if packet.fragment_offset < needed.min(if packet.protocol == super::flow::protocol::TCP { 20 } else { 8 }) {
+        if packet.fragment_offset < needed.min(if packet.protocol == flow::protocol::TCP { 20 } else { 8 }) {
             return Reason::TinyFragment;
         }
         return later(guard.port, policy, flows, ask, packet);
@@ -165,7 +165,7 @@ fn later<P: PolicyTables, T: FlowTables>(
     let Some(&first) = flows.fragment(&fragment_key((ask.slot, ask.ingress), packet)) else {
         return Reason::OrphanFragment;
     };
-    if first.epoch != port.epoch || ask.now.wrapping_sub(first.seen) > FRAGMENT_TIMEOUT {
+    if first.epoch != port.epoch || flow::have_passed(FRAGMENT_TIMEOUT, first.seen, ask.now) {
         return Reason::OrphanFragment;
     }
     match first.kind {

@@ -14,15 +14,15 @@ use super::{
     frame::{Frame, Head},
     packet::{Fragmentation, Packet, ethertype, mapped},
     rewrite::{Change, End, FRONT, is_partial},
-    tables::{FlowTables, PolicyTables},
+    tables::FlowTables,
     track::{self, Icmp, Tuple},
 };
 use crate::abi::{
     floating::{
         FLOATING_BEGINS, Floating, FloatingKey, HOP_KNOWN, HOP_ON_LINK, HOP_UNRESOLVED, Hop, HopKey, Leaving, Way,
     },
-    flow::{FLOW_DEAD, FLOW_FAST, FLOW_INGRESS, Tick},
-    policy::{PORT_MANAGED, PORT_TRUSTED},
+    flow::{FLOW_DEAD, FLOW_FAST, FLOW_INGRESS, FlowKey4, Tick},
+    policy::{PORT_MANAGED, PORT_TRUSTED, Port},
 };
 
 /// What floating IPs are looked up in.
@@ -33,6 +33,8 @@ pub trait FloatingTables {
     fn leaving(&self, slot: u32, fixed: u32) -> Option<&Leaving>;
     /// Where a router sends what goes to an address.
     fn hop(&self, key: &HopKey) -> Option<Hop>;
+    /// True for a flow that was there before its floating IP was served from here, and has to stay on the slow way.
+    fn is_held(&self, key: &FlowKey4) -> bool;
 }
 
 /// A packet that may leave past the router, if its flow does.
@@ -181,10 +183,10 @@ pub const fn arrival(floating: &Floating, address: u32) -> Change {
 
 /// A packet for a floating IP, by its headers: who that is, and what of it needs the router.
 #[inline(always)]
-pub fn inward<'t, F: Frame, L: FloatingTables, P: PolicyTables>(
+pub fn inward<'t, 'p, F: Frame, L: FloatingTables>(
     frame: &F,
     tables: &'t L,
-    policy: &P,
+    port: impl FnOnce(u32) -> Option<&'p Port>,
     (device, vlan): (u32, u32),
 ) -> Option<(&'t Floating, u32, Option<Way>)> {
     let head = frame.head(FRONT)?;
@@ -193,8 +195,7 @@ pub fn inward<'t, F: Frame, L: FloatingTables, P: PolicyTables>(
     }
     let address = head.word::<15>();
     let floating = tables.floating(&FloatingKey { device, vlan, address })?;
-    let filtered = policy
-        .port(floating.slot)
+    let filtered = port(floating.slot)
         .is_some_and(|port| port.flags & (PORT_MANAGED | PORT_TRUSTED) == PORT_MANAGED && port.epoch == floating.epoch);
     let way = if !is_mac(&head, 0, floating.outer_mac) {
         Some(Way::Link)
@@ -206,9 +207,29 @@ pub fn inward<'t, F: Frame, L: FloatingTables, P: PolicyTables>(
     Some((floating, address, way))
 }
 
+/// Whether what answers a packet from an address can leave past the router: a flow goes the fast way in both directions or in
+/// neither.
+#[inline(always)]
+fn answers_leave<L: FloatingTables>(tables: &L, floating: &Floating, source: u32) -> bool {
+    let Some(leaving) = tables.leaving(floating.slot, floating.fixed) else { return false };
+    let hop = tables.hop(&HopKey { router: leaving.router, address: source });
+    let key = FloatingKey { device: leaving.device, vlan: leaving.vlan.into(), address: source };
+    match hop.map(|hop| hop.kind) {
+        Some(HOP_KNOWN) => true,
+        Some(HOP_ON_LINK) => tables.floating(&key).is_none(),
+        _ => false,
+    }
+}
+
 /// Whether a packet that comes to a floating IP belongs to the fast way, or may begin a flow there: `None` if so.
 #[inline(always)]
-pub fn flow_way<F: Frame, T: FlowTables>(frame: &F, flows: &mut T, floating: &Floating, now: Tick) -> Option<Way> {
+pub fn flow_way<F: Frame, L: FloatingTables, T: FlowTables>(
+    frame: &F,
+    tables: &L,
+    flows: &mut T,
+    floating: &Floating,
+    now: Tick,
+) -> Option<Way> {
     let mut packet = Packet::default();
     let wrong = packet.ethernet(frame).is_some() || packet.ipv4(frame).is_some();
     let later = packet.fragmentation == Fragmentation::Later;
@@ -224,7 +245,7 @@ pub fn flow_way<F: Frame, T: FlowTables>(frame: &F, flows: &mut T, floating: &Fl
         Fragmentation::Later if packet.protocol == ICMP => {
             packet.destination = mapped(floating.fixed);
             let key = fragment_key((floating.slot, true), &packet);
-            let first = flows.fragment(&key).filter(|first| now.wrapping_sub(first.seen) <= FRAGMENT_TIMEOUT);
+            let first = flows.fragment(&key).filter(|first| !flow::have_passed(FRAGMENT_TIMEOUT, first.seen, now));
             return first.is_none().then_some(Way::Fragment);
         }
         // Only the router can wait for a first fragment that comes late.
@@ -254,9 +275,12 @@ pub fn flow_way<F: Frame, T: FlowTables>(frame: &F, flows: &mut T, floating: &Fl
     if floating.flags & FLOATING_BEGINS == 0 {
         return Some(Way::Draining);
     }
+    if !answers_leave(tables, floating, packet.source[3]) {
+        return Some(Way::Unresolved);
+    }
     let known_outside = Tuple { local: mapped(outside), ..tuple };
     let held = packet.protocol != TCP
-        && (flows.is_held(&track::key4(floating.slot, &known_outside))
-            || flows.is_held(&track::key4(floating.slot, &inside)));
+        && (tables.is_held(&track::key4(floating.slot, &known_outside))
+            || tables.is_held(&track::key4(floating.slot, &inside)));
     held.then_some(Way::HeldFlow)
 }

@@ -125,6 +125,12 @@ impl State {
         }
     }
 
+    /// True where no plain packet of either direction changes anything.
+    #[inline]
+    pub const fn is_mutual(self) -> bool {
+        matches!(self, Self::Established | Self::Replied)
+    }
+
     /// True where a TCP packet that asks for a new connection begins a new flow in the place of this one.
     #[inline]
     pub const fn is_over(self) -> bool {
@@ -166,10 +172,19 @@ pub const fn timeout(protocol: u8, state: State) -> Tick {
     timeout_seconds(protocol, state) / 16 * 15 + timeout_seconds(protocol, state) % 16 + 1
 }
 
+/// True where more ticks than these have passed since something was seen.
+///
+/// The clock may have been read before that: what looks through many flows reads it once, and another CPU may see a packet in the
+/// tick that begins meanwhile. Nothing has passed then, so the difference has a sign.
+#[inline(always)]
+pub const fn have_passed(ticks: Tick, seen: Tick, now: Tick) -> bool {
+    now.wrapping_sub(seen).cast_signed() > ticks.cast_signed()
+}
+
 /// True where a flow has been silent for longer than its state allows.
 #[inline]
 pub const fn expired(flow: &Flow, protocol: u8, now: Tick) -> bool {
-    now.wrapping_sub(flow.seen) > timeout(protocol, State::of(flow.state))
+    have_passed(timeout(protocol, State::of(flow.state)), flow.seen, now)
 }
 
 /// What a packet of a flow makes of its state and its `FLOW_*` bits. `reply`: it goes against the direction of the first.
@@ -208,7 +223,12 @@ pub const fn next(protocol: u8, state: State, bits: u8, flags: u8, reply: bool) 
 
 #[cfg(test)]
 mod tests {
-    use super::{State, first, next, protocol::TCP, tcp, timeout, timeout_seconds};
+    use super::{
+        State, expired, first, next,
+        protocol::{TCP, UDP},
+        tcp, timeout, timeout_seconds,
+    };
+    use crate::abi::flow::Flow;
 
     #[test]
     fn a_connection_goes_through_its_states() {
@@ -242,6 +262,17 @@ mod tests {
         assert_eq!(state, State::PickedUp);
         assert_eq!(next(TCP, state, 0, tcp::ACK, false).0, State::PickedUp);
         assert_eq!(next(TCP, state, 0, tcp::ACK, true).0, State::Established);
+    }
+
+    #[test]
+    fn a_flow_is_over_after_its_timeout_and_never_where_the_clock_was_read_before_it_was_seen() {
+        for seen in [0, 1000, u32::MAX - 50, u32::MAX] {
+            let flow = Flow { seen, state: State::Replied as u8, ..Flow::default() };
+            let over = |ticks: u32| expired(&flow, UDP, seen.wrapping_add(ticks));
+            let timeout = timeout(UDP, State::Replied);
+            assert!(!over(0) && !over(timeout) && over(timeout + 1) && over(1 << 30), "{seen}");
+            assert!(!over(1_u32.wrapping_neg()) && !over(1000_u32.wrapping_neg()), "{seen}");
+        }
     }
 
     #[test]

@@ -31,6 +31,9 @@ mod place {
 
 /// A packet that can be changed.
 pub trait Rewrite: Frame {
+    /// True if there is a device of that index, and it takes a packet as long as this one.
+    fn fits(&self, device: u32) -> bool;
+
     /// Writes half-words from an offset on; false if the packet ends before, or cannot be written.
     fn store16<const N: usize>(&mut self, offset: u32, halves: &[u16; N]) -> bool;
 

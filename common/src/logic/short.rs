@@ -1,7 +1,7 @@
 //! The short way of packets of established flows. Flow: policy.
 //!
 //! Most packets are plain TCP or UDP of a flow that nothing has changed about. For these everything the long way would look at
-//! is compared here in one piece, and nothing is looked up but the flow. Whatever is not plain goes the long way: this one
+//! is compared here in one piece, and nothing is looked up but the flow, and that once a tick. Whatever is not plain goes the long way: this one
 //! only ever says that a packet passes as established, and only where the long way would say the same.
 
 use super::{
@@ -9,7 +9,7 @@ use super::{
     flow::{self, State, protocol::TCP, protocol::UDP, tcp},
     frame::{Frame, Head},
     packet::ethertype,
-    tables::{FlowTables, PolicyTables},
+    tables::{FlowTables, Moment, Note, PolicyTables},
 };
 use crate::abi::{
     flow::{FLOW_DEAD, FLOW_INGRESS, Flow, FlowKey4, FlowKey6, Tick},
@@ -80,8 +80,18 @@ fn passes4<H: Head, P: PolicyTables, T: FlowTables>(
     };
     let (local_port, remote_port) = ports::<_, 17>(head, protocol, ask.ingress)?;
     let key = FlowKey4 { local, remote, local_port, remote_port, slot: ask.slot as u16, protocol, pad: 0 };
+    let at = moment(policy, port, ask)?;
+    let note = flows.noted4(&key, at);
+    if let Note::Settled(flags) = note {
+        return Some(flags);
+    }
     let flow = flows.flow4(&key)?;
-    is_settled(policy, flow, protocol, port, ask).then_some(flow.flags)
+    let state = is_settled(flow, protocol, ask.ingress, at)?;
+    let flags = flow.flags;
+    if note == Note::None && state.is_mutual() {
+        flows.settle4(&key, at, flags);
+    }
+    Some(flags)
 }
 
 #[inline(always)]
@@ -107,8 +117,18 @@ fn passes6<H: Head, P: PolicyTables, T: FlowTables>(
     let (local, remote) = if ask.ingress { (destination, source) } else { (source, destination) };
     let (local_port, remote_port) = ports::<_, 27>(head, protocol, ask.ingress)?;
     let key = FlowKey6 { local, remote, local_port, remote_port, slot: ask.slot as u16, protocol, pad: 0 };
+    let at = moment(policy, port, ask)?;
+    let note = flows.noted6(&key, at);
+    if let Note::Settled(flags) = note {
+        return Some(flags);
+    }
     let flow = flows.flow6(&key)?;
-    is_settled(policy, flow, protocol, port, ask).then_some(flow.flags)
+    let state = is_settled(flow, protocol, ask.ingress, at)?;
+    let flags = flow.flags;
+    if note == Note::None && state.is_mutual() {
+        flows.settle6(&key, at, flags);
+    }
+    Some(flags)
 }
 
 /// Bytes of the transport header; more than any packet has for protocols that go the long way.
@@ -155,33 +175,39 @@ const fn halves(word: u32) -> [u16; 2] {
     if cfg!(target_endian = "little") { [lower, upper] } else { [upper, lower] }
 }
 
-/// True if nothing about a flow changes by a packet like this of it but the time it was last seen.
+/// What a flow has to be settled under; `None` if there is no such policy.
 #[inline(always)]
-fn is_settled<P: PolicyTables>(policy: &P, flow: &mut Flow, protocol: u8, port: &Port, ask: Ask) -> bool {
+fn moment<P: PolicyTables>(policy: &P, port: &Port, ask: Ask) -> Option<Moment> {
+    let generation = active_generation(policy.active(port.policy)?);
+    Some(Moment { generation, epoch: port.epoch, now: ask.now })
+}
+
+/// The state of a flow about which nothing changes by a packet like this of it but the time it was last seen.
+#[inline(always)]
+fn is_settled(flow: &mut Flow, protocol: u8, ingress: bool, at: Moment) -> Option<State> {
     const ESTABLISHED: Tick = flow::timeout(TCP, State::Established);
     const REPLIED: Tick = flow::timeout(UDP, State::Replied);
     const UNREPLIED: Tick = flow::timeout(UDP, State::Unreplied);
-    let Some(word) = policy.active(port.policy) else { return false };
-    let forward = ask.ingress == (flow.flags & FLOW_INGRESS != 0);
-    let timeout = if protocol == TCP {
+    let forward = ingress == (flow.flags & FLOW_INGRESS != 0);
+    let (state, timeout) = if protocol == TCP {
         if flow.state != State::Established as u8 {
-            return false;
+            return None;
         }
-        ESTABLISHED
+        (State::Established, ESTABLISHED)
     } else if flow.state == State::Replied as u8 {
-        REPLIED
+        (State::Replied, REPLIED)
     } else if flow.state == State::Unreplied as u8 && forward {
-        UNREPLIED
+        (State::Unreplied, UNREPLIED)
     } else {
-        return false;
+        return None;
     };
-    let current = flow.generation == active_generation(word) && flow.epoch == port.epoch;
-    if !current || flow.flags & FLOW_DEAD != 0 || ask.now.wrapping_sub(flow.seen) > timeout {
-        return false;
+    let current = flow.generation == at.generation && flow.epoch == at.epoch;
+    if !current || flow.flags & FLOW_DEAD != 0 || flow::have_passed(timeout, flow.seen, at.now) {
+        return None;
     }
     // Not on every packet, or CPUs that share a flow would take its cache line from each other.
-    if flow.seen != ask.now {
-        flow.seen = ask.now;
+    if flow.seen != at.now {
+        flow.seen = at.now;
     }
-    true
+    Some(state)
 }

@@ -178,8 +178,6 @@ pub fn packet<P: PolicyTables, T: FlowTables>(
         return Reason::Invalid;
     }
     let opens = is_tcp && tcp::opens(packet.tcp_flags);
-    let may_be_fast = !tuple.ipv6 && (!is_tcp || opens);
-    let fast = may_be_fast && flows.begins_fast(&key4(here.slot, tuple));
     let mut vacant = None;
     if let Some(flow) = find(flows, here.slot, tuple) {
         let reopened = opens && (flow.flags & FLOW_DEAD != 0 || State::of(flow.state).is_over());
@@ -201,6 +199,7 @@ pub fn packet<P: PolicyTables, T: FlowTables>(
         return Reason::NoRule;
     }
     packet.rule = rule;
+    let fast = !tuple.ipv6 && (!is_tcp || opens) && policy.begins_fast(here.slot, &key4(here.slot, tuple));
     let fresh = Flow {
         generation: here.in_force.generation,
         epoch: here.epoch,
@@ -214,6 +213,7 @@ pub fn packet<P: PolicyTables, T: FlowTables>(
     let tracked = match vacant {
         Some(flow) => {
             *flow = fresh;
+            unsettle(flows, here.slot, tuple);
             true
         }
         None if tuple.ipv6 => flows.track6(&key6(here.slot, tuple), &fresh),
@@ -221,6 +221,16 @@ pub fn packet<P: PolicyTables, T: FlowTables>(
     };
     (packet.flow_flags, packet.tracked) = (fresh.flags, tracked);
     if tracked { Reason::Rule } else { Reason::Untracked }
+}
+
+/// A flow that begins anew is none that was settled.
+#[inline(always)]
+fn unsettle<T: FlowTables>(flows: &mut T, slot: u32, tuple: &Tuple) {
+    if tuple.ipv6 {
+        flows.unsettle6(&key6(slot, tuple));
+    } else {
+        flows.unsettle4(&key4(slot, tuple));
+    }
 }
 
 /// The rule that lets a packet begin a flow; 0 if none does.

@@ -36,7 +36,7 @@ pub enum Plug {
     Docker,
     /// A container's veth in the Linux bridge of a port, behind it Open vSwitch.
     Hybrid,
-    /// A container's veth as a port of Open vSwitch with the datapath in user space.
+    /// A container's veth as a port of Open vSwitch, its datapath in the kernel where the kernel has one, else in user space.
     Ovs,
     /// A tap in docker0, held open by this process.
     Tap,
@@ -66,6 +66,8 @@ pub struct End {
 pub struct World {
     /// How the instance is plugged.
     pub plug: Plug,
+    /// What it sends is decided about by XDP: a datapath in user space takes it before TC.
+    pub behind_xdp: bool,
     /// The instance.
     pub instance: End,
     /// The peer, whom nobody enforces.
@@ -113,8 +115,10 @@ impl World {
             Plug::Ovs => "neutron-ovs",
         })?;
         let host = lab.hosts().first().cloned().expect("a host with instances");
-        let pid = lab.built["hosts"].as_array().and_then(|hosts| hosts.iter().find(|known| known["name"] == *host));
-        let pid = pid.and_then(|host| host["pid"].as_u64()).expect("process 1 of the host");
+        let built = lab.built["hosts"].as_array().and_then(|hosts| hosts.iter().find(|known| known["name"] == *host));
+        let pid = built.and_then(|host| host["pid"].as_u64()).expect("process 1 of the host");
+        let netdev = built.is_some_and(|host| host["ovs"]["datapath_type"] == "netdev");
+        let behind_xdp = plug == Plug::Ovs && netdev;
         let root = PathBuf::from(format!("/proc/{pid}/root"));
         // Frames that one thread sends stay in order only on one CPU.
         keep_to_one_cpu();
@@ -133,7 +137,8 @@ impl World {
         let instance = End::new(open(&site.namespace), &site.device, 2);
         let peer = End::new(open("/run/netns/peer"), "eth0", 3);
         let (port, tap) = (String::new(), site.tap);
-        let mut world = Self { plug, instance, peer, tap, port, case: 0, unique: 0, root, host, relay, lab };
+        let mut world =
+            Self { plug, behind_xdp, instance, peer, tap, port, case: 0, unique: 0, root, host, relay, lab };
         world.start_agent();
         world.next_case();
         Some(world)
@@ -214,7 +219,7 @@ impl World {
         let enforcement = &enforced["port"]["enforcement"];
         assert_eq!(enforcement["state"], "enforced", "{enforced:#}");
         let hooks = enforcement["hooks"].to_string();
-        assert_eq!(hooks.contains("xdp"), self.plug == Plug::Ovs, "the hook of {:?}: {hooks}", self.plug);
+        assert_eq!(hooks.contains("xdp"), self.behind_xdp, "the hook of {:?}: {hooks}", self.plug);
     }
 
     /// The agent refuses a policy, as Neutron's API would.
@@ -279,7 +284,10 @@ impl World {
     #[must_use]
     pub fn ethernet(&self, way: Way, ethertype: u16) -> Vec<u8> {
         let (from, to) = self.ends(way);
-        ethernet(to.mac, from.mac, ethertype, &[0; 46])
+        // Read as MPLS it is one label, the last: a switch in the kernel takes no stack without an end.
+        let mut payload = [0; 46];
+        payload[2..4].copy_from_slice(&[1, 64]);
+        ethernet(to.mac, from.mac, ethertype, &payload)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Family, Plug, Way, World, frame::tagged, policy::rules, wire::Wire};
+use super::{Family, Way, World, frame::tagged, policy::rules, wire::Wire};
 use crate::agent::run;
 
 /// How long is waited for a frame that must not come.
@@ -36,7 +36,7 @@ impl World {
     pub fn sends_tags_beside(&self) -> Fate {
         let card = self.tagging_card();
         let frame = self.packet(Way::Out, Family::V4).udp(900, 901).frame();
-        let everything = (self.plug == Plug::Ovs).then(|| {
+        let everything = self.behind_xdp.then(|| {
             self.sh("ip link add trunk0 type veth peer name trunk1 && ip link set trunk0 up && ip link set trunk1 up \
                      && ovs-vsctl add-port br-int trunk0");
             self.wire_of_host("trunk1")

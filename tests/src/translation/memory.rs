@@ -47,6 +47,10 @@ impl Frame for Bytes {
 }
 
 impl Rewrite for Bytes {
+    fn fits(&self, _: u32) -> bool {
+        true
+    }
+
     fn store16<const N: usize>(&mut self, offset: u32, halves: &[u16; N]) -> bool {
         let Some(place) = self.0.get_mut(offset as usize..offset as usize + 2 * N) else { return false };
         for (bytes, half) in place.chunks_mut(2).zip(halves) {

@@ -109,11 +109,11 @@ impl Programs {
     }
 
     fn frame(&mut self, inward: bool, frame: &[u8]) -> Result<Vec<u8>> {
-        let place = if inward { "from_external" } else { "from_instance" };
-        let (tc, xdp) = (place, format!("{place}_xdp"));
+        let [tc, xdp] =
+            if inward { ["from_external", "from_external_xdp"] } else { ["from_instance", "from_instance_xdp"] };
         let translated = self.run(tc, frame)?;
         // The flow is there by now, so this is also the same packet once more.
-        let again = self.run(&xdp, frame)?;
+        let again = self.run(xdp, frame)?;
         ensure!(again == translated, "{tc}: {translated:02x?}\n{xdp}: {again:02x?}");
         Ok(translated)
     }

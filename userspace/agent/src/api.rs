@@ -9,24 +9,30 @@
 //! | `/v1/policy` | GET, PUT: the whole of what the API was told, as one transaction |
 //! | `/v1/security-groups`, `/v1/address-groups`, `/v1/ports`, `/v1/floatingips` | GET |
 //! | `/v1/security-groups/{id}` and so on | GET, PUT, DELETE |
+//! | `/v1/floatingips/{id}/way` | GET, PUT `{"slow": true}`: whether new flows begin the slow way; `all` for all of them |
 //! | `/v1/members`, `/v1/security-groups/{id}/members` | GET; PUT, DELETE |
 //! | `/v1/flows` | GET, filtered |
 //! | `/v1/events` | GET: `?since=N&timeout=S` waits and answers once, `?stream=true` goes on |
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use axum::{
     Router,
     extract::{Path, State as Shared},
     http::{StatusCode, Uri},
-    routing::get,
+    routing::{MethodRouter, get},
 };
 use netdiag_model::fact::enforcement::EnforcementFact;
 use tokio::sync::{mpsc, watch};
 
 use self::error::ApiError;
 use crate::{
-    discover::enforcement,
+    discover::{self, enforcement},
+    enforce::{self, Ways},
     events::EventLog,
     policy_source::state::Kind,
     reconcile::{Order, Published},
@@ -40,6 +46,8 @@ mod connection;
 mod error;
 /// Events: once, or on and on.
 mod events;
+/// Floating IPs and their ways.
+mod floating;
 /// Tracked flows.
 mod flows;
 /// Objects of the policy, read.
@@ -50,6 +58,7 @@ pub(crate) mod socket;
 mod write;
 
 pub(crate) use connection::serve;
+pub(crate) use floating::slot;
 
 /// What handlers need.
 #[derive(Clone, Debug)]
@@ -65,6 +74,14 @@ pub(crate) struct Api {
 }
 
 impl Api {
+    /// Which ways packets of the ports at these places have taken, read from the maps themselves.
+    pub(crate) async fn ways(&self, slots: BTreeSet<u32>) -> Result<BTreeMap<u32, Ways>, String> {
+        let root = self.root.clone();
+        let read = tokio::task::spawn_blocking(move || enforce::look::ways(&root, &slots)).await;
+        let read = read.map_err(|error| error.to_string())?;
+        read.map_err(|error| discover::chain(&error))
+    }
+
     /// What is loaded, read from the maps themselves.
     pub(crate) async fn loaded(&self, flows: bool) -> Result<EnforcementFact, String> {
         let root = self.root.clone();
@@ -83,24 +100,28 @@ pub(crate) fn router(api: Api) -> Router {
             "/v1/security-groups/{id}/members",
             get(read::members_of).put(write::put_members).delete(write::delete_members),
         )
+        .route("/v1/floatingips", get(floating::list))
+        .route("/v1/floatingips/{id}/way", get(floating::way).put(floating::put_way))
         .route("/v1/flows", get(flows::list))
         .route("/v1/events", get(events::read));
     for (path, kind) in [
         ("/v1/security-groups", Kind::SecurityGroups),
         ("/v1/address-groups", Kind::AddressGroups),
         ("/v1/ports", Kind::Ports),
-        ("/v1/floatingips", Kind::Floatingips),
     ] {
+        let one =
+            get(move |Shared(api): Shared<Arc<Api>>, Path(id): Path<String>| async move { read::one(kind, &api, &id) });
         router = router
             .route(path, get(move |Shared(api): Shared<Arc<Api>>| async move { read::all(kind, &api) }))
-            .route(
-            &format!("{path}/{{id}}"),
-            get(move |Shared(api): Shared<Arc<Api>>, Path(id): Path<String>| async move { read::one(kind, &api, &id) })
-                .put(move |api, id, body| write::put(kind, api, id, body))
-                .delete(move |api, id| write::delete(kind, api, id)),
-        );
+            .route(&format!("{path}/{{id}}"), writable(kind, one));
     }
+    router = router.route("/v1/floatingips/{id}", writable(Kind::Floatingips, get(floating::one)));
     router.fallback(unknown_path).method_not_allowed_fallback(unknown_method).with_state(Arc::new(api))
+}
+
+/// An object that can be read, with how it is written.
+fn writable(kind: Kind, read: MethodRouter<Arc<Api>>) -> MethodRouter<Arc<Api>> {
+    read.put(move |api, id, body| write::put(kind, api, id, body)).delete(move |api, id| write::delete(kind, api, id))
 }
 
 async fn unknown_path(uri: Uri) -> ApiError {

@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use netdiag_model::status::Status;
 use serde::de::DeserializeOwned;
@@ -84,9 +84,22 @@ impl Client {
     /// # Errors
     /// No agent answers, or it refuses.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.ask(Method::GET, path, Bytes::new()).await
+    }
+
+    /// Puts an object at a path of the API; the answer.
+    ///
+    /// # Errors
+    /// No agent answers, or it refuses.
+    pub async fn put<T: DeserializeOwned>(&self, path: &str, object: &Value) -> Result<T, ClientError> {
+        self.ask(Method::PUT, path, object.to_string().into()).await
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, ClientError> {
         let after = self.bound;
         let hangs = |_| ClientError::Hangs { what: path.to_owned(), after };
-        let (status, bytes) = timeout(after, fetch(&self.socket, path)).await.map_err(hangs)??;
+        let asked = timeout(after, fetch(&self.socket, path, method, body)).await;
+        let (status, bytes) = asked.map_err(hangs)??;
         if status.is_success() {
             return serde_json::from_slice(&bytes).map_err(broken(path));
         }
@@ -96,11 +109,12 @@ impl Client {
     }
 }
 
-async fn fetch(socket: &Path, path: &str) -> Result<(StatusCode, Bytes), ClientError> {
+async fn fetch(socket: &Path, path: &str, method: Method, body: Bytes) -> Result<(StatusCode, Bytes), ClientError> {
     let connect = |source| ClientError::Connect { path: socket.to_owned(), source };
     let stream = UnixStream::connect(socket).await.map_err(connect)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken(path))?;
-    let request = Request::get(path).header("host", "netdiag").body(Empty::<Bytes>::new()).map_err(broken(path))?;
+    let request = Request::builder().method(method).uri(path).header("host", "netdiag");
+    let request = request.body(Full::new(body)).map_err(broken(path))?;
     // The connection ends with the answer, or with this task when nobody waits for it any longer.
     let connection = tokio::spawn(connection);
     let answer = async {

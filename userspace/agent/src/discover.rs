@@ -27,7 +27,7 @@ mod docker;
 /// netdiag's own maps.
 pub(crate) mod enforcement;
 /// iptables and nft rules.
-mod netfilter;
+pub(crate) mod netfilter;
 /// Links, addresses, neighbours, routes, rules, FDB and VLANs.
 pub(crate) mod netlink;
 /// Namespaces.
@@ -40,6 +40,8 @@ pub(crate) use docker::found_socket as docker_socket;
 
 /// Bounded reads of `/proc`.
 mod procfs;
+/// Which namespaces route for others.
+pub(crate) mod routers;
 /// Sysctls that decide forwarding.
 mod sysctl;
 
@@ -97,6 +99,12 @@ impl Scope {
         let deadline = tokio::time::Instant::now() + options.timeout.mul_f32(0.9);
         Self { options, namespaces: namespaces.into(), deadline }
     }
+
+    /// The same look at some namespaces.
+    fn of(&self, wanted: impl Fn(&Namespace) -> bool) -> Self {
+        let namespaces = self.namespaces.iter().filter(|namespace| wanted(namespace)).cloned().collect();
+        Self { namespaces, ..self.clone() }
+    }
 }
 
 /// Looks at the host once.
@@ -133,6 +141,29 @@ pub async fn look_for_ports(options: Options) -> Snapshot {
         bounded(SourceKind::Process, timeout, process::read(&scope)),
     );
     for read in [netlink, ovsdb, docker, process] {
+        facts.merge(read);
+    }
+    snapshot(facts)
+}
+
+/// Looks at what decides which way floating IPs take: as [`look_for_ports`], and everything that routes and translates in router
+/// namespaces and in the host's own. Instances' namespaces, of which there may be hundreds, are not asked for more than
+/// their links.
+pub async fn look_for_routers(options: Options) -> Snapshot {
+    let timeout = options.timeout;
+    let (namespaces, mut facts) = netns::read(&options).await;
+    let scope = Scope::new(options, namespaces);
+    let routers = scope.of(|namespace| namespace.host || routers::is_router(&facts, namespace.id));
+    let (netlink, sysctl, bpf, netfilter, ovsdb, docker, process) = tokio::join!(
+        bounded(SourceKind::Netlink, timeout, netlink::read_routers(&scope, &routers)),
+        bounded(SourceKind::Sysctl, timeout, sysctl::read(&routers)),
+        bounded(SourceKind::Bpf, timeout, bpf::read(&routers)),
+        bounded(SourceKind::Netfilter, timeout, netfilter::read(&routers)),
+        bounded(SourceKind::Ovsdb, timeout, ovsdb::read(&scope)),
+        bounded(SourceKind::Docker, timeout, Box::pin(docker::read(&scope))),
+        bounded(SourceKind::Process, timeout, process::read(&scope)),
+    );
+    for read in [netlink, sysctl, bpf, netfilter, ovsdb, docker, process] {
         facts.merge(read);
     }
     snapshot(facts)

@@ -9,6 +9,7 @@
 //! | `attach` | attaches the programs to devices, keeps them first, detaches them |
 //! | `apply` | compiled tables to maps and back |
 //! | `floating` | the maps of floating IPs |
+//! | `straight` | the maps of who may send to whom past the bridge |
 //! | `flows` | tracked flows: reads them, removes those that are over, gives quotas |
 //! | `counters` | counters, added up over all CPUs |
 //! | `events` | records of the ring buffer, with names |
@@ -46,6 +47,7 @@ pub use self::{
     flows::{Collected, Flows, Tracked},
     load::LoadError,
     maps::MapError,
+    straight::Stations,
 };
 use self::{attach::Attacher, bpffs::Root, load::Programs, maps::Maps};
 
@@ -70,7 +72,9 @@ pub(crate) mod look;
 /// The pinned maps.
 mod maps;
 /// Qdiscs, filters and XDP programs by netlink.
-mod netlink;
+pub(crate) mod netlink;
+/// The maps of who may send to whom past the bridge.
+mod straight;
 /// System calls that no library wraps.
 mod syscall;
 
@@ -220,6 +224,11 @@ impl Enforcer {
         self.attacher().external(ifindex, hook)
     }
 
+    /// Detaches everything of ours from an external device, which may be gone; all errors.
+    pub fn detach_external(&self, ifindex: u32) -> Vec<AttachError> {
+        attach::detach(&self.root, ifindex)
+    }
+
     /// External devices of this namespace to which something of ours is attached, or was when they were there.
     pub fn external_devices(&self) -> Result<Vec<u32>, RootError> {
         attach::external::devices(&self.root)
@@ -233,6 +242,16 @@ impl Enforcer {
     /// Makes the maps of floating IPs hold something else. Where a write fails what was written before it stays.
     pub fn apply_floating(&self, before: &FloatingTables, after: &FloatingTables) -> Result<(), MapError> {
         floating::apply(&self.maps, before, after)
+    }
+
+    /// Who may send to whom past the bridge, as the maps hold it.
+    pub fn read_stations(&self) -> Result<Stations, MapError> {
+        straight::read(&self.maps)
+    }
+
+    /// Makes the maps hold something else of that.
+    pub fn apply_stations(&self, before: &Stations, after: &Stations) -> Result<(), MapError> {
+        straight::apply(&self.maps, before, after)
     }
 
     /// Flows that are held on the slow way.

@@ -2,6 +2,9 @@
 //!
 //! Every event has a number, one more than the one before. A reader says how far it has read; where what it wants next has
 //! been overwritten, it learns exactly how many it missed. Nobody waits for a reader.
+//!
+//! These numbers end with the agent. A [`Position`] does not: it counts what the kernel counts on, so a reader that goes on at
+//! the next agent learns exactly what it missed in between.
 
 use std::{
     collections::VecDeque,
@@ -9,10 +12,101 @@ use std::{
 };
 
 use netdiag_model::event::Event;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 /// How many events are kept. An event takes some 300 bytes.
 const KEPT: usize = 16_384;
+
+/// A place in what the kernel says, the same for this agent and the next.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Which ring buffer; another one where the maps have been made anew.
+    pub ring: u32,
+    /// Number of the last record before this place.
+    pub number: u64,
+    /// What had been said not to come out, in all.
+    pub losses: Vec<Missing>,
+}
+
+/// Records of one port that did not come out, since the maps were made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// Place of the port in the maps.
+    pub slot: u32,
+    /// Its id.
+    pub port_id: Option<String>,
+    /// Not written because the port had used up its share.
+    pub suppressed: u64,
+    /// Not written because the ring buffer was full.
+    pub lost: u64,
+}
+
+/// A line of a stream that is for whoever may have to go on at the next agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub(crate) enum Mark {
+    /// The stream begins here.
+    Position(Position),
+    /// Events until this number were for others.
+    Passed {
+        /// The number.
+        number: u64,
+    },
+}
+
+impl Position {
+    /// Moves over an event.
+    pub(crate) fn pass(&mut self, event: &Event) {
+        match event {
+            Event::Verdict(verdict) => self.number = verdict.number,
+            Event::Lost(loss) => {
+                if let Some(missing) = self.missing(loss.slot) {
+                    missing.port_id.clone_from(&loss.port_id);
+                    missing.suppressed += loss.suppressed;
+                    missing.lost += loss.lost;
+                }
+            }
+        }
+    }
+
+    /// Moves back over an event.
+    fn unpass(&mut self, event: &Event) {
+        match event {
+            Event::Verdict(verdict) => self.number = verdict.number.saturating_sub(1),
+            Event::Lost(loss) => {
+                if let Some(missing) = self.missing(loss.slot) {
+                    missing.suppressed = missing.suppressed.saturating_sub(loss.suppressed);
+                    missing.lost = missing.lost.saturating_sub(loss.lost);
+                }
+            }
+        }
+    }
+
+    /// What did not come out of a port so far; none where it is nobody's.
+    fn missing(&mut self, slot: Option<u32>) -> Option<&mut Missing> {
+        let slot = slot?;
+        let place = self.losses.iter().position(|missing| missing.slot == slot).unwrap_or_else(|| {
+            self.losses.push(Missing { slot, ..Missing::default() });
+            self.losses.len() - 1
+        });
+        self.losses.get_mut(place)
+    }
+
+    /// What is missing between here and a later place: of any port, and of single ports. None where the two are of
+    /// different ring buffers, so that nothing can be said.
+    pub(crate) fn until(&self, later: &Self) -> Option<(u64, Vec<Missing>)> {
+        let before = |slot| self.losses.iter().find(|missing| missing.slot == slot).cloned().unwrap_or_default();
+        let missing = |now: &Missing| {
+            let before = before(now.slot);
+            let (suppressed, lost) =
+                (now.suppressed.saturating_sub(before.suppressed), now.lost.saturating_sub(before.lost));
+            (suppressed + lost > 0).then(|| Missing { suppressed, lost, ..now.clone() })
+        };
+        (self.ring == later.ring)
+            .then(|| (later.number.saturating_sub(self.number), later.losses.iter().filter_map(missing).collect()))
+    }
+}
 
 /// The last events.
 #[derive(Debug)]
@@ -29,6 +123,8 @@ struct Kept {
     /// Number of the oldest event that is kept.
     first: u64,
     events: VecDeque<Arc<Event>>,
+    /// Where the next event will be.
+    at: Position,
 }
 
 /// Events in a row.
@@ -54,10 +150,43 @@ impl EventLog {
         Self { kept: Mutex::default(), next: watch::Sender::new(0), most }
     }
 
+    /// The same log, with events from a place on.
+    #[must_use]
+    pub fn beginning(self, at: Position) -> Self {
+        self.kept().at = at;
+        self
+    }
+
+    /// The number of the next event, and its place.
+    pub fn position(&self) -> (u64, Position) {
+        let kept = self.kept();
+        (kept.next(), kept.at.clone())
+    }
+
+    /// Number and place of the first record after one that was read, perhaps from the agent before.
+    pub fn after(&self, record: u64) -> (u64, Position) {
+        let kept = self.kept();
+        let (mut next, mut at) = (kept.next(), kept.at.clone());
+        let (mut back, mut place) = (next, at.clone());
+        for event in kept.events.iter().rev() {
+            back -= 1;
+            place.unpass(event);
+            match event.as_ref() {
+                Event::Verdict(verdict) if verdict.number <= record => break,
+                Event::Verdict(_) => (next, at) = (back, place.clone()),
+                Event::Lost(_) => {}
+            }
+        }
+        (next, at)
+    }
+
     /// Adds events, and forgets the oldest where there are too many.
     pub fn push(&self, events: impl IntoIterator<Item = Event>) {
         let mut kept = self.kept();
-        kept.events.extend(events.into_iter().map(Arc::new));
+        for event in events {
+            kept.at.pass(&event);
+            kept.events.push_back(Arc::new(event));
+        }
         while kept.events.len() > self.most {
             kept.events.pop_front();
             kept.first += 1;
@@ -101,8 +230,11 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
-    use super::EventLog;
-    use netdiag_model::event::{Event, LossEvent};
+    use super::{EventLog, Missing, Position};
+    use netdiag_model::{
+        event::{Decision, Event, LossEvent, VerdictEvent},
+        policy::types::Direction,
+    };
     use std::{sync::Arc, time::Duration};
 
     fn events(numbers: std::ops::Range<u64>) -> impl Iterator<Item = Event> {
@@ -141,6 +273,53 @@ mod tests {
         let log = EventLog::keeping(4);
         log.push(events(0..2));
         assert_eq!(numbers(&log, 1000, 9), (vec![], 2, 0));
+    }
+
+    fn verdict(number: u64) -> Event {
+        Event::Verdict(VerdictEvent {
+            number,
+            time_ns: 0,
+            port_id: "p".to_owned(),
+            instance: None,
+            device: None,
+            direction: Direction::Ingress,
+            verdict: Decision::Deny,
+            reason: "no-rule".to_owned(),
+            ethertype: 0,
+            protocol: None,
+            source: None,
+            destination: None,
+            source_port: 0,
+            destination_port: 0,
+            rule: None,
+            length: 0,
+        })
+    }
+
+    fn lost(slot: u32, lost: u64) -> Event {
+        Event::Lost(LossEvent { slot: Some(slot), lost, ..LossEvent::default() })
+    }
+
+    fn missing(slot: u32, lost: u64) -> Missing {
+        Missing { slot, lost, ..Missing::default() }
+    }
+
+    #[test]
+    fn a_reader_goes_on_at_the_next_agent_and_what_is_missing_is_counted() {
+        // The agent before had read 7 records, and had told of 5 that did not come out.
+        let reader = Position { ring: 3, number: 7, losses: vec![missing(1, 5)] };
+        let begin = Position { ring: 3, number: 9, losses: vec![missing(1, 5), missing(2, 1)] };
+        let log = EventLog::keeping(9).beginning(begin);
+        log.push([lost(1, 10), verdict(10), lost(1, 1), verdict(11)]);
+        let (next, at) = log.after(reader.number);
+        assert_eq!(next, 1, "the losses before are in what is counted");
+        assert_eq!(reader.until(&at), Some((2, vec![missing(1, 10), missing(2, 1)])));
+        // A reader that has read the first of them goes on behind it.
+        let (next, at) = log.after(10);
+        assert_eq!((next, at.number, at.losses[0].lost), (3, 10, 16));
+        assert_eq!(log.after(11), log.position());
+        let other = Position { ring: 4, ..at };
+        assert_eq!(reader.until(&other), None, "other maps count something else");
     }
 
     #[tokio::test]

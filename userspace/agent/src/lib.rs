@@ -12,7 +12,9 @@
 //! | | [`policy_source`] | what is asked for: files and the API |
 //! | | `reconcile` | the loop; the only writer of maps |
 //! | | `api` | HTTP and JSON over a unix socket |
-//! | | [`enforce`] | security groups in the kernel: loads, attaches, writes and reads maps |
+//! | | [`enforce`] | security groups and floating IPs in the kernel: loads, attaches, writes and reads maps |
+//! | | [`conntrack`] | the kernel's connection tracking |
+//! | | `own` | floating IPs that netdiag serves by itself |
 //! | observe | [`datapath`] | the eBPF programs netdiag carries, and what it does with them |
 //! | | [`events`], `metrics` | what the datapath said and counted, for whoever asks |
 //! | | [`client`] | asks the agent |
@@ -23,6 +25,8 @@
 mod api;
 /// Asks the agent of this host. Flow: observe.
 pub mod client;
+/// Connection tracking of the kernel. Flow: policy.
+pub mod conntrack;
 /// The eBPF programs netdiag carries. Flow: observe.
 pub mod datapath;
 /// Runs all sources at once. Flow: discover.
@@ -41,6 +45,8 @@ pub mod netns;
 mod oddities;
 /// A small OVSDB client. Flow: discover.
 mod ovsdb;
+/// Floating IPs that netdiag serves by itself. Flow: policy.
+pub mod own;
 /// What is asked for: files and the API. Flow: policy.
 pub mod policy_source;
 /// The loop: what is asked, against what is found, against what is loaded. Flow: policy.

@@ -1,6 +1,6 @@
 //! Metrics for Prometheus, on a loopback address, for whoever asked for them. Flow: observe.
 
-use std::{fmt, io, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, fmt, io, net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
@@ -9,10 +9,15 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::get,
 };
-use netdiag_model::{fact::enforcement::EnforcementFact, status::Status};
+use netdiag_common::abi::value::Tally;
+use netdiag_model::{fact::enforcement::EnforcementFact, policy::types::Direction, status::Status};
 use tokio::net::TcpListener;
 
-use crate::api::{self, Api};
+use crate::{
+    api::{self, Api},
+    enforce::Ways,
+    reconcile::Published,
+};
 
 /// The text format of Prometheus.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -29,20 +34,37 @@ pub(crate) async fn serve(listener: TcpListener, api: Api) {
 }
 
 async fn metrics(Shared(api): Shared<Arc<Api>>) -> Response {
-    let status = api.published.borrow().status.clone();
-    match api.loaded(false).await {
-        Ok(loaded) => ([(CONTENT_TYPE, TEXT)], render(&status, &loaded)).into_response(),
+    let published = api.published.borrow().clone();
+    match read(&api, &published).await {
+        Ok((loaded, ways)) => ([(CONTENT_TYPE, TEXT)], render(&published.status, &loaded, &ways)).into_response(),
         Err(why) => (StatusCode::INTERNAL_SERVER_ERROR, why).into_response(),
     }
 }
 
+/// What the maps say: of ports, and of the floating IPs of each.
+async fn read(api: &Api, published: &Published) -> Result<(EnforcementFact, Vec<Counted>), String> {
+    let mut by_slot: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    for floating in &published.status.floating_ips {
+        if let Some(slot) = api::slot(floating, published) {
+            by_slot.entry(slot).or_default().push(floating.floating_ip_address.to_string());
+        }
+    }
+    let ways = api.ways(by_slot.keys().copied().collect()).await?;
+    let named = ways.into_iter().filter_map(|(slot, ways)| Some((by_slot.get(&slot)?.join(","), ways)));
+    Ok((api.loaded(false).await?, named.collect()))
+}
+
+/// Floating IPs of one port, with commas between them, and the ways their packets have taken.
+type Counted = (String, Ways);
+
 /// Everything, family by family.
-fn render(status: &Status, loaded: &EnforcementFact) -> String {
+fn render(status: &Status, loaded: &EnforcementFact, ways: &[Counted]) -> String {
     let mut page = Page::default();
     page.family("netdiag_build_info", "gauge", "The agent's version.");
     page.sample("netdiag_build_info", &[("version", &status.agent.version)], 1);
     ports(&mut page, loaded);
     rules(&mut page, loaded);
+    floating_ips(&mut page, status, ways);
     agent(&mut page, status);
     page.0
 }
@@ -87,6 +109,30 @@ fn rules(page: &mut Page, loaded: &EnforcementFact) {
     for rule in &loaded.rules {
         // A number tells versions of one rule apart while both are there.
         page.sample("netdiag_rule_hits_total", &[("rule", &rule.id), ("number", &rule.index.to_string())], rule.hits);
+    }
+}
+
+fn floating_ips(page: &mut Page, status: &Status, counted: &[Counted]) {
+    page.family("netdiag_floating_ips", "gauge", "Floating IPs by state.");
+    let is = |state: &str| status.floating_ips.iter().filter(|one| one.way.name() == state).count();
+    for state in ["fast", "slow", "broken"] {
+        page.sample("netdiag_floating_ips", &[("state", state)], count(is(state)));
+    }
+    for (name, what) in [("netdiag_floating_ip_packets_total", "Packets"), ("netdiag_floating_ip_bytes_total", "Bytes")]
+    {
+        let of = |tally: &Tally| if what == "Packets" { tally.packets } else { tally.bytes };
+        page.family(
+            name,
+            "counter",
+            &format!("{what} of floating IPs by way; those of one port are counted together."),
+        );
+        for (floating, ways) in counted {
+            for ((ingress, way), tally) in ways {
+                let direction = if *ingress { Direction::Ingress } else { Direction::Egress };
+                let labels = [("floating_ip", floating.as_str()), ("direction", direction.name()), ("way", way.name())];
+                page.sample(name, &labels, of(tally));
+            }
+        }
     }
 }
 
@@ -151,7 +197,8 @@ fn escaped(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::render;
+    use super::{Tally, render};
+    use netdiag_common::abi::floating::Way;
     use netdiag_model::{
         fact::enforcement::{EnforcementFact, LoadedRule},
         status::Status,
@@ -160,7 +207,12 @@ mod tests {
     #[test]
     fn every_sample_belongs_to_a_family_and_names_from_outside_end_no_line() {
         let rule = LoadedRule { index: 7, id: "a\"b\\c\nd".to_owned(), hits: 5 };
-        let text = render(&Status::default(), &EnforcementFact { rules: vec![rule], ..EnforcementFact::default() });
+        let ways = [((true, Way::Fast), Tally { packets: 9, bytes: 900 })].into();
+        let loaded = EnforcementFact { rules: vec![rule], ..EnforcementFact::default() };
+        let text = render(&Status::default(), &loaded, &[("172.24.4.6".to_owned(), ways)]);
+        let sample =
+            "netdiag_floating_ip_packets_total{floating_ip=\"172.24.4.6\",direction=\"ingress\",way=\"fast\"} 9\n";
+        assert!(text.contains(sample), "{text}");
         assert!(text.contains("netdiag_rule_hits_total{rule=\"a\\\"b\\\\c\\nd\",number=\"7\"} 5\n"), "{text}");
         let families: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
         for line in text.lines().filter(|line| !line.starts_with('#')) {

@@ -15,8 +15,6 @@ use self::state::State;
 
 /// Policy files.
 pub(crate) mod file;
-/// Floating IPs.
-pub(crate) mod floating;
 /// What the API was told.
 pub(crate) mod state;
 /// Files of the agent's own, written whole or not at all.
@@ -138,7 +136,7 @@ impl Store {
             state::Kind::AddressGroups => policy.address_groups.keys().any(|key| key.0 == id),
             state::Kind::Ports => policy.ports.keys().any(|key| key.0 == id),
             state::Kind::Members => policy.members.keys().any(|key| key.0 == id),
-            state::Kind::Floatingips => false,
+            state::Kind::Floatingips => policy.floating_ips.keys().any(|key| key.0 == id),
         }
     }
 

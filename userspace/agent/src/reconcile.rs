@@ -7,18 +7,23 @@
 //! waiting -- files changed --> read files --+
 //!         -- order ----------> change ------+--> pass --> waiting
 //!         -- bell, time -----> look --------+      |
-//!                                                  +-- failed --> the same later, enforcement as it was
+//!                                           |      +-- failed --> the same later, enforcement as it was
+//!         -- routers, look --> look at routers --> floating IPs --> waiting
 //! ```
+//!
+//! Looking at routers takes longer than looking for ports, so it is a look of its own: no port waits for it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
     time::Duration,
 };
 
 use netdiag_model::{
+    event::Event,
+    floating::{FloatingIp, Owner, State as Way, tables::Places},
     policy::types::{Policy, Port, PortId},
     snapshot::Snapshot,
     status::Status,
@@ -31,25 +36,30 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use self::pass::Pass;
+use self::{floating::ways::Target, pass::Pass};
 use crate::{
     discover,
     policy_source::{
         Refused, Store,
-        floating::HELD,
         state::{Kind, State},
     },
     service::{Heart, Journal, manager::Manager},
     watch::{Backoff, Bell, Changes},
 };
 
+/// Floating IPs in a pass.
+pub(crate) mod floating;
 /// One pass over everything.
 pub(crate) mod pass;
 /// Which ports stay, come and go.
 mod ports;
+/// Who may send to whom past the bridge, in a pass.
+mod straight;
 
 /// How long to wait for more after something has changed.
 const SETTLE: Duration = Duration::from_millis(20);
+/// The shortest time between the end of a look at routers and the next one, where only routers have changed.
+const REST: Duration = Duration::from_millis(500);
 
 /// What somebody asks the loop to do.
 #[derive(Debug)]
@@ -69,6 +79,8 @@ pub(crate) enum Change {
     Remove(Kind, String),
     /// Replace everything.
     Replace(State),
+    /// Have floating IPs begin flows the slow way, or not any longer.
+    Way(Target, bool),
 }
 
 impl fmt::Display for Change {
@@ -77,6 +89,8 @@ impl fmt::Display for Change {
             Self::Put(kind, id, _) => write!(f, "put {} {id}", kind.words()),
             Self::Remove(kind, id) => write!(f, "delete {} {id}", kind.words()),
             Self::Replace(_) => f.write_str("put policy"),
+            Self::Way(Target::All, _) => f.write_str("put way of all floating IPs"),
+            Self::Way(Target::One(address), _) => write!(f, "put way of floating IP {address}"),
         }
     }
 }
@@ -92,6 +106,10 @@ pub(crate) enum Outcome {
     NotThere,
     /// The object is one of a policy file.
     OfFiles,
+    /// It contradicts something else; what.
+    Contradicts(String),
+    /// The port is there because of a container's label.
+    OfLabel,
     /// Nothing has changed.
     Refused(Refused),
 }
@@ -109,6 +127,25 @@ pub(crate) struct Published {
     pub(crate) found: Arc<BTreeMap<PortId, BTreeSet<IpAddr>>>,
     /// Ports of this host that no document has, as those of labelled containers.
     pub(crate) made: Arc<BTreeMap<PortId, Port>>,
+    /// Places of ports by device.
+    pub(crate) places: Places,
+    /// Whether all floating IPs were told to be slow, and which ones were.
+    pub(crate) slow: (bool, BTreeSet<Ipv4Addr>),
+}
+
+impl Published {
+    /// Says of events whose they are.
+    pub(crate) fn name(&self, events: &mut [Event]) {
+        let ports: BTreeMap<_, _> = self.status.ports.iter().map(|port| (port.id.as_str(), port)).collect();
+        for event in events {
+            if let Event::Verdict(verdict) = event
+                && let Some(port) = ports.get(verdict.port_id.as_str())
+            {
+                verdict.instance.clone_from(&port.instance);
+                verdict.device = Some(port.device.clone());
+            }
+        }
+    }
 }
 
 /// Where the loop gets its work from.
@@ -143,6 +180,14 @@ pub(crate) struct Reconcile {
     seen: Option<Snapshot>,
     /// A look under way, and whether something has changed since it began.
     looking: Option<(JoinHandle<Snapshot>, bool)>,
+    /// Routers as they were seen last.
+    routers: Option<Snapshot>,
+    /// The same for a look at routers.
+    looking_at_routers: Option<(JoinHandle<Snapshot>, bool)>,
+    /// When to look at routers.
+    routers_due: Option<Instant>,
+    /// When the last look at routers ended.
+    routers_seen: Option<Instant>,
     /// When to look, or to try again, at the latest.
     due: Instant,
     /// When to remove flows that are over.
@@ -179,6 +224,10 @@ impl Reconcile {
             published,
             seen: None,
             looking: None,
+            routers: None,
+            looking_at_routers: None,
+            routers_due: None,
+            routers_seen: None,
             due: Instant::now(),
             sweep_due: Instant::now(),
             backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
@@ -201,12 +250,14 @@ impl Reconcile {
                     None => return,
                 },
                 seen = looked(&mut self.looking) => self.seen(seen),
+                seen = looked(&mut self.looking_at_routers) => self.routers_seen(seen),
                 () = inlets.bell.heard() => {
                     sleep(SETTLE).await;
                     self.changed(inlets.bell.take());
                 }
                 () = sleep_until(self.due) => self.changed(Changes::EVERYTHING),
                 () = sleep_until(self.sweep_due) => self.sweep(),
+                () = sleep_or_never(self.routers_due) => self.look_at_routers(),
             }
         }
     }
@@ -229,26 +280,68 @@ impl Reconcile {
         if let Change::Remove(kind, id) = &change
             && self.store.api().get(*kind, id).is_none()
         {
-            return if self.store.is_of_files(*kind, id) { Outcome::OfFiles } else { Outcome::NotThere };
+            let labelled = *kind == Kind::Ports && self.pass.made().keys().any(|port| port.0 == *id);
+            return match self.store.is_of_files(*kind, id) {
+                true => Outcome::OfFiles,
+                false if labelled => Outcome::OfLabel,
+                false => Outcome::NotThere,
+            };
         }
-        let floating = matches!(change, Change::Put(Kind::Floatingips, ..));
-        let refusal = match &change {
-            Change::Put(Kind::Ports, id, _) => Some(id.clone()),
-            Change::Put(..) | Change::Remove(..) | Change::Replace(_) => None,
+        let put = match &change {
+            Change::Put(kind, id, _) => Some((*kind, id.clone())),
+            Change::Remove(..) | Change::Replace(_) | Change::Way(..) => None,
         };
-        let changed = self.store.change(|state| match change {
-            Change::Put(kind, id, object) => state.put(kind, id, object),
-            Change::Remove(kind, id) => state.remove(kind, &id),
-            Change::Replace(with) => state.replace(with),
-        });
+        let changed = match change {
+            Change::Put(kind, id, object) => self.store.change(|state| state.put(kind, id, object)),
+            Change::Remove(kind, id) => self.store.change(|state| state.remove(kind, &id)),
+            Change::Replace(with) => self.store.change(|state| state.replace(with)),
+            Change::Way(target, slow) => return self.order_way(target, slow),
+        };
         match changed {
             Err(refused) => Outcome::Refused(refused),
-            Ok(_) if floating => Outcome::Held(HELD.to_owned()),
-            Ok(false) if self.pass.is_converged() => Outcome::InForce,
+            Ok(false) if self.pass.is_converged() => self.in_force(put),
             Ok(_) => match self.reconcile() {
-                Ok(()) => refusal
-                    .and_then(|id| self.pass.refusal(&id).map(str::to_owned))
-                    .map_or(Outcome::InForce, Outcome::Held),
+                Ok(()) => self.in_force(put),
+                Err(why) => Outcome::Held(why),
+            },
+        }
+    }
+
+    /// What became of an object that the maps should hold now.
+    fn in_force(&self, put: Option<(Kind, String)>) -> Outcome {
+        let refusal = match put {
+            Some((Kind::Ports, id)) => self.pass.refusal(&id).map(str::to_owned),
+            Some((Kind::Floatingips, id)) => self.floating_refusal(&id),
+            Some((Kind::SecurityGroups | Kind::AddressGroups | Kind::Members, _)) | None => None,
+        };
+        refusal.map_or(Outcome::InForce, Outcome::Held)
+    }
+
+    /// Why a floating IP of the policy is not served, where it is not.
+    fn floating_refusal(&self, id: &str) -> Option<String> {
+        let policy = self.store.policy()?;
+        let (_, asked) = policy.floating_ips.iter().find(|(known, _)| known.0 == id)?;
+        let own = |planned: &&FloatingIp| planned.floating_ip_address == asked.floating_ip_address;
+        let mut planned = self.pass.floats().plan().floating_ips.iter().filter(own);
+        let planned = planned.find(|planned| planned.owner == Owner::Netdiag);
+        match planned.map(|planned| &planned.way) {
+            Some(Way::Fast(_) | Way::Slow { .. }) => None,
+            Some(Way::Broken { why }) => Some(why.clone()),
+            None => Some("the routers of this host have not been looked at since".to_owned()),
+        }
+    }
+
+    fn order_way(&mut self, target: Target, slow: bool) -> Outcome {
+        let all = self.pass.floats().orders().all();
+        if all && !slow && target != Target::All {
+            return Outcome::Contradicts(
+                "all floating IPs were told to be slow: tell all of them to be fast".to_owned(),
+            );
+        }
+        match self.pass.floats_mut().order(target, slow) {
+            Err(error) => Outcome::Refused(Refused::NotKept(error)),
+            Ok(_) => match self.float() {
+                Ok(()) => Outcome::InForce,
                 Err(why) => Outcome::Held(why),
             },
         }
@@ -267,8 +360,11 @@ impl Reconcile {
                 self.manager.ready(&self.summary());
             }
         }
-        if changes != Changes::FILES {
+        if changes.has(Changes::OF_PORTS) {
             self.look();
+        } else if changes.has(Changes::ROUTERS) {
+            let rested = self.routers_seen.map_or_else(Instant::now, |seen| seen + REST);
+            self.routers_due = Some(self.routers_due.map_or(rested, |due| due.min(rested)));
         }
     }
 
@@ -276,8 +372,45 @@ impl Reconcile {
     fn look(&mut self) {
         match &mut self.looking {
             Some((_, again)) => *again = true,
-            None => self.looking = Some((spawn_look(self.pace.look.clone()), false)),
+            None => self.looking = Some((spawn(self.pace.look.clone(), discover::look_for_ports), false)),
         }
+    }
+
+    /// The same for routers, where somebody wants to know.
+    fn look_at_routers(&mut self) {
+        self.routers_due = None;
+        if !self.pass.floats().is_wanted(self.store.policy().map(Arc::as_ref)) {
+            self.routers = None;
+            return;
+        }
+        match &mut self.looking_at_routers {
+            Some((_, again)) => *again = true,
+            None => self.looking_at_routers = Some((spawn(self.pace.look.clone(), discover::look_for_routers), false)),
+        }
+    }
+
+    /// A look at routers has ended.
+    fn routers_seen(&mut self, seen: Option<Snapshot>) {
+        let again = self.looking_at_routers.take().is_some_and(|(_, again)| again);
+        self.routers_seen = Some(Instant::now());
+        if let Some(seen) = seen {
+            self.routers = Some(seen);
+            // The error is among the problems that are published, and the pass is due again.
+            drop(self.float());
+        }
+        if again {
+            self.look_at_routers();
+        }
+    }
+
+    /// Floating IPs with what is known now.
+    fn float(&mut self) -> Result<(), String> {
+        let (pass, routers) = (&mut self.pass, self.routers.as_ref());
+        let result = tokio::task::block_in_place(|| pass.float(routers));
+        if result.is_err() {
+            self.due = self.due.min(Instant::now() + self.backoff.pause());
+        }
+        result
     }
 
     /// A look has ended.
@@ -293,6 +426,7 @@ impl Reconcile {
                 self.publish();
                 self.manager.ready(&self.summary());
             }
+            self.look_at_routers();
         }
         if again {
             self.look();
@@ -309,7 +443,8 @@ impl Reconcile {
         };
         let (pass, policy) = (&mut self.pass, Arc::clone(policy));
         // System calls on thousands of map elements: the other tasks of this thread go on elsewhere.
-        let result = tokio::task::block_in_place(|| pass.run(&policy, seen));
+        let routers = self.routers.as_ref();
+        let result = tokio::task::block_in_place(|| pass.run(&policy, seen, routers));
         match &result {
             Ok(()) => self.backoff.reset(),
             Err(_) => self.due = self.due.min(Instant::now() + self.backoff.pause()),
@@ -339,7 +474,8 @@ impl Reconcile {
         self.said = said;
         let (found, made) = (Arc::clone(self.pass.found()), Arc::clone(self.pass.made()));
         let api = Arc::clone(self.store.api());
-        self.published.send_replace(Arc::new(Published { status, policy, api, found, made }));
+        let (places, slow) = (self.pass.places(), self.pass.floats().orders().given());
+        self.published.send_replace(Arc::new(Published { status, policy, api, found, made, places, slow }));
         if self.ready {
             self.manager.status(&self.summary());
         }
@@ -347,9 +483,19 @@ impl Reconcile {
 }
 
 /// Looks on a thread that may block: sources read files of the kernel's, which may take their time.
-fn spawn_look(options: discover::Options) -> JoinHandle<Snapshot> {
+fn spawn<L: Future<Output = Snapshot>>(
+    options: discover::Options,
+    look: impl FnOnce(discover::Options) -> L + Send + 'static,
+) -> JoinHandle<Snapshot> {
     let runtime = Handle::current();
-    tokio::task::spawn_blocking(move || runtime.block_on(discover::look_for_ports(options)))
+    tokio::task::spawn_blocking(move || runtime.block_on(look(options)))
+}
+
+async fn sleep_or_never(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits for a look that is under way; none if it could not be finished.

@@ -17,10 +17,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use netdiag_model::status::Passes;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinSet,
+    time::timeout,
 };
 
 use self::manager::Manager;
@@ -31,13 +33,15 @@ use crate::{
     events::EventLog,
     metrics,
     policy_source::{Places, Store},
-    reconcile::{Inlets, Outlets, Pace, Published, Reconcile, pass::Pass},
+    reconcile::{Inlets, Outlets, Pace, Published, Reconcile, floating::Treatment, pass::Pass},
     watch::{self as watchers, Bell, Changes},
 };
 
 /// What the service manager is told, and asks.
 pub(crate) mod manager;
 
+/// How long events wait for the names that the first pass finds.
+const FIRST_PASS: Duration = Duration::from_secs(10);
 /// Orders of the API that wait for the loop.
 const ORDERS: usize = 64;
 
@@ -54,6 +58,10 @@ pub struct Config {
     pub enforce: enforce::Options,
     /// Where to serve metrics.
     pub metrics: Option<SocketAddr>,
+    /// Lead floating IPs of others past their routers.
+    pub accelerate: bool,
+    /// Let instances of one network and host send to each other past the bridge.
+    pub straight: bool,
     /// The longest time between two looks at the host.
     pub full_pass: Duration,
     /// Where to look.
@@ -164,9 +172,16 @@ pub async fn run(config: Config) -> Result<(), ServiceError> {
         }
         None => None,
     };
-    let events = Arc::new(EventLog::default());
     let ring = enforcer.events().map_err(|error| ServiceError::Read(error.into()))?;
-    let pass = Pass::new(enforcer, &config.places.state).map_err(ServiceError::Read)?;
+    let begin = ring.position().map_err(|error| ServiceError::Read(error.into()))?;
+    let events = Arc::new(EventLog::default().beginning(begin));
+    let treatment = Treatment {
+        accelerate: config.accelerate,
+        straight: config.straight,
+        state: config.places.state.clone(),
+        netns: config.look.netns_dirs.clone(),
+    };
+    let pass = Pass::new(enforcer, treatment).map_err(ServiceError::Read)?;
     let store = Store::open(config.places.clone());
 
     let (orders, inbox) = mpsc::channel(ORDERS);
@@ -178,7 +193,7 @@ pub async fn run(config: Config) -> Result<(), ServiceError> {
 
     let mut tasks = JoinSet::new();
     watch_all(&config, &bell, &mut tasks);
-    tasks.spawn(hand_on(ring, events, config.journal.clone()));
+    tasks.spawn(hand_on(ring, events, api.published.clone(), config.journal.clone()));
     if let Some(listener) = metrics {
         tasks.spawn(metrics::serve(listener, api.clone()));
     }
@@ -225,12 +240,21 @@ async fn until_told<T>(
     }
 }
 
-/// Hands on what comes out of the ring buffer. What cannot be read is said once, until it can be again.
-async fn hand_on(ring: enforce::Events, log: Arc<EventLog>, journal: Journal) {
+/// Hands on what comes out of the ring buffer, with names. What cannot be read is said once, until it can be again.
+async fn hand_on(
+    ring: enforce::Events,
+    log: Arc<EventLog>,
+    mut published: watch::Receiver<Arc<Published>>,
+    journal: Journal,
+) {
+    // The first pass finds the names. What comes meanwhile, and came while there was no agent, waits in the ring.
+    let first = published.wait_for(|published| published.status.passes != Passes::default());
+    drop(timeout(FIRST_PASS, first).await);
     let mut failing = false;
     ring.run(|read| match read {
-        Ok(events) => {
+        Ok(mut events) => {
             failing = false;
+            published.borrow().name(&mut events);
             log.push(events);
         }
         Err(error) => {
@@ -257,6 +281,7 @@ fn watch_all(config: &Config, bell: &Arc<Bell>, tasks: &mut JoinSet<()>) {
     tasks.spawn(watchers::files::watch(config.places.files.clone(), Arc::clone(bell)));
     tasks.spawn(watchers::netlink::watch(Arc::clone(bell)));
     tasks.spawn(watchers::ovsdb::watch(config.look.ovsdb_socket.clone(), Arc::clone(bell)));
+    tasks.spawn(watchers::routers::watch(config.look.netns_dirs.clone(), Arc::clone(bell)));
     tasks.spawn(watchers::docker::watch(config.look.docker_socket.clone(), Arc::clone(bell)));
 }
 

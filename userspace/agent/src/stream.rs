@@ -1,17 +1,23 @@
 //! Events of a running agent, read from its socket line by line. Flow: observe.
 //!
-//! The request is HTTP/1.0, so that the answer is nothing but a head and the lines.
+//! The request is HTTP/1.0, so that the answer is nothing but a head and the lines. The first line says where the stream
+//! begins in what the kernel says, which goes on when the agent ends: so [`EventStream::resume`] can go on at the next agent,
+//! and know exactly what was missed.
 
 use std::{
+    collections::VecDeque,
     io,
     path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
-use netdiag_model::event::Event;
+use netdiag_model::event::{Event, LossEvent};
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Take},
     net::UnixStream,
 };
+
+use crate::events::{Mark, Missing, Position};
 
 /// The longest line there is; an event takes some 300 bytes.
 const LONGEST: u64 = 1 << 20;
@@ -54,7 +60,21 @@ pub enum StreamError {
 #[derive(Debug)]
 pub struct EventStream {
     socket: PathBuf,
+    port: Option<String>,
     lines: Take<BufReader<UnixStream>>,
+    /// How far it was read.
+    at: Position,
+    /// What was missed while there was no agent, until it is told.
+    missed: VecDeque<Event>,
+}
+
+/// What is known of the time between two agents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Between {
+    /// What was missed is counted in the events that come next, if anything was.
+    Counted,
+    /// The maps were made anew in between, and what had been counted in the old ones is gone.
+    Unknown,
 }
 
 impl EventStream {
@@ -63,19 +83,50 @@ impl EventStream {
     /// # Errors
     /// No agent listens there, or it refuses.
     pub async fn open(socket: &Path, port: Option<&str>) -> Result<Self, StreamError> {
+        let (lines, at) = Self::ask(socket, port, None).await?;
+        let port = port.map(str::to_owned);
+        Ok(Self { socket: socket.to_owned(), port, lines, at, missed: VecDeque::new() })
+    }
+
+    /// Goes on at the agent that listens now, behind the last event that was read.
+    ///
+    /// # Errors
+    /// No agent listens there, or it refuses.
+    pub async fn resume(&mut self) -> Result<Between, StreamError> {
+        let (lines, at) = Self::ask(&self.socket, self.port.as_deref(), Some(self.at.number)).await?;
+        let between = self.at.until(&at);
+        (self.lines, self.at) = (lines, at);
+        let Some((skipped, mut missing)) = between else { return Ok(Between::Unknown) };
+        missing.retain(|missing| self.port.is_none() || missing.port_id == self.port);
+        self.missed.extend(losses(skipped, missing));
+        Ok(Between::Counted)
+    }
+
+    /// Asks for events from now on, or behind a record; where the stream begins.
+    async fn ask(
+        socket: &Path,
+        port: Option<&str>,
+        after: Option<u64>,
+    ) -> Result<(Take<BufReader<UnixStream>>, Position), StreamError> {
         let failed = |source| StreamError::Connect { socket: socket.to_owned(), source };
+        let refused = |answer| StreamError::Refused { socket: socket.to_owned(), answer };
         let mut connection = UnixStream::connect(socket).await.map_err(failed)?;
         let port = port.map_or_else(String::new, |port| format!("&port={}", encoded(port)));
-        let request = format!("GET /v1/events?stream=true{port} HTTP/1.0\r\nHost: agent\r\n\r\n");
+        let after = after.map_or_else(String::new, |number| format!("&after={number}"));
+        let request = format!("GET /v1/events?stream=true&position=true{port}{after} HTTP/1.0\r\nHost: agent\r\n\r\n");
         connection.write_all(request.as_bytes()).await.map_err(failed)?;
         let mut lines = BufReader::new(connection).take(LONGEST);
         let status = line(&mut lines).await.map_err(failed)?.unwrap_or_default();
         if status.split(' ').nth(1) != Some("200") {
             let answer = if status.is_empty() { "it said nothing".to_owned() } else { status };
-            return Err(StreamError::Refused { socket: socket.to_owned(), answer });
+            return Err(refused(answer));
         }
         while line(&mut lines).await.map_err(failed)?.is_some_and(|header| !header.is_empty()) {}
-        Ok(Self { socket: socket.to_owned(), lines })
+        let first = line(&mut lines).await.map_err(failed)?.unwrap_or_default();
+        match serde_json::from_str(&first) {
+            Ok(Mark::Position(at)) => Ok((lines, at)),
+            Ok(Mark::Passed { .. }) | Err(_) => Err(refused("it does not say where its events begin".to_owned())),
+        }
     }
 
     /// The next event; none once the agent is gone. A line this netdiag does not understand is passed over: a newer agent
@@ -84,14 +135,37 @@ impl EventStream {
     /// # Errors
     /// The connection broke.
     pub async fn next(&mut self) -> Result<Option<Event>, StreamError> {
+        if let Some(event) = self.missed.pop_front() {
+            return Ok(Some(event));
+        }
         loop {
             let failed = |source| StreamError::Read { socket: self.socket.clone(), source };
             let Some(text) = line(&mut self.lines).await.map_err(failed)? else { return Ok(None) };
             if let Ok(event) = serde_json::from_str(&text) {
+                self.at.pass(&event);
                 return Ok(Some(event));
+            }
+            if let Ok(Mark::Passed { number }) = serde_json::from_str(&text) {
+                self.at.number = number;
             }
         }
     }
+}
+
+/// What was missed, as events.
+fn losses(skipped: u64, missing: Vec<Missing>) -> impl Iterator<Item = Event> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let time_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+    let loss = LossEvent { time_ns, ..LossEvent::default() };
+    let unread = (skipped > 0).then(|| LossEvent { skipped, ..loss.clone() });
+    let of_ports = missing.into_iter().map(move |Missing { slot, port_id, suppressed, lost }| LossEvent {
+        port_id,
+        slot: Some(slot),
+        suppressed,
+        lost,
+        ..loss.clone()
+    });
+    unread.into_iter().chain(of_ports).map(Event::Lost)
 }
 
 /// The next line without its end; none at the end of all.
@@ -119,7 +193,7 @@ mod tests {
         net::UnixListener,
     };
 
-    use super::{EventStream, StreamError};
+    use super::{Between, EventStream, StreamError};
 
     /// An agent that answers one client with the same, whatever it is asked; gives back what it was asked.
     fn agent(socket: &Path, answer: &'static str) -> tokio::task::JoinHandle<String> {
@@ -137,14 +211,41 @@ mod tests {
     async fn events_come_one_by_one_and_what_is_not_understood_is_passed_over() {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("agent.sock");
-        let answer = "HTTP/1.0 200 OK\r\ncontent-type: application/x-ndjson\r\n\r\n{\"event\":\"new\"}\n\
+        let answer = "HTTP/1.0 200 OK\r\ncontent-type: application/x-ndjson\r\n\r\n\
+                      {\"event\":\"position\",\"ring\":1,\"number\":4,\"losses\":[]}\n{\"event\":\"new\"}\n\
                       {\"event\":\"lost\",\"time_ns\":7,\"lost\":3}\n";
         let asked = agent(&socket, answer);
         let mut stream = EventStream::open(&socket, Some("a b/c")).await.unwrap();
         let lost = LossEvent { time_ns: 7, lost: 3, ..LossEvent::default() };
         assert_eq!(stream.next().await.unwrap(), Some(Event::Lost(lost)));
         assert_eq!(stream.next().await.unwrap(), None);
-        assert!(asked.await.unwrap().starts_with("GET /v1/events?stream=true&port=a%20b%2Fc HTTP/1.0\r\n"));
+        let asked = asked.await.unwrap();
+        assert!(asked.starts_with("GET /v1/events?stream=true&position=true&port=a%20b%2Fc HTTP/1.0\r\n"), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn a_stream_goes_on_at_the_next_agent_and_says_first_what_was_missed() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("agent.sock");
+        let first = "HTTP/1.0 200 OK\r\n\r\n{\"event\":\"position\",\"ring\":1,\"number\":4,\"losses\":[]}\n\
+                     {\"event\":\"passed\",\"number\":6}\n";
+        let _asked = agent(&socket, first);
+        let mut stream = EventStream::open(&socket, Some("p")).await.unwrap();
+        assert_eq!(stream.next().await.unwrap(), None);
+        std::fs::remove_file(&socket).unwrap();
+        stream.resume().await.unwrap_err();
+        let second = "HTTP/1.0 200 OK\r\n\r\n{\"event\":\"position\",\"ring\":1,\"number\":9,\"losses\":[\
+                      {\"slot\":1,\"port_id\":\"p\",\"suppressed\":2,\"lost\":0},\
+                      {\"slot\":2,\"port_id\":\"q\",\"suppressed\":8,\"lost\":0}]}\n";
+        let asked = agent(&socket, second);
+        assert_eq!(stream.resume().await.unwrap(), Between::Counted);
+        let mut missed = Vec::new();
+        while let Some(event) = stream.next().await.unwrap() {
+            let Event::Lost(loss) = event else { panic!("{event:?}") };
+            missed.push((loss.port_id, loss.suppressed, loss.skipped));
+        }
+        assert_eq!(missed, [(None, 0, 3), (Some("p".to_owned()), 2, 0)], "nothing of the port that was not asked for");
+        assert!(asked.await.unwrap().contains("&after=6 "), "behind the last one, though it was for others");
     }
 
     #[tokio::test]

@@ -19,6 +19,8 @@ pub(crate) mod files;
 pub(crate) mod netlink;
 /// Open vSwitch, by a monitor of its database.
 pub(crate) mod ovsdb;
+/// Router namespaces: who comes and goes, and what changes inside.
+pub(crate) mod routers;
 /// A descriptor that can be waited for.
 mod source;
 
@@ -42,15 +44,22 @@ impl Changes {
     pub(crate) const EVERYTHING: Self = Self(1 << 4);
     /// It was the operator, by a signal.
     pub(crate) const RELOAD: Self = Self(1 << 5);
+    /// Neighbours, routes, addresses or rules of routers.
+    pub(crate) const ROUTERS: Self = Self(1 << 6);
+
+    /// Everything that says where ports are.
+    pub(crate) const OF_PORTS: Self =
+        Self(Self::LINKS.0 | Self::SWITCH.0 | Self::CONTAINERS.0 | Self::EVERYTHING.0 | Self::RELOAD.0);
 
     /// Each with its name.
-    const NAMES: [(Self, &'static str); 6] = [
+    const NAMES: [(Self, &'static str); 7] = [
         (Self::FILES, "policy files"),
         (Self::LINKS, "links"),
         (Self::SWITCH, "Open vSwitch"),
         (Self::CONTAINERS, "containers"),
         (Self::EVERYTHING, "everything"),
         (Self::RELOAD, "a signal"),
+        (Self::ROUTERS, "routers"),
     ];
 
     /// True where something of `other` has changed.

@@ -39,6 +39,7 @@ mod tables;
 mod tests;
 
 pub use diff::{Change, Op, Phase, Stage, diff};
+pub use label::groups;
 pub use lower::lower;
 pub use tables::{PAIR_BITS, SET_BITS, Tables, Trie};
 

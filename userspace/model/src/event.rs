@@ -26,6 +26,9 @@ pub enum Event {
 /// A packet met its verdict: refused, or the first of a flow that is allowed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerdictEvent {
+    /// Its number in the ring buffer, one more than that of the record before; it counts on when the agent starts anew.
+    #[serde(default)]
+    pub number: u64,
     /// When, in nanoseconds since 1970-01-01 UTC.
     pub time_ns: u64,
     /// The port's id.
@@ -74,13 +77,17 @@ pub struct LossEvent {
     /// The port whose records they were; none where the stream itself was too slow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port_id: Option<String>,
+    /// Place of that port in the maps, whose counters these are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u32>,
     /// Records since the last such line that the kernel did not write because the port had used up its share.
     #[serde(default)]
     pub suppressed: u64,
     /// Records since the last such line for which the ring buffer had no room.
     #[serde(default)]
     pub lost: u64,
-    /// Records since the last such line that this reader was too slow for.
+    /// Records since the last such line that this reader was too slow for, or that an agent read and did not hand on
+    /// before it ended: of any port.
     #[serde(default)]
     pub skipped: u64,
 }

@@ -607,6 +607,9 @@ pub struct PolicyRuleFact {
     /// `not`: the rule is for what does not match.
     #[serde(default)]
     pub inverted: bool,
+    /// It asks for more, which is not read: protocol, ports, TOS, user, tunnel, or what a route must not be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub conditional: bool,
     /// Action as iproute2 names it (`lookup`, `blackhole`, `unreachable`, `prohibit`, `goto`, `nop`).
     pub action: String,
     /// Table to look up.
@@ -706,8 +709,16 @@ pub struct OvsBridgeFact {
     pub other_config: BTreeMap<String, String>,
     /// Number of mirrors.
     pub mirrors: usize,
+    /// How many collectors it tells of its packets (`NetFlow`, `sFlow`, `IPFIX`).
+    #[serde(skip_serializing_if = "is_none_of_them")]
+    pub exports: usize,
     /// Ports.
     pub ports: Vec<OvsPortFact>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes what it skips by reference")]
+const fn is_none_of_them(count: &usize) -> bool {
+    *count == 0
 }
 
 /// A port of an Open vSwitch bridge.
@@ -735,6 +746,9 @@ pub struct OvsPortFact {
     pub external_ids: BTreeMap<String, String>,
     /// True where a `QoS` row hangs on the port.
     pub qos: bool,
+    /// Type of that row: `linux-noop`, which does nothing, `linux-htb`, `egress-policer` …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub qos_type: Option<String>,
     /// Interfaces: one, or several for a bond.
     pub interfaces: Vec<OvsInterfaceFact>,
 }
@@ -765,6 +779,9 @@ pub struct OvsInterfaceFact {
     /// MTU in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
+    /// Kilobits a second that come in, at most (`ingress_policing_rate`); none is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policing: Option<u64>,
     /// Why it does not work, if it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

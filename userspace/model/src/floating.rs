@@ -11,8 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{id::Mac, policy::types::PortId};
 
+/// The plan of a host.
+pub mod plan;
+/// The floating IPs of a host and the ways they take.
+pub mod show;
 /// What the programs need of a plan.
 pub mod tables;
+
+pub use plan::{Service, Slow, Switches, plan};
 
 /// What netdiag knows of the floating IPs of a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +28,9 @@ pub struct Plan {
     pub floating_ips: Vec<FloatingIp>,
     /// Routers of those that go the fast way, by the number their paths name.
     pub routers: BTreeMap<u32, Router>,
+    /// Floating IPs that the host is to serve by itself, whichever way they go.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Service>,
 }
 
 /// A floating IP of this host.
@@ -139,6 +148,17 @@ pub enum NextHop {
     OnLink(Mac),
     /// Outside, but nobody knows the MAC address.
     Unresolved,
+}
+
+impl State {
+    /// `fast`, `slow` or `broken`.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Fast(_) => "fast",
+            Self::Slow { .. } => "slow",
+            Self::Broken { .. } => "broken",
+        }
+    }
 }
 
 impl FloatingIp {

@@ -6,6 +6,8 @@
 
 /// What is asked for.
 mod asked;
+/// Where what is loaded and what is asked differ.
+mod difference;
 /// What would become of a packet.
 mod explain;
 /// Tracked flows.
@@ -25,6 +27,7 @@ pub(crate) use asked::Asked;
 pub use asked::{GroupRef, RemoteRef, RuleRef};
 pub use explain::{Answer, Asking, Explained, Unclear, explain};
 pub use flows::{FlowFilter, FlowOrder, FlowRow, Flows, Known, flows};
+pub(crate) use loaded::tables;
 pub use near::{NearMiss, Seen};
 pub use show::{Shown, ShownPort, ShownRule, Standing, show};
 pub use summary::{Side, Summary};

@@ -12,8 +12,9 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
+    compile::Tables,
     fact::{LinkFact, NamespaceFact, NetworkFact, ProgramFact, RulesetFact, SourceKind, SysctlFact},
-    groups::Asked,
+    groups::{self, Asked},
     id::{LinkKey, NetnsId},
     netfilter::{Ruleset, sets},
     snapshot::Snapshot,
@@ -66,6 +67,8 @@ pub struct Inventory<'a> {
     rulesets: BTreeMap<NetnsId, Vec<Ruleset>>,
     /// What is asked for, read where somebody wants to know.
     asked: OnceLock<Option<Asked>>,
+    /// What is loaded, as tables to look things up in.
+    loaded: OnceLock<Option<Tables>>,
 }
 
 impl<'a> Inventory<'a> {
@@ -112,6 +115,7 @@ impl<'a> Inventory<'a> {
             ports,
             rulesets,
             asked: OnceLock::new(),
+            loaded: OnceLock::new(),
         };
         inventory.instances = instance::list(&inventory, &containers);
         inventory
@@ -121,6 +125,12 @@ impl<'a> Inventory<'a> {
     pub(crate) fn asked(&self) -> Option<&Asked> {
         let read = || Some(Asked::read(self.snapshot.facts.enforcement.as_ref()?)?.with_labelled(self));
         self.asked.get_or_init(read).as_ref()
+    }
+
+    /// What is loaded, as tables to look things up in; none where it was not read.
+    pub(crate) fn loaded(&self) -> Option<&Tables> {
+        let read = || self.snapshot.facts.enforcement.as_ref()?.tables.as_ref().map(groups::tables);
+        self.loaded.get_or_init(read).as_ref()
     }
 
     /// A link by its identity.

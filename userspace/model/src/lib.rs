@@ -32,6 +32,8 @@ pub mod resolve;
 pub mod snapshot;
 /// How the agent is. Flow: policy.
 pub mod status;
+/// Instances of one network and host that may send to each other past the bridge. Flow: policy.
+pub mod straight;
 /// The paths of one instance, hop by hop. Flow: explain.
 pub mod trace;
 

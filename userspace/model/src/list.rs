@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::{
     fact::Gap,
+    floating::show::Standing,
     groups::Summary,
     id::{Mac, Uuid},
     trace::{HopState, Identity},
@@ -65,8 +66,21 @@ pub struct RowInterface {
     pub segmentation_id: Option<u32>,
     /// Floating IPs.
     pub floating_ips: Vec<IpAddr>,
+    /// Which way each of them takes, where netdiag has to do with it.
+    pub floating_ways: Vec<FloatingWay>,
     /// How netdiag enforces security groups here; none where it does not.
     pub enforcement: Option<Summary>,
     /// The worst state any hop of its paths is in.
     pub state: HopState,
+}
+
+/// Which way a floating IP takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FloatingWay {
+    /// The floating IP.
+    pub address: IpAddr,
+    /// Which way its packets go.
+    pub standing: Standing,
+    /// Why not past the router.
+    pub why: Option<String>,
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     fact::enforcement::{AgentFact, RefusedPort},
+    floating::FloatingIp,
     policy::{types::Mode, wire::Mistake},
 };
 
@@ -28,6 +29,9 @@ pub struct Status {
     pub ports: Vec<PortStatus>,
     /// Ports that are asked for, are on this host, and cannot be enforced.
     pub refused: Vec<RefusedPort>,
+    /// Floating IPs of this host, and which way each of them goes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub floating_ips: Vec<FloatingIp>,
     /// Flows tracked now.
     pub flows: u64,
     /// Records that nobody will read.
@@ -55,6 +59,9 @@ pub struct Asked {
 pub struct PortStatus {
     /// Its id.
     pub id: String,
+    /// Name of the instance behind it; none where only its device is known.
+    #[serde(default)]
+    pub instance: Option<String>,
     /// Name of the host's device.
     pub device: String,
     /// How programs are attached: `tcx ingress, tcx egress`.

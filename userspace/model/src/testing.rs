@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
+use proptest::test_runner::Config as ProptestConfig;
 
 use crate::{
     fact::{
@@ -18,6 +19,12 @@ use crate::{
     snapshot::Snapshot,
     trace::{self, Trace},
 };
+
+/// So many random cases, or as many as `PROPTEST_CASES` asks for.
+pub(crate) fn cases(usual: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|number| number.parse().ok());
+    ProptestConfig::with_cases(asked.unwrap_or(usual))
+}
 
 /// Main routing table (`RT_TABLE_MAIN`).
 pub(crate) const MAIN: u32 = 254;
@@ -285,6 +292,7 @@ pub(crate) fn lookup(priority: u32, table: u32) -> PolicyRuleFact {
         oif: None,
         fwmark: None,
         inverted: false,
+        conditional: false,
         action: "lookup".to_owned(),
         table,
     }

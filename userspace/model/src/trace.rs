@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     fact::{Gap, LinkStats, PublishedPort, RuleBackend},
+    floating::show,
     groups::Summary,
     id::{Mac, NetnsId, Uuid},
     inventory::instance::GONE,
@@ -23,6 +24,8 @@ mod enforcement;
 mod explain;
 /// Packet filter rules on a path.
 mod filter;
+/// Floating IPs that go past bridge and router.
+mod floating;
 /// The hops inside the instance.
 mod inside;
 /// The way in, from a floating IP or a published port.
@@ -38,12 +41,13 @@ mod sentence;
 /// DHCP and metadata.
 mod service;
 /// Open vSwitch on a path.
-mod switching;
+pub(crate) mod switching;
 
 #[cfg(test)]
 mod tests;
 
 pub use explain::explain;
+pub(crate) use filter::between_any;
 pub use listing::list;
 
 /// The answer of `netdiag trace`: what the instance is, one path per interface, and what is wrong on them.
@@ -248,6 +252,8 @@ pub struct FloatingIp {
     pub rules: Vec<RuleRef>,
     /// Whether it is complete.
     pub state: HopState,
+    /// Which way its packets take, where netdiag has to do with it.
+    pub way: Option<show::Row>,
 }
 
 /// A published port with the rules that make it.
@@ -342,6 +348,8 @@ pub enum HopKind {
     Service,
     /// Security groups that netdiag enforces.
     SecurityGroup,
+    /// Where packets of a floating IP go on past bridge and router.
+    FastPath,
 }
 
 impl HopKind {
@@ -368,6 +376,7 @@ impl HopKind {
             Self::Outside => "outside",
             Self::Service => "service",
             Self::SecurityGroup => "security group",
+            Self::FastPath => "fast path",
         }
     }
 }

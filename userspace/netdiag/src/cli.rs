@@ -69,6 +69,21 @@ pub(crate) enum Command {
     /// Security groups of an instance: what is enforced, and what would become of a packet
     #[command(subcommand)]
     Sg(Sg),
+    /// List the floating IPs of this host: past their routers, through them and why, or nowhere
+    #[command(args_conflicts_with_subcommands = true)]
+    Fip {
+        #[command(subcommand)]
+        way: Option<agent::Fip>,
+        /// Only this floating IP, or those of this instance
+        instance: Option<String>,
+        #[command(flatten)]
+        source: Source,
+        #[command(flatten)]
+        look: Look,
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t, env = "NETDIAG_OUTPUT")]
+        output: ListOutput,
+    },
     /// List the flows that are tracked
     Flows(Flows),
     /// Follow what is refused and allowed, packet by packet, as the agent says it
@@ -402,17 +417,21 @@ pub(crate) enum SchemaOf {
     Sg,
     /// `netdiag sg explain -o json`
     SgExplain,
+    /// `netdiag fip -o json`
+    Fip,
     /// `netdiag flows -o json`
     Flows,
     /// One line of `netdiag events -o json`
     Events,
+    /// `netdiag agent status -o json`
+    AgentStatus,
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, ValueEnum};
 
-    use super::Cli;
+    use super::{Cli, SchemaOf};
 
     /// Commands and the commands below them.
     fn every_command() -> Vec<clap::Command> {
@@ -449,6 +468,28 @@ mod tests {
                 assert!(variable.is_some_and(|name| name.starts_with("NETDIAG_")), "{}", argument.get_id());
             }
         }
+    }
+
+    #[test]
+    fn every_answer_in_json_has_a_schema() {
+        let schemas = SchemaOf::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let mut schemas: Vec<_> = schemas.map(|value| value.get_name().to_owned()).collect();
+        let all = Cli::command();
+        let leaves = all.get_subcommands().flat_map(|top| {
+            let below =
+                top.get_subcommands().map(move |below| (format!("{}-{}", top.get_name(), below.get_name()), below));
+            below.chain([(top.get_name().to_owned(), top)])
+        });
+        let is_json = |argument: &clap::Arg| {
+            argument.get_id() == "output"
+                && argument.get_possible_values().iter().any(|value| value.matches("json", false))
+        };
+        let answers = leaves.filter(|(_, command)| command.get_arguments().any(is_json));
+        // What is shown of security groups is what `sg` alone stands for.
+        let mut answers: Vec<_> = answers.map(|(name, _)| name.replace("sg-show", "sg")).collect();
+        answers.sort();
+        schemas.sort();
+        assert_eq!(schemas, answers);
     }
 
     #[test]

@@ -26,9 +26,11 @@ use crate::{
 /// `netdiag agent`.
 mod agent;
 
-pub(crate) use agent::agent;
+pub(crate) use agent::{agent, fip_way};
 /// What is refused and allowed, packet by packet.
 pub(crate) mod events;
+/// Floating IPs.
+pub(crate) mod fip;
 /// Tracked flows.
 pub(crate) mod flows;
 /// Security groups of an instance.
@@ -102,8 +104,10 @@ pub(crate) fn schema(of: SchemaOf) -> anyhow::Result<Exit> {
         SchemaOf::Doctor => schema::render(schema::Kind::Doctor, out),
         SchemaOf::Sg => schema::render(schema::Kind::Sg, out),
         SchemaOf::SgExplain => schema::render(schema::Kind::SgExplain, out),
+        SchemaOf::Fip => schema::render(schema::Kind::Fip, out),
         SchemaOf::Flows => schema::render(schema::Kind::Flows, out),
         SchemaOf::Events => schema::render(schema::Kind::Events, out),
+        SchemaOf::AgentStatus => schema::render(schema::Kind::AgentStatus, out),
     })?;
     Ok(Exit::Works)
 }

@@ -76,6 +76,11 @@ impl Bad {
         Self { exit: Exit::Usage, message: message.into() }.into()
     }
 
+    /// There is no such object; the message lists the candidates.
+    pub(crate) fn not_found(message: impl Into<String>) -> anyhow::Error {
+        Self { exit: Exit::NotFound, message: message.into() }.into()
+    }
+
     /// A privilege or a kernel feature is missing.
     pub(crate) fn missing(message: impl Into<String>) -> anyhow::Error {
         Self { exit: Exit::Missing, message: message.into() }.into()

@@ -48,6 +48,10 @@ async fn run(command: Command) -> anyhow::Result<Exit> {
             cmd::sg::show(&instance, &source, &look, output).await
         }
         Command::Sg(Sg::Explain(asked)) => cmd::sg::explain(&asked).await,
+        Command::Fip { way: Some(way), .. } => cmd::fip_way(&way).await,
+        Command::Fip { way: None, instance, source, look, output } => {
+            cmd::fip::run(instance.as_deref(), &source, &look, output).await
+        }
         Command::Flows(flows) => cmd::flows::run(&flows).await,
         Command::Events(events) => cmd::events::run(&events).await,
         Command::Doctor { sockets, look, output } => cmd::doctor(&sockets, &look, output).await,

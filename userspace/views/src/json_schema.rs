@@ -10,6 +10,8 @@ mod doctor;
 mod enforcement;
 /// One line of `netdiag events -o json`.
 mod event;
+/// The answer of `netdiag fip`.
+mod floating;
 /// The answer of `netdiag flows`.
 mod flows;
 /// The answers of `netdiag sg`.
@@ -30,6 +32,7 @@ pub use self::{
     doctor::{CheckDocument, DoctorDocument, Status},
     enforcement::{EnforcementDocument, EnforcementMode, SideDocument},
     event::{EventDocument, LossDocument, PacketVerdict, VerdictDocument},
+    floating::{FastPathDocument, FloatingIpDocument, FloatingIpsDocument, FloatingOwner, FloatingWay, WayDocument},
     flows::{FlowDocument, FlowsDocument, FlowsKnown, RuleDirection},
     groups::{
         AgentDocument, AnswerDocument, ExplainDocument, GroupDocument, GroupRuleDocument, GroupsDocument, GroupsPort,
@@ -39,7 +42,7 @@ pub use self::{
         Counters, Direction, FloatingIp, HopDocument, InterfaceDocument, Netns, PublishedPort, RouterDocument,
         RuleDocument, ServiceDocument, State,
     },
-    list::{ListDocument, ListedInstance, ListedInterface},
+    list::{FloatingWayDocument, ListDocument, ListedInstance, ListedInterface},
     status::{MistakeDocument, PortDocument, RefusedDocument, StatusDocument},
     trace::{FindingDocument, GapDocument, InstanceDocument, InstanceKind, Severity, TraceDocument, Verdict},
 };

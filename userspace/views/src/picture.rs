@@ -236,7 +236,7 @@ pub(crate) const fn colour(state: HopState) -> &'static str {
 /// The fill of a hop: what changes packets stands out from what passes them on.
 pub(crate) const fn fill(kind: HopKind) -> &'static str {
     match kind {
-        HopKind::Nat => "#fff8c5",
+        HopKind::Nat | HopKind::FastPath => "#fff8c5",
         HopKind::Filter | HopKind::SecurityGroup => "#ffefe7",
         HopKind::Tunnel => "#fbefff",
         HopKind::Router => "#ddf4ff",

@@ -7,7 +7,8 @@ use schemars::{Schema, generate::SchemaSettings};
 use crate::{
     json,
     json_schema::{
-        DoctorDocument, EventDocument, ExplainDocument, FlowsDocument, GroupsDocument, ListDocument, TraceDocument,
+        DoctorDocument, EventDocument, ExplainDocument, FloatingIpsDocument, FlowsDocument, GroupsDocument,
+        ListDocument, StatusDocument, TraceDocument,
     },
 };
 
@@ -24,16 +25,29 @@ pub enum Kind {
     Sg,
     /// Of `netdiag sg explain -o json`.
     SgExplain,
+    /// Of `netdiag fip -o json`.
+    Fip,
     /// Of `netdiag flows -o json`.
     Flows,
     /// Of one line of `netdiag events -o json`.
     Events,
+    /// Of `netdiag agent status -o json`.
+    AgentStatus,
 }
 
 impl Kind {
     /// Every shape there is.
-    pub const ALL: [Self; 7] =
-        [Self::Trace, Self::List, Self::Doctor, Self::Sg, Self::SgExplain, Self::Flows, Self::Events];
+    pub const ALL: [Self; 9] = [
+        Self::Trace,
+        Self::List,
+        Self::Doctor,
+        Self::Sg,
+        Self::SgExplain,
+        Self::Fip,
+        Self::Flows,
+        Self::Events,
+        Self::AgentStatus,
+    ];
 
     /// The command whose answer has this shape.
     pub const fn name(self) -> &'static str {
@@ -43,8 +57,10 @@ impl Kind {
             Self::Doctor => "doctor",
             Self::Sg => "sg",
             Self::SgExplain => "sg-explain",
+            Self::Fip => "fip",
             Self::Flows => "flows",
             Self::Events => "events",
+            Self::AgentStatus => "agent-status",
         }
     }
 }
@@ -63,8 +79,10 @@ fn schema(kind: Kind) -> Schema {
         Kind::Doctor => generator.into_root_schema_for::<DoctorDocument>(),
         Kind::Sg => generator.into_root_schema_for::<GroupsDocument>(),
         Kind::SgExplain => generator.into_root_schema_for::<ExplainDocument>(),
+        Kind::Fip => generator.into_root_schema_for::<FloatingIpsDocument>(),
         Kind::Flows => generator.into_root_schema_for::<FlowsDocument>(),
         Kind::Events => generator.into_root_schema_for::<EventDocument>(),
+        Kind::AgentStatus => generator.into_root_schema_for::<StatusDocument>(),
     }
 }
 
@@ -157,6 +175,8 @@ mod tests {
         check(&explained, &explained, &written(&enforced::explained())).unwrap();
         let flows = schema(Kind::Flows).to_value();
         check(&flows, &flows, &written(&enforced::flows())).unwrap();
+        let status = schema(Kind::AgentStatus).to_value();
+        check(&status, &status, &written(&enforced::status())).unwrap();
     }
 
     #[test]

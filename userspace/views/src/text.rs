@@ -12,6 +12,8 @@ pub mod event;
 pub mod explain;
 /// Findings and gaps.
 mod findings;
+/// Floating IPs and the ways they take.
+pub mod floating;
 /// The flows the datapath tracks.
 pub mod flows;
 /// What is enforced at the ports of an instance.

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use netdiag_model::{
     doctor::Report,
+    floating::show::Listed,
     groups::{Flows, Shown},
     list::Listing,
     trace::Trace,
@@ -34,6 +35,11 @@ pub fn groups(shown: &Shown, style: &Style, out: &mut impl Write) -> io::Result<
 /// Writes flows.
 pub fn flows(flows: &Flows, style: &Style, out: &mut impl Write) -> io::Result<()> {
     text::flows::render(flows, &unlimited(style), out)
+}
+
+/// Writes floating IPs.
+pub fn floating(listed: &Listed, style: &Style, out: &mut impl Write) -> io::Result<()> {
+    text::floating::render(listed, &unlimited(style), out)
 }
 
 /// Writes a report.

@@ -9,10 +9,20 @@ use std::{fs, io, path::Path};
 
 use insta::assert_snapshot;
 use netdiag_model::{
-    fact::enforcement::FlowFact,
+    fact::enforcement::{AgentFact, EnforcedPort, EnforcementFact, FlowFact, HookFact, LoadedFloating, WayCount},
+    floating::{
+        self,
+        show::{self, Wanted},
+    },
     groups::{self, Asking, Explained, FlowFilter, FlowOrder},
+    id::IfIndex,
     inventory::{Instance, Inventory},
     list::Listing,
+    policy::{
+        binding, convert,
+        types::{Attached, Direction, PortId},
+        wire::Document,
+    },
     resolve::resolve,
     snapshot::Snapshot,
     trace::{self, Trace},
@@ -27,6 +37,12 @@ const HOSTS: &[(&str, &[&str])] = &[
     ("neutron-ovs-compute-2", &["10.0.0.5"]),
     // Security groups on a bridge between tap and Open vSwitch; a port whose groups let nobody in.
     ("hybrid-compute-1", &["172.24.4.6", "instance-00000002"]),
+    // A distributed router: a floating IP through its own namespace, and source NAT in another one of this host.
+    ("dvr-compute-1", &["172.24.4.6", "instance-00000002"]),
+    // Source NAT on another host.
+    ("dvr-compute-2", &["10.0.0.6"]),
+    // A virtual machine, whose inside cannot be seen, with a floating IP.
+    ("vm-compute-1", &["172.24.4.6"]),
     // Published ports and a card plugged by hand; two networks; the network of another container.
     ("docker-1", &["web-1", "api-1", "sidecar-1"]),
 ];
@@ -94,9 +110,6 @@ fn without_agent() -> Snapshot {
     let loaded = snapshot.facts.enforcement.as_mut().unwrap();
     (loaded.agent, loaded.asked) = (None, None);
     loaded.refused.clear();
-    for port in &mut loaded.ports {
-        port.differences.clear();
-    }
     snapshot
 }
 
@@ -209,6 +222,108 @@ fn enforcement_on_a_path_and_in_a_list() {
     }
     assert_snapshot!("enforced-list-wide", shown(|out| wide::list(&listing, &Style::default(), out)));
     assert_snapshot!("enforced-list-json", shown(|out| json::render(&listing, out)));
+}
+
+/// A host with two routers and four floating IPs, one of which goes past its router, one past it no more for what is new, and
+/// one that is asked of netdiag and held. What the agent says of them is what its planner finds.
+fn floating() -> Snapshot {
+    let mut snapshot = host("neutron-ovs-compute-1");
+    let text = "security_groups: [{name: default}]\nports:\n- {id: web, binding: {device: tapf1a1de43-25}}\n\
+                - {id: db, binding: {device: tap94d5ffd0-c7}}\nfloatingips:\n- {floating_ip_address: 203.0.113.7, port_id: web}\n";
+    let policy = convert::policy(&[Document { name: "policy.yaml".to_owned(), text: text.to_owned() }]).unwrap();
+    let inventory = Inventory::build(&snapshot);
+    let bound = binding::bind(&policy, &inventory);
+    let plan = floating::plan(&inventory, &policy, &bound.attached, &floating::Switches::default());
+    let place = |id: &PortId| u32::try_from(bound.attached.iter().position(|port| port.id == *id).unwrap()).unwrap();
+    let loaded = plan.floating_ips.iter().filter_map(|made| {
+        let (path, id) = made.fast().zip(made.port_id.as_ref())?;
+        Some(LoadedFloating {
+            floating: made.floating_ip_address,
+            fixed: made.fixed_ip_address?,
+            slot: place(id),
+            ifindex: IfIndex(path.ifindex),
+            vlan: path.vlan,
+            begins: id.0 == "web",
+        })
+    });
+    let port = |(slot, port): (usize, &Attached)| EnforcedPort {
+        slot: u32::try_from(slot).unwrap(),
+        port_id: port.id.to_string(),
+        ifindex: IfIndex(port.ifindex),
+        mac: port.mac,
+        mode: port.mode,
+        stateless: false,
+        groups: vec!["default".to_owned()],
+        generation: 1,
+        hooks: [Direction::Egress, Direction::Ingress].map(hook).to_vec(),
+        counters: vec![],
+        ways: ways(&port.id.0),
+        flows: 0,
+        suppressed: 0,
+        lost: 0,
+    };
+    let fact = EnforcementFact {
+        agent: Some(AgentFact::default()),
+        ports: bound.attached.iter().enumerate().map(port).collect(),
+        floating: loaded.collect(),
+        floating_ips: Some(plan.floating_ips),
+        ..EnforcementFact::default()
+    };
+    snapshot.facts.enforcement = Some(fact);
+    snapshot
+}
+
+fn hook(direction: Direction) -> HookFact {
+    HookFact { direction, hook: "tcx".to_owned(), program: 7, behind: None }
+}
+
+fn ways(port: &str) -> Vec<WayCount> {
+    let counts = match port {
+        "web" => {
+            &[(Direction::Ingress, "fast", 1200), (Direction::Egress, "fast", 900), (Direction::Egress, "ttl", 3)][..]
+        }
+        _ => &[(Direction::Ingress, "draining", 7)],
+    };
+    let count = |(direction, way, packets): &(Direction, &str, u64)| WayCount {
+        direction: *direction,
+        way: (*way).to_owned(),
+        packets: *packets,
+        bytes: packets * 100,
+    };
+    counts.iter().map(count).collect()
+}
+
+#[test]
+fn floating_ips_and_the_ways_they_take() {
+    let snapshot = floating();
+    let inventory = Inventory::build(&snapshot);
+    let listed = show::list(&inventory, None);
+    for (style_name, style) in STYLES {
+        let text = shown(|out| text::floating::render(&listed, style, out));
+        assert_snapshot!(format!("floating-fip-{style_name}"), text);
+    }
+    assert_snapshot!("floating-fip-wide", shown(|out| wide::floating(&listed, &Style::default(), out)));
+    assert_snapshot!("floating-fip-json", shown(|out| json::render(&listed, out)));
+    let one = show::list(&inventory, Some(Wanted::Address("172.24.4.6".parse().unwrap())));
+    assert_snapshot!("floating-fip-one", shown(|out| text::floating::render(&one, &style(80), out)));
+    let listing = trace::list(&inventory);
+    assert_snapshot!("floating-list-200", shown(|out| text::list::render(&listing, &style(200), out)));
+    with_instance(&snapshot, "172.24.4.6", |inventory, instance| {
+        let trace = trace::explain(inventory, instance);
+        assert_snapshot!("floating-trace-80", shown(|out| text::trace::render(&trace, &style(80), out)));
+    });
+}
+
+#[test]
+fn floating_ips_where_nobody_says_why_they_take_their_ways() {
+    let snapshot = host("neutron-ovs-compute-1");
+    let listed = show::list(&Inventory::build(&snapshot), None);
+    assert_snapshot!("floating-fip-bare", shown(|out| text::floating::render(&listed, &style(80), out)));
+    let mut snapshot = floating();
+    let fact = snapshot.facts.enforcement.as_mut().unwrap();
+    (fact.agent, fact.floating_ips) = (None, None);
+    let listed = show::list(&Inventory::build(&snapshot), None);
+    assert_snapshot!("floating-fip-dead", shown(|out| text::floating::render(&listed, &style(80), out)));
 }
 
 #[test]

@@ -27,13 +27,19 @@ const WEB: u16 = 80;
 /// One thing to try.
 #[derive(Debug)]
 pub(crate) struct Probe {
-    /// Host it is tried from.
-    host: Host,
-    /// Namespace on that host, by the path of its file; `None` for the host's own.
-    netns: Option<PathBuf>,
+    place: Place,
     /// Who tries.
     from: String,
     action: Action,
+}
+
+/// Where it is tried from.
+#[derive(Debug)]
+enum Place {
+    /// A host, in the namespace of this file if not in its own.
+    Host(Box<Host>, Option<PathBuf>),
+    /// The guest of a virtual machine, by its process 1.
+    Guest(u32),
 }
 
 #[derive(Debug)]
@@ -149,7 +155,7 @@ fn between(lab: &Inventory, router: &Router, probes: &mut Vec<Probe>) -> Result<
     Ok(())
 }
 
-/// From an instance to its gateway, to the machine outside, and to the metadata service.
+/// From an instance to its gateway, to the machines outside, and to the metadata service.
 fn outward(lab: &Inventory, instance: &Instance, probes: &mut Vec<Probe>) -> Result<()> {
     let Some(port) = instance.default_port() else { return Ok(()) };
     let Some(router) = port.router.as_ref().and_then(|id| lab.router(id)) else { return Ok(()) };
@@ -163,7 +169,8 @@ fn outward(lab: &Inventory, instance: &Instance, probes: &mut Vec<Probe>) -> Res
     actions.push(Action::Fetch {
         to: Ipv4Addr::new(169, 254, 169, 254),
         port: WEB,
-        name: router.host.clone(),
+        // A distributed router answers wherever it is.
+        name: if router.distributed.is_some() { instance.host.clone() } else { router.host.clone() },
         seen: Some(port.address.address),
         target: "metadata".into(),
     });
@@ -174,7 +181,7 @@ fn outward(lab: &Inventory, instance: &Instance, probes: &mut Vec<Probe>) -> Res
     Ok(())
 }
 
-/// From the machine outside and from a neighbour to an instance's floating IP.
+/// From the machines outside and from an instance on the same network to an instance's floating IP.
 fn inward(lab: &Inventory, instance: &Instance, probes: &mut Vec<Probe>) -> Result<()> {
     for port in &instance.ports {
         let Some(floating) = port.floating_ip else { continue };
@@ -209,17 +216,19 @@ fn fetch(to: Ipv4Addr, instance: &Instance, seen: Option<Ipv4Addr>, target: Stri
 
 /// A probe from a host itself.
 fn probe_from_host(host: &Host, action: Action) -> Probe {
-    Probe { host: host.clone(), netns: None, from: host.name.clone(), action }
+    Probe { place: Place::Host(Box::new(host.clone()), None), from: host.name.clone(), action }
 }
 
 /// A probe from inside an instance.
 fn probe(lab: &Inventory, instance: &Instance, action: Action) -> Result<Probe> {
-    let host = lab.host(&instance.host).with_context(|| format!("{} is on no host", instance.name))?.clone();
-    let netns = instance.container_id.as_deref().map(netns::path);
-    if netns.is_none() {
-        bail!("{} has no namespace", instance.name);
-    }
-    Ok(Probe { host, netns, from: instance.display_name.clone(), action })
+    let place = if let Some(machine) = &instance.machine {
+        Place::Guest(machine.guest_pid.with_context(|| format!("{} has no guest", instance.name))?)
+    } else {
+        let host = lab.host(&instance.host).with_context(|| format!("{} is on no host", instance.name))?.clone();
+        let id = instance.container_id.as_deref().with_context(|| format!("{} has no namespace", instance.name))?;
+        Place::Host(Box::new(host), Some(netns::path(id)))
+    };
+    Ok(Probe { place, from: instance.display_name.clone(), action })
 }
 
 impl Probe {
@@ -287,10 +296,16 @@ impl Probe {
 
     /// The same, whatever its exit code, which is returned as well.
     fn attempt(&self, words: &[&str], input: &str) -> Result<(ExitStatus, String)> {
-        let mut command = enter::command(&self.host)?;
-        if let Some(netns) = &self.netns {
-            command.arg("nsenter").arg(format!("--net={}", netns.display()));
-        }
+        let mut command = match &self.place {
+            Place::Host(host, netns) => {
+                let mut command = enter::command(host)?;
+                if let Some(netns) = netns {
+                    command.arg("nsenter").arg(format!("--net={}", netns.display()));
+                }
+                command
+            }
+            Place::Guest(pid) => enter::guest(*pid),
+        };
         command.arg("busybox").args(words);
         let output = command::collect(&mut command, input)?;
         let said = [output.stdout, output.stderr].concat();

@@ -1,4 +1,4 @@
-//! Enters a lab host from outside, through util-linux `nsenter`.
+//! Enters a lab host, or a virtual machine's guest, from outside, through util-linux `nsenter`.
 
 use std::process::Command;
 
@@ -13,4 +13,12 @@ pub(crate) fn command(host: &Host) -> Result<Command> {
     command.env("PATH", require::path());
     command.args(["--target", &pid.to_string(), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"]);
     Ok(command)
+}
+
+/// The same for the network of a guest, by its process 1 as the real host counts pids.
+pub(crate) fn guest(pid: u32) -> Command {
+    let mut command = Command::new("nsenter");
+    command.env("PATH", require::path());
+    command.args(["--target", &pid.to_string(), "--net"]);
+    command
 }

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::mount::MountFlags;
 
 use crate::lab::{
-    cgroup, command, image,
+    cgroup, command, guest, image,
     inventory::{
         Host, Inventory,
         docker::{Container, DockerNetwork},
@@ -45,6 +45,7 @@ pub(crate) fn run(spec: &Spec) -> Result<()> {
         merge(&mut lab, built);
     }
     serve(&state)?;
+    guest::start(&mut lab, &state)?;
     state.publish(&lab)?;
     report::send(&Report::Ready)?;
     watch(&nodes)

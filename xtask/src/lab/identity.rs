@@ -41,6 +41,12 @@ pub(crate) fn mac(index: u32) -> String {
     format!("fa:16:3e:{a:02x}:{b:02x}:{c:02x}")
 }
 
+/// The address a host with distributed routers sends under, by the host's number, under Neutron's default `dvr_base_mac`.
+pub(crate) fn dvr_mac(number: u32) -> String {
+    let [_, a, b, c] = number.wrapping_mul(0x005d_13c5).to_be_bytes();
+    format!("fa:16:3f:{a:02x}:{b:02x}:{c:02x}")
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

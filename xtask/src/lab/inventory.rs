@@ -9,11 +9,14 @@ use std::{collections::BTreeMap, fmt, net::Ipv4Addr, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 // Another crate may include this file by its path; the folder has to be named for that.
+#[path = "inventory/distributed.rs"]
+pub mod distributed;
 #[path = "inventory/docker.rs"]
 pub mod docker;
 #[path = "inventory/security.rs"]
 pub mod security;
 
+use distributed::{Distributed, FipNamespace};
 use docker::{Container, DockerNetwork};
 use security::{PacketFilter, PortSecurity, SecurityGroup};
 
@@ -85,6 +88,9 @@ pub struct Inventory {
     pub networks: Vec<Network>,
     /// Routers with their floating IPs.
     pub routers: Vec<Router>,
+    /// Namespaces that connect distributed routers to the external network, one per host.
+    #[serde(default)]
+    pub fip_namespaces: Vec<FipNamespace>,
     /// Instances, in the order of their numbers.
     pub instances: Vec<Instance>,
     /// Security groups of the instances' ports.
@@ -128,14 +134,23 @@ pub enum Profile {
     NeutronOvs,
     /// The same with a Linux bridge per port, where iptables filters by security groups.
     Hybrid,
+    /// The Open vSwitch agent again, with distributed routers: floating IPs are on the host of their instance.
+    Dvr,
+    /// The Open vSwitch agent again, with virtual machines of libvirt's in place of containers.
+    Vm,
     /// Docker's default networking, and a second NIC plugged by hand.
     Docker,
 }
 
 impl Profile {
     /// Every profile with its name on the command line.
-    pub const NAMES: [(&'static str, Self); 3] =
-        [("neutron-ovs", Self::NeutronOvs), ("hybrid", Self::Hybrid), ("docker", Self::Docker)];
+    pub const NAMES: [(&'static str, Self); 5] = [
+        ("neutron-ovs", Self::NeutronOvs),
+        ("hybrid", Self::Hybrid),
+        ("dvr", Self::Dvr),
+        ("vm", Self::Vm),
+        ("docker", Self::Docker),
+    ];
 }
 
 impl fmt::Display for Profile {
@@ -190,7 +205,7 @@ pub struct Segment {
 pub enum Role {
     /// Runs instances.
     Compute,
-    /// A machine somewhere in the internet, to talk to and from.
+    /// A machine of nobody's, to talk to and from: in the internet, or in the external network.
     Outside,
 }
 
@@ -317,16 +332,19 @@ pub struct Router {
     pub name: String,
     /// The project that owns it.
     pub project: Uuid,
-    /// Host it is scheduled to.
+    /// Host it is scheduled to; of a distributed one, the host where instances without a floating IP leave.
     pub host: String,
     /// Namespace, `qrouter-<router id>`.
     pub netns: String,
-    /// Its `qg-` side.
+    /// Its `qg-` side; of a distributed one, in its `snat-` namespace.
     pub gateway: RouterPort,
     /// Its `qr-` sides.
     pub interfaces: Vec<RouterPort>,
     /// Floating IPs it serves.
     pub floating_ips: Vec<FloatingIp>,
+    /// What more a distributed router has; `None` for one that is on one host.
+    #[serde(default)]
+    pub distributed: Option<Distributed>,
 }
 
 /// A side of a router.
@@ -370,12 +388,15 @@ pub struct Instance {
     pub project: Uuid,
     /// Host it runs on.
     pub host: String,
-    /// Name of the container, `nova-<uuid>`; `None` where instances are plain namespaces.
+    /// Name of the container, `nova-<uuid>`; `None` where instances are plain namespaces or virtual machines.
     pub container_name: Option<String>,
     /// Full id of the container; of a plain namespace the id made up for its `/run/netns` name.
     pub container_id: Option<String>,
-    /// Process 1 of the instance, as the lab host counts pids.
+    /// Process 1 of the instance, or its hypervisor, as the lab host counts pids.
     pub pid: Option<u32>,
+    /// What more a virtual machine has; `None` for a container.
+    #[serde(default)]
+    pub machine: Option<Machine>,
     /// Its ports in the order they were plugged; the last one holds the default route.
     pub ports: Vec<Port>,
 }
@@ -385,6 +406,13 @@ impl Instance {
     pub fn default_port(&self) -> Option<&Port> {
         self.ports.last()
     }
+}
+
+/// A virtual machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Process 1 of the guest, as the real host counts pids: the lab host has neither its processes nor its namespaces.
+    pub guest_pid: Option<u32>,
 }
 
 /// A port of an instance.

@@ -11,14 +11,18 @@ use crate::lab::{
 };
 
 mod docker;
+mod dvr;
 mod hybrid;
 mod neutron_ovs;
+mod vm;
 
 /// Everything a lab will be, but for what only the kernel and Docker can say.
 pub(crate) fn plan(spec: &Spec) -> Inventory {
     match spec.profile {
         Profile::NeutronOvs => neutron_ovs::plan(spec),
         Profile::Hybrid => hybrid::plan(spec),
+        Profile::Dvr => dvr::plan(spec),
+        Profile::Vm => vm::plan(spec),
         Profile::Docker => docker::plan(spec),
     }
 }
@@ -29,11 +33,13 @@ pub(crate) fn build(host: &Host<'_>) -> Result<Built> {
         (Role::Outside, _) => outside(host),
         (Role::Compute, Profile::NeutronOvs) => neutron_ovs::build(host),
         (Role::Compute, Profile::Hybrid) => hybrid::build(host),
+        (Role::Compute, Profile::Dvr) => dvr::build(host),
+        (Role::Compute, Profile::Vm) => vm::build(host),
         (Role::Compute, Profile::Docker) => docker::build(host),
     }
 }
 
-/// The machine in the internet: an address, a default route and a web server.
+/// A machine outside: an address, a default route and a web server.
 fn outside(host: &Host<'_>) -> Result<Built> {
     for uplink in &host.plan.uplinks {
         host.configure_uplink(uplink)?;

@@ -12,7 +12,7 @@ pub(crate) struct Spec {
     /// Name of the lab
     #[arg(long, default_value = "lab")]
     pub(crate) name: String,
-    /// What it imitates: neutron-ovs, hybrid, docker
+    /// What it imitates: neutron-ovs, hybrid, dvr, vm, docker
     #[arg(long, default_value = "neutron-ovs")]
     pub(crate) profile: Profile,
     /// Number of instances; a profile's own example is always there

@@ -76,6 +76,11 @@ impl State {
         self.directory.join("www")
     }
 
+    /// An empty directory for the root file system of guests.
+    pub(crate) fn guest_root(&self) -> PathBuf {
+        self.directory.join("guest")
+    }
+
     /// Makes the directory for a new lab with `supervisor` in it; fails when the name is in use.
     pub(crate) fn create(&self, supervisor: Process) -> Result<()> {
         let _lock = lock()?;
@@ -87,6 +92,7 @@ impl State {
             result => result.with_context(|| format!("make {}", self.directory.display()))?,
         }
         fs::create_dir(self.web_root()).context("make the directory for web pages")?;
+        fs::create_dir(self.guest_root()).context("make the directory for guests")?;
         write_json(&self.directory.join("supervisor.json"), &supervisor)
     }
 

@@ -65,7 +65,7 @@ impl Up {
         if self.spec.profile == Profile::Docker && (self.spec.no_docker || !require::has_docker()) {
             bail!("the profile docker needs Docker (package docker.io)");
         }
-        if self.spec.no_docker || require::has_docker() {
+        if self.spec.profile == Profile::Vm || self.spec.no_docker || require::has_docker() {
             return Ok(());
         }
         let lacking =
@@ -109,7 +109,9 @@ fn warn(text: &str) {
 fn summary(out: &mut impl Write, lab: &Inventory) -> Result<()> {
     for host in lab.hosts.iter().filter(|host| host.role == Role::Compute) {
         let ovs = host.ovs.as_ref().map(|ovs| format!("Open vSwitch {} ({})", ovs.version, ovs.datapath_type));
-        let docker = host.docker.as_ref().map_or("plain namespaces".into(), |version| format!("Docker {version}"));
+        let machines = lab.instances_on(&host.name).any(|instance| instance.machine.is_some());
+        let without = if machines { "virtual machines" } else { "plain namespaces" };
+        let docker = host.docker.as_ref().map_or(without.into(), |version| format!("Docker {version}"));
         writeln!(out, "{}: {}", host.name, [ovs, Some(docker)].into_iter().flatten().collect::<Vec<_>>().join(", "))?;
         if let Some(filter) = &host.packet_filter {
             writeln!(out, "  security groups: {}", describe_filter(filter))?;
@@ -130,7 +132,10 @@ fn summary(out: &mut impl Write, lab: &Inventory) -> Result<()> {
 }
 
 fn describe(instance: &Instance) -> String {
-    let mut words = vec![format!("{:<9} nova-{}", instance.display_name, instance.uuid)];
+    let mut words = vec![match &instance.machine {
+        Some(_) => format!("{:<9} {} {}", instance.display_name, instance.name, instance.uuid),
+        None => format!("{:<9} nova-{}", instance.display_name, instance.uuid),
+    }];
     for port in &instance.ports {
         words.push(port.address.address.to_string());
         words.extend(port.floating_ip.map(|floating| format!("({floating})")));

@@ -111,6 +111,7 @@ pub(crate) const NEEDS: &[Need] = &[
     Need::lab(&["tcpdump"], &[&["tcpdump"]], "what is on the wire, to look at in a lab"),
     Need::lab(&["nsenter", "unshare", "setpriv"], &[&["util-linux"]], "enters and makes the lab's namespaces"),
     Need::lab(&["sysctl"], &[&["procps"]], "the lab's forwarding settings"),
+    Need::lab(&["systemctl", "systemd-sysusers"], &[&["systemd"]], "boots the agent's unit in a test"),
     Need::lab(&["modprobe"], &[&["kmod"]], "loads the kernel's openvswitch where it is a module"),
     Need {
         sign: Sign::Programs(&["qemu-system-x86_64"]),

@@ -49,6 +49,10 @@ impl Frame for Memory {
 }
 
 impl Rewrite for Memory {
+    fn fits(&self, _: u32) -> bool {
+        true
+    }
+
     fn store16<const N: usize>(&mut self, offset: u32, halves: &[u16; N]) -> bool {
         let offset = offset as usize;
         if offset + 2 * N > self.length {

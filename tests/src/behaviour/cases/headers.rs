@@ -3,7 +3,7 @@
 use super::{ACCESS, Case, case};
 use crate::behaviour::{
     Family::{V4, V6},
-    Plug, Way,
+    Way,
     Way::{In, Out},
     World,
     frame::tagged,
@@ -150,7 +150,7 @@ fn vlan_device(world: &mut World) {
     // Generic XDP does not see such a tag. The port being one of a single network is what keeps these frames back; from a port of
     // every VLAN they are forwarded, but only where the rules allow what is in them.
     let switch = SwitchFate { from_access: false, from_trunk: true, against_rules: false };
-    let behind_xdp = world.plug == Plug::Ovs;
+    let behind_xdp = world.behind_xdp;
     let fate = Fate { heard: false, counted: !behind_xdp, switch: behind_xdp.then_some(switch) };
     assert_eq!(world.sends_tags_beside(), fate);
 }

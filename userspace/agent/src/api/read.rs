@@ -11,7 +11,7 @@ use netdiag_model::{
     policy::{
         convert::to_wire,
         types::{GroupId, Policy},
-        wire::State as Wire,
+        wire::{Port, State as Wire},
     },
     status::Status,
 };
@@ -19,10 +19,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{Api, error::ApiError};
-use crate::{
-    policy_source::{floating, state::Kind},
-    reconcile::Published,
-};
+use crate::{policy_source::state::Kind, reconcile::Published};
 
 /// How the agent is.
 pub(super) async fn status(Shared(api): Shared<Arc<Api>>) -> Json<Status> {
@@ -74,7 +71,7 @@ fn addresses(policy: &Policy, group: &GroupId, published: &Published) -> Value {
 }
 
 /// What the loop published last.
-fn published(api: &Api) -> Arc<Published> {
+pub(super) fn published(api: &Api) -> Arc<Published> {
     api.published.borrow().clone()
 }
 
@@ -86,28 +83,33 @@ fn known(published: &Published) -> Result<&Policy, ApiError> {
 }
 
 fn objects(kind: Kind, published: &Published) -> Result<Vec<Value>, ApiError> {
-    if kind == Kind::Floatingips {
-        return Ok(published.api.all(kind).map(|(_, object)| held(object.clone())).collect());
-    }
     let wire = to_wire(known(published)?);
     match kind {
         Kind::SecurityGroups => values(wire.security_groups),
         Kind::AddressGroups => values(wire.address_groups),
-        Kind::Ports => Ok(values(wire.ports)?.into_iter().map(|port| with_enforcement(port, published)).collect()),
+        Kind::Ports => ports(wire.ports, published),
         Kind::Members | Kind::Floatingips => Ok(Vec::new()),
     }
+}
+
+/// Ports, with where they come from and what became of them: those that were asked for, and those of labelled containers.
+fn ports(asked: Vec<Port>, published: &Published) -> Result<Vec<Value>, ApiError> {
+    let made = Policy { ports: published.made.as_ref().clone(), ..Policy::default() };
+    let asked = values(asked)?.into_iter().map(|port| {
+        let told = port["id"].as_str().is_some_and(|id| published.api.get(Kind::Ports, id).is_some());
+        (port, if told { "api" } else { "file" })
+    });
+    let made = values(to_wire(&made).ports)?.into_iter().map(|port| (port, "label"));
+    let origin = |(mut port, origin): (Value, &str)| {
+        port["origin"] = json!(origin);
+        with_enforcement(port, published)
+    };
+    Ok(asked.chain(made).map(origin).collect())
 }
 
 fn values<T: Serialize>(objects: Vec<T>) -> Result<Vec<Value>, ApiError> {
     let values = objects.into_iter().map(serde_json::to_value).collect::<Result<_, _>>();
     values.map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
-}
-
-/// A floating IP, and that it is not served.
-fn held(mut object: Value) -> Value {
-    object["state"] = json!("held");
-    object["reason"] = json!(floating::HELD);
-    object
 }
 
 /// A port, and what became of it on this host.
@@ -117,7 +119,13 @@ fn with_enforcement(mut port: Value, published: &Published) -> Value {
     let refused = published.status.refused.iter().find(|refused| refused.port_id == id);
     port["enforcement"] = match (enforced, refused) {
         (Some(enforced), _) => {
-            json!({ "state": "enforced", "device": enforced.device, "hooks": enforced.hooks, "mode": enforced.mode })
+            json!({
+                "state": "enforced",
+                "instance": enforced.instance,
+                "device": enforced.device,
+                "hooks": enforced.hooks,
+                "mode": enforced.mode,
+            })
         }
         (None, Some(refused)) => json!({ "state": "refused", "reason": refused.why }),
         (None, None) => json!({ "state": "absent" }),
@@ -135,12 +143,32 @@ mod tests {
         wire::Document,
     };
 
-    use super::{Published, addresses};
+    use super::{Kind, Published, addresses, objects};
+    use crate::policy_source::state::State;
 
     /// A policy with one group, and with what else is given.
     fn policy(more: &str) -> Policy {
         let text = format!("security_groups: [{{id: web}}]\n{more}");
         convert::policy(&[Document { name: "a".to_owned(), text }]).unwrap()
+    }
+
+    #[test]
+    fn ports_say_where_they_come_from_those_of_labels_too() {
+        let port = |id: &str| policy(&format!("ports: [{{id: {id}, security_groups: [web], fixed_ips: [10.0.0.1]}}]"));
+        let mut known = port("filed");
+        known.ports.extend(port("told").ports);
+        let mut api = State::default();
+        api.put(Kind::Ports, "told".to_owned(), serde_json::json!({"security_groups": ["web"]}));
+        let published = Published {
+            policy: Some(Arc::new(known)),
+            api: Arc::new(api),
+            made: Arc::new(port("shop/eth0").ports),
+            ..Published::default()
+        };
+        let ports = objects(Kind::Ports, &published).unwrap();
+        let origins: Vec<_> = ports.iter().map(|port| (port["id"].as_str(), port["origin"].as_str())).collect();
+        let expected = [("filed", "file"), ("told", "api"), ("shop/eth0", "label")];
+        assert_eq!(origins, expected.map(|(id, origin)| (Some(id), Some(origin))));
     }
 
     #[test]

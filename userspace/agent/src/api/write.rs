@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::{Api, body, error::ApiError};
 use crate::{
     policy_source::{
-        Refused, floating,
+        Refused,
         state::{Kind, State, object},
     },
     reconcile::{Change, Order, Outcome},
@@ -36,9 +36,6 @@ pub(super) async fn put(
     body: Body,
 ) -> Result<Response, ApiError> {
     let object = object(kind, &id, body::json(body).await?).map_err(|(field, why)| ApiError::bad(&field, why))?;
-    if kind == Kind::Floatingips {
-        floating::check(&object).map_err(|(field, why)| ApiError::bad(&field, why))?;
-    }
     let answer = json!({ kind.one(): object });
     order(&api, Change::Put(kind, id, object), answer).await
 }
@@ -78,7 +75,7 @@ pub(super) async fn delete_members(
 }
 
 /// Has the loop carry out a change, and waits until it is in force or known not to be.
-async fn order(api: &Api, change: Change, object: Value) -> Result<Response, ApiError> {
+pub(super) async fn order(api: &Api, change: Change, object: Value) -> Result<Response, ApiError> {
     let words = change.to_string();
     let (answer, outcome) = oneshot::channel();
     let stopping = || ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping");
@@ -91,6 +88,11 @@ async fn order(api: &Api, change: Change, object: Value) -> Result<Response, Api
         Outcome::OfFiles => Err(ApiError::new(
             StatusCode::CONFLICT,
             format!("{words}: it is in a policy file, and only there it can be changed"),
+        )),
+        Outcome::Contradicts(why) => Err(ApiError::new(StatusCode::CONFLICT, format!("{words}: {why}"))),
+        Outcome::OfLabel => Err(ApiError::new(
+            StatusCode::CONFLICT,
+            format!("{words}: it is there because of a container's label, and goes with the container"),
         )),
         Outcome::Refused(Refused::Mistakes(mistakes)) => Err(ApiError::mistakes(StatusCode::BAD_REQUEST, mistakes)),
         Outcome::Refused(Refused::NotKept(error)) => Err(ApiError::new(

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, path::Path};
 use netdiag_common::{
     ABI_VERSION,
     abi::{
+        floating::{FLOATING_BEGINS, Floating, FloatingKey, Way},
         flow::{FLOW_DEAD, FLOW_INGRESS, Flow, Tick},
         policy::{
             Label, PORT_CLOSED, PORT_MANAGED, PORT_TRUSTED, Port, VIEW_STATELESS, active_generation, active_view,
@@ -17,9 +18,10 @@ use netdiag_common::{
 };
 use netdiag_model::{
     compile::Tables,
+    compile::groups,
     fact::{
         Facts, Gap, SourceKind,
-        enforcement::{EnforcedPort, EnforcementFact, FlowFact, LoadedRule, ReasonCount},
+        enforcement::{EnforcedPort, EnforcementFact, FlowFact, LoadedFloating, LoadedRule, ReasonCount, WayCount},
     },
     id::{IfIndex, Mac},
     policy::types::{Direction, Mode},
@@ -27,7 +29,7 @@ use netdiag_model::{
 
 use super::{Scope, chain, report};
 use crate::enforce::{
-    PortCounters, Tracked, label_text,
+    PortCounters, Tracked, Ways, label_text,
     look::{Loaded, LookError, look},
 };
 
@@ -102,6 +104,7 @@ fn fact(loaded: &Loaded, list_flows: bool) -> (EnforcementFact, Vec<Gap>) {
         rules: rules(loaded),
         flows: flows.values().sum(),
         tables: Some(tables::loaded(&loaded.tables)),
+        floating: floating(loaded),
         tracked: list_flows.then(|| tracked(loaded)),
         ..EnforcementFact::default()
     };
@@ -109,7 +112,7 @@ fn fact(loaded: &Loaded, list_flows: bool) -> (EnforcementFact, Vec<Gap>) {
 }
 
 fn enforced(loaded: &Loaded, slot: u32, port: &Port) -> EnforcedPort {
-    let Tables { active, views, port_labels, .. } = &loaded.tables;
+    let Tables { active, views, port_labels, policy_labels, .. } = &loaded.tables;
     let word = active.get(&port.policy).copied().unwrap_or(0);
     let view = views.get(&active_view(word));
     let counters = loaded.counters.get(&slot);
@@ -121,14 +124,14 @@ fn enforced(loaded: &Loaded, slot: u32, port: &Port) -> EnforcedPort {
         mac: Mac(port.mac),
         mode: mode(port),
         stateless: view.is_some_and(|view| view.flags & VIEW_STATELESS != 0),
-        groups: Vec::new(),
+        groups: policy_labels.get(&port.policy).map(groups).unwrap_or_default(),
         generation: active_generation(word),
         hooks: Vec::new(),
         counters: counters.map(counts).unwrap_or_default(),
+        ways: loaded.ways.get(&slot).map(ways).unwrap_or_default(),
         flows: 0,
         suppressed: losses.suppressed,
         lost: losses.lost,
-        differences: Vec::new(),
     }
 }
 
@@ -151,6 +154,29 @@ fn counts(counters: &PortCounters) -> Vec<ReasonCount> {
         bytes: tally.bytes,
     };
     counters.tallies.iter().map(count).collect()
+}
+
+fn ways(ways: &Ways) -> Vec<WayCount> {
+    let count = |(&(ingress, way), tally): (&(bool, Way), &netdiag_common::abi::value::Tally)| WayCount {
+        direction: direction(ingress),
+        way: way.name().to_owned(),
+        packets: tally.packets,
+        bytes: tally.bytes,
+    };
+    ways.iter().map(count).collect()
+}
+
+/// Floating IPs that go past their routers.
+fn floating(loaded: &Loaded) -> Vec<LoadedFloating> {
+    let one = |(key, floating): (&FloatingKey, &Floating)| LoadedFloating {
+        floating: tables::ipv4(key.address),
+        fixed: tables::ipv4(floating.fixed),
+        slot: floating.slot,
+        ifindex: IfIndex(key.device),
+        vlan: u16::try_from(key.vlan).unwrap_or_default(),
+        begins: floating.flags & FLOATING_BEGINS != 0,
+    };
+    loaded.floating.floating.iter().map(one).collect()
 }
 
 const fn direction(ingress: bool) -> Direction {

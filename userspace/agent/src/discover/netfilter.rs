@@ -30,6 +30,7 @@ use crate::netns::{Namespace, NetnsError};
 /// Which tools this host has.
 mod tools;
 
+pub(crate) use tools::search_path;
 use tools::{ToolError, Tools};
 
 /// Namespaces read at a time: enough to keep a few cores busy, few enough not to disturb a host in trouble.
@@ -234,6 +235,36 @@ impl Reader<'_> {
     }
 }
 
+/// Reads legacy rules, for whoever wants to know that they change.
+pub(crate) struct Legacy(Tools);
+
+impl Legacy {
+    /// Looks for the tool.
+    pub(crate) async fn find() -> Self {
+        Self(Tools::find().await)
+    }
+
+    /// Legacy IPv4 rules of a namespace without what counts packets; nothing where it has none, or they cannot be read.
+    pub(crate) async fn rules(&self, namespace: &Namespace) -> Option<String> {
+        let names = namespace.run(|| legacy_tables("ip_tables_names")).await.ok()?.ok()?;
+        if names.trim().is_empty() {
+            return Some(String::new());
+        }
+        let tool = self.0.save(RuleBackend::IptablesLegacy, false)?;
+        let text = tools::run_in(namespace, tool, &[], LEGACY_LIMIT).await.ok()?;
+        Some(without_counters(&text))
+    }
+}
+
+/// How long reading legacy rules to see whether they change may take.
+const LEGACY_LIMIT: Duration = Duration::from_secs(2);
+
+/// What `iptables-save` prints, without comments, which have the time, and without the counters of chains.
+fn without_counters(text: &str) -> String {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| line.split(" [").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
 fn gap(netns: NetnsId, object: &str, why: &str, fix: &str) -> Gap {
     Gap {
         source: SourceKind::Netfilter,
@@ -247,7 +278,18 @@ fn gap(netns: NetnsId, object: &str, why: &str, fix: &str) -> Gap {
 
 #[cfg(test)]
 mod tests {
-    use super::ebtables;
+    use super::{ebtables, without_counters};
+
+    #[test]
+    fn rules_are_the_same_whatever_has_been_counted() {
+        let print = |time, packets| {
+            format!(
+                "# Generated at {time}\n*nat\n:PREROUTING ACCEPT [{packets}:60]\n-A PREROUTING -j netdiag\nCOMMIT\n"
+            )
+        };
+        assert_eq!(without_counters(&print(1, 7)), without_counters(&print(2, 9)));
+        assert_ne!(without_counters(&print(1, 7)), without_counters(&print(1, 7).replace("ACCEPT", "DROP")));
+    }
 
     #[test]
     fn tables_of_legacy_ebtables_may_be_there_where_their_modules_are() {

@@ -59,17 +59,26 @@ enum Extent {
 
 /// Reads every namespace.
 pub(super) async fn read(scope: &Scope) -> Facts {
-    read_as_far_as(scope, Extent::Whole).await
+    read_as_far_as(scope, |_| Extent::Whole).await
 }
 
 /// Reads links and addresses of every namespace, and nothing else.
 pub(super) async fn read_links(scope: &Scope) -> Facts {
-    read_as_far_as(scope, Extent::Links).await
+    read_as_far_as(scope, |_| Extent::Links).await
 }
 
-async fn read_as_far_as(scope: &Scope, extent: Extent) -> Facts {
+/// Reads everything of some namespaces, and links and addresses of the others.
+pub(super) async fn read_routers(scope: &Scope, routers: &Scope) -> Facts {
+    let whole: BTreeSet<NetnsId> = routers.namespaces.iter().map(|namespace| namespace.id).collect();
+    read_as_far_as(scope, |id| if whole.contains(&id) { Extent::Whole } else { Extent::Links }).await
+}
+
+async fn read_as_far_as(scope: &Scope, extent: impl Fn(NetnsId) -> Extent) -> Facts {
     let host = scope.namespaces.iter().find(|namespace| namespace.host).cloned().map(Arc::new);
-    let read = |namespace| read_one(namespace, host.clone(), extent);
+    let read = |namespace: Namespace| {
+        let extent = extent(namespace.id);
+        read_one(namespace, host.clone(), extent)
+    };
     let results = in_each(&scope.namespaces, scope.deadline, read).await;
     let (mut readings, mut gaps) = (Vec::new(), Vec::new());
     for (namespace, result) in scope.namespaces.iter().zip(results) {

@@ -115,17 +115,13 @@ pub enum AttachError {
         /// The program that is there.
         program: u32,
     },
-    /// A filter of somebody else has our handle.
+    /// The qdisc that is there has one side only: a filter for the other one would see the packets of this one.
     #[error(
-        "attach to device {ifindex} by clsact: somebody else's filter has priority {priority} and handle {handle:#x}"
+        "attach to device {ifindex} by clsact: an ingress qdisc of somebody else is in its place, and sees nothing that goes to the instance (tc qdisc del dev … ingress; from Linux 6.6 on, no qdisc is needed)"
     )]
-    Taken {
+    OneSided {
         /// The device.
         ifindex: u32,
-        /// Our priority.
-        priority: u16,
-        /// Our handle.
-        handle: u32,
     },
     /// The kernel refused.
     #[error("{step} device {ifindex} by {method}")]
@@ -146,12 +142,21 @@ pub enum AttachError {
         /// The device.
         ifindex: u32,
     },
+    /// The program could not be loaded.
+    #[error(transparent)]
+    Load(Box<LoadError>),
     /// Another program is before ours, and another instance of ours, to go before it, could not be loaded.
     #[error("load the programs again, to go before the program of somebody else")]
     Again(#[source] Box<LoadError>),
     /// A pin could not be made or removed.
     #[error(transparent)]
     Root(#[from] RootError),
+}
+
+impl From<LoadError> for AttachError {
+    fn from(error: LoadError) -> Self {
+        Self::Load(Box::new(error))
+    }
 }
 
 impl AttachError {
@@ -267,7 +272,7 @@ impl<'a> Attacher<'a> {
     // === XDP ===
 
     fn xdp(&self, ifindex: u32) -> Result<HookState, AttachError> {
-        let program = &self.programs.from_instance_xdp;
+        let program = self.programs.from_instance_xdp()?;
         let change = link_xdp(program, ifindex, &self.root.device(ifindex).join(XDP))?;
         Ok(HookState { direction: Direction::Egress, method: Method::Xdp, program: program.id, change, behind: None })
     }

@@ -6,14 +6,15 @@
 use std::{
     collections::BTreeMap,
     fmt, io,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use aya::maps::{Map, MapData, RingBuf};
-use netdiag_common::abi::{policy::Label, value::Losses};
+use netdiag_common::abi::{event::Decided, policy::Label, value::Losses};
 use netdiag_model::event::{
-    Event, LossEvent,
+    Event, LossEvent, VerdictEvent,
     record::{self, Record, Verdict},
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -21,7 +22,9 @@ use rustix::time::{ClockId, clock_gettime};
 use super::{
     counters,
     maps::{DECISIONS, MapError, Maps},
+    syscall,
 };
+use crate::events::{Missing, Position};
 
 /// How long nobody looks.
 pub const PAUSE: Duration = Duration::from_millis(50);
@@ -29,6 +32,8 @@ pub const PAUSE: Duration = Duration::from_millis(50);
 const AT_ONCE: usize = 4096;
 /// How often it is asked what did not come out.
 const LOSSES_EVERY: Duration = Duration::from_secs(1);
+/// What a record takes in the ring: its header, and itself. All are of one size.
+const RECORD: u64 = (8 + size_of::<Decided>() as u64).next_multiple_of(8);
 
 /// The reader of the ring buffer; there must be only one.
 pub struct Events {
@@ -38,6 +43,10 @@ pub struct Events {
     told: BTreeMap<u32, Losses>,
     /// Records of kinds nobody knows here.
     unknown: u64,
+    /// Number of the last record that was taken, counted since the ring was made.
+    taken: u64,
+    /// Which ring it is, on this host until the next boot.
+    id: u32,
 }
 
 impl fmt::Debug for Events {
@@ -50,11 +59,15 @@ impl Events {
     /// Opens the ring of a directory of maps. Losses until now are not told of.
     pub(super) fn open(directory: &Path) -> Result<Self, MapError> {
         let path = directory.join(DECISIONS);
-        let ring = MapData::from_pin(&path).and_then(|map| RingBuf::try_from(Map::RingBuf(map)));
-        let ring = ring.map_err(|error| open_error(path, error))?;
+        let failed = |error| open_error(path.clone(), error);
+        let map = MapData::from_pin(&path).map_err(failed)?;
+        let id = map.info().map_err(failed)?.id();
+        let read = syscall::read_so_far(map.fd().as_fd());
+        let read = read.map_err(|source| MapError { step: "read", map: path.clone(), source })?;
+        let ring = RingBuf::try_from(Map::RingBuf(map)).map_err(failed)?;
         let maps = Maps::open(directory, true)?;
         let told = counters::losses(&maps)?;
-        Ok(Self { ring, maps, told, unknown: 0 })
+        Ok(Self { ring, maps, told, unknown: 0, taken: read / RECORD, id })
     }
 
     /// Reads for as long as it lives, and hands on what it reads in batches. Errors are handed on, too, and reading goes on.
@@ -92,30 +105,40 @@ impl Events {
         self.unknown
     }
 
-    fn take(&mut self) -> Vec<Verdict> {
+    /// Where reading begins, or goes on.
+    pub fn position(&self) -> Result<Position, MapError> {
+        let losses = self.told.iter().map(|(slot, losses)| {
+            let port_id = self.maps.port_labels.get(slot)?.map(|label| text(&label, *slot));
+            Ok(Missing { slot: *slot, port_id, suppressed: losses.suppressed, lost: losses.lost })
+        });
+        Ok(Position { ring: self.id, number: self.taken, losses: losses.collect::<Result<_, _>>()? })
+    }
+
+    fn take(&mut self) -> Vec<(u64, Verdict)> {
         let mut verdicts = Vec::new();
         while verdicts.len() < AT_ONCE
             && let Some(bytes) = self.ring.next()
         {
+            self.taken += 1;
             match record::decode(&bytes) {
-                Record::Decided(verdict) => verdicts.push(verdict),
+                Record::Decided(verdict) => verdicts.push((self.taken, verdict)),
                 Record::Unknown { .. } => self.unknown += 1,
             }
         }
         verdicts
     }
 
-    fn named(&self, verdicts: &[Verdict]) -> Result<Vec<Event>, MapError> {
+    fn named(&self, verdicts: &[(u64, Verdict)]) -> Result<Vec<Event>, MapError> {
         let epoch = epoch();
         let (mut ports, mut rules) = (BTreeMap::new(), BTreeMap::new());
         let mut events = Vec::with_capacity(verdicts.len());
-        for verdict in verdicts {
+        for (number, verdict) in verdicts {
             let port = name(&mut ports, verdict.slot, |slot| self.maps.port_labels.get(&slot))?;
             let rule = match verdict.rule {
                 0 => None,
                 number => Some(name(&mut rules, number, |rule| self.maps.rules.get(&rule))?),
             };
-            events.push(Event::Verdict(verdict.named(epoch, port, rule)));
+            events.push(Event::Verdict(VerdictEvent { number: *number, ..verdict.named(epoch, port, rule) }));
         }
         Ok(events)
     }
@@ -130,7 +153,9 @@ impl Events {
             let lost = losses.lost.saturating_sub(told.lost);
             if suppressed != 0 || lost != 0 {
                 let port_id = self.maps.port_labels.get(slot)?.map(|label| text(&label, *slot));
-                events.push(Event::Lost(LossEvent { time_ns: nanoseconds(), port_id, suppressed, lost, skipped: 0 }));
+                let slot = Some(*slot);
+                let time_ns = nanoseconds();
+                events.push(Event::Lost(LossEvent { time_ns, port_id, slot, suppressed, lost, skipped: 0 }));
             }
         }
         self.told = now;

@@ -7,6 +7,7 @@ use std::{
     io,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use aya::{
@@ -104,14 +105,47 @@ pub(super) struct Programs {
     pub(super) from_instance: Loaded,
     /// At TC egress of the host's device.
     pub(super) to_instance: Loaded,
+    /// Those that are loaded when the first device needs them: the kernel takes a second or so to verify one.
+    later: Mutex<Ebpf>,
+    from_instance_xdp: OnceLock<Loaded>,
+    from_external: OnceLock<Loaded>,
+    from_external_xdp: OnceLock<Loaded>,
+    from_host: OnceLock<Loaded>,
+}
+
+impl Programs {
     /// At generic XDP of the host's device.
-    pub(super) from_instance_xdp: Loaded,
+    pub(super) fn from_instance_xdp(&self) -> Result<&Loaded, LoadError> {
+        self.loaded(&self.from_instance_xdp, |ebpf| xdp(ebpf, FROM_INSTANCE_XDP))
+    }
+
     /// At TC ingress of an external device.
-    pub(super) from_external: Loaded,
+    pub(super) fn from_external(&self) -> Result<&Loaded, LoadError> {
+        self.loaded(&self.from_external, |ebpf| classifier(ebpf, FROM_EXTERNAL))
+    }
+
     /// At generic XDP of an external device.
-    pub(super) from_external_xdp: Loaded,
+    pub(super) fn from_external_xdp(&self) -> Result<&Loaded, LoadError> {
+        self.loaded(&self.from_external_xdp, |ebpf| xdp(ebpf, FROM_EXTERNAL_XDP))
+    }
+
     /// At TC egress of the internal device of a bridge.
-    pub(super) from_host: Loaded,
+    pub(super) fn from_host(&self) -> Result<&Loaded, LoadError> {
+        self.loaded(&self.from_host, |ebpf| classifier(ebpf, FROM_HOST))
+    }
+
+    fn loaded<'p>(
+        &self,
+        program: &'p OnceLock<Loaded>,
+        load: impl FnOnce(&mut Ebpf) -> Result<Loaded, LoadError>,
+    ) -> Result<&'p Loaded, LoadError> {
+        if let Some(loaded) = program.get() {
+            return Ok(loaded);
+        }
+        let mut later = self.later.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = load(&mut later)?;
+        Ok(program.get_or_init(|| loaded))
+    }
 }
 
 /// One program, loaded.
@@ -142,10 +176,11 @@ pub(super) fn load(object: &[u8], root: &Root, max_flows: MaxFlows) -> Result<Pr
     Ok(Programs {
         from_instance: classifier(&mut ebpf, FROM_INSTANCE)?,
         to_instance: classifier(&mut ebpf, TO_INSTANCE)?,
-        from_instance_xdp: xdp(&mut ebpf, FROM_INSTANCE_XDP)?,
-        from_external: classifier(&mut ebpf, FROM_EXTERNAL)?,
-        from_external_xdp: xdp(&mut ebpf, FROM_EXTERNAL_XDP)?,
-        from_host: classifier(&mut ebpf, FROM_HOST)?,
+        later: Mutex::new(ebpf),
+        from_instance_xdp: OnceLock::new(),
+        from_external: OnceLock::new(),
+        from_external_xdp: OnceLock::new(),
+        from_host: OnceLock::new(),
     })
 }
 

@@ -1,19 +1,20 @@
 //! What is loaded, for whoever only wants to know: no lock, no writing, no programs of its own. Flow: discover.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
 };
 
 use netdiag_common::abi::flow::Tick;
-use netdiag_model::{compile::Tables, fact::enforcement::HookFact};
+use netdiag_model::{compile::Tables, fact::enforcement::HookFact, floating::tables::FloatingTables};
 
 use super::{
     apply,
     attach::{self, AttachError},
     bpffs::{self, Root, RootError},
     counters::{self, PortCounters},
+    floating::{self, Ways},
     flows::{self, Flows},
     maps::{MapError, Maps},
 };
@@ -27,6 +28,10 @@ pub(crate) struct Loaded {
     pub(crate) tables: Tables,
     /// Counters by place of the port.
     pub(crate) counters: BTreeMap<u32, PortCounters>,
+    /// Floating IPs that go past their routers.
+    pub(crate) floating: FloatingTables,
+    /// Which ways packets have taken, by place of the port.
+    pub(crate) ways: BTreeMap<u32, Ways>,
     /// Flows each rule has allowed.
     pub(crate) hits: BTreeMap<u32, u64>,
     /// Tracked flows.
@@ -62,6 +67,13 @@ pub(crate) enum LookError {
     Map(#[from] MapError),
 }
 
+/// Which ways packets of the ports at these places have taken.
+pub(crate) fn ways(root: &Path, slots: &BTreeSet<u32>) -> Result<BTreeMap<u32, Ways>, LookError> {
+    let maps = Maps::open(&Root::unlocked(root)?.maps(), true)?;
+    let ways = slots.iter().map(|slot| Ok((*slot, floating::ways(&maps, *slot)?)));
+    Ok(ways.collect::<Result<_, MapError>>()?)
+}
+
 /// Looks at a directory of pins. The calling thread is in the namespace whose devices are enforced.
 pub(crate) fn look(root: &Path) -> Result<Loaded, LookError> {
     let names = match bpffs::list(root) {
@@ -84,6 +96,9 @@ pub(crate) fn look(root: &Path) -> Result<Loaded, LookError> {
     let counters = tables.ports.keys().map(|slot| Ok((*slot, counters::port(&maps, *slot)?)));
     let counters = counters.collect::<Result<_, MapError>>()?;
     let hooks = tables.interfaces.keys().map(|ifindex| (*ifindex, attach::look(&root, *ifindex))).collect();
+    let floating = floating::read(&maps)?;
+    let ways = tables.ports.keys().map(|slot| Ok((*slot, floating::ways(&maps, *slot)?)));
+    let ways = ways.collect::<Result<_, MapError>>()?;
     let (hits, flows) = (counters::hits(&maps)?, flows::read(&maps)?);
-    Ok(Loaded { pinned, tables, counters, hits, flows, now: flows::now(), hooks })
+    Ok(Loaded { pinned, tables, counters, floating, ways, hits, flows, now: flows::now(), hooks })
 }

@@ -7,7 +7,7 @@ use std::{
 
 use aya::{Pod, maps::lpm_trie::Key};
 use netdiag_common::abi::{
-    floating::{Floating, FloatingKey, Hop, HopKey, Leaving, LeavingKey},
+    floating::{Floating, FloatingKey, Hop, HopKey, Leaving, LeavingKey, StationKey},
     flow::{Flow, FlowKey4, FlowKey6},
     policy::{GrantKey, Label, MacKey, Page, PairKey, Port, Protocol, RemoteKey4, RemoteKey6, Settings, View},
     value::{Losses, Tally},
@@ -236,6 +236,10 @@ maps! {
     hops = "HOPS": Key<HopKey> => Hop;
     /// Flows held on the slow way.
     held = "HELD": FlowKey4 => u32;
+    /// Networks within which ports send past the bridge, by place; 0 is none.
+    networks = "NETWORKS": u32 => u32;
+    /// Devices of the instances of such networks.
+    stations = "STATIONS": StationKey => u32;
     /// Packets of floating IPs by port, direction and way.
     ways = "WAYS_TAKEN": u32 => Tally;
     /// Names of rules.

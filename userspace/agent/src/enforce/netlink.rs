@@ -14,11 +14,8 @@ use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use crate::discover::netlink::{
     Answer,
-    attachments::{self, Filter, Xdp},
+    attachments::{self, ClsactFilter, EVERY_PROTOCOL, Xdp},
 };
-
-/// `ETH_P_ALL`, as the lower half of `tcm_info` has it.
-const EVERY_PROTOCOL: u32 = 0x0003_u16.to_be() as u32;
 
 /// A filter of ours: where, and which.
 #[derive(Clone, Copy, Debug)]
@@ -68,8 +65,14 @@ fn clsact(ifindex: u32) -> TcMessage {
     message
 }
 
-/// Filters of one side of the clsact qdisc, by handle, in the order they are asked; none where there is no such qdisc.
-pub(super) fn filters(ifindex: u32, egress: bool) -> io::Result<Vec<(u32, Filter)>> {
+/// True where the device has a clsact qdisc, rather than an ingress qdisc in its place.
+pub(super) fn has_clsact(ifindex: u32) -> io::Result<bool> {
+    let answers = exchange(RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()), NLM_F_DUMP)?;
+    Ok(answers.iter().any(|answer| attachments::is_clsact(answer, ifindex)))
+}
+
+/// Filters of one side of the clsact qdisc, in the order they are asked; none where there is no such qdisc.
+pub(super) fn filters(ifindex: u32, egress: bool) -> io::Result<Vec<ClsactFilter>> {
     let mut message = TcMessage::with_index(ifindex.cast_signed());
     message.header.parent = parent(egress);
     let answers = match exchange(RouteNetlinkMessage::GetTrafficFilter(message), NLM_F_DUMP) {
@@ -106,7 +109,7 @@ pub(super) fn xdp(ifindex: u32) -> io::Result<Vec<Xdp>> {
 }
 
 /// Sends a request and reads the answer to its end.
-fn exchange(request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<Answer>> {
+pub(crate) fn exchange(request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<Answer>> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;

@@ -11,6 +11,7 @@ use std::{
         unix::ffi::OsStrExt as _,
     },
     path::Path,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use aya::Pod;
@@ -78,6 +79,27 @@ fn address_mut<T>(data: *mut T) -> u64 {
 unsafe fn owned(number: i32) -> OwnedFd {
     // SAFETY: as above.
     unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+// === ring buffers ===
+
+/// How far the readers of a ring buffer have read, in bytes since it was made.
+pub(super) fn read_so_far(ring: BorrowedFd<'_>) -> io::Result<u64> {
+    // The kernel makes whole pages of it.
+    let size = size_of::<AtomicU64>();
+    // SAFETY: a new mapping anywhere; the kernel has the reader's position in the first page of every ring buffer.
+    let page =
+        unsafe { libc::mmap(std::ptr::null_mut(), size, libc::PROT_READ, libc::MAP_SHARED, ring.as_raw_fd(), 0) };
+    if page == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the page is mapped, begins with the position, and is aligned for it.
+    let position = unsafe { AtomicU64::from_ptr(page.cast()) }.load(Ordering::Acquire);
+    // SAFETY: it was mapped above, and nothing refers to it any more.
+    match unsafe { libc::munmap(page, size) } {
+        0 => Ok(position),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 // === pins ===

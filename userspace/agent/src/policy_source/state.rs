@@ -26,7 +26,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Kinds that a policy has as lists.
-    const LISTS: [Self; 3] = [Self::SecurityGroups, Self::AddressGroups, Self::Ports];
+    const LISTS: [Self; 4] = [Self::SecurityGroups, Self::AddressGroups, Self::Ports, Self::Floatingips];
 
     /// Its name in documents.
     pub(crate) const fn name(self) -> &'static str {
@@ -95,18 +95,23 @@ impl State {
         }
     }
 
-    /// Replaces everything but floating IPs, which are no part of a policy.
+    /// Replaces everything; but a policy that says nothing of floating IPs leaves them as they are.
     pub(crate) fn replace(&mut self, with: Self) {
         let floating = self.objects.remove(&Kind::Floatingips);
         *self = with;
-        self.objects.extend(floating.map(|floating| (Kind::Floatingips, floating)));
+        if let Some(floating) = floating {
+            self.objects.entry(Kind::Floatingips).or_insert(floating);
+        }
     }
 
     /// The policy in it, as a document.
     pub(crate) fn document(&self) -> Value {
         let mut document = self.settings.clone();
         for kind in Kind::LISTS {
-            document.insert(kind.name().to_owned(), self.all(kind).map(|(_, object)| object.clone()).collect());
+            let objects: Vec<_> = self.all(kind).map(|(_, object)| object.clone()).collect();
+            if kind != Kind::Floatingips || !objects.is_empty() {
+                document.insert(kind.name().to_owned(), objects.into());
+            }
         }
         let members: Map<_, _> = self.all(Kind::Members).map(|(id, list)| (id.clone(), list.clone())).collect();
         document.insert(Kind::Members.name().to_owned(), members.into());
@@ -123,7 +128,11 @@ impl State {
         };
         let mut state = Self::default();
         for kind in Kind::LISTS {
-            let objects = list(kind, fields.remove(kind.name()))?;
+            let field = fields.remove(kind.name());
+            if kind == Kind::Floatingips && field.is_none() {
+                continue;
+            }
+            let objects = list(kind, field)?;
             let mut by_id = BTreeMap::new();
             for (place, object) in objects.into_iter().enumerate() {
                 let id = identity(&object)
@@ -153,10 +162,10 @@ fn list(kind: Kind, field: Option<Value>) -> Result<Vec<Value>, (String, String)
     }
 }
 
-/// What an object is known by: its id, or its name where it has none.
+/// What an object is known by: its id, or its name where it has none; a floating IP, by its address where it has neither.
 fn identity(object: &Value) -> Option<String> {
     let text = |field| object.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
-    text("id").or_else(|| text("name")).map(str::to_owned)
+    text("id").or_else(|| text("name")).or_else(|| text("floating_ip_address")).map(str::to_owned)
 }
 
 /// An object as it is kept: out of Neutron's wrapping, and with the id it was put under.
@@ -209,12 +218,14 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_policy_leaves_floating_ips_alone() {
+    fn a_whole_policy_replaces_floating_ips_only_where_it_says_what_they_are() {
         let mut state = State::default();
         state.put(Kind::Floatingips, "f".to_owned(), json!({}));
         state.put(Kind::Ports, "p".to_owned(), json!({}));
-        state.replace(State::default());
+        state.replace(State::from_document(json!({ "ports": [] })).unwrap());
         assert!(state.get(Kind::Floatingips, "f").is_some() && state.get(Kind::Ports, "p").is_none());
+        state.replace(State::from_document(json!({ "floatingips": [] })).unwrap());
+        assert!(state.get(Kind::Floatingips, "f").is_none());
     }
 
     #[test]

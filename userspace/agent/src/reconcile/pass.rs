@@ -1,13 +1,14 @@
 //! One pass: find the ports, compile, write the difference, attach, clean up. Flow: policy.
 //!
 //! Everything is computed before anything is written, so a policy that does not fit changes nothing. Tables come before
-//! attaching: a device without a port passes everything, so its port is written first.
+//! attaching: a device without a port passes everything, so its port is written first. Floating IPs come last, and those of a
+//! port that goes first of all.
 
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -19,6 +20,7 @@ use netdiag_model::{
         SourceKind,
         enforcement::{AgentFact, RefusedPort},
     },
+    floating::tables::Places,
     inventory::Inventory,
     policy::{
         binding::{self, Bound, Problem},
@@ -29,7 +31,11 @@ use netdiag_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::ports::{self, Known, Plan, plan};
+use super::{
+    floating::{Enforced, Floats, Treatment},
+    ports::{self, Known, Plan, plan},
+    straight::Straights,
+};
 use crate::{
     discover::chain,
     enforce::{Enforcer, HookState},
@@ -50,9 +56,15 @@ pub(crate) struct Pass {
     /// What the maps hold; none where a write failed and they have to be read first.
     tables: Option<Tables>,
     known: Vec<Known>,
+    /// Names of instances by the index of the host's device.
+    names: BTreeMap<u32, String>,
     state: PathBuf,
     boot: String,
     report: Report,
+    floats: Floats,
+    straights: Straights,
+    /// The policy with the ports that were made, and the ports that are enforced, as of the last pass.
+    enforced: (Policy, Vec<Attached>),
 }
 
 /// What the passes came to so far.
@@ -84,23 +96,42 @@ struct Kept {
 
 impl Pass {
     /// Reads what is enforced already.
-    pub(crate) fn new(enforcer: Enforcer, state: &Path) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+    pub(crate) fn new(
+        enforcer: Enforcer,
+        treatment: Treatment,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let tables = enforcer.read_tables()?;
+        let state = treatment.state.clone();
+        let straights = Straights::open(treatment.straight, &enforcer)?;
+        let floats = Floats::open(treatment, &enforcer)?;
         let boot = std::fs::read_to_string(BOOT_ID)?.trim().to_owned();
         // Without what was kept a port is found again by looking, or not at all; see `unexplained`.
         let kept: Kept = stored::read(&state.join(PORTS)).unwrap_or_default();
         let known = if kept.boot == boot { kept.ports } else { Vec::new() };
         let report = Report { since: now(), ..Report::default() };
-        Ok(Self { enforcer, tables: Some(tables), known, state: state.into(), boot, report })
+        let none = (Policy::default(), Vec::new());
+        let names = BTreeMap::new();
+        Ok(Self {
+            enforcer,
+            tables: Some(tables),
+            known,
+            names,
+            state,
+            boot,
+            report,
+            floats,
+            straights,
+            enforced: none,
+        })
     }
 
-    /// Makes what is loaded what is asked.
+    /// Makes what is loaded what is asked, with routers as they were seen last, if they were.
     ///
     /// # Errors
     /// Why it could not. What was loaded before goes on to be enforced, as far as the failure left it.
-    pub(crate) fn run(&mut self, policy: &Policy, seen: &Snapshot) -> Result<(), String> {
+    pub(crate) fn run(&mut self, policy: &Policy, seen: &Snapshot, routers: Option<&Snapshot>) -> Result<(), String> {
         let started = Instant::now();
-        let result = self.reconcile(policy, seen);
+        let result = self.reconcile(policy, seen).and_then(|()| self.float(routers));
         let passes = &mut self.report.passes;
         passes.last_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         match &result {
@@ -120,6 +151,7 @@ impl Pass {
     fn reconcile(&mut self, policy: &Policy, seen: &Snapshot) -> Result<(), String> {
         let inventory = Inventory::build(seen);
         let devices = devices(&inventory)?;
+        self.name(&inventory, &devices);
         let bound = binding::bind(policy, &inventory);
         let whole = bound.complete(policy);
         let Bound { attached, mut found, problems, .. } = bound.clone();
@@ -128,14 +160,50 @@ impl Pass {
         let whole = with_kept(whole, &plan, &mut found);
         let (refused, mut problems) = sort_out(problems, &plan);
         self.remember(&plan, policy, &mut problems);
-        self.write(&whole, &plan, &found)?;
+        self.write((&whole, &inventory), &plan, &found)?;
         let refused = self.attach(&plan, refused, &devices, &mut problems);
         self.clean_up(&plan, &mut problems);
         self.report.asked = asked(policy);
         let made = whole.ports.iter().filter(|(id, _)| !policy.ports.contains_key(*id));
         self.report.made = Arc::new(made.map(|(id, port)| (id.clone(), port.clone())).collect());
         (self.report.refused, self.report.found, self.report.problems) = (refused, Arc::new(found), problems);
+        self.enforced = (whole.into_owned(), self.attached(&plan));
         Ok(())
+    }
+
+    /// Ports whose programs are attached.
+    fn attached(&self, plan: &Plan) -> Vec<Attached> {
+        let is_attached = |port: &&Attached| self.report.ports.iter().any(|status| status.id == port.id.0);
+        plan.enforce.iter().filter(is_attached).cloned().collect()
+    }
+
+    /// Makes the way of floating IPs what it shall be, with routers as they were seen.
+    ///
+    /// # Errors
+    /// Why it could not. What was in the maps stays, as far as the failure left it.
+    pub(crate) fn float(&mut self, routers: Option<&Snapshot>) -> Result<(), String> {
+        // Without tables of security groups the next pass begins with them.
+        let Some(tables) = &self.tables else { return Ok(()) };
+        let (policy, ports) = (&self.enforced.0, &self.enforced.1[..]);
+        let straight = self.straights.run(&self.enforcer, (ports, tables), routers);
+        let result = self.floats.run(&self.enforcer, Enforced { policy, ports, tables }, routers);
+        result.map_err(|why| format!("floating IPs: {why}"))?;
+        straight.map_err(|why| format!("ways past bridges: {why}"))
+    }
+
+    /// Floating IPs.
+    pub(crate) const fn floats(&self) -> &Floats {
+        &self.floats
+    }
+
+    /// Floating IPs, to give them orders.
+    pub(crate) const fn floats_mut(&mut self) -> &mut Floats {
+        &mut self.floats
+    }
+
+    /// Places and epochs of ports by device.
+    pub(crate) fn places(&self) -> Places {
+        self.tables.as_ref().map(super::floating::places).unwrap_or_default()
     }
 
     /// A device that is enforced, and of which neither memory nor the host says whose it is, is left alone as long as
@@ -159,6 +227,21 @@ impl Pass {
         }
     }
 
+    /// Whose the devices are. One whose instance is not found any more keeps its name as long as it is there.
+    fn name(&mut self, inventory: &Inventory<'_>, devices: &BTreeMap<u32, String>) {
+        let cards =
+            inventory.instances.iter().flat_map(|instance| instance.nics.iter().map(move |nic| (nic, instance)));
+        let mut found = BTreeMap::new();
+        for (nic, instance) in cards {
+            if let Some(outer) = nic.outer.filter(|outer| Some(outer.netns) == inventory.host) {
+                // Containers that share a namespace share its cards: the first one gives the name.
+                found.entry(outer.ifindex.0).or_insert_with(|| instance.identity.name.clone());
+            }
+        }
+        self.names.extend(found);
+        self.names.retain(|ifindex, _| devices.contains_key(ifindex));
+    }
+
     /// Keeps what will be enforced for the next start, before it is.
     fn remember(&mut self, plan: &Plan, policy: &Policy, problems: &mut Vec<String>) {
         let known: Vec<_> = plan.enforce.iter().map(|port| Known::of(port, policy)).collect();
@@ -175,7 +258,7 @@ impl Pass {
     /// Writes the difference between what the maps hold and what they shall hold.
     fn write(
         &mut self,
-        policy: &Policy,
+        (policy, inventory): (&Policy, &Inventory<'_>),
         plan: &Plan,
         found: &BTreeMap<PortId, BTreeSet<IpAddr>>,
     ) -> Result<(), String> {
@@ -192,6 +275,9 @@ impl Pass {
                 return Err(error.to_string());
             }
         };
+        // As below.
+        self.straights.narrow(&self.enforcer, &after, inventory)?;
+        self.floats.narrow(&self.enforcer, &after)?;
         // Where this fails, what the maps hold is not known any more and is read before the next pass.
         self.enforcer.apply(&diff(&before, &after)).map_err(|error| chain(&error))?;
         self.tables = Some(after);
@@ -209,11 +295,12 @@ impl Pass {
         self.report.ports.clear();
         for Attached { id, ifindex, hook, mode, .. } in &plan.enforce {
             let device = devices.get(ifindex).cloned().unwrap_or_else(|| ifindex.to_string());
+            let instance = self.names.get(ifindex).cloned();
             match self.enforcer.attach(*ifindex, *hook) {
                 Ok(states) => {
                     problems.extend(states.iter().filter_map(|state| behind(&device, state)));
                     let hooks = states.iter().map(hook_words).collect();
-                    self.report.ports.push(PortStatus { id: id.0.clone(), device, hooks, mode: *mode });
+                    self.report.ports.push(PortStatus { id: id.0.clone(), device, hooks, mode: *mode, instance });
                 }
                 Err(error) => {
                     let ifindex = Some(netdiag_model::id::IfIndex(*ifindex));
@@ -256,6 +343,7 @@ impl Pass {
             suppressed: sum.suppressed + counters.losses.suppressed,
             lost: sum.lost + counters.losses.lost,
         });
+        self.floats.sweep(&self.enforcer);
     }
 
     /// True where what is loaded is what was asked at the last pass.
@@ -287,7 +375,13 @@ impl Pass {
                 pid: std::process::id(),
                 since: report.since,
                 converged: report.converged,
-                problems: report.failure.iter().chain(&report.problems).cloned().collect(),
+                problems: report
+                    .failure
+                    .iter()
+                    .chain(&report.problems)
+                    .chain(self.floats.problems())
+                    .cloned()
+                    .collect(),
             },
             now: now(),
             pinned: self.enforcer.pinned().display().to_string(),
@@ -297,6 +391,7 @@ impl Pass {
             passes: report.passes.clone(),
             flows: report.flows,
             losses: report.losses,
+            floating_ips: self.floats.plan().floating_ips.clone(),
             ..Status::default()
         }
     }

@@ -21,6 +21,11 @@ impl Source {
         unsafe { AsyncFd::register(descriptor) }.map(Self).map_err(Into::into)
     }
 
+    /// Uses the descriptor for what does not wait.
+    pub(crate) fn with<T>(&self, work: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+        work(self.0.get_ref().as_fd())
+    }
+
     /// Waits until `read` does not find the descriptor empty, and gives what it reads.
     pub(crate) async fn read<T>(&self, mut read: impl FnMut(BorrowedFd<'_>) -> Result<T, Errno>) -> io::Result<T> {
         loop {

@@ -26,6 +26,24 @@ pub(super) fn label(id: &str) -> Label {
     label
 }
 
+/// The groups a policy's label names. Of a long row it keeps the beginning: the last one named then ends with an ellipsis, and
+/// there may be more.
+pub fn groups(label: &Label) -> Vec<String> {
+    let whole = label.0[63] == 0;
+    let kept = if whole { &label.0[..] } else { &label.0[..64 - 32] };
+    let text = String::from_utf8_lossy(kept);
+    let text = if whole { text.trim_end_matches('\0') } else { text.trim_end_matches('~') };
+    let mut groups: Vec<String> = text
+        .split(' ')
+        .map(|name| name.replace("%20", " ").replace("%25", "%"))
+        .filter(|name| !name.is_empty())
+        .collect();
+    if !whole && let Some(last) = groups.last_mut() {
+        last.push('…');
+    }
+    groups
+}
+
 /// Ids in a row, which no other row gives.
 pub(super) fn names<'a>(groups: impl IntoIterator<Item = &'a GroupId>) -> String {
     let escaped = |group: &GroupId| group.0.replace('%', "%25").replace(' ', "%20");
@@ -41,7 +59,7 @@ pub(super) fn hash(bytes: &[u8]) -> u128 {
 
 #[cfg(test)]
 mod tests {
-    use super::{label, names};
+    use super::{groups, label, names};
     use crate::policy::types::GroupId;
 
     #[test]
@@ -65,6 +83,17 @@ mod tests {
         assert_ne!(row(&["a b"]), row(&["a", "b"]));
         assert_ne!(row(&["a%20b"]), row(&["a b"]));
         assert_ne!(row(&[""]), row(&["", ""]));
+    }
+
+    #[test]
+    fn a_label_names_the_groups_it_was_made_of_as_far_as_it_has_room() {
+        let row =
+            |ids: &[&str]| groups(&label(&names(&ids.iter().map(|id| GroupId((*id).to_owned())).collect::<Vec<_>>())));
+        assert_eq!(row(&["web", "d b", "100%"]), ["web", "d b", "100%"]);
+        assert_eq!(row(&[]), [""; 0]);
+        let uuid = "6f5b4a39-2817-4605-8f4e-3d2c1b0a9f8e";
+        assert_eq!(row(&[uuid]), [uuid]);
+        assert_eq!(row(&["web", uuid, uuid]), ["web", "6f5b4a39-2817-4605-8f4e-3d2…"]);
     }
 
     #[test]

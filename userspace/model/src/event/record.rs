@@ -134,12 +134,13 @@ impl Reader<'_> {
 }
 
 impl Verdict {
-    /// With names instead of numbers. `epoch` is the time at which the coarse monotonic clock was 0, in nanoseconds since 1970.
+    /// With names instead of numbers; which record it was, only its reader knows. `epoch` is the time at which the coarse monotonic clock was 0, in nanoseconds since 1970.
     pub fn named(&self, epoch: u64, port_id: String, rule: Option<String>) -> VerdictEvent {
         let reason = Reason::try_from(self.reason);
         // Of a reason that is not known: what has a rule has passed.
         let passes = reason.map_or(self.rule != 0, Reason::passes);
         VerdictEvent {
+            number: 0,
             time_ns: epoch.saturating_add(self.time),
             port_id,
             instance: None,

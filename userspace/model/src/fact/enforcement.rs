@@ -1,11 +1,12 @@
 //! Security groups as they are enforced: what the pinned maps really hold, and what the agent says of itself. Flow: discover.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use netdiag_common::abi::reason::Reason;
+use netdiag_common::abi::{floating::Way, reason::Reason};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    floating::FloatingIp,
     id::{IfIndex, Mac},
     policy::types::{Direction, Mode},
 };
@@ -44,6 +45,50 @@ pub struct EnforcementFact {
     /// The flows themselves; none where they were not asked for or could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracked: Option<Vec<FlowFact>>,
+    /// Floating IPs that go past their routers, as the maps have them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub floating: Vec<LoadedFloating>,
+    /// Every floating IP of this host with the way that the agent found for it; none without an agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub floating_ips: Option<Vec<FloatingIp>>,
+}
+
+/// A floating IP that goes past its router.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LoadedFloating {
+    /// The address the outside knows.
+    pub floating: Ipv4Addr,
+    /// The address it stands for.
+    pub fixed: Ipv4Addr,
+    /// Place of its port.
+    pub slot: u32,
+    /// The external device.
+    pub ifindex: IfIndex,
+    /// VLAN of the external network there; 0 is untagged.
+    #[serde(default)]
+    pub vlan: u16,
+    /// New flows may begin past the router.
+    pub begins: bool,
+}
+
+/// How many packets of a port's floating IPs took a way.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct WayCount {
+    /// Direction.
+    pub direction: Direction,
+    /// Name of the way.
+    pub way: String,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, link-layer headers included.
+    pub bytes: u64,
+}
+
+impl WayCount {
+    /// True of packets that went past the router.
+    pub fn is_fast(&self) -> bool {
+        self.way == Way::Fast.name()
+    }
 }
 
 /// A port that is asked for and cannot be enforced.
@@ -129,7 +174,7 @@ pub struct EnforcedPort {
     pub mode: Mode,
     /// Its groups keep no state.
     pub stateless: bool,
-    /// Its groups, as the agent knows them; empty without one.
+    /// Its groups, as far as the label of its policy names them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
     /// Generation of its policy.
@@ -139,6 +184,9 @@ pub struct EnforcedPort {
     /// Packets by direction and reason, those of zero left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub counters: Vec<ReasonCount>,
+    /// Packets of its floating IPs by direction and way, those of zero left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ways: Vec<WayCount>,
     /// Flows tracked now.
     pub flows: u64,
     /// Verdicts of which there is no record because the port had used up its share.
@@ -147,9 +195,6 @@ pub struct EnforcedPort {
     /// Verdicts of which there is no record because the ring buffer was full.
     #[serde(default)]
     pub lost: u64,
-    /// Where what is loaded differs from what is asked; as the agent knows it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub differences: Vec<String>,
 }
 
 impl EnforcedPort {

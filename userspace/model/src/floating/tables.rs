@@ -1,6 +1,6 @@
 //! What the programs need of a plan: the elements of their maps. Flow: policy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use netdiag_common::abi::floating::{
     FLOATING_BEGINS, FLOATING_PEER, FLOATING_RECEIVED, Floating, FloatingKey, HOP_KNOWN, HOP_ON_LINK, HOP_SLOW,
@@ -38,10 +38,9 @@ pub fn lower(plan: &Plan, places: &Places) -> FloatingTables {
         let (key, inward) = inward(address, path, u32::from_ne_bytes(fixed.octets()), (slot, epoch));
         tables.floating.insert(key, inward);
         let leaving = outward(&key, path, &inward);
-        if tables.leaving.contains_key(&slot) {
-            tables.more_leaving.insert(LeavingKey { slot, fixed: inward.fixed }, leaving);
-        } else {
-            tables.leaving.insert(slot, leaving);
+        match tables.leaving.entry(slot) {
+            Entry::Vacant(first) => drop(first.insert(leaving)),
+            Entry::Occupied(_) => drop(tables.more_leaving.insert(LeavingKey { slot, fixed: inward.fixed }, leaving)),
         }
     }
     for (number, router) in &plan.routers {

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The tables of a snapshot, as far as a decision reads them.
-pub(super) fn tables(loaded: &LoadedTables) -> Tables {
+pub(crate) fn tables(loaded: &LoadedTables) -> Tables {
     let mut tables = Tables {
         ports: loaded.ports.iter().map(|(slot, port)| (*slot, self::port(port))).collect(),
         macs: loaded.macs.iter().map(|(slot, mac)| MacKey { slot: *slot, mac: mac.0, pad: [0; 2] }).collect(),

@@ -87,14 +87,6 @@ impl FlowTables for NoFlows {
         true
     }
 
-    fn begins_fast(&self, _: &FlowKey4) -> bool {
-        false
-    }
-
-    fn is_held(&self, _: &FlowKey4) -> bool {
-        false
-    }
-
     fn fragment(&mut self, _: &FragmentKey) -> Option<&Fragment> {
         None
     }

@@ -125,16 +125,13 @@ pub fn show(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Shown {
 
 /// Broken where something asked for does not hold; a port of no concern to netdiag is as it should be.
 fn verdict(ports: &[ShownPort], gaps: &[Gap]) -> Verdict {
-    let differs = |port: &ShownPort| {
-        let wrong = |rule: &ShownRule| matches!(rule.standing, Standing::Missing | Standing::NotAsked);
-        port.rules.iter().flatten().any(wrong)
-    };
     let broken = |port: &ShownPort| match port.summary.as_ref().map(|summary| (summary, summary.mode)) {
-        None | Some((_, Some(Mode::Trusted))) => false,
+        None => false,
+        Some((summary, Some(Mode::Trusted))) => !summary.differences.is_empty(),
         Some((_, None | Some(Mode::Closed))) => true,
         Some((summary, Some(Mode::Filtered))) => {
             let attached = summary.egress.hook.is_some() && summary.ingress.hook.is_some();
-            !attached || !summary.differences.is_empty() || differs(port)
+            !attached || !summary.differences.is_empty()
         }
     };
     match (ports.iter().any(broken), gaps.is_empty()) {
@@ -159,15 +156,11 @@ fn port(inventory: &Inventory<'_>, nic: &Nic<'_>) -> ShownPort {
         suppressed: 0,
         lost: 0,
     };
-    let (Enforcement::Port(port), Some(loaded)) =
-        (inventory.enforcement(nic), inventory.snapshot.facts.enforcement.as_ref())
-    else {
-        return bare;
-    };
+    let Enforcement::Port(port) = inventory.enforcement(nic) else { return bare };
     ShownPort {
         groups: groups(port, asked),
         stateless: port.stateless,
-        rules: rules(port, loaded, asked),
+        rules: rules(port, inventory),
         counters: port.counters.clone(),
         flows: port.flows,
         suppressed: port.suppressed,
@@ -187,7 +180,8 @@ pub(super) fn groups(port: &EnforcedPort, asked: Option<&Asked>) -> Vec<GroupRef
 }
 
 /// Rules that are asked for, in their order, then those that are loaded and not among them.
-fn rules(port: &EnforcedPort, loaded: &EnforcementFact, asked: Option<&Asked>) -> Option<Vec<ShownRule>> {
+pub(super) fn rules(port: &EnforcedPort, inventory: &Inventory<'_>) -> Option<Vec<ShownRule>> {
+    let (loaded, asked) = (inventory.snapshot.facts.enforcement.as_ref()?, inventory.asked());
     if port.mode != Mode::Filtered {
         return None;
     }
@@ -197,7 +191,6 @@ fn rules(port: &EnforcedPort, loaded: &EnforcementFact, asked: Option<&Asked>) -
         return None;
     }
     let here = here.unwrap_or_default();
-    let tables = loaded.tables.as_ref().map(loaded::tables);
     let mut shown: Vec<ShownRule> = Vec::new();
     let mut told = BTreeSet::new();
     for (group, rule) in own.iter().flat_map(|(asked, port)| asked.rules_of(port)) {
@@ -209,7 +202,7 @@ fn rules(port: &EnforcedPort, loaded: &EnforcementFact, asked: Option<&Asked>) -
             rule: Some(asked.refer(group, rule)),
             loaded: found.map(|(_, directions)| directions.clone()).unwrap_or_default(),
             hits: found.map(|(rule, _)| rule.hits),
-            standing: if found.is_some() { Standing::InForce } else { standing(asked, rule, port, tables.as_ref()) },
+            standing: if found.is_some() { Standing::InForce } else { standing(asked, rule, port, inventory.loaded()) },
         });
     }
     let rest = here.iter().filter(|(id, _)| !told.contains(**id));

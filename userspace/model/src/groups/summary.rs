@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::{asked::GroupRef, show::groups};
+use super::{asked::GroupRef, difference::differences, show::groups};
 
 use crate::{
     fact::enforcement::{EnforcedPort, LoadedTables},
@@ -61,7 +61,8 @@ impl Summary {
             Enforcement::Port(port) => {
                 let tables = inventory.snapshot.facts.enforcement.as_ref().and_then(|loaded| loaded.tables.as_ref());
                 let groups = groups(port, inventory.asked());
-                Some(Self { groups, ..Self::of_port(port, tables) })
+                let differences = differences(inventory, port);
+                Some(Self { groups, differences, ..Self::of_port(port, tables) })
             }
         }
     }
@@ -84,7 +85,7 @@ impl Summary {
             egress: side(Direction::Egress),
             ingress: side(Direction::Ingress),
             refused: None,
-            differences: port.differences.clone(),
+            differences: Vec::new(),
         }
     }
 

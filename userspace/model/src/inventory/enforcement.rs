@@ -3,11 +3,18 @@
 use super::{Inventory, Nic};
 use crate::{
     fact::{
-        SourceKind,
+        ProgramFact, SourceKind,
         enforcement::{EnforcedPort, RefusedPort},
     },
-    id::IfIndex,
+    id::{IfIndex, LinkKey},
 };
+
+/// netdiag's own programs.
+const OWN: [&str; 6] =
+    ["from_instance", "to_instance", "from_instance_xdp", "from_external", "from_host", "from_external_xdp"];
+
+/// Longest name of a program that the kernel keeps (`BPF_OBJ_NAME_LEN` less the end).
+const NAME: usize = 15;
 
 /// What netdiag enforces at a network card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +32,12 @@ pub enum Enforcement<'a> {
 }
 
 impl<'a> Inventory<'a> {
+    /// Programs and filters at a device that are none of netdiag's.
+    pub fn foreign_programs(&self, device: LinkKey) -> impl Iterator<Item = &'a ProgramFact> {
+        let own = |name: &str| OWN.iter().any(|own| *own == name || own.get(..NAME) == Some(name));
+        self.programs(device).filter(move |program| !own(&program.name))
+    }
+
     /// What netdiag enforces at a card: by the host's device, or by the port's id where that is not known.
     pub fn enforcement(&self, nic: &Nic<'_>) -> Enforcement<'a> {
         let facts = &self.snapshot.facts;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Inventory, Nic};
+use super::{Inventory, Nic, Role};
 use crate::{
     fact::PublishedPort,
     id::NetnsId,
@@ -40,7 +40,9 @@ impl<'a> Inventory<'a> {
     /// would not do, as tenants use the same ones.
     pub fn floating_ips(&self, nic: &Nic<'a>) -> Vec<Floating> {
         let mut found: Vec<Floating> = Vec::new();
-        for netns in self.translators(nic) {
+        // The host's own, where netdiag has made it a router.
+        let host = self.host.filter(|_| nic.port.is_none());
+        for netns in self.translators(nic).into_iter().chain(host) {
             for ruleset in self.rulesets(netns) {
                 for rules in recognise::floating_ips(&ruleset.tables) {
                     if nic.addresses.iter().any(|net| net.addr() == rules.fixed) {
@@ -94,7 +96,7 @@ impl<'a> Inventory<'a> {
 
     /// Fixed addresses that a floating IP stands for by the rules of any router of this host, whichever instance's.
     pub fn behind_floating_ip(&self, address: IpAddr) -> Vec<IpAddr> {
-        let neutron = self.roles().filter(|(_, role)| role.is_neutron());
+        let neutron = self.roles().filter(|(_, role)| role.is_neutron() || **role == Role::Host);
         let rulesets = neutron.flat_map(|(netns, _)| self.rulesets(netns));
         let mut fixed: Vec<IpAddr> = rulesets
             .flat_map(|ruleset| recognise::floating_ips(&ruleset.tables))

@@ -82,6 +82,14 @@ impl<'a> PortPlace<'a> {
         self.interface.options.get("local_ip")?.parse().ok()
     }
 
+    /// Whether Open vSwitch limits or delays what passes the port.
+    pub fn limits(&self) -> bool {
+        /// What `os-vif` hangs on every port, and what does nothing.
+        const NOTHING: &str = "linux-noop";
+        let qos = self.port.qos && self.port.qos_type.as_deref() != Some(NOTHING);
+        qos || self.interface.policing.is_some()
+    }
+
     /// True where two places are the same interface.
     pub fn is(&self, other: &Self) -> bool {
         std::ptr::eq(self.interface, other.interface)

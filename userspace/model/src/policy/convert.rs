@@ -9,7 +9,7 @@ pub use super::wire::{Document, Mistake};
 use super::{
     types::{AddressGroup, AddressGroupId, GroupId, Policy},
     wire::{
-        field::{ADDRESS_GROUP, GROUP, PORT},
+        field::{ADDRESS_GROUP, FLOATING_IP, GROUP, PORT},
         object::{Field, Object},
         tree,
     },
@@ -17,6 +17,8 @@ use super::{
 
 /// Addresses and prefixes.
 mod address;
+/// Floating IPs.
+mod floating;
 /// Objects out of documents.
 mod gather;
 /// Ids and names, and what they lead to.
@@ -86,6 +88,11 @@ fn convert(gathered: &Gathered<'_>, mistakes: &mut Vec<Mistake>) -> Policy {
     for (id, name, object) in ports.objects() {
         let made = port::port(object, (id, name), &groups, &policy.groups, mistakes);
         policy.ports.insert(made.id.clone(), made);
+    }
+    for (id, _, object) in Names::index(&FLOATING_IP, &gathered.floating_ips, mistakes).objects() {
+        policy
+            .floating_ips
+            .extend(floating::floating_ip(object, id, &ports, mistakes).map(|made| (made.id.clone(), made)));
     }
     members(gathered, &groups, &mut policy, mistakes);
     settings(gathered, &mut policy, mistakes);

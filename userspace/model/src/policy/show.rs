@@ -1,4 +1,4 @@
-//! What a policy means for one port, in words. Flow: explain.
+//! What a policy means for a packet at one port, in words. Flow: explain.
 //!
 //! Answers here come from what is asked for. What is loaded may differ, and is read from the maps.
 
@@ -8,11 +8,10 @@ use std::{
 };
 
 use ipnet::IpNet;
-use serde::Serialize;
 
 use super::{
     convert::protocol_name,
-    types::{Direction, Ethertype, GroupId, Policy, PortId, Remote, Rule, RuleId, Service},
+    types::{Ethertype, GroupId, Policy, PortId, Remote, Rule, Service},
 };
 
 /// What would become of a packet, and which rules nearly allow it.
@@ -30,53 +29,8 @@ pub fn members(policy: &Policy, found: &BTreeMap<PortId, BTreeSet<IpAddr>>) -> M
     policy.groups.keys().map(|group| (group.clone(), policy.members_of(group, found))).collect()
 }
 
-/// A rule as it works for a port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct EffectiveRule {
-    /// The rule.
-    pub rule: RuleId,
-    /// The group it is of.
-    pub group: GroupId,
-    /// Name of that group; its id where it has none.
-    pub group_name: String,
-    /// Direction.
-    pub direction: Direction,
-    /// Family.
-    pub ethertype: Ethertype,
-    /// Protocol and ports in words.
-    pub service: String,
-    /// Who may be at the other end, in words.
-    pub remote: String,
-    /// How many members or prefixes of the rule's family the remote group has; none where the remote is no group.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub members: Option<usize>,
-    /// What its author says about it; empty where nothing.
-    pub description: String,
-}
-
-/// The rules of a port's groups, egress first, in the order of groups and rules.
-pub fn effective(policy: &Policy, groups: &[GroupId], members: &Members) -> Vec<EffectiveRule> {
-    let groups = groups.iter().filter_map(|id| policy.groups.get(id));
-    let rules = groups.flat_map(|group| group.rules.iter().map(move |rule| (group, rule)));
-    let mut rules: Vec<EffectiveRule> = rules
-        .map(|(group, rule)| EffectiveRule {
-            rule: rule.id.clone(),
-            group: group.id.clone(),
-            group_name: group_name(policy, &group.id),
-            direction: rule.direction,
-            ethertype: rule.ethertype,
-            service: service_words(rule.service),
-            remote: remote_words(policy, &rule.remote),
-            members: networks(policy, &rule.remote, members).map(|all| of_family(all, rule.ethertype)),
-            description: rule.description.clone(),
-        })
-        .collect();
-    rules.sort_by_key(|rule| rule.direction);
-    rules
-}
-
 /// Name of a group; its id where it has none.
-pub fn group_name(policy: &Policy, id: &GroupId) -> String {
+fn group_name(policy: &Policy, id: &GroupId) -> String {
     let name = policy.groups.get(id).map(|group| group.name.clone()).filter(|name| !name.is_empty());
     name.unwrap_or_else(|| id.to_string())
 }
@@ -102,7 +56,7 @@ fn protocol_words(number: u8) -> String {
 }
 
 /// Who may be at the other end, in words.
-pub fn remote_words(policy: &Policy, remote: &Remote) -> String {
+fn remote_words(policy: &Policy, remote: &Remote) -> String {
     match remote {
         Remote::Any => "anybody".to_owned(),
         Remote::Prefix(net) => net.to_string(),

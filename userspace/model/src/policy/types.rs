@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use ipnet::IpNet;
@@ -42,6 +42,8 @@ id! {
     AddressGroupId;
     /// A port: its UUID, or the name an operator without Neutron gave it.
     PortId;
+    /// A floating IP: its UUID or name, or its address where it was given neither.
+    FloatingIpId;
 }
 
 /// What is asked for: everything that shall be enforced on this host.
@@ -53,6 +55,8 @@ pub struct Policy {
     pub address_groups: BTreeMap<AddressGroupId, AddressGroup>,
     /// Ports, those of other hosts too: a port that is not here is nonetheless a member of its groups.
     pub ports: BTreeMap<PortId, Port>,
+    /// Floating IPs that netdiag is to serve.
+    pub floating_ips: BTreeMap<FloatingIpId, FloatingIp>,
     /// Members of groups beyond [`Policy::ports`]: what another host's agent or an operator says of them.
     pub members: BTreeMap<GroupId, BTreeSet<IpNet>>,
     /// Ethertypes that pass unfiltered, beyond IPv4, IPv6, ARP and RARP (Neutron's `permitted_ethertypes`); at most eight.
@@ -192,6 +196,25 @@ pub struct Port {
     pub filtered: bool,
     /// Say of every new flow that is allowed, too.
     pub log_allowed: bool,
+}
+
+/// A floating IP that netdiag is to serve. Two of them may ask for the same address: the plan holds both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FloatingIp {
+    /// Identity.
+    pub id: FloatingIpId,
+    /// The address the outside knows.
+    pub floating_ip_address: Ipv4Addr,
+    /// The address it stands for; none means the only fixed IPv4 address of its port.
+    pub fixed_ip_address: Option<Ipv4Addr>,
+    /// The port that has that address; none while it is associated with none. It need not be among [`Policy::ports`].
+    pub port_id: Option<PortId>,
+    /// The external network, in Neutron's words; netdiag only gives it back.
+    pub network: Option<String>,
+    /// The host's device that leads to the external network; none means that of the host's default route.
+    pub device: Option<String>,
+    /// Neutron's `QoS` policy of it, which nothing here could hold it to.
+    pub qos_policy: Option<String>,
 }
 
 /// An allowed address pair.

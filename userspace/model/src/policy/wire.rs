@@ -72,6 +72,9 @@ pub struct State {
     pub address_groups: Vec<AddressGroup>,
     /// Ports.
     pub ports: Vec<Port>,
+    /// Floating IPs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub floatingips: Vec<FloatingIp>,
     /// Members of groups beyond the ports, by group.
     pub members: BTreeMap<String, Vec<String>>,
     /// Ethertypes that pass unfiltered, as `0x88cc`.
@@ -158,6 +161,30 @@ pub struct Port {
     pub binding: Binding,
     /// Say of every new flow that is allowed, too.
     pub log_allowed: bool,
+}
+
+/// A floating IP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FloatingIp {
+    /// Id.
+    pub id: String,
+    /// The address the outside knows.
+    pub floating_ip_address: String,
+    /// The address it stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fixed_ip_address: Option<String>,
+    /// The port that has that address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port_id: Option<String>,
+    /// The external network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub floating_network_id: Option<String>,
+    /// The host's device that leads to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Its `QoS` policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub qos_policy_id: Option<String>,
 }
 
 /// A fixed address.

@@ -28,7 +28,8 @@ pub(super) fn outward(way: &mut Way<'_, '_>) {
             let device = device(way);
             let egress = findings(port, Direction::Egress, &device);
             let ingress = findings(port, Direction::Ingress, &device);
-            way.path.findings.extend(egress.into_iter().chain(ingress));
+            let differs = differs(way, &device);
+            way.path.findings.extend(egress.into_iter().chain(ingress).chain(differs));
         }
     }
 }
@@ -70,7 +71,8 @@ fn refused(way: &mut Way<'_, '_>, port: &RefusedPort) {
 
 fn hop(way: &Way<'_, '_>, port: &EnforcedPort, direction: Direction) -> Option<Hop> {
     let summary = Summary::of(way.inventory, way.nic)?;
-    let worst = findings(port, direction, "").iter().map(|found| found.severity).min();
+    let differs = (!summary.differences.is_empty()).then_some(Severity::Warning);
+    let worst = findings(port, direction, "").iter().map(|found| found.severity).chain(differs).min();
     let device = device(way);
     let groups: Vec<&str> = summary.groups.iter().map(GroupRef::called).collect();
     let name = if groups.is_empty() { port.port_id.clone() } else { groups.join(", ") };
@@ -164,12 +166,9 @@ fn findings(port: &EnforcedPort, direction: Direction, device: &str) -> Vec<Find
                 .fix("see who attached it; netdiag never removes another's program")
         })),
     }
-    // Both of these are about the port; once is enough.
+    // This is about the port; once is enough.
     if direction == Direction::Egress && port.mode == Mode::Closed {
         found.push(closed(port, device));
-    }
-    if direction == Direction::Egress && !port.differences.is_empty() {
-        found.push(differs(port, device));
     }
     found
 }
@@ -199,10 +198,13 @@ fn closed(port: &EnforcedPort, device: &str) -> Finding {
         .fix("give the agent the port's policy: a file in /etc/netdiag/policy.d, or its API")
 }
 
-fn differs(port: &EnforcedPort, device: &str) -> Finding {
+/// Where what is loaded is not what is asked for.
+fn differs(way: &Way<'_, '_>, device: &str) -> Option<Finding> {
+    let summary = Summary::of(way.inventory, way.nic).filter(|summary| !summary.differences.is_empty())?;
     let message = format!("what is enforced at {device} is not what is asked for");
-    finding(Severity::Warning, "policy-differs", device, message)
-        .seen(port.differences.join("; "))
+    let differs = finding(Severity::Warning, "policy-differs", device, message)
+        .seen(summary.differences.join("; "))
         .verify("netdiag agent status")
-        .fix("see what keeps the agent from it; it tries again by itself")
+        .fix("see what keeps the agent from it; it tries again by itself");
+    Some(differs)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{
     Finding, FloatingIp, HopKind, HopState, InstanceKind, InterfaceTrace, Publication, Severity, Trace, Verdict,
     command::{in_netns, quote},
-    filter, inside, inward,
+    filter, floating, inside, inward,
     outward::Way,
     path::finding,
     sentence, service,
@@ -140,7 +140,8 @@ fn interface(inventory: &Inventory<'_>, instance: &Instance<'_>, nic: &Nic<'_>) 
     filter::at_devices(&mut way);
     let network = nic.port.as_ref().map(crate::inventory::PortPlace::network).unwrap_or_default();
     let docker = docker_network(inventory, instance, nic);
-    let floating_ips = filter::floating_ips(&mut way);
+    let mut floating_ips = filter::floating_ips(&mut way);
+    floating::ways(&mut way, &mut floating_ips);
     let published_ports = filter::publications(&mut way, instance);
     filter::lets_nobody_in(&mut way, !floating_ips.is_empty());
     let inward = inward::path(&way, &floating_ips, &published_ports);

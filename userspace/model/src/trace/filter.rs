@@ -33,6 +33,7 @@ mod own;
 /// Routed traffic: forward filters and address translation.
 mod routed;
 
+pub(crate) use bridged::between_any;
 pub(super) use bridged::{at_host_device, inward_at_host_device};
 pub(super) use entrance::{Targets, floating_ips, once, port_words, publications};
 pub(super) use frames::{at_bridge, at_devices};
@@ -199,7 +200,7 @@ fn save_command(step: &Step) -> &'static str {
     }
 }
 
-/// The address the walk asks rules about.
+/// The instance's own address, which rules near it are asked about.
 fn source(way: &Way<'_, '_>) -> Address {
     way.source.map_or(Address::Unknown, Address::Is)
 }

@@ -4,7 +4,8 @@
 //! the devices are taken from the way out, and every place with rules is asked again for a packet that comes in.
 
 use super::{
-    Direction, FloatingIp, Hop, HopKind, HopState, Publication, enforcement, filter, outward::Way, path::Path,
+    Direction, FloatingIp, Hop, HopKind, HopState, Publication, enforcement, filter, floating as fast, outward::Way,
+    path::Path,
 };
 
 /// The way in; empty where nothing outside can open a connection.
@@ -25,7 +26,7 @@ pub(super) fn path(way: &Way<'_, '_>, floating: &[FloatingIp], published: &[Publ
     for hop in way.path.hops.iter().rev() {
         match hop.kind {
             // The outside is where this path starts; rules are asked again below.
-            HopKind::NextHop | HopKind::Nat | HopKind::Namespace | HopKind::Filter => {}
+            HopKind::NextHop | HopKind::Nat | HopKind::Namespace | HopKind::Filter | HopKind::FastPath => {}
             HopKind::SecurityGroup => enforcement::inward(way, &mut path),
             HopKind::HostDevice => {
                 filter::inward_at_host_device(way, &mut path);
@@ -45,6 +46,10 @@ pub(super) fn path(way: &Way<'_, '_>, floating: &[FloatingIp], published: &[Publ
                 filter::lets_in(way, &mut path);
             }
             HopKind::Patch => path.push(other_way(hop)),
+            HopKind::Uplink => {
+                path.push(hop.clone());
+                fast::inward(way, &mut path, &hop.name);
+            }
             HopKind::Instance
             | HopKind::LinuxBridge
             | HopKind::Veth
@@ -52,7 +57,6 @@ pub(super) fn path(way: &Way<'_, '_>, floating: &[FloatingIp], published: &[Publ
             | HopKind::OvsBridge
             | HopKind::Tunnel
             | HopKind::RouterPort
-            | HopKind::Uplink
             | HopKind::Vlan
             | HopKind::Outside
             | HopKind::Service => path.push(hop.clone()),

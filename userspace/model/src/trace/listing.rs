@@ -1,9 +1,9 @@
 //! Every instance of a host on one page.
 
-use super::{HopState, InterfaceTrace, Severity, Trace, Verdict, explain};
+use super::{FloatingIp, HopState, InterfaceTrace, Severity, Trace, Verdict, explain};
 use crate::{
     inventory::Inventory,
-    list::{Listing, Row, RowInterface},
+    list::{FloatingWay, Listing, Row, RowInterface},
 };
 
 /// Lists every instance with the state its paths are in.
@@ -41,6 +41,7 @@ fn state(interface: &InterfaceTrace, unknown: bool) -> HopState {
 fn interface(interface: InterfaceTrace, unknown: bool) -> RowInterface {
     RowInterface {
         state: state(&interface, unknown),
+        floating_ways: interface.floating_ips.iter().filter_map(way).collect(),
         floating_ips: interface.floating_ips.iter().map(|floating| floating.address).collect(),
         device: interface.device,
         mac: interface.mac,
@@ -55,4 +56,9 @@ fn interface(interface: InterfaceTrace, unknown: bool) -> RowInterface {
         segmentation_id: interface.segmentation_id,
         enforcement: interface.enforcement,
     }
+}
+
+fn way(floating: &FloatingIp) -> Option<FloatingWay> {
+    let row = floating.way.as_ref()?;
+    Some(FloatingWay { address: floating.address, standing: row.standing, why: row.why.clone() })
 }

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use super::{
     Direction, Hop, HopKind, HopState, Router, Severity,
     command::in_netns,
-    enforcement, filter,
+    enforcement, filter, floating,
     path::{LOST, Path, finding},
 };
 use crate::{
@@ -59,8 +59,10 @@ pub(super) struct Way<'i, 'a> {
     pub(super) lateral: Path,
     pub(super) router: Option<Router>,
     pub(super) legs: Vec<Leg>,
-    /// Source address: what the walk asks routes and rules about.
+    /// The instance's own address.
     pub(super) source: Option<IpAddr>,
+    /// Source address where the walk is, once it was translated: what it asks routes and rules about.
+    pub(super) carried: Option<IpAddr>,
     /// Gateway the instance sends to.
     gateway: Option<IpAddr>,
     default_route: DefaultRoute,
@@ -82,6 +84,7 @@ impl<'i, 'a> Way<'i, 'a> {
             router: None,
             legs: Vec::new(),
             source,
+            carried: source,
             gateway: None,
             default_route: DefaultRoute::Unknown,
             routed,
@@ -101,6 +104,7 @@ impl<'i, 'a> Way<'i, 'a> {
             self.mtu_step(outer, false);
         }
         enforcement::outward(self);
+        floating::outward(self);
         if self.nic.inner != Some(outer) {
             filter::at_host_device(self, outer);
         }

@@ -64,7 +64,10 @@ fn interface(interface: &InterfaceTrace) -> String {
         (Some(router), None) if router.external_device.is_some() => {
             format!("is routed to the outside by {} without translation", router_words(router))
         }
-        (Some(router), None) => format!("reaches its gateway {} and no further", router.gateway),
+        (Some(router), None) => tunnel(interface).map_or_else(
+            || format!("reaches its gateway {} and no further", router.gateway),
+            |tunnel| format!("leaves this host by {} and a tunnel ({tunnel}) for source NAT", router_words(router)),
+        ),
         (None, _) => tunnel(interface).map_or_else(
             || "has no router on this host".to_owned(),
             |tunnel| format!("leaves this host by a tunnel ({tunnel}): its router is on another one"),

@@ -105,7 +105,7 @@ pub(super) fn patch<'a>(path: &mut Path, inventory: &Inventory<'a>, near: &PortP
 
 /// Which way the frames of a network leave a bridge.
 #[derive(Debug)]
-pub(super) enum WayOut<'a> {
+pub(crate) enum WayOut<'a> {
     /// By this patch port.
     By(PortPlace<'a>),
     /// By one of these patch ports, and nothing read says which.
@@ -119,7 +119,7 @@ pub(super) enum WayOut<'a> {
 /// `bridge_mappings` is configuration of Neutron's agent and not in OVSDB (OVN writes its own there), so the choice
 /// follows what is: a tunnelled network leaves towards the bridge that has tunnel ports, any other towards one that has
 /// none. Where several have none and no mapping names the network's, the way is not known.
-pub(super) fn way_out<'a>(inventory: &Inventory<'a>, from: &PortPlace<'a>) -> WayOut<'a> {
+pub(crate) fn way_out<'a>(inventory: &Inventory<'a>, from: &PortPlace<'a>) -> WayOut<'a> {
     let network = from.network();
     let tunnelled = network.kind.is_some_and(|kind| TUNNELLED.contains(&kind));
     // A patch that carries a Neutron port leads to a trunk, which is an instance and no way out.

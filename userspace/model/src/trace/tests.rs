@@ -11,6 +11,8 @@ use crate::{
 
 /// Linux bridges.
 mod bridges;
+/// Routers that are on every host.
+mod distributed;
 /// Security groups that netdiag enforces.
 mod enforcement;
 /// Packet filter rules.

@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+
+use serde::Deserialize;
 
 use super::{Look, ReportOutput, Sockets};
 
@@ -17,7 +19,7 @@ reads the policy files anew. Needs root, or the capabilities that packaging/netd
 pub(crate) struct Agent {
     #[command(subcommand)]
     pub(crate) what: Option<What>,
-    /// Take every program and map of netdiag away from this host; refuses while an agent runs
+    /// Take every program, map and floating IP of netdiag away from this host; refuses while an agent runs
     #[arg(long)]
     pub(crate) detach: bool,
     /// Settings, in YAML, under the names of these options with `_` for `-`; an option given here comes first
@@ -44,11 +46,60 @@ pub(crate) struct Agent {
     /// The longest time between two looks at the host, in seconds [default: 30]
     #[arg(long, value_name = "SECONDS", env = "NETDIAG_FULL_PASS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) full_pass: Option<u64>,
+    /// What to do with the floating IPs of Neutron's routers; those of the policy are served anyway [default: accelerate]
+    #[arg(long, value_name = "WHAT", env = "NETDIAG_FLOATING_IPS")]
+    pub(crate) floating_ips: Option<FloatingIps>,
+    /// Whether instances of one network of a Linux bridge may send to each other past it [default: on]
+    #[arg(long, value_name = "WHETHER", env = "NETDIAG_STRAIGHT")]
+    pub(crate) straight: Option<Straight>,
     /// How many IPv4 flows to track; half as many IPv6 flows
     #[arg(long, value_name = "COUNT", env = "NETDIAG_MAX_FLOWS")]
     pub(crate) max_flows: Option<u32>,
     #[command(flatten)]
     pub(crate) sockets: Sockets,
+}
+
+/// What to do with floating IPs of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum FloatingIps {
+    /// Lead them past their routers where the result is the same
+    Accelerate,
+    /// Leave them to their routers
+    Off,
+}
+
+/// Whether instances may send to each other past their bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Straight {
+    /// Where nothing else needs to see the packets
+    On,
+    /// Never
+    Off,
+}
+
+/// What there is to do with floating IPs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Fip {
+    /// Have new flows of a floating IP begin the slow way, through its router; those that began on the fast one end there
+    Slow(FipWay),
+    /// Have new flows of a floating IP begin the fast way again
+    Fast(FipWay),
+}
+
+/// Which floating IPs, and whom to tell.
+#[derive(Debug, Args)]
+pub(crate) struct FipWay {
+    /// A floating IP: its address, or its id in the policy
+    #[arg(required_unless_present = "all")]
+    pub(crate) floating_ip: Option<String>,
+    /// All floating IPs, those to come as well
+    #[arg(long, conflicts_with = "floating_ip")]
+    pub(crate) all: bool,
+    /// Socket of the API [default: /run/netdiag/agent.sock]
+    #[arg(long, value_name = "PATH", env = "NETDIAG_AGENT_SOCKET")]
+    pub(crate) socket: Option<PathBuf>,
 }
 
 /// What else there is to do with an agent.
@@ -65,10 +116,13 @@ pub(crate) enum What {
         #[arg(short, long, value_enum, default_value_t, env = "NETDIAG_OUTPUT")]
         output: ReportOutput,
     },
-    /// Take every program and map of netdiag away from this host; refuses while an agent runs
+    /// Take every program, map and floating IP of netdiag away from this host; refuses while an agent runs
     Detach {
         /// Directory on a bpffs in which they are pinned [default: /sys/fs/bpf/netdiag]
         #[arg(long, value_name = "DIR", env = "NETDIAG_BPFFS")]
         bpffs: Option<PathBuf>,
+        /// Directory with what the agent has kept [default: /var/lib/netdiag]
+        #[arg(long, value_name = "DIR", env = "NETDIAG_STATE_DIR")]
+        state_dir: Option<PathBuf>,
     },
 }

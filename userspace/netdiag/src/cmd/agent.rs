@@ -10,21 +10,22 @@ use std::{
 use anyhow::{Context as _, bail};
 use netdiag_agent::{
     client::{Client, ClientError},
-    doctor, enforce,
+    doctor, enforce, own,
     service::{self, Journal},
 };
 use netdiag_model::doctor::Status;
 use netdiag_views::{
-    escape, json,
+    escape, json as as_json,
     text::{self, Style},
     yaml,
 };
+use serde_json::{Value, json};
 
 use super::print;
 use crate::{
     cli::{
         Look, ReportOutput,
-        agent::{Agent, What},
+        agent::{Agent, Fip, What},
     },
     config,
     exit::{Bad, Exit},
@@ -40,8 +41,8 @@ pub(crate) async fn agent(agent: &Agent) -> anyhow::Result<Exit> {
             let socket = socket.as_deref().unwrap_or(Path::new(config::agent::SOCKET));
             status(socket, look, *output).await
         }
-        Some(What::Detach { bpffs }) => detach(bpffs.as_deref()),
-        None if agent.detach => detach(agent.bpffs.as_deref()),
+        Some(What::Detach { bpffs, state_dir }) => detach(bpffs.as_deref(), state_dir.as_deref()),
+        None if agent.detach => detach(agent.bpffs.as_deref(), agent.state_dir.as_deref()),
         None => run(agent).await,
     }
 }
@@ -82,7 +83,7 @@ async fn status(socket: &Path, look: &Look, output: ReportOutput) -> anyhow::Res
     let style = config::style(look);
     print(|out| match output {
         ReportOutput::Table => text::status::render(&status, &style, out),
-        ReportOutput::Json => json::render(&status, out),
+        ReportOutput::Json => as_json::render(&status, out),
         ReportOutput::Yaml => yaml::render(&status, out),
     })?;
     Ok(match (status.is_well(), status.agent.converged) {
@@ -93,13 +94,57 @@ async fn status(socket: &Path, look: &Look, output: ReportOutput) -> anyhow::Res
 }
 
 /// Leaves the host as it was before any agent ran.
-fn detach(bpffs: Option<&Path>) -> anyhow::Result<Exit> {
-    let errors = enforce::detach_all(bpffs.unwrap_or(Path::new(enforce::ROOT)));
-    if errors.is_empty() {
+fn detach(bpffs: Option<&Path>, state: Option<&Path>) -> anyhow::Result<Exit> {
+    let root = bpffs.unwrap_or(Path::new(enforce::ROOT));
+    let state = state.unwrap_or(Path::new(config::agent::STATE_DIR));
+    let mut lines: Vec<_> = enforce::detach_all(root).into_iter().map(full).collect();
+    // Where an agent is at work it would serve them again.
+    if lines.is_empty() {
+        lines.extend(own::withdraw_all(state).into_iter().map(full));
+    }
+    if lines.is_empty() {
         return Ok(Exit::Works);
     }
-    let lines: Vec<_> = errors.into_iter().map(|error| format!("{:#}", anyhow::Error::new(error))).collect();
     bail!("{}", lines.join("\n"))
+}
+
+/// An error with all its causes.
+fn full(error: impl std::error::Error + Send + Sync + 'static) -> String {
+    format!("{:#}", anyhow::Error::new(error))
+}
+
+/// Has new flows of floating IPs begin the one way or the other.
+pub(crate) async fn fip_way(what: &Fip) -> anyhow::Result<Exit> {
+    let (way, slow) = match what {
+        Fip::Slow(way) => (way, true),
+        Fip::Fast(way) => (way, false),
+    };
+    let client = Client::new(way.socket.as_deref().unwrap_or(Path::new(config::agent::SOCKET)), PATIENCE);
+    let which = way.floating_ip.as_deref().unwrap_or("all");
+    if !which.chars().all(|letter| letter.is_ascii_alphanumeric() || "-._".contains(letter)) {
+        return Err(Bad::usage(format!("{which}: neither an address nor an id")));
+    }
+    match client.put::<Value>(&format!("/v1/floatingips/{which}/way"), &json!({ "slow": slow })).await {
+        Ok(answer) if answer["state"] == "held" => {
+            let why = answer["reason"].as_str().unwrap_or("no reason given");
+            Err(Bad::inconclusive(format!("the order is kept, and not carried out yet: {why}")))
+        }
+        Ok(_) => Ok(Exit::Works),
+        Err(error @ ClientError::Refused { status: 404, .. }) => {
+            let candidates = candidates(&client).await;
+            Err(Bad::not_found(format!("{:#}; there are: {candidates}", anyhow::Error::new(error))))
+        }
+        Err(error @ ClientError::Refused { .. }) => Err(Bad::usage(full(error))),
+        Err(error) => Err(Bad::inconclusive(full(error))),
+    }
+}
+
+/// Floating IPs there are.
+async fn candidates(client: &Client) -> String {
+    let listed = client.get::<Value>("/v1/floatingips").await.unwrap_or_default();
+    let addresses = listed["floatingips"].as_array().into_iter().flatten();
+    let addresses: Vec<_> = addresses.filter_map(|one| one["floating_ip_address"].as_str()).collect();
+    if addresses.is_empty() { "none".to_owned() } else { addresses.join(", ") }
 }
 
 /// Standard error; under systemd with the priority its journal understands.

@@ -1,6 +1,7 @@
-//! `netdiag events`: find the instance's ports, ask the agent, render line by line.
+//! `netdiag events`: find the instance's ports, ask the agent, render line by line; when the agent ends, wait for the next.
 
 use std::{
+    cell::Cell,
     collections::BTreeSet,
     error::Error,
     io::{self, BufWriter, Write as _},
@@ -11,7 +12,7 @@ use std::{
 use anyhow::Context as _;
 use netdiag_agent::{
     discover,
-    stream::{AGENT_SOCKET, EventStream, StreamError},
+    stream::{AGENT_SOCKET, Between, EventStream, StreamError},
 };
 use netdiag_model::{
     event::{Decision, Event, VerdictEvent},
@@ -27,6 +28,9 @@ use crate::{
     exit::Exit,
 };
 
+/// How long to wait before the agent is asked again.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// Follows events until there were enough.
 pub(crate) async fn run(asked: &Events) -> anyhow::Result<Exit> {
     let ports = match ports(asked).await? {
@@ -39,10 +43,15 @@ pub(crate) async fn run(asked: &Events) -> anyhow::Result<Exit> {
         Ok(stream) => stream,
         Err(error) => return without_agent(&error),
     };
-    let follow = follow(asked, ports.as_ref(), stream);
-    match asked.duration {
+    let there = Cell::new(true);
+    let follow = follow(asked, ports.as_ref(), stream, &there);
+    match asked.duration.map(Duration::from_secs) {
         None => follow.await,
-        Some(seconds) => tokio::time::timeout(Duration::from_secs(seconds), follow).await.unwrap_or(Ok(Exit::Works)),
+        Some(end) => match tokio::time::timeout(end, follow).await {
+            Ok(ended) => ended,
+            Err(_) if there.get() => Ok(Exit::Works),
+            Err(_) => Ok(Exit::Inconclusive),
+        },
     }
 }
 
@@ -72,11 +81,23 @@ async fn ports(asked: &Events) -> anyhow::Result<Result<Option<BTreeSet<String>>
     Ok(Ok(Some(ports)))
 }
 
-async fn follow(asked: &Events, ports: Option<&BTreeSet<String>>, mut stream: EventStream) -> anyhow::Result<Exit> {
+/// Shows events until there were enough. `there` says whether there is an agent.
+async fn follow(
+    asked: &Events,
+    ports: Option<&BTreeSet<String>>,
+    mut stream: EventStream,
+    there: &Cell<bool>,
+) -> anyhow::Result<Exit> {
     let style = config::style(&asked.look);
     let mut out = BufWriter::new(io::stdout());
     let mut shown = 0;
-    while let Some(event) = stream.next().await? {
+    loop {
+        let Ok(Some(event)) = stream.next().await else {
+            there.set(false);
+            again(&mut stream, style.ascii).await?;
+            there.set(true);
+            continue;
+        };
         let wanted = match &event {
             Event::Verdict(verdict) => wanted(asked, ports, verdict),
             Event::Lost(loss) => loss.port_id.as_ref().is_none_or(|id| ports.is_none_or(|ports| ports.contains(id))),
@@ -95,8 +116,21 @@ async fn follow(asked: &Events, ports: Option<&BTreeSet<String>>, mut stream: Ev
             return Ok(Exit::Works);
         }
     }
-    complain("the agent has ended the stream: it was stopped, or restarts", style.ascii)?;
-    Ok(Exit::Inconclusive)
+}
+
+/// Waits for the agent that comes after this one.
+async fn again(stream: &mut EventStream, ascii: bool) -> anyhow::Result<()> {
+    complain("the agent has ended: it was stopped, or restarts; waiting for it to come back", ascii)?;
+    loop {
+        match stream.resume().await {
+            Ok(Between::Counted) => return complain("the agent is back; nothing is missing but what is said", ascii),
+            Ok(Between::Unknown) => {
+                let why = "its maps are new: how many events were missed is not known";
+                return complain(&format!("the agent is back; {why}"), ascii);
+            }
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
 }
 
 fn wanted(asked: &Events, ports: Option<&BTreeSet<String>>, event: &VerdictEvent) -> bool {

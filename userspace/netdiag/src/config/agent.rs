@@ -14,12 +14,16 @@ use netdiag_agent::{
 };
 use serde::Deserialize;
 
-use crate::{cli::agent::Agent, exit::Bad};
+use crate::{
+    cli::agent::{Agent, FloatingIps, Straight},
+    exit::Bad,
+};
 
 /// Socket of the agent's API.
 pub(crate) const SOCKET: &str = "/run/netdiag/agent.sock";
 const POLICY_DIR: &str = "/etc/netdiag/policy.d";
-const STATE_DIR: &str = "/var/lib/netdiag";
+/// Where the agent keeps what must outlive a restart.
+pub(crate) const STATE_DIR: &str = "/var/lib/netdiag";
 const FULL_PASS: u64 = 30;
 
 /// Settings of a file.
@@ -34,6 +38,8 @@ struct File {
     metrics: Option<SocketAddr>,
     full_pass: Option<u64>,
     max_flows: Option<u32>,
+    floating_ips: Option<FloatingIps>,
+    straight: Option<Straight>,
     docker_socket: Option<PathBuf>,
     ovsdb_socket: Option<PathBuf>,
 }
@@ -68,6 +74,8 @@ pub(crate) fn config(agent: &Agent, journal: Journal) -> anyhow::Result<Config> 
             ..enforce::Options::default()
         },
         metrics,
+        accelerate: agent.floating_ips.or(file.floating_ips) != Some(FloatingIps::Off),
+        straight: agent.straight.or(file.straight) != Some(Straight::Off),
         full_pass: Duration::from_secs(agent.full_pass.or(file.full_pass).unwrap_or(FULL_PASS).max(1)),
         look,
         journal,
@@ -100,14 +108,15 @@ fn group_id(group: &str) -> anyhow::Result<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{File, group_id};
+    use super::{File, FloatingIps, group_id};
 
     #[test]
     fn a_setting_nobody_knows_is_refused_with_those_there_are() {
         let error = serde_norway::from_str::<File>("policy-dir: /x").unwrap_err().to_string();
         assert!(error.contains("policy-dir") && error.contains("policy_dir"), "{error}");
-        let file: File = serde_norway::from_str("metrics: 127.0.0.1:9090\nfull_pass: 5").unwrap();
+        let file: File = serde_norway::from_str("metrics: 127.0.0.1:9090\nfull_pass: 5\nfloating_ips: off").unwrap();
         assert_eq!((file.full_pass, file.metrics.map(|address| address.port())), (Some(5), Some(9090)));
+        assert_eq!(file.floating_ips, Some(FloatingIps::Off));
     }
 
     #[test]

@@ -121,7 +121,7 @@ pub struct LossDocument {
     pub suppressed: u64,
     /// Records for which the ring buffer had no room.
     pub lost: u64,
-    /// Records this reader was too slow for.
+    /// Records this reader was too slow for, or that an agent read and did not hand on before it ended.
     pub skipped: u64,
 }
 

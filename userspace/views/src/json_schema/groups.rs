@@ -445,7 +445,6 @@ const fn condition(condition: Condition) -> &'static str {
         Condition::Port => "port",
         Condition::Protocol => "protocol",
         Condition::Ethertype => "ethertype",
-        Condition::Direction => "direction",
         Condition::Group => "group",
     }
 }

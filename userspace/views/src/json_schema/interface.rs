@@ -6,7 +6,7 @@ use netdiag_model::{fact::LinkStats, trace as model};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{EnforcementDocument, published, texts};
+use super::{EnforcementDocument, FloatingIpDocument, published, texts};
 
 /// A network namespace.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -192,6 +192,8 @@ pub struct FloatingIp {
     pub rules: Vec<RuleDocument>,
     /// Whether it is complete.
     pub state: State,
+    /// Which way its packets take; null where netdiag has nothing to do with it.
+    pub way: Option<FloatingIpDocument>,
 }
 
 impl From<&model::FloatingIp> for FloatingIp {
@@ -202,6 +204,7 @@ impl From<&model::FloatingIp> for FloatingIp {
             device: floating.device.clone(),
             rules: published(&floating.rules),
             state: floating.state.into(),
+            way: floating.way.as_ref().map(Into::into),
         }
     }
 }

@@ -4,7 +4,9 @@ use netdiag_model::list as model;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{EnforcementDocument, GapDocument, InstanceDocument, Published, SCHEMA_VERSION, State, published, texts};
+use super::{
+    EnforcementDocument, FloatingWay, GapDocument, InstanceDocument, Published, SCHEMA_VERSION, State, published, texts,
+};
 use crate::time;
 
 /// Every instance of one host.
@@ -87,6 +89,8 @@ pub struct ListedInterface {
     pub segmentation_id: Option<u32>,
     /// Floating IPs.
     pub floating_ips: Vec<String>,
+    /// Which way each of them takes, where netdiag has to do with it.
+    pub floating_ways: Vec<FloatingWayDocument>,
     /// How netdiag enforces security groups here; null where it does not.
     pub enforcement: Option<EnforcementDocument>,
     /// The worst state any hop of its paths is in.
@@ -108,8 +112,30 @@ impl From<&model::RowInterface> for ListedInterface {
             network_type: interface.network_type.clone(),
             segmentation_id: interface.segmentation_id,
             floating_ips: texts(&interface.floating_ips),
+            floating_ways: published(&interface.floating_ways),
             enforcement: interface.enforcement.as_ref().map(EnforcementDocument::from),
             state: interface.state.into(),
+        }
+    }
+}
+
+/// Which way a floating IP takes.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct FloatingWayDocument {
+    /// The floating IP.
+    pub floating_ip_address: String,
+    /// Which way its packets go.
+    pub way: FloatingWay,
+    /// Why not past the router; null where they do, or nobody says.
+    pub why: Option<String>,
+}
+
+impl From<&model::FloatingWay> for FloatingWayDocument {
+    fn from(floating: &model::FloatingWay) -> Self {
+        Self {
+            floating_ip_address: floating.address.to_string(),
+            way: floating.standing.into(),
+            why: floating.why.clone(),
         }
     }
 }

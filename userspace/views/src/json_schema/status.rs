@@ -64,6 +64,8 @@ pub struct StatusDocument {
 pub struct PortDocument {
     /// Its id.
     pub id: String,
+    /// Name of the instance behind it; null where only its device is known.
+    pub instance: Option<String>,
     /// Name of the host's device.
     pub device: String,
     /// How programs are attached.
@@ -137,8 +139,8 @@ fn refused(port: &netdiag_model::fact::enforcement::RefusedPort) -> RefusedDocum
 
 impl From<&model::PortStatus> for PortDocument {
     fn from(port: &model::PortStatus) -> Self {
-        let model::PortStatus { id, device, hooks, mode } = port.clone();
-        Self { id, device, hooks, mode: mode.name().to_owned() }
+        let model::PortStatus { id, instance, device, hooks, mode } = port.clone();
+        Self { id, instance, device, hooks, mode: mode.name().to_owned() }
     }
 }
 

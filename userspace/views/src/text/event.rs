@@ -83,7 +83,7 @@ fn lost(page: &mut Page<'_>, loss: &LossEvent) {
     let parts = [
         (loss.suppressed, "beyond the port's share"),
         (loss.lost, "for want of room in the kernel"),
-        (loss.skipped, "because this reader was too slow"),
+        (loss.skipped, "because this reader was too slow, or the agent ended before it handed them on"),
     ];
     let parts: Vec<String> =
         parts.iter().filter(|(number, _)| *number > 0).map(|(number, why)| format!("{number} {why}")).collect();

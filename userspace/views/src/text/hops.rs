@@ -238,6 +238,7 @@ const fn is_device(kind: HopKind) -> bool {
         | HopKind::NextHop
         | HopKind::Outside
         | HopKind::Service
-        | HopKind::SecurityGroup => false,
+        | HopKind::SecurityGroup
+        | HopKind::FastPath => false,
     }
 }

@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use netdiag_model::trace::{Direction, HopState, InterfaceTrace, Router, RuleRef, Service};
+use netdiag_model::{
+    floating::show::Row,
+    trace::{Direction, HopState, InterfaceTrace, Router, RuleRef, Service},
+};
 
 use super::{
     hops,
@@ -99,8 +102,17 @@ fn floating_ips(page: &mut Page<'_>, interface: &InterfaceTrace) {
         let mut things = vec![arrow(page, floating.address, floating.fixed_address)];
         things.extend(floating.device.iter().map(|device| format!("on {}", page.exact(device))));
         things.push(rules_counted(&floating.rules));
+        things.extend(floating.way.as_ref().map(|way| way_words(page, way)));
         stateful(page, "floating", floating.state, &things);
         listed_rules(page, &floating.rules);
+    }
+}
+
+/// Which way its packets take, and why not past the router.
+fn way_words(page: &Page<'_>, way: &Row) -> String {
+    match &way.why {
+        Some(why) => format!("{}: {}", way.standing.name(), page.exact(why)),
+        None => way.standing.name().to_owned(),
     }
 }
 

@@ -1,6 +1,9 @@
 //! Every instance of the host, one line per interface.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    net::IpAddr,
+};
 
 use netdiag_model::{
     groups::Summary,
@@ -121,11 +124,21 @@ fn cells(page: &Page<'_>, row: &Row, interface: &RowInterface) -> Vec<Cell> {
         Span::new(Paint::Strong, page.say(&row.identity.name)),
         page.state(interface.state),
         Span::plain(joined(page, &interface.addresses)),
-        Span::plain(joined(page, &interface.floating_ips)),
+        Span::plain(joined(page, &floating(interface))),
     ];
     let contents = COLUMNS.iter().map(|(_, content)| content(row, interface).unwrap_or_default());
     cells.extend(contents.map(|text| Span::plain(page.say(&text))));
     cells
+}
+
+/// Floating IPs, with the way of each where it is known.
+fn floating(interface: &RowInterface) -> Vec<String> {
+    let way = |address: &IpAddr| interface.floating_ways.iter().find(|way| way.address == *address);
+    let words = |address: &IpAddr| match way(address) {
+        Some(way) => format!("{address} {}", way.standing.name()),
+        None => address.to_string(),
+    };
+    interface.floating_ips.iter().map(words).collect()
 }
 
 /// Several values in one cell: on a page with a width, the first and how many more.

@@ -6,7 +6,7 @@ use netdiag_model::status::{PortStatus, Status};
 
 use super::{
     Style,
-    page::{Page, Paint, Span, atom},
+    page::{Page, Paint, Span},
     units,
 };
 use crate::time;
@@ -35,8 +35,8 @@ fn heading(page: &mut Page<'_>, status: &Status) {
     let agent = &status.agent;
     let title = page.exact(&format!("netdiag agent {}", agent.version));
     let up = units::duration(status.now.saturating_sub(agent.since));
-    let pid = format!("  pid {}, up {up}, maps in {}", agent.pid, page.exact(&status.pinned));
-    page.line(vec![Span::new(Paint::Heading, title), Span::plain(pid)]);
+    let pid = format!("pid {}, up {up}, maps in {}", agent.pid, page.exact(&status.pinned));
+    page.hang(vec![Span::new(Paint::Heading, title), Span::space(2)], &Span::plain(pid));
 }
 
 fn converged(status: &Status) -> String {
@@ -55,7 +55,7 @@ fn asked(status: &Status) -> String {
 fn losses(status: &Status) -> Vec<String> {
     let kinds = [(status.losses.suppressed, "beyond a port's share"), (status.losses.lost, "ring buffer full")];
     let some = kinds.into_iter().filter(|(count, _)| *count > 0);
-    some.map(|(count, why)| atom(&format!("{} events ({why})", units::count(count)))).collect()
+    some.map(|(count, why)| format!("{} events ({why})", units::count(count))).collect()
 }
 
 fn passes(status: &Status) -> String {
@@ -67,8 +67,9 @@ fn draw(page: &mut Page<'_>, port: &PortStatus) {
     let id = page.say(&port.id);
     let device = page.exact(&port.device);
     let lead = vec![Span::new(Paint::Strong, id), Span::space(2), Span::plain(device), Span::space(2)];
+    let whose = port.instance.as_ref().map(|name| format!("of {}, ", page.say(name))).unwrap_or_default();
     let body = page.exact(&format!("{}, {}", port.mode.name(), port.hooks.join(", ")));
-    page.hang(lead, &Span::plain(body));
+    page.hang(lead, &Span::plain(format!("{whose}{body}")));
 }
 
 /// Everything that is not as it should be.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use insta::assert_snapshot;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::{Style, doctor, event, explain, flows, groups, list, trace};
+use super::{Style, doctor, event, explain, flows, groups, list, status, trace};
 use crate::{
     escape,
     fixtures::{self, enforced},
@@ -29,6 +29,7 @@ fn everything(style: &Style) -> Vec<(String, String)> {
     all.push(("groups".to_owned(), text(|out| groups::render(&enforced::groups(), style, out))));
     all.push(("explain".to_owned(), text(|out| explain::render(&enforced::explained(), style, out))));
     all.push(("flows".to_owned(), text(|out| flows::render(&enforced::flows(), style, out))));
+    all.push(("status".to_owned(), text(|out| status::render(&enforced::status(), style, out))));
     all
 }
 

@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::{Action, Probe, WEB, outside, probe_from_host};
+use super::{Action, Place, Probe, WEB, outside, probe_from_host};
 use crate::lab::inventory::{
     Host, Inventory, Role,
     docker::{Container, DockerNetwork, NetworkMode, Nic, Transport},
@@ -151,7 +151,8 @@ fn fetch(target: &Container, (to, port): (Ipv4Addr, u16), seen: Option<Ipv4Addr>
 fn probe(lab: &Inventory, from: &Container, action: Action) -> Result<Probe> {
     let pid = from.pid.with_context(|| format!("{} has no process", from.name))?;
     let netns = Some(PathBuf::from(format!("/proc/{pid}/ns/net")));
-    Ok(Probe { host: host(lab, from)?.clone(), netns, from: from.name.clone(), action })
+    let place = Place::Host(Box::new(host(lab, from)?.clone()), netns);
+    Ok(Probe { place, from: from.name.clone(), action })
 }
 
 fn host<'a>(lab: &'a Inventory, container: &Container) -> Result<&'a Host> {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use super::{
     controller,
-    flows::{self, Vlan},
+    flows::{self, Distribution, TUNNEL_PATCH, Vlan},
     router,
 };
 use crate::lab::{
@@ -80,7 +80,7 @@ impl<'a> Agent<'a> {
             transaction.set_controller(bridge, &format!("tcp:{address}:{port}"));
         }
         transaction.set_manager(MANAGER);
-        transaction.add_patch((INT, "patch-tun"), (TUN, "patch-int"));
+        transaction.add_patch((INT, TUNNEL_PATCH), (TUN, "patch-int"));
         if self.has_external() {
             transaction.add_patch((INT, INT_PATCH), (EX, EX_PATCH));
             transaction.add_port(EX, EXTERNAL_NIC, &[]);
@@ -136,10 +136,11 @@ impl<'a> Agent<'a> {
             .filter(|address| *address != self.local_ip)
     }
 
-    /// Plugs a device of an instance's port into br-int: what nova-docker writes, and then what the agent adds.
+    /// Plugs a device of an instance's port into br-int: what nova-docker or libvirt writes, and then what the agent adds.
     pub(crate) fn plug_instance(&self, transaction: &mut Transaction, device: &str, (owner, port): (&Instance, &Port)) {
         let mut columns = identify(&port.id, &port.mac);
-        columns.push(format!("external-ids:vm-uuid={}", owner.uuid));
+        let key = if owner.machine.is_some() { "vm-id" } else { "vm-uuid" };
+        columns.push(format!("external-ids:{key}={}", owner.uuid));
         transaction.add_port(INT, device, &columns);
         self.bind(transaction, device, &port.network);
     }
@@ -182,7 +183,6 @@ impl<'a> Agent<'a> {
 
     fn add_services(&self) -> Result<()> {
         let (lab, here) = (self.host.lab, &self.host.plan.name);
-        let routers: Vec<_> = lab.routers.iter().filter(|router| router.host == *here).collect();
         let served = |network: &'a Network| Some((network, network.dhcp.as_ref().filter(|dhcp| dhcp.host == *here)?));
         let dhcps: Vec<_> = lab.networks.iter().filter_map(served).collect();
         let mut transaction = Transaction::default();
@@ -192,11 +192,10 @@ impl<'a> Agent<'a> {
             self.plug_internal(&mut transaction, &dhcp.device, &dhcp.port_id, (&dhcp.mac, &network.id));
             writeln!(moves, "link set {} netns {}", dhcp.device, dhcp.netns)?;
         }
-        for router in &routers {
-            router::add_namespace(router)?;
-            for port in router.interfaces.iter().chain([&router.gateway]) {
+        for router::Namespace { netns, ports } in router::add_namespaces(lab, here)? {
+            for port in ports {
                 self.plug_internal(&mut transaction, &port.device, &port.port_id, (&port.mac, &port.network));
-                writeln!(moves, "link set {} netns {}", port.device, router.netns)?;
+                writeln!(moves, "link set {} netns {netns}", port.device)?;
             }
         }
         transaction.commit()?;
@@ -204,7 +203,7 @@ impl<'a> Agent<'a> {
         for (network, dhcp) in dhcps {
             dhcp::serve(lab, network, dhcp)?;
         }
-        routers.into_iter().try_for_each(|router| router::configure(lab, router))
+        router::configure(lab, here)
     }
 
     fn add_flows(&self, instances: &[Instance]) -> Result<()> {
@@ -220,11 +219,13 @@ impl<'a> Agent<'a> {
         }
         let tunnels: Vec<_> = self.remotes().map(tunnel_name).collect();
         let patches: Vec<_> = external.iter().map(|tag| (*tag, INT_PATCH.to_owned())).collect();
-        ovs::add_flows(TUN, &flows::tunnel(cookie(TUN), &tunnels, &vlans)?)?;
+        let distribution = Distribution::on(self.host.lab, here);
+        let distribution = distribution.as_ref();
+        ovs::add_flows(TUN, &flows::tunnel(cookie(TUN), &tunnels, &vlans, distribution)?)?;
         if self.has_external() {
-            ovs::add_flows(EX, &flows::physical(cookie(EX), EX_PATCH, &external)?)?;
+            ovs::add_flows(EX, &flows::physical(cookie(EX), EX_PATCH, &external, distribution)?)?;
         }
-        ovs::add_flows(INT, &flows::integration(cookie(INT), &patches, instances)?)
+        ovs::add_flows(INT, &flows::integration(cookie(INT), &patches, instances, distribution)?)
     }
 
     /// The host as it has become.

@@ -7,6 +7,14 @@ use std::fmt::{self, Write as _};
 
 use crate::lab::inventory::{Instance, Port};
 
+/// What distributed routers add.
+mod distributed;
+
+pub(crate) use distributed::Distribution;
+
+/// The patch port of br-int to br-tun.
+pub(super) const TUNNEL_PATCH: &str = "patch-tun";
+
 /// A network with its local VLAN and its VNI.
 pub(crate) struct Vlan {
     pub(crate) tag: u16,
@@ -18,6 +26,7 @@ pub(crate) fn integration(
     cookie: u64,
     external: &[(u16, String)],
     instances: &[Instance],
+    distribution: Option<&Distribution>,
 ) -> Result<String, fmt::Error> {
     let mut flows = Flows::new(cookie);
     flows.add(0, "priority=65535,dl_vlan=4095", "drop")?;
@@ -39,6 +48,9 @@ pub(crate) fn integration(
     flows.add(59, "priority=0", "goto_table:60")?;
     flows.add(60, "priority=3", "NORMAL")?;
     flows.add(62, "priority=3", "NORMAL")?;
+    if let Some(parts) = distribution {
+        distributed::integration(&mut flows, parts, (TUNNEL_PATCH, external))?;
+    }
     Ok(flows.text)
 }
 
@@ -53,7 +65,15 @@ fn spoofing(flows: &mut Flows, port: &Port) -> fmt::Result {
 }
 
 /// A physical bridge that carries one flat network per local VLAN.
-pub(crate) fn physical(cookie: u64, patch: &str, tags: &[u16]) -> Result<String, fmt::Error> {
+pub(crate) fn physical(
+    cookie: u64,
+    patch: &str,
+    tags: &[u16],
+    distribution: Option<&Distribution>,
+) -> Result<String, fmt::Error> {
+    if let Some(parts) = distribution {
+        return distributed::physical(parts, (cookie, patch), tags);
+    }
     let mut flows = Flows::new(cookie);
     for tag in tags {
         flows.add(0, &format!("priority=4,in_port={patch},dl_vlan={tag}"), "strip_vlan,NORMAL")?;
@@ -64,9 +84,16 @@ pub(crate) fn physical(cookie: u64, patch: &str, tags: &[u16]) -> Result<String,
 }
 
 /// br-tun with one VXLAN port per other host.
-pub(crate) fn tunnel(cookie: u64, tunnels: &[String], vlans: &[Vlan]) -> Result<String, fmt::Error> {
+pub(crate) fn tunnel(
+    cookie: u64,
+    tunnels: &[String],
+    vlans: &[Vlan],
+    distribution: Option<&Distribution>,
+) -> Result<String, fmt::Error> {
     let mut flows = Flows::new(cookie);
-    flows.add(0, "priority=1,in_port=patch-int", "goto_table:2")?;
+    // Distributed routers have tables of their own before those that send and those that learn.
+    let (sends, learns) = if distribution.is_some() { (1, 9) } else { (2, 10) };
+    flows.add(0, "priority=1,in_port=patch-int", &format!("goto_table:{sends}"))?;
     for port in tunnels {
         flows.add(0, &format!("priority=1,in_port={port}"), "goto_table:4")?;
     }
@@ -78,7 +105,7 @@ pub(crate) fn tunnel(cookie: u64, tunnels: &[String], vlans: &[Vlan]) -> Result<
     }
     let outputs = tunnels.iter().fold(String::new(), |list, port| format!("{list},output:{port}"));
     for Vlan { tag, vni } in vlans {
-        let push = format!("push_vlan:0x8100,set_field:{}->vlan_vid,goto_table:10", 0x1000 | tag);
+        let push = format!("push_vlan:0x8100,set_field:{}->vlan_vid,goto_table:{learns}", 0x1000 | tag);
         flows.add(4, &format!("priority=1,tun_id={vni:#x}"), &push)?;
         let send = format!("strip_vlan,set_field:{vni:#x}->tun_id{outputs}");
         flows.add(22, &format!("priority=1,dl_vlan={tag}"), &send)?;
@@ -86,6 +113,9 @@ pub(crate) fn tunnel(cookie: u64, tunnels: &[String], vlans: &[Vlan]) -> Result<
     flows.add(10, "priority=1", &learn(cookie))?;
     flows.add(20, "priority=0", "goto_table:22")?;
     flows.add(22, "priority=0", "drop")?;
+    if let Some(parts) = distribution {
+        distributed::tunnel(&mut flows, parts)?;
+    }
     Ok(flows.text)
 }
 
@@ -119,16 +149,16 @@ mod tests {
     #[test]
     fn every_flow_carries_the_cookie_of_its_bridge() {
         let flows = [
-            integration(0xabc, &[(2, "int-br-ex".into())], &[]).unwrap(),
-            physical(0xabc, "phy-br-ex", &[2]).unwrap(),
-            tunnel(0xabc, &["vxlan-c0a8320c".into()], &[Vlan { tag: 1, vni: 1001 }]).unwrap(),
+            integration(0xabc, &[(2, "int-br-ex".into())], &[], None).unwrap(),
+            physical(0xabc, "phy-br-ex", &[2], None).unwrap(),
+            tunnel(0xabc, &["vxlan-c0a8320c".into()], &[Vlan { tag: 1, vni: 1001 }], None).unwrap(),
         ];
         assert!(flows.iter().flat_map(|text| text.lines()).all(|flow| flow.starts_with("cookie=0xabc,table=")));
     }
 
     #[test]
     fn tunnel_maps_the_local_vlan_to_the_vni_and_back() {
-        let flows = tunnel(1, &["vxlan-c0a8320c".into()], &[Vlan { tag: 7, vni: 1001 }]).unwrap();
+        let flows = tunnel(1, &["vxlan-c0a8320c".into()], &[Vlan { tag: 7, vni: 1001 }], None).unwrap();
         let vid = 0x1000 | 7;
         assert!(flows.contains(&format!("table=4,priority=1,tun_id=0x3e9,actions=push_vlan:0x8100,set_field:{vid}->")));
         assert!(flows.contains("dl_vlan=7,actions=strip_vlan,set_field:0x3e9->tun_id,output:vxlan-c0a8320c"));
@@ -136,7 +166,7 @@ mod tests {
 
     #[test]
     fn host_without_other_hosts_floods_into_no_tunnel() {
-        let flows = tunnel(1, &[], &[Vlan { tag: 7, vni: 1001 }]).unwrap();
+        let flows = tunnel(1, &[], &[Vlan { tag: 7, vni: 1001 }], None).unwrap();
         assert!(
             flows.contains("table=22,priority=1,dl_vlan=7,actions=strip_vlan,set_field:0x3e9->tun_id\n"),
             "{flows}"

@@ -17,8 +17,8 @@ use crate::lab::{
 };
 
 /// Host with the routers and DHCP services.
-const FIRST: &str = "compute-1";
-const SECOND: &str = "compute-2";
+pub(super) const FIRST: &str = "compute-1";
+pub(super) const SECOND: &str = "compute-2";
 
 /// MTU of the wires.
 const PHYSICAL_MTU: u32 = 1500;
@@ -28,6 +28,9 @@ const VXLAN_MTU: u32 = PHYSICAL_MTU - 50;
 const EXTERNAL: &str = "public";
 /// Local VLAN of the external network on [`FIRST`], the only host that has it.
 const EXTERNAL_TAG: u16 = 2;
+
+/// Last octet of a machine in the external network itself: no gateway is between it and the floating IPs.
+const NEIGHBOUR: u8 = 250;
 
 /// How many further instances share a network: the three of the example are filled in turn, then others one by one.
 ///
@@ -122,6 +125,7 @@ pub(crate) fn plan(spec: &Spec, cabling: &Cabling) -> Inventory {
         hosts: hosts(),
         networks,
         routers,
+        fip_namespaces: Vec::new(),
         instances,
         security_groups: Vec::new(),
         docker_networks: Vec::new(),
@@ -149,6 +153,7 @@ fn hosts() -> Vec<Host> {
         vec![uplink("eth0", "underlay", Some(Ipv4Addr::new(192, 168, 50, 11))), uplink("eth1", "external", None)];
     let second = vec![uplink("eth0", "underlay", Some(Ipv4Addr::new(192, 168, 50, 12)))];
     let third = vec![uplink("eth0", "internet", Some(Ipv4Addr::new(203, 0, 113, 10)))];
+    let fourth = vec![uplink("eth0", "external", Some(external_address(NEIGHBOUR)))];
     let host = |name: &str, role, uplinks| Host {
         name: name.into(),
         role,
@@ -158,7 +163,12 @@ fn hosts() -> Vec<Host> {
         docker: None,
         packet_filter: None,
     };
-    vec![host(FIRST, Role::Compute, first), host(SECOND, Role::Compute, second), host("outside", Role::Outside, third)]
+    vec![
+        host(FIRST, Role::Compute, first),
+        host(SECOND, Role::Compute, second),
+        host("outside", Role::Outside, third),
+        host("neighbour", Role::Outside, fourth),
+    ]
 }
 
 /// Name and project of the network at a place.
@@ -224,7 +234,7 @@ fn external_network() -> Network {
 
 /// The local VLAN an agent would have given the network at a place: each host counts on its own, in the order it met the
 /// networks, and [`EXTERNAL_TAG`] is taken on the first.
-fn local_vlan(host: &str, place: usize) -> u16 {
+pub(super) fn local_vlan(host: &str, place: usize) -> u16 {
     let order = u16::try_from(place).unwrap_or(u16::MAX);
     match (host, place) {
         (FIRST, 0) => 1,
@@ -236,12 +246,12 @@ fn local_vlan(host: &str, place: usize) -> u16 {
 }
 
 /// The address in a /24 that ends in `octet`.
-fn at(subnet: Cidr, octet: u8) -> Ipv4Addr {
+pub(super) fn at(subnet: Cidr, octet: u8) -> Ipv4Addr {
     let [a, b, c, _] = subnet.address.octets();
     Ipv4Addr::new(a, b, c, octet)
 }
 
-fn external_address(octet: u8) -> Ipv4Addr {
+pub(super) fn external_address(octet: u8) -> Ipv4Addr {
     Ipv4Addr::new(172, 24, 4, octet)
 }
 
@@ -256,6 +266,7 @@ fn instance(number: u32, wish: &Wish) -> Instance {
         container_name: None,
         container_id: None,
         pid: None,
+        machine: None,
         ports: Vec::new(),
     }
 }
@@ -313,6 +324,7 @@ fn router(project: &str, networks: &[Network], instances: &[Instance]) -> Router
         gateway,
         interfaces: interfaces.map(|(index, network)| interface(network, index + u32::from(number) * 10_000)).collect(),
         floating_ips: floating.filter_map(floating_ip).collect(),
+        distributed: None,
     }
 }
 

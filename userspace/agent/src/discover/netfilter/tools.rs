@@ -157,7 +157,7 @@ fn backend_of(version: &str) -> RuleBackend {
 }
 
 /// PATH, and the folders for administrators that a user's PATH often lacks.
-fn search_path() -> OsString {
+pub(crate) fn search_path() -> OsString {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from));
     env::join_paths(folders.filter(|folder| folder.is_absolute())).unwrap_or(path)

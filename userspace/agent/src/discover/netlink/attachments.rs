@@ -19,6 +19,9 @@ use super::{
 };
 use crate::netns::Namespace;
 
+/// `ETH_P_ALL`, as the lower half of `tcm_info` has it.
+pub(crate) const EVERY_PROTOCOL: u32 = 0x0003_u16.to_be() as u32;
+
 /// What hangs on the links of one namespace.
 #[derive(Default)]
 pub(crate) struct Attachments {
@@ -166,11 +169,30 @@ fn hooks(answer: &Answer) -> Vec<Hook> {
     }
 }
 
-/// One filter of a clsact qdisc, and its handle.
-pub(crate) fn clsact_filter(answer: &Answer, egress: bool) -> Option<(u32, Filter)> {
+/// One filter of a clsact qdisc.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClsactFilter {
+    /// Tells filters of one priority apart.
+    pub(crate) handle: u32,
+    /// It sees packets of every protocol.
+    pub(crate) every_protocol: bool,
+    /// What it is.
+    pub(crate) filter: Filter,
+}
+
+/// One filter of one side of a clsact qdisc.
+pub(crate) fn clsact_filter(answer: &Answer, egress: bool) -> Option<ClsactFilter> {
     let header = TcHeader::parse(&answer.0).ok()?;
     let hook = Hook { ifindex: IfIndex(header.index.cast_unsigned()), parent: header.parent, egress };
-    Some((header.handle.into(), filter(answer, &hook)?))
+    let every_protocol = header.info & 0xffff == EVERY_PROTOCOL;
+    Some(ClsactFilter { handle: header.handle.into(), every_protocol, filter: filter(answer, &hook)? })
+}
+
+/// True if this is the clsact qdisc of a link.
+pub(crate) fn is_clsact(answer: &Answer, ifindex: u32) -> bool {
+    let Ok(header) = TcHeader::parse(&answer.0) else { return false };
+    let kind = kind_and_program(answer, &header).map(|(kind, _)| kind);
+    header.index.cast_unsigned() == ifindex && kind.as_deref() == Some("clsact")
 }
 
 /// One filter; none for the head of a list of filters, which the kernel sends before its members with handle 0.

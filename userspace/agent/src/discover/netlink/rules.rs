@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 use netdiag_model::fact::PolicyRuleFact;
-use netlink_packet_core::{Emitable as _, Parseable as _};
+use netlink_packet_core::{Emitable as _, Nla as _, Parseable as _};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     rule::{RuleAction, RuleAttribute, RuleFlags, RuleHeader, RuleMessage},
@@ -30,6 +30,7 @@ pub(super) fn rule(answer: &Answer, family: AddressFamily) -> Option<PolicyRuleF
         oif: None,
         fwmark: None,
         inverted: header.flags.contains(RuleFlags::Invert),
+        conditional: header.tos != 0,
         action: action(header.action),
         table: u32::from(header.table),
     };
@@ -44,6 +45,10 @@ pub(super) fn rule(answer: &Answer, family: AddressFamily) -> Option<PolicyRuleF
 fn apply(fact: &mut PolicyRuleFact, header: &RuleHeader, attribute: RuleAttribute) {
     /// The mask of a mark that was given without one.
     const WHOLE: u32 = u32::MAX;
+    /// `FRA_DPORT_RANGE`.
+    const LAST_KNOWN: u16 = 24;
+    /// What suppresses no route.
+    const NOTHING: u32 = u32::MAX;
     match attribute {
         RuleAttribute::Priority(priority) => fact.priority = priority,
         RuleAttribute::Source(address) => fact.source = IpNet::new(address, header.src_len).ok(),
@@ -53,6 +58,17 @@ fn apply(fact: &mut PolicyRuleFact, header: &RuleHeader, attribute: RuleAttribut
         RuleAttribute::FwMark(mark) => fact.fwmark = Some((mark, fact.fwmark.map_or(WHOLE, |(_, mask)| mask))),
         RuleAttribute::FwMask(mask) => fact.fwmark = Some((fact.fwmark.map_or(0, |(mark, _)| mark), mask)),
         RuleAttribute::Table(table) => fact.table = table,
+        RuleAttribute::SuppressPrefixLen(NOTHING) | RuleAttribute::SuppressIfGroup(NOTHING) => {}
+        RuleAttribute::SuppressPrefixLen(_)
+        | RuleAttribute::SuppressIfGroup(_)
+        | RuleAttribute::TunId(_)
+        | RuleAttribute::L3MDev(true)
+        | RuleAttribute::UidRange(_)
+        | RuleAttribute::IpProtocol(_)
+        | RuleAttribute::SourcePortRange(_)
+        | RuleAttribute::DestinationPortRange(_) => fact.conditional = true,
+        // What the library does not know came after it.
+        RuleAttribute::Other(other) if other.kind() > LAST_KNOWN => fact.conditional = true,
         _ => {}
     }
 }
@@ -73,6 +89,9 @@ fn action(action: RuleAction) -> String {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::DefaultNla;
+    use netlink_packet_route::{IpProtocol, route::RouteProtocol};
+
     use super::*;
 
     fn message(attributes: Vec<RuleAttribute>) -> RuleMessage {
@@ -107,6 +126,23 @@ mod tests {
         assert_eq!(read(both.to_vec()).fwmark, Some((1, 0xff)));
         assert_eq!(read(both.into_iter().rev().collect()).fwmark, Some((1, 0xff)));
         assert_eq!((alone, below), (Some((1, u32::MAX)), Some((0, 0xff))));
+    }
+
+    #[test]
+    fn a_rule_that_asks_for_more_than_is_read_is_told() {
+        let nothing = [RuleAttribute::SuppressPrefixLen(u32::MAX), RuleAttribute::Protocol(RouteProtocol::Static)];
+        assert!(!read(nothing.to_vec()).conditional);
+        for more in [
+            RuleAttribute::SuppressPrefixLen(0),
+            RuleAttribute::IpProtocol(IpProtocol::Tcp),
+            RuleAttribute::L3MDev(true),
+            RuleAttribute::Other(DefaultNla::new(25, vec![8])),
+        ] {
+            assert!(read(vec![more.clone()]).conditional, "{more:?}");
+        }
+        let mut tos = message(Vec::new());
+        tos.header.tos = 8;
+        assert!(rule(&Answer::with(&tos), AddressFamily::Inet).unwrap().conditional);
     }
 
     #[test]

@@ -77,6 +77,7 @@ impl Builder {
             external_ids: row.texts("external_ids", odd),
             other_config: row.texts("other_config", odd),
             mirrors: row.references("mirrors", odd).len(),
+            exports: ["netflow", "sflow", "ipfix"].iter().map(|kind| row.references(kind, odd).len()).sum(),
             ..OvsBridgeFact::default()
         };
         let mut ports: Vec<_> = self.referred(&row.uuid, "Port", ports).into_iter().map(|row| self.port(row)).collect();
@@ -87,6 +88,7 @@ impl Builder {
     fn port(&mut self, mut row: Row) -> OvsPortFact {
         let odd = &mut self.odd;
         let interfaces = row.references("interfaces", odd);
+        let qos = row.references("qos", odd).pop();
         let port = OvsPortFact {
             name: row.text("name", odd).unwrap_or_default(),
             tag: row.integer("tag", odd),
@@ -95,7 +97,9 @@ impl Builder {
             protected: row.flag("protected", odd),
             other_config: row.texts("other_config", odd),
             external_ids: row.texts("external_ids", odd),
-            qos: !row.references("qos", odd).is_empty(),
+            qos: qos.is_some(),
+            // A row that is not there is of no known type.
+            qos_type: qos.and_then(|uuid| self.tables.copy("QoS", &uuid)?.text("type", &mut self.odd)),
             interfaces: Vec::new(),
         };
         let interfaces = self.referred(&row.uuid, "Interface", interfaces);
@@ -113,6 +117,7 @@ impl Builder {
             admin_state: row.text("admin_state", odd),
             link_state: row.text("link_state", odd),
             mtu: row.integer("mtu", odd),
+            policing: row.integer("ingress_policing_rate", odd).filter(|rate| *rate > 0),
             error: row.text("error", odd),
             external_ids: row.texts("external_ids", odd),
             options: row.texts("options", odd),

@@ -74,7 +74,7 @@ fn a_bridge_is_built_with_all_below_it() {
         "Bridge": {
             "b": row(&json!({
                 "name": "br-int", "datapath_type": "netdev", "fail_mode": "secure", "controller": ["uuid", "c"],
-                "ports": ["set", [["uuid", "p2"], ["uuid", "p1"]]], "mirrors": ["uuid", "x"],
+                "ports": ["set", [["uuid", "p2"], ["uuid", "p1"]]], "mirrors": ["uuid", "x"], "sflow": ["uuid", "s"],
             })),
             "a": row(&json!({ "name": "br-ex", "controller": ["set", [["uuid", "c"]]] })),
         },
@@ -83,9 +83,10 @@ fn a_bridge_is_built_with_all_below_it() {
             "p2": row(&json!({ "name": "bond0", "trunks": ["set", [1, 2]],
                               "interfaces": ["set", [["uuid", "i2"], ["uuid", "i3"]]] })),
         },
+        "QoS": { "q": row(&json!({ "type": "linux-noop" })) },
         "Interface": {
             "i1": row(&json!({
-                "name": "tap1", "ofport": -1, "error": "could not open network device tap1 (No such device)",
+                "name": "tap1", "ingress_policing_rate": 1000, "ofport": -1, "error": "could not open network device tap1 (No such device)",
                 "external_ids": ["map", [["iface-id", "1a2b3c4d-5e6f-4a1b-8c2d-000000000001"]]],
                 "statistics": ["map", [["rx_packets", 7]]],
             })),
@@ -99,11 +100,13 @@ fn a_bridge_is_built_with_all_below_it() {
     let [br_ex, br_int] = switch.bridges.as_slice() else { panic!("{switch:?}") };
     assert_eq!((br_ex.name.as_str(), br_ex.datapath_type.as_str()), ("br-ex", "system"));
     assert_eq!(br_ex.controllers, std::slice::from_ref(&controller));
-    assert_eq!((br_int.datapath_type.as_str(), br_int.mirrors), ("netdev", 1));
+    assert_eq!((br_int.datapath_type.as_str(), br_int.mirrors, br_int.exports), ("netdev", 1, 1));
     assert_eq!(br_int.controllers, [controller]);
     let [bond, tap] = br_int.ports.as_slice() else { panic!("{br_int:?}") };
     assert_eq!((bond.name.as_str(), bond.interfaces.len(), bond.trunks.as_slice()), ("bond0", 2, &[1, 2][..]));
     assert_eq!((tap.tag, tap.qos, tap.interfaces[0].ofport), (Some(1), true, Some(-1)));
+    assert_eq!((tap.qos_type.as_deref(), tap.interfaces[0].policing), (Some("linux-noop"), Some(1000)));
+    assert_eq!((bond.qos_type.as_deref(), bond.interfaces[0].policing), (None, None));
     assert_eq!(tap.interfaces[0].statistics["rx_packets"], 7);
     assert!(tap.interfaces[0].error.as_ref().unwrap().contains("No such device"));
 }

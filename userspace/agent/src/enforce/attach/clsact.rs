@@ -2,6 +2,9 @@
 //!
 //! A filter is replaced in place by writing another one with the same priority and handle. It is no object that could be
 //! pinned: that the filter is ours is told by its handle and name, that the qdisc is ours by a mark in the device's directory.
+//!
+//! Filters of one priority are of one kind and for one protocol. Where those of our priority are not like ours, ours goes
+//! behind them, which is reported like any program before ours.
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
@@ -9,7 +12,7 @@ use netdiag_model::{fact::enforcement::HookFact, policy::types::Direction};
 
 use super::{AttachError, Behind, Change, HookState, Loaded, Method, Side};
 use crate::{
-    discover::netlink::attachments::Filter,
+    discover::netlink::attachments::ClsactFilter,
     enforce::{
         bpffs::{self, Root},
         netlink,
@@ -62,7 +65,7 @@ impl Spot {
         matches!(self, Self::ToInstance | Self::FromHost)
     }
 
-    /// No filter comes before those of ports that was not put there on purpose. At an external device ours takes packets away from whoever
+    /// Unless it is taken. No filter comes before those of ports that was not put there on purpose. At an external device ours takes packets away from whoever
     /// comes after it, so there it is the last.
     const fn priority(self) -> u16 {
         match self {
@@ -71,21 +74,26 @@ impl Spot {
         }
     }
 
-    const fn slot(self, ifindex: u32) -> netlink::Slot {
-        netlink::Slot { ifindex, egress: self.leaves(), priority: self.priority(), handle: HANDLE }
+    const fn slot(self, ifindex: u32, priority: u16) -> netlink::Slot {
+        netlink::Slot { ifindex, egress: self.leaves(), priority, handle: HANDLE }
     }
 
-    fn is_at_our_place(self, (handle, filter): &(u32, Filter)) -> bool {
-        *handle == HANDLE && filter.priority == self.priority() && filter.kind == "bpf"
+    fn is_ours(self, entry: &ClsactFilter) -> bool {
+        let program = entry.filter.program.as_ref();
+        entry.handle == HANDLE && program.is_some_and(|program| program.name.as_deref() == Some(self.name()))
     }
 
-    fn is_ours(self, entry: &(u32, Filter)) -> bool {
-        let program = entry.1.program.as_ref();
-        self.is_at_our_place(entry) && program.is_some_and(|program| program.name.as_deref() == Some(self.name()))
+    /// The first priority from its own on whose filters, if it has any, let ours be one of them.
+    fn first_free(self, present: &[ClsactFilter]) -> u16 {
+        let goes_with =
+            |entry: &ClsactFilter| entry.filter.kind == "bpf" && entry.every_protocol && entry.handle != HANDLE;
+        let is_free =
+            |priority: &u16| present.iter().all(|entry| entry.filter.priority != *priority || goes_with(entry));
+        (self.priority()..u16::MAX).find(is_free).unwrap_or(u16::MAX)
     }
 
     /// Filters of its side, in the order they are asked.
-    fn filters(self, ifindex: u32) -> Result<Vec<(u32, Filter)>, AttachError> {
+    fn filters(self, ifindex: u32) -> Result<Vec<ClsactFilter>, AttachError> {
         filters(ifindex, self.leaves())
     }
 }
@@ -94,7 +102,7 @@ fn failed(step: &'static str, ifindex: u32) -> impl FnOnce(std::io::Error) -> At
     AttachError::kernel(step, ifindex, Method::Clsact)
 }
 
-fn filters(ifindex: u32, egress: bool) -> Result<Vec<(u32, Filter)>, AttachError> {
+fn filters(ifindex: u32, egress: bool) -> Result<Vec<ClsactFilter>, AttachError> {
     netlink::filters(ifindex, egress).map_err(failed("look at the filters of", ifindex))
 }
 
@@ -111,18 +119,16 @@ pub(super) fn attach(root: &Root, side: &Side<'_>) -> Result<HookState, AttachEr
 pub(super) fn put(root: &Root, ifindex: u32, spot: Spot, program: &Loaded) -> Result<Change, AttachError> {
     ensure_qdisc(root, ifindex)?;
     let present = spot.filters(ifindex)?;
-    let at_our_place = present.iter().find(|entry| spot.is_at_our_place(entry));
-    if at_our_place.is_some_and(|entry| !spot.is_ours(entry)) {
-        return Err(AttachError::Taken { ifindex, priority: spot.priority(), handle: HANDLE });
-    }
-    let attached = at_our_place.and_then(|(_, filter)| filter.program.as_ref()?.id);
+    let ours = present.iter().find(|entry| spot.is_ours(entry));
+    let priority = ours.map_or_else(|| spot.first_free(&present), |entry| entry.filter.priority);
+    let attached = ours.and_then(|entry| entry.filter.program.as_ref()?.id);
     let change = match attached {
         Some(id) if id == program.id => return Ok(Change::Unchanged),
         Some(_) => Change::Updated,
         None => Change::Attached,
     };
     let fd = program.fd.as_fd().as_raw_fd();
-    netlink::set_filter(&spot.slot(ifindex), fd, spot.name()).map_err(failed("attach to", ifindex))?;
+    netlink::set_filter(&spot.slot(ifindex, priority), fd, spot.name()).map_err(failed("attach to", ifindex))?;
     Ok(change)
 }
 
@@ -131,7 +137,7 @@ fn before(ifindex: u32, spot: Spot) -> Result<Option<Behind>, AttachError> {
     let first = spot.filters(ifindex)?.into_iter().next();
     let foreign = first.filter(|entry| !spot.is_ours(entry));
     Ok(foreign
-        .map(|(_, filter)| Behind { method: Method::Clsact, program: filter.program.and_then(|program| program.id) }))
+        .map(|entry| Behind { method: Method::Clsact, program: entry.filter.program.and_then(|program| program.id) }))
 }
 
 /// Sees that there is a clsact qdisc, and marks it as ours where we made it.
@@ -141,10 +147,12 @@ fn ensure_qdisc(root: &Root, ifindex: u32) -> Result<(), AttachError> {
         Ok(()) => Ok(bpffs::make(&mark)?),
         // The mark of a device that had this index before would make somebody else's qdisc ours.
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
-            if !is_attached(ifindex)? {
-                bpffs::remove(&mark)?;
+            if is_attached(ifindex)? {
+                return Ok(());
             }
-            Ok(())
+            bpffs::remove(&mark)?;
+            let two_sided = netlink::has_clsact(ifindex).map_err(failed("look at the qdiscs of", ifindex))?;
+            if two_sided { Ok(()) } else { Err(AttachError::OneSided { ifindex }) }
         }
         Err(error) => Err(failed("make the qdisc of", ifindex)(error)),
     }
@@ -166,7 +174,7 @@ pub(super) fn look(ifindex: u32) -> Result<Vec<HookFact>, AttachError> {
 fn program(ifindex: u32, spot: Spot) -> Result<Option<u32>, AttachError> {
     let filters = spot.filters(ifindex)?;
     let ours = filters.iter().find(|entry| spot.is_ours(entry));
-    Ok(ours.and_then(|(_, filter)| filter.program.as_ref()?.id))
+    Ok(ours.and_then(|entry| entry.filter.program.as_ref()?.id))
 }
 
 /// True where a filter of ours is at the device.
@@ -192,7 +200,8 @@ pub(super) fn take(root: &Root, ifindex: u32, spots: &[Spot]) -> Result<(), Atta
     for egress in [false, true] {
         for entry in filters(ifindex, egress)? {
             if let Some(spot) = spots.iter().find(|spot| spot.leaves() == egress && spot.is_ours(&entry)) {
-                netlink::remove_filter(&spot.slot(ifindex)).map_err(failed("remove the filter of", ifindex))?;
+                let slot = spot.slot(ifindex, entry.filter.priority);
+                netlink::remove_filter(&slot).map_err(failed("remove the filter of", ifindex))?;
                 removed = true;
             } else {
                 left += 1;

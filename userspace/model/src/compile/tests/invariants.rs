@@ -84,7 +84,7 @@ fn check_revocation(states: &[Tables], ifindexes: &[u32], points: &[Point]) -> R
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(crate::testing::cases(64))]
 
     #[test]
     fn writes_in_their_order_make_the_new_tables_of_the_old((first, second) in any_change()) {

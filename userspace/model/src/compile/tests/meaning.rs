@@ -9,7 +9,7 @@ use crate::{
 };
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(crate::testing::cases(64))]
 
     #[test]
     fn tables_allow_what_a_walk_over_the_rules_allows_and_name_one_of_the_rules(world in any_world()) {

@@ -4,7 +4,10 @@
 //! match the device `rfp-` as well and have no OUTPUT rule. Half pairs are returned too: a floating IP that has lost one
 //! of its rules is what an operator looks for.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use super::{RuleAt, host, named, rules, whole};
 use crate::netfilter::{Rule, Table, Target};
@@ -70,12 +73,13 @@ impl FloatingIpRules {
 /// The floating IPs in a router's tables, in the order of their first rule.
 pub fn floating_ips(tables: &[Table]) -> Vec<FloatingIpRules> {
     let mut found = Vec::new();
+    let mut places = BTreeMap::new();
     for prefix in prefixes(tables) {
         for table in named(tables, "nat") {
             for (name, half) in [("PREROUTING", Half::Dnat), ("OUTPUT", Half::Output), ("float-snat", Half::Snat)] {
                 let chain = format!("{prefix}-{name}");
                 for rule in rules(table, &chain) {
-                    add(&mut found, rule, half, RuleAt::new(table, &chain, rule));
+                    add((&mut found, &mut places), rule, half, RuleAt::new(table, &chain, rule));
                 }
             }
         }
@@ -90,9 +94,12 @@ enum Half {
     Snat,
 }
 
-fn add(found: &mut Vec<FloatingIpRules>, rule: &Rule, half: Half, at: RuleAt) {
+/// Floating IPs, and the place of each pair among them: a router may have thousands.
+type Found<'f> = (&'f mut Vec<FloatingIpRules>, &'f mut BTreeMap<(IpAddr, IpAddr), usize>);
+
+fn add((found, places): Found<'_>, rule: &Rule, half: Half, at: RuleAt) {
     let Some((floating, fixed)) = pair(rule, half) else { return };
-    let place = found.iter().position(|one| one.floating == floating && one.fixed == fixed).unwrap_or_else(|| {
+    let place = *places.entry((floating, fixed)).or_insert_with(|| {
         found.push(FloatingIpRules { floating, fixed, device: None, dnat: None, output: None, snat: None });
         found.len() - 1
     });

@@ -12,6 +12,8 @@ pub enum Owner {
     Builtin,
     /// An agent of OpenStack Neutron.
     Neutron,
+    /// netdiag, for floating IPs of its own.
+    Netdiag,
     /// Docker.
     Docker,
     /// The administrator, in Docker's chain for that.
@@ -46,6 +48,7 @@ impl Owner {
         match self {
             Self::Builtin => "built in",
             Self::Neutron => "Neutron",
+            Self::Netdiag => "netdiag",
             Self::Docker => "Docker",
             Self::DockerUser => "the administrator (DOCKER-USER)",
             Self::Kubernetes => "Kubernetes",
@@ -70,8 +73,9 @@ impl fmt::Display for Owner {
 }
 
 /// Starts of chain names; the first that fits counts.
-const CHAINS: [(&str, Owner); 20] = [
+const CHAINS: [(&str, Owner); 21] = [
     ("neutron-", Owner::Neutron),
+    ("netdiag-", Owner::Netdiag),
     ("DOCKER-USER", Owner::DockerUser),
     ("DOCKER", Owner::Docker),
     ("KUBE-", Owner::Kubernetes),

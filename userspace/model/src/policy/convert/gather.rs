@@ -3,7 +3,7 @@
 use super::note;
 use crate::policy::wire::{
     Mistake,
-    field::{ADDRESS_GROUP, GROUP, Kind, PORT, RULE, STATE},
+    field::{ADDRESS_GROUP, FLOATING_IP, GROUP, Kind, PORT, RULE, STATE},
     object::{Field, Object},
     tree::{Node, Value},
 };
@@ -31,6 +31,7 @@ pub(super) struct Gathered<'a> {
     pub(super) rules: Vec<Object<'a>>,
     pub(super) address_groups: Vec<Object<'a>>,
     pub(super) ports: Vec<Object<'a>>,
+    pub(super) floating_ips: Vec<Object<'a>>,
     /// Mappings of groups to addresses.
     pub(super) members: Vec<Object<'a>>,
     /// Whole documents, for what is no object.
@@ -68,8 +69,8 @@ impl<'a> Gathered<'a> {
                     .to_owned(),
             )),
             None => mistakes.push(object.refuse(
-                "is neither a security group (`security_group_rules`), an address group (`addresses`) nor a port (`fixed_ips`, \
-                 `mac_address`, `binding`)"
+                "is neither a security group (`security_group_rules`), an address group (`addresses`), a port (`fixed_ips`, \
+                 `mac_address`, `binding`) nor a floating IP (`floating_ip_address`)"
                     .to_owned(),
             )),
         }
@@ -83,10 +84,12 @@ impl<'a> Gathered<'a> {
                 "security_group_rules" => self.list(&field, &RULE, mistakes),
                 "address_groups" => self.list(&field, &ADDRESS_GROUP, mistakes),
                 "ports" => self.list(&field, &PORT, mistakes),
+                "floatingips" => self.list(&field, &FLOATING_IP, mistakes),
                 "security_group" => self.add(object.file, &GROUP, (0, field.node), mistakes),
                 "security_group_rule" => self.add(object.file, &RULE, (0, field.node), mistakes),
                 "address_group" => self.add(object.file, &ADDRESS_GROUP, (0, field.node), mistakes),
                 "port" => self.add(object.file, &PORT, (0, field.node), mistakes),
+                "floatingip" => self.add(object.file, &FLOATING_IP, (0, field.node), mistakes),
                 "members" => self.members.extend(note(Object::of(object.file, "members", field.node), mistakes)),
                 _ => {}
             }
@@ -107,6 +110,7 @@ impl<'a> Gathered<'a> {
             name if name == GROUP.name => &mut self.groups,
             name if name == RULE.name => &mut self.rules,
             name if name == ADDRESS_GROUP.name => &mut self.address_groups,
+            name if name == FLOATING_IP.name => &mut self.floating_ips,
             _ => &mut self.ports,
         };
         list.push(object);
@@ -122,6 +126,8 @@ fn kind(object: &Object<'_>) -> Option<&'static Kind> {
     let named = object.has(&["id", "name"]);
     if object.has(&["direction"]) {
         Some(&RULE)
+    } else if object.has(&["floating_ip_address"]) {
+        Some(&FLOATING_IP)
     } else if object.has(&["stateful", "rules"]) || (named && object.has(&["security_group_rules"])) {
         Some(&GROUP)
     } else if object.has(&["addresses"]) {

@@ -78,6 +78,11 @@ impl<'a> Names<'a> {
         }
     }
 
+    /// What a text stands for, where it stands for something: an id, or else a name nothing else has.
+    pub(super) fn meant<'n>(&'n self, text: &'n str) -> Option<&'n str> {
+        if self.by_id.contains_key(text) { Some(text) } else { self.only_named(text) }
+    }
+
     /// The one object of a name.
     pub(super) fn only_named(&self, name: &str) -> Option<&str> {
         match self.by_name.get(name).map(Vec::as_slice) {
@@ -99,12 +104,12 @@ impl<'a> Names<'a> {
     }
 }
 
-/// Id and name of an object: one of them will do, and then the name is the id.
+/// Id and name of an object: one of them will do, and then the name is the id. A floating IP can be known by its address.
 pub(super) fn identity(object: &Object<'_>) -> Result<(String, String), Mistake> {
     // Neutron has objects with an empty name.
     let text = |key: &str| object.field(&[key]).filter(|field| field.node.text() != Some("")).map(|field| field.text());
     let (id, name) = (text("id").transpose()?, text("name").transpose()?);
-    match id.or(name) {
+    match id.or(name).or(text("floating_ip_address").transpose()?) {
         Some(id) => Ok((id.to_owned(), name.unwrap_or_default().to_owned())),
         None => Err(object.missing("id", "is missing, and there is no name in its place", &[])),
     }

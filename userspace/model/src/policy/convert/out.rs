@@ -2,7 +2,7 @@
 
 use super::{port::NETWORK, protocol::protocol_name};
 use crate::policy::{
-    types::{AddressGroup, AddressPair, Policy, Port, Remote, Rule, SecurityGroup, Service},
+    types::{AddressGroup, AddressPair, FloatingIp, Policy, Port, Remote, Rule, SecurityGroup, Service},
     wire,
 };
 
@@ -13,6 +13,7 @@ pub fn to_wire(policy: &Policy) -> wire::State {
         security_groups: policy.groups.values().map(Into::into).collect(),
         address_groups: policy.address_groups.values().map(Into::into).collect(),
         ports: policy.ports.values().map(Into::into).collect(),
+        floatingips: policy.floating_ips.values().map(Into::into).collect(),
         members: members
             .map(|(group, own)| (group.to_string(), own.iter().map(ToString::to_string).collect()))
             .collect(),
@@ -95,6 +96,20 @@ impl From<&Port> for wire::Port {
                 port_id: port.binding.port_id,
             },
             log_allowed: port.log_allowed,
+        }
+    }
+}
+
+impl From<&FloatingIp> for wire::FloatingIp {
+    fn from(floating: &FloatingIp) -> Self {
+        Self {
+            id: floating.id.to_string(),
+            floating_ip_address: floating.floating_ip_address.to_string(),
+            fixed_ip_address: floating.fixed_ip_address.map(|address| address.to_string()),
+            port_id: floating.port_id.as_ref().map(ToString::to_string),
+            floating_network_id: floating.network.clone(),
+            device: floating.device.clone(),
+            qos_policy_id: floating.qos_policy.clone(),
         }
     }
 }

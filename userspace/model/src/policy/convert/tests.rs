@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 
 use super::{Document, Mistake, policy};
 use crate::policy::types::{
-    AddressPair, Binding, Direction, Ethertype, GroupId, Policy, Port, PortId, Remote, Rule, RuleId, Service,
+    AddressPair, Binding, Direction, Ethertype, FloatingIp, GroupId, Policy, Port, PortId, Remote, Rule, RuleId,
+    Service,
 };
 
 mod examples;
+mod floating;
 mod forms;
 mod mistakes;
 mod round_trip;
@@ -41,6 +43,12 @@ fn mistake(text: &str) -> Mistake {
 
 fn group(id: &str) -> GroupId {
     GroupId(id.to_owned())
+}
+
+fn only_floating_ip(text: &str) -> FloatingIp {
+    let policy = read(text);
+    assert_eq!(policy.floating_ips.len(), 1);
+    policy.floating_ips.into_values().next().unwrap()
 }
 
 fn only_port(policy: &Policy) -> &Port {

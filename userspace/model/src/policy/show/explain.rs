@@ -104,8 +104,6 @@ pub enum Condition {
     Protocol,
     /// Family.
     Ethertype,
-    /// Direction.
-    Direction,
     /// The rule's group, which the port is not in.
     Group,
 }
@@ -121,8 +119,8 @@ pub fn explain(policy: &Policy, port: &Attached, members: &Members, query: &Quer
         return Ok(answer(verdict));
     }
     let asked = Asked { policy, members, direction, query };
-    let rules: Vec<RuleId> =
-        own_rules(policy, port).filter(|rule| asked.fails(rule).is_empty()).map(|rule| rule.id.clone()).collect();
+    let rules = own_rules(policy, port).filter(|rule| rule.direction == direction && asked.fails(rule).is_empty());
+    let rules: Vec<RuleId> = rules.map(|rule| rule.id.clone()).collect();
     if !rules.is_empty() {
         return Ok(Explanation { rules, ..answer(Reason::Rule) });
     }
@@ -222,7 +220,7 @@ impl Asked<'_> {
         }
     }
 
-    /// Conditions of a rule that the packet does not meet.
+    /// Conditions of a rule of the packet's direction that it does not meet.
     fn fails(&self, rule: &Rule) -> Vec<Condition> {
         let query = self.query;
         let ethertype = family(query.from);
@@ -246,17 +244,16 @@ impl Asked<'_> {
             (Condition::Port, port),
             (Condition::Protocol, protocol),
             (Condition::Ethertype, same),
-            (Condition::Direction, rule.direction == self.direction),
         ];
         met.into_iter().filter(|(_, met)| !met).map(|(condition, _)| condition).collect()
     }
 
-    /// Rules one condition away, the nearest first: those of the port, and those of other groups that allow it as they are.
+    /// Rules of the packet's direction one condition away, the nearest first: those of the port, and those of other groups that allow it as they are.
     fn nearest(&self, port: &Attached) -> Vec<NearMiss> {
         let mut nearest: Vec<(u32, NearMiss)> = Vec::new();
         for group in self.policy.groups.values() {
             let own = port.groups.contains(&group.id);
-            for rule in &group.rules {
+            for rule in group.rules.iter().filter(|rule| rule.direction == self.direction) {
                 let condition = match (own, &self.fails(rule)[..]) {
                     (true, [condition]) => *condition,
                     (false, []) => Condition::Group,
@@ -303,10 +300,6 @@ impl Asked<'_> {
                 )
             }
             Condition::Ethertype => format!("is for {:?}, and the packet is {:?}", rule.ethertype, family(remote)),
-            Condition::Direction => {
-                let word = |direction| if direction == Direction::Egress { "egress" } else { "ingress" };
-                format!("is for {}, and the packet is {}", word(rule.direction), word(self.direction))
-            }
             Condition::Group => format!("allows it, and the port is not in group {}", group_name(self.policy, group)),
         }
     }

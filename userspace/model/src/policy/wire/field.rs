@@ -38,12 +38,20 @@ pub(in crate::policy) const STATE: Kind = Kind {
         "address_group",
         "ports",
         "port",
+        "floatingips",
+        "floatingip",
         "members",
         "permitted_ethertypes",
         "close_unknown_ports",
     ],
     twins: &[],
-    ignored: &["security_groups_links", "security_group_rules_links", "address_groups_links", "ports_links"],
+    ignored: &[
+        "security_groups_links",
+        "security_group_rules_links",
+        "address_groups_links",
+        "ports_links",
+        "floatingips_links",
+    ],
 };
 
 /// A security group.
@@ -186,6 +194,44 @@ pub(in crate::policy) const PORT: Kind = Kind {
         "tenant_id",
         "trunk_details",
         "trusted",
+        "updated_at",
+    ],
+};
+
+/// A floating IP.
+pub(in crate::policy) const FLOATING_IP: Kind = Kind {
+    name: "floating IP",
+    own: &[
+        "id",
+        "name",
+        "floating_ip_address",
+        "fixed_ip_address",
+        "port_id",
+        "floating_network_id",
+        "device",
+        "qos_policy_id",
+        "description",
+    ],
+    twins: &[],
+    ignored: &[
+        "created_at",
+        "distributed",
+        "dns_domain",
+        "dns_name",
+        "floating_ip_port_id",
+        "if_revision",
+        "location",
+        "port_details",
+        "port_forwardings",
+        "project_id",
+        "qos_network_policy_id",
+        "revision_number",
+        "router_id",
+        "standard_attr_id",
+        "status",
+        "subnet_id",
+        "tags",
+        "tenant_id",
         "updated_at",
     ],
 };

@@ -53,10 +53,12 @@ impl<'a> Object<'a> {
         why.map_or(Ok(object.clone()), |why| Err(object.refuse(why)))
     }
 
-    /// The object of a list, called by its name or id, or by its place.
+    /// The object of a list, called by its name, its id or the address it is, or by its place.
     pub(in crate::policy) fn named(file: &'a str, kind: &Kind, place: usize, node: &'a Node) -> Result<Self, Mistake> {
         let object = Self::of(file, &format!("{} {}", kind.name, place + 1), node)?;
-        let name = ["name", "id"].iter().find_map(|key| object.first(key)?.node.text().filter(|text| !text.is_empty()));
+        let name = ["name", "id", "floating_ip_address"]
+            .iter()
+            .find_map(|key| object.first(key)?.node.text().filter(|text| !text.is_empty()));
         Ok(match name {
             Some(name) => Self { what: format!("{} {name}", kind.name), ..object },
             None => object,

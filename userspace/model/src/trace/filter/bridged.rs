@@ -121,6 +121,12 @@ fn bridged(inventory: &Inventory<'_>, bridge: LinkKey, packet: Packet) -> Packet
     }
 }
 
+/// What becomes of a packet between two ports of a bridge, whichever; `None` where iptables is not asked about bridged packets.
+pub(crate) fn between_any(inventory: &Inventory<'_>, bridge: LinkKey, packet: Packet) -> Option<Outcome> {
+    let any = Packet { physdev_in: Known::Unknown, physdev_out: Known::Unknown, state: Known::Unknown, ..packet };
+    called(inventory, bridge).then(|| cross(inventory, bridge.netns, bridged(inventory, bridge, any)).outcome)
+}
+
 /// The other port of a per-port bridge.
 fn uplink(inventory: &Inventory<'_>, bridge: LinkKey, outer: LinkKey) -> Known<String> {
     let mut others = inventory.bridge_ports(bridge).filter(|(key, _)| *key != outer);

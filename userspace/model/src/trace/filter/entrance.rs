@@ -152,6 +152,7 @@ fn floating_ip(way: &mut Way<'_, '_>, floating: Floating) -> FloatingIp {
         device,
         rules: [floating.dnat, floating.output, floating.snat].into_iter().flatten().collect(),
         state,
+        way: None,
     }
 }
 

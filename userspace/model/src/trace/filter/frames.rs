@@ -137,7 +137,8 @@ const fn hook_out(kind: HopKind, left: bool) -> Option<Hook> {
         | HopKind::NextHop
         | HopKind::Outside
         | HopKind::Service
-        | HopKind::SecurityGroup => None,
+        | HopKind::SecurityGroup
+        | HopKind::FastPath => None,
     }
 }
 

@@ -7,11 +7,12 @@ use ipnet::IpNet;
 use super::{
     Place, Targets, answers, ask, device,
     entrance::{Answering, answering},
-    push_filter, rule_ref, source, translated,
+    push_filter, rule_ref, translated,
 };
 use crate::{
     fact::SourceKind,
     id::{LinkKey, NetnsId},
+    inventory::Role,
     netfilter::{Address, Effect, Hook, Known, Outcome, Packet, Step, Walk},
     trace::{
         Finding, Hop, HopKind, HopState, Severity, Translation,
@@ -28,12 +29,12 @@ pub(in crate::trace) fn routed(way: &mut Way<'_, '_>, inside: LinkKey, outside: 
     let packet = Packet {
         in_device: device(inventory, inside),
         to_local: Known::Is(false),
-        ..Packet::between(source(way), Address::Outside)
+        ..Packet::between(carried(way), Address::Outside)
     };
     let before = ask(inventory, netns, Hook::Prerouting, packet.clone());
     let through = forward(way, netns, &before, outside);
     let after = ask(inventory, netns, Hook::Postrouting, through.packet.clone());
-    let what = way.source.map_or_else(
+    let what = way.carried.map_or_else(
         || "packets to the outside".to_owned(),
         |address| format!("packets from {address} to the outside"),
     );
@@ -50,28 +51,48 @@ pub(in crate::trace) fn routed(way: &mut Way<'_, '_>, inside: LinkKey, outside: 
     if is_dead(&after) {
         return push_filter(&mut way.path, inventory, &place("after routing"), &after);
     }
-    translation(way, (netns, outside), &before, &after);
+    let becomes = translation(way, (netns, outside), &before, &after);
     under_way(way, (inside, outside), packet, &after.packet);
+    way.carried = becomes.or(way.carried);
 }
 
-/// What source translation makes of a packet on its way out.
-fn translation(way: &mut Way<'_, '_>, (netns, outside): (NetnsId, LinkKey), before: &Walk, after: &Walk) {
+/// The source address a packet comes to a router with: the instance's own, until one before has translated it.
+fn carried(way: &Way<'_, '_>) -> Address {
+    way.carried.map_or(Address::Unknown, Address::Is)
+}
+
+/// What source translation makes of a packet on its way out: the address it goes on with, if it is another.
+fn translation(
+    way: &mut Way<'_, '_>,
+    (netns, outside): (NetnsId, LinkKey),
+    before: &Walk,
+    after: &Walk,
+) -> Option<IpAddr> {
     let translation = after.steps.iter().find(|step| matches!(step.effect, Effect::Snat(..)));
     let Some(step) = translation else {
-        if untracked(way, netns, before) {
-            return;
+        // What a router before it has translated needs nothing more, nor is `fip-` of a distributed router there for it.
+        let done = way.carried != way.source || matches!(way.inventory.role(netns), Role::Fip(_));
+        if !done && !untracked(way, netns, before) {
+            untranslated(way, netns, outside);
         }
-        return untranslated(way, netns, outside);
+        return None;
     };
-    let Effect::Snat(to, port) = &step.effect else { return };
+    let Effect::Snat(to, port) = &step.effect else { return None };
     let becomes = match to {
-        Address::Local => outside_address(way, outside).unwrap_or_else(|| translated(*to, *port)),
+        Address::Local => {
+            outside_address(way, outside).map_or_else(|| translated(*to, *port), |address| address.to_string())
+        }
         Address::Is(_) | Address::Unknown | Address::Outside => translated(*to, *port),
     };
     let hop = nat_hop(way, netns, step, &format!("SNAT to {becomes}"));
     let detail = vec![("source becomes".to_owned(), becomes.clone())];
     way.path.push(Hop { detail, translation: Some(Translation::Source(becomes)), ..hop });
     unheld(way, netns, *to);
+    match to {
+        Address::Is(address) => Some(*address),
+        Address::Local => outside_address(way, outside),
+        Address::Unknown | Address::Outside => None,
+    }
 }
 
 /// Adds a hop where the answers to a packet die in a routing namespace, or what follows it in its flow.
@@ -85,7 +106,7 @@ fn under_way(way: &mut Way<'_, '_>, (inside, outside): (LinkKey, LinkKey), first
     if !is_dead(&walked) {
         // Connection tracking undoes the translation before the packet is routed.
         let routed = Packet {
-            destination: source(way),
+            destination: carried(way),
             to_local: Known::Is(false),
             out_device: device(inventory, inside),
             ..walked.packet
@@ -170,10 +191,10 @@ fn forward(way: &Way<'_, '_>, netns: NetnsId, before: &Walk, out: LinkKey) -> Wa
 }
 
 /// MASQUERADE takes the address of the device the packet leaves by.
-fn outside_address(way: &Way<'_, '_>, outside: LinkKey) -> Option<String> {
+fn outside_address(way: &Way<'_, '_>, outside: LinkKey) -> Option<IpAddr> {
     let ipv4 = way.source?.is_ipv4();
     let held = way.inventory.addresses(outside);
-    held.iter().map(IpNet::addr).find(|address| address.is_ipv4() == ipv4).map(|address| address.to_string())
+    held.iter().map(IpNet::addr).find(|address| address.is_ipv4() == ipv4)
 }
 
 fn nat_hop(way: &Way<'_, '_>, netns: NetnsId, step: &Step, name: &str) -> Hop {

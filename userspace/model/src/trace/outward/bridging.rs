@@ -6,7 +6,7 @@ use super::{DefaultRoute, Way};
 use crate::{
     fact::NeighbourFact,
     id::{LinkKey, Mac, NetnsId},
-    inventory::{PortPlace, Role, switch::DEAD_VLAN},
+    inventory::{PortPlace, Role, neighbourhood::Member, switch::DEAD_VLAN},
     trace::{
         Direction, Hop, HopKind, HopState, Severity,
         bridge::{self, Side},
@@ -159,13 +159,8 @@ impl<'a> Way<'_, 'a> {
                 self.end_of_segment(port.switch.netns);
             }
             Some(member) => {
-                switching::port(&mut self.path, self.inventory, &member.port);
-                switching::between(&mut self.path, port, &member.port);
-                self.path.device(self.inventory, HopKind::RouterPort, member.device);
-                self.mtu_step(member.device, false);
-                self.router_mac(&member.port, member.device);
                 self.written_down(member.device);
-                self.route_in(member.device);
+                self.enter_router(port, member);
             }
             None => {
                 self.gateway_nowhere(port);
@@ -174,6 +169,26 @@ impl<'a> Way<'_, 'a> {
                 }
             }
         }
+    }
+
+    /// Goes from a port of a bridge to a router's on the same segment, and through the router.
+    pub(super) fn enter_router(&mut self, port: &PortPlace<'a>, member: &Member<'a>) {
+        switching::port(&mut self.path, self.inventory, &member.port);
+        switching::between(&mut self.path, port, &member.port);
+        self.path.device(self.inventory, HopKind::RouterPort, member.device);
+        self.mtu_step(member.device, false);
+        self.router_mac(&member.port, member.device);
+        self.route_in(member.device);
+    }
+
+    /// The end of another of Neutron's routing namespaces on a router's segment that holds the next hop.
+    pub(super) fn next_router(&self, port: &PortPlace<'a>, next_hop: IpAddr) -> Option<Member<'a>> {
+        let routes = |netns| matches!(self.inventory.role(netns), Role::Router(_) | Role::Snat(_) | Role::Fip(_));
+        let holds = |member: &Member<'_>| {
+            let held = self.inventory.addresses(member.device);
+            routes(member.device.netns) && held.iter().any(|net| net.addr() == next_hop)
+        };
+        self.inventory.segment(port).into_iter().find(holds)
     }
 
     /// The network's router holds the gateway, and its port is not in the VLAN of the instance's.
@@ -272,12 +287,16 @@ impl<'a> Way<'_, 'a> {
         if self.inventory.ports().on(far.bridge).any(|port| port.is_tunnel()) {
             self.lateral = Path::new(Direction::Lateral);
             switching::tunnels(&mut self.path, self.inventory, &far, &switching::network_words(port));
+            let (next_hop, what) = match neighbour {
+                Some((_, address)) => (Some(address), "what the router sends this to"),
+                None => (self.gateway, "the router of this network"),
+            };
             self.path.push(Hop {
                 kind: HopKind::NextHop,
-                name: self.gateway.map_or_else(|| "another host".to_owned(), |gateway| gateway.to_string()),
+                name: next_hop.map_or_else(|| "another host".to_owned(), |next_hop| next_hop.to_string()),
                 state: HopState::Unknown,
                 status: "other host".to_owned(),
-                note: "the router of this network is on another host: trace on from there".to_owned(),
+                note: format!("{what} is on another host: trace on from there"),
                 ..Hop::default()
             });
         } else if !self.leave_by_nic(&far, wire_vlan(port), neighbour) {

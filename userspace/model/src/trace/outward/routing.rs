@@ -22,7 +22,7 @@ impl Way<'_, '_> {
         let netns = inside.netns;
         let Some(link) = inventory.link(inside) else { return };
         self.router_hop(inside);
-        let Some(source) = self.source else {
+        let Some(source) = self.carried else {
             self.stop("the guest's address is not known here, so its route cannot be looked up");
             return;
         };
@@ -35,12 +35,7 @@ impl Way<'_, '_> {
         let outside = LinkKey { netns, ifindex };
         let leg = Leg { netns, inside, outside };
         self.legs.push(leg);
-        if let Some(router) = &mut self.router
-            && router.external_device.is_none()
-            && router.netns.id == netns
-        {
-            router.external_device = inventory.link(outside).map(|link| link.name.clone());
-        }
+        self.external_device(leg);
         let out = inventory.link(outside).map_or("?", |link| &link.name);
         let via = answer.next_hop.gateway.map_or_else(String::new, |gateway| format!(" via {gateway}"));
         if let Some(hop) = self.path.hops.last_mut() {
@@ -120,6 +115,16 @@ impl Way<'_, '_> {
         }
     }
 
+    /// Notes the device the router leaves by, in its own namespace or in that of its source NAT. A distributed router sends
+    /// what it does not translate itself back into the network, to its source NAT.
+    fn external_device(&mut self, Leg { netns, inside, outside }: Leg) {
+        let Some(router) = &mut self.router else { return };
+        let snat = matches!(self.inventory.role(netns), Role::Snat(id) if Some(id) == router.id.as_ref());
+        if router.external_device.is_none() && inside != outside && (router.netns.id == netns || snat) {
+            router.external_device = self.inventory.link(outside).map(|link| link.name.clone());
+        }
+    }
+
     /// The router behind its end in the instance's network; its external end is known once the route is looked up.
     pub(super) fn router_of(&self, inside: LinkKey) -> Option<Router> {
         let inventory = self.inventory;
@@ -179,7 +184,11 @@ impl Way<'_, '_> {
             self.router_mac(&port, outside);
             switching::port(&mut self.path, inventory, &port);
             self.path.ovs_bridge(inventory, &port);
-            self.leave_switch(&port, neighbour);
+            let next = neighbour.and_then(|(_, address)| self.next_router(&port, address));
+            match next {
+                Some(member) => self.enter_router(&port, &member),
+                None => self.leave_switch(&port, neighbour),
+            }
         } else if let Some(peer) = inventory.peer(outside) {
             self.path.device(inventory, HopKind::RouterPort, outside);
             self.path.device(inventory, HopKind::RouterPort, peer);

@@ -4,7 +4,10 @@ use super::{MAC, docker};
 use crate::{
     fact::{
         SourceKind,
-        enforcement::{EnforcedPort, EnforcementFact, HookFact, ReasonCount, RefusedPort},
+        enforcement::{
+            EnforcedPort, EnforcementFact, HookFact, LoadedTables, ReasonCount, RefusedPort,
+            tables::{LoadedActive, LoadedPort, LoadedView},
+        },
     },
     id::{IfIndex, LinkKey},
     policy::types::{Direction, Mode},
@@ -39,11 +42,11 @@ fn port(ifindex: IfIndex) -> EnforcedPort {
         groups: vec!["web".to_owned()],
         generation: 1,
         hooks: vec![hook(Direction::Egress, 7), hook(Direction::Ingress, 8)],
+        ways: vec![],
         counters: vec![],
         flows: 0,
         suppressed: 0,
         lost: 0,
-        differences: vec![],
     }
 }
 
@@ -108,9 +111,40 @@ fn a_program_of_somebody_else_in_front_is_a_warning() {
 
 #[test]
 fn what_differs_from_what_is_asked_is_quoted() {
-    let trace = trace(|port| port.differences = vec!["rule 1 is not loaded".to_owned()]);
+    let rules = serde_json::json!([{"id": "https", "direction": "ingress", "protocol": "tcp",
+                                     "port_range_min": 443, "port_range_max": 443}]);
+    let asked = serde_json::json!({
+        "security_groups": [{"id": "web", "security_group_rules": rules}],
+        "ports": [{"id": PORT_ID, "security_groups": ["web"], "mac_address": MAC, "fixed_ips": ["10.9.9.9"]}]});
+    let fact = |port, tables| EnforcementFact {
+        ports: vec![port],
+        asked: Some(asked.clone()),
+        tables,
+        ..EnforcementFact::default()
+    };
+    let traced = |fact: &dyn Fn(EnforcedPort) -> EnforcementFact| {
+        let (mut host, veth) = host();
+        host.facts.enforcement = Some(fact(port(veth)));
+        host.trace("web-1")
+    };
+    // A port whose policy has no rule.
+    let side = (0, 0, 0, 0);
+    let entry = LoadedPort { flags: 1, policy: 1, epoch: 1, mac: mac(MAC), ipv4: vec![], ipv6: vec![] };
+    let tables = LoadedTables {
+        ports: [(0, entry)].into(),
+        active: [(1, LoadedActive { view: 2, generation: 1 })].into(),
+        views: [(2, LoadedView { generation: 1, flags: 0, sides: [side; 4] })].into(),
+        ..LoadedTables::default()
+    };
+    let trace = traced(&|port| fact(port, Some(tables.clone())));
     assert_eq!(codes(&trace), ["policy-differs"]);
-    assert_eq!(trace.findings[0].evidence, "rule 1 is not loaded");
+    assert_eq!(
+        trace.findings[0].evidence,
+        "asked for, and nothing may be sent from it: 10.9.9.9; asked for and not in force: rule https of web"
+    );
+    let trace = traced(&|port| fact(EnforcedPort { mode: Mode::Trusted, ..port }, None));
+    assert_eq!(codes(&trace), ["policy-differs"]);
+    assert_eq!(trace.findings[0].evidence, "rules are asked for, and everything passes");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::ipv4;
+use super::{Subject, ipv4};
 use crate::lab::{
     identity::uuid,
     inventory::{FloatingIp, Profile, Router},
@@ -40,7 +40,7 @@ fn with(router: &mut Router, size: u16) -> Result<String> {
         port_id: uuid("port", &place.to_string()),
     });
     router.floating_ips = floating_ips.collect();
-    Ok(ipv4(router)?)
+    Ok(ipv4(&Subject::legacy(router))?)
 }
 
 #[cfg(test)]

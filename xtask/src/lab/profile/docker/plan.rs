@@ -33,6 +33,7 @@ pub(super) fn plan(spec: &Spec) -> Inventory {
         hosts: hosts(),
         networks: Vec::new(),
         routers: Vec::new(),
+        fip_namespaces: Vec::new(),
         instances: Vec::new(),
         security_groups: Vec::new(),
         docker_networks: vec![network(DEFAULT, [172, 17, 0, 0]), network(SHOP, [172, 20, 0, 0])],
@@ -45,18 +46,31 @@ fn segments() -> Vec<Segment> {
         name: name.into(),
         gateway: Some(Cidr { address: address.into(), prefix: 24 }),
     };
-    vec![gateway("lan", [192, 0, 2, 1]), gateway("internet", [203, 0, 113, 1])]
+    vec![gateway("lan", [192, 0, 2, 1]), gateway("external", [172, 24, 4, 1]), gateway("internet", [203, 0, 113, 1])]
 }
 
+/// The Docker host has a second NIC, without an address, in a network that containers could have floating IPs in.
 fn hosts() -> Vec<Host> {
-    let host = |name: &str, role, segment: &str, (index, address): (u32, Ipv4Addr)| {
-        let address = Some(Cidr { address, prefix: 24 });
-        let uplink = Uplink { device: "eth0".into(), segment: segment.into(), mac: identity::mac(index), address };
-        Host { name: name.into(), role, uplinks: vec![uplink], pid: None, ovs: None, docker: None, packet_filter: None }
+    let uplink = |device: &str, segment: &str, index: u32, address: Option<Ipv4Addr>| {
+        let address = address.map(|address| Cidr { address, prefix: 24 });
+        Uplink { device: device.into(), segment: segment.into(), mac: identity::mac(index), address }
     };
+    let host = |name: &str, role, uplinks| Host {
+        name: name.into(),
+        role,
+        uplinks,
+        pid: None,
+        ovs: None,
+        docker: None,
+        packet_filter: None,
+    };
+    let own = vec![uplink("eth0", "lan", 1, Some(HOST_ADDRESS)), uplink("eth1", "external", 3, None)];
+    let outside = vec![uplink("eth0", "internet", 2, Some(Ipv4Addr::new(203, 0, 113, 10)))];
+    let neighbour = vec![uplink("eth0", "external", 4, Some(Ipv4Addr::new(172, 24, 4, 250)))];
     vec![
-        host(HOST, Role::Compute, "lan", (1, HOST_ADDRESS)),
-        host("outside", Role::Outside, "internet", (2, Ipv4Addr::new(203, 0, 113, 10))),
+        host(HOST, Role::Compute, own),
+        host("outside", Role::Outside, outside),
+        host("neighbour", Role::Outside, neighbour),
     ]
 }
 

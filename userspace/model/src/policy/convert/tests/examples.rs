@@ -13,6 +13,7 @@ fn the_documented_examples_are_understood() {
     assert_eq!((tiers.groups.len(), tiers.ports.len()), (2, 0));
     let all = example("all-fields.yaml", include_str!("../../../../../../docs/examples/all-fields.yaml"));
     assert_eq!((all.groups.len(), all.address_groups.len(), all.ports.len(), all.members.len()), (1, 1, 2, 1));
+    assert_eq!(all.floating_ips.len(), 1);
 }
 
 #[test]

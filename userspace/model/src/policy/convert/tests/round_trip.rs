@@ -13,7 +13,7 @@ use crate::{
     id::Mac,
     policy::{
         convert::to_wire,
-        types::{AddressGroup, AddressGroupId, SecurityGroup},
+        types::{AddressGroup, AddressGroupId, FloatingIpId, SecurityGroup},
     },
 };
 
@@ -154,6 +154,32 @@ fn port(groups: Vec<GroupId>) -> impl Strategy<Value = Port> {
     })
 }
 
+fn floating_ip(ports: Vec<PortId>) -> impl Strategy<Value = FloatingIp> {
+    let address = || (0x0b00_0000_u32..0x7f00_0000).prop_map(Ipv4Addr::from);
+    let port = option::of((select(ports), option::of(address())));
+    let words = (option::of(word()), option::of(word()), option::of(word()));
+    (address(), port, words).prop_map(|(floating_ip_address, port, (network, device, qos_policy))| FloatingIp {
+        id: FloatingIpId(String::new()),
+        floating_ip_address,
+        fixed_ip_address: port.as_ref().and_then(|(_, fixed)| *fixed),
+        port_id: port.map(|(id, _)| id),
+        network,
+        device,
+        qos_policy,
+    })
+}
+
+/// A policy with floating IPs of its ports, and of one it does not have.
+fn with_floating(policy: Policy) -> impl Strategy<Value = Policy> {
+    let elsewhere = PortId("on another host".to_owned());
+    let ports = policy.ports.keys().cloned().chain([elsewhere]).collect();
+    collection::btree_map(word(), floating_ip(ports), 0..4).prop_map(move |floating| {
+        let with_id =
+            |(id, one): (String, FloatingIp)| (FloatingIpId(id.clone()), FloatingIp { id: FloatingIpId(id), ..one });
+        Policy { floating_ips: floating.into_iter().map(with_id).collect(), ..policy.clone() }
+    })
+}
+
 fn policies() -> impl Strategy<Value = Policy> {
     let ids = (collection::btree_set(word(), 1..4), collection::btree_set(word(), 0..3));
     ids.prop_flat_map(|(groups, address_groups)| {
@@ -186,6 +212,7 @@ fn policies() -> impl Strategy<Value = Policy> {
                     address_groups: address_groups.iter().zip(of_addresses).map(address_group).collect(),
                     ports: ports.into_iter().map(port).collect(),
                     members: BTreeMap::clone(&members),
+                    floating_ips: BTreeMap::new(),
                     permitted_ethertypes,
                     close_unknown_ports,
                 }
@@ -196,7 +223,7 @@ fn policies() -> impl Strategy<Value = Policy> {
 
 proptest! {
     #[test]
-    fn what_goes_out_comes_in_again_as_the_same_policy(made in policies()) {
+    fn what_goes_out_comes_in_again_as_the_same_policy(made in policies().prop_flat_map(with_floating)) {
         let wire = to_wire(&made);
         let json = serde_json::to_string_pretty(&wire).unwrap();
         let yaml = serde_norway::to_string(&wire).unwrap();

@@ -1,0 +1,357 @@
+//! Floating IPs of an agent, found and its own, on a real kernel with real traffic.
+#![expect(clippy::unwrap_used, reason = "a harness that fails fails the test")]
+
+use std::{
+    net::Ipv4Addr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use netdiag_tests::{
+    agent::{PATIENCE, command, names, run},
+    floating::{FIXED, FLOATING, FloatingHost, OPEN, OTHER, OUTSIDE, ROUTER, SECOND},
+    require_programs,
+};
+use rustix::process::Signal;
+
+/// Long enough for what must not happen.
+const A_WHILE: Duration = Duration::from_secs(2);
+
+/// The policy with a floating IP of netdiag's own.
+fn own(address: Ipv4Addr, port: &str) -> String {
+    format!("{OPEN}\nfloatingips:\n  - {{id: f, floating_ip_address: {address}, port_id: {port}, device: ext0}}\n")
+}
+
+fn enter(test: &str) -> Option<FloatingHost> {
+    if !require_programs(&["iptables", "iptables-restore", "iptables-legacy", "conntrack"]) {
+        return None;
+    }
+    FloatingHost::enter(test)
+}
+
+/// A host with a router, and an agent that leads the router's floating IP past it.
+fn enter_with_router(test: &str) -> Option<FloatingHost> {
+    let mut site = enter(test)?;
+    site.add_router();
+    site.host.policy(OPEN);
+    site.host.start();
+    site.wait_until_fast(FLOATING);
+    Some(site)
+}
+
+/// The MAC address in what `ip link show` prints.
+fn mac(shown: &str) -> String {
+    shown.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap().to_owned()
+}
+
+/// Waits until something is so.
+#[track_caller]
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < PATIENCE, "never: {what}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+// === found ===
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_floating_ip_of_a_router_goes_past_it_in_both_directions() {
+    let test = "a_floating_ip_of_a_router_goes_past_it_in_both_directions";
+    let Some(site) = enter_with_router(test) else { return };
+    assert!(site.pings("outside", FLOATING).await, "{:#}", site.floating(FLOATING));
+    let mut inward = site.connect(("outside", "instance"), FLOATING, 7).await;
+    assert!(inward.works(PATIENCE));
+    let mut outward = site.connect(("instance", "outside"), OUTSIDE, 8).await;
+    assert!(outward.works(PATIENCE));
+    assert_eq!(outward.seen_as().ip(), FLOATING);
+    let udp = site.datagrams(("instance", "outside"), OUTSIDE, 9).await;
+    assert_eq!(udp.exchange().unwrap().ip(), FLOATING);
+    assert_eq!(site.tracked(Some(ROUTER), FLOATING), Vec::<String>::new(), "the router has seen nothing");
+    let floating = site.floating(FLOATING);
+    assert!(site.packets(FLOATING, "ingress", "fast") > 8, "{floating:#}");
+    assert!(site.packets(FLOATING, "egress", "fast") > 8, "{floating:#}");
+    assert_eq!(floating["port_id"], "p1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flow_the_router_knows_stays_with_it_and_a_new_one_goes_past_it() {
+    let test = "a_flow_the_router_knows_stays_with_it_and_a_new_one_goes_past_it";
+    let Some(mut site) = enter(test) else { return };
+    site.add_router();
+    // It must not be over before the agent has begun.
+    site.router("sysctl -qw net.netfilter.nf_conntrack_udp_timeout=600");
+    let old = site.datagrams(("instance", "outside"), OUTSIDE, 9).await;
+    assert_eq!(old.exchange().unwrap().ip(), FLOATING);
+    let mut stream = site.connect(("outside", "instance"), FLOATING, 7).await;
+    assert!(stream.works(PATIENCE));
+    site.host.policy(OPEN);
+    site.host.start();
+    site.wait_until_fast(FLOATING);
+    let known = site.tracked(Some(ROUTER), FLOATING).len();
+    assert!(old.exchange().is_some() && stream.works(PATIENCE), "both go on");
+    assert_eq!(site.packets(FLOATING, "egress", "fast"), 0, "{:#}", site.floating(FLOATING));
+    let new = site.datagrams(("instance", "outside"), OUTSIDE, 10).await;
+    assert_eq!(new.exchange().unwrap().ip(), FLOATING);
+    assert_eq!(site.packets(FLOATING, "egress", "fast"), 1, "{:#}", site.floating(FLOATING));
+    assert_eq!(site.tracked(Some(ROUTER), FLOATING).len(), known, "the router has not seen it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn told_to_be_slow_it_begins_flows_at_its_router_and_ends_those_it_has_across_a_restart() {
+    let test = "told_to_be_slow_it_begins_flows_at_its_router_and_ends_those_it_has_across_a_restart";
+    let Some(mut site) = enter_with_router(test) else { return };
+    let socket = site.host.path("run/agent.sock").display().to_string();
+    let mut fast = site.connect(("outside", "instance"), FLOATING, 7).await;
+    assert!(fast.works(PATIENCE));
+    let said = site.host.netdiag(&["fip", "slow", "203.0.113.50", "--socket", &socket]);
+    assert_eq!(said.status.code(), Some(0), "{said:?}");
+    assert_eq!(site.floating(FLOATING)["state"], "slow");
+    assert_eq!(site.host.end(Signal::TERM), Some(0));
+    site.host.start();
+    site.wait_for(FLOATING, "slow still", |floating| floating["state"] == "slow");
+    let mut slow = site.connect(("outside", "instance"), FLOATING, 8).await;
+    assert!(slow.works(PATIENCE) && fast.works(PATIENCE));
+    let tracked = site.tracked(Some(ROUTER), FLOATING);
+    assert!(tracked.iter().any(|line| line.contains("dport=8 ")), "{tracked:#?}");
+    assert!(!tracked.iter().any(|line| line.contains("dport=7 ")), "{tracked:#?}");
+    assert!(site.packets(FLOATING, "ingress", "draining") > 0, "{:#}", site.floating(FLOATING));
+    let said = site.host.netdiag(&["fip", "fast", "--all", "--socket", &socket]);
+    assert_eq!(said.status.code(), Some(0), "{said:?}");
+    assert_eq!(site.floating(FLOATING)["state"], "fast");
+    let unknown = site.host.netdiag(&["fip", "slow", "nobody", "--socket", &socket]);
+    assert_eq!(unknown.status.code(), Some(4), "{unknown:?}");
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("203.0.113.50"), "{unknown:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_killed_while_flows_run_loses_none_of_them() {
+    let test = "an_agent_that_is_killed_while_flows_run_loses_none_of_them";
+    let Some(mut site) = enter_with_router(test) else { return };
+    let mut inward = site.connect(("outside", "instance"), FLOATING, 7).await;
+    let mut outward = site.connect(("instance", "outside"), OUTSIDE, 8).await;
+    for pause in [0, 30, 150, 400] {
+        site.host.end(Signal::KILL);
+        assert!(inward.works(PATIENCE) && outward.works(PATIENCE), "they go on while nobody is there");
+        site.host.start();
+        thread::sleep(Duration::from_millis(pause));
+        assert!(inward.works(PATIENCE) && outward.works(PATIENCE), "and under the next agent");
+    }
+    site.wait_until_fast(FLOATING);
+    assert_eq!(site.tracked(Some(ROUTER), FLOATING), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_with_another_mac_address_is_followed() {
+    let test = "a_gateway_with_another_mac_address_is_followed";
+    let Some(site) = enter_with_router(test) else { return };
+    let mut stream = site.connect(("instance", "outside"), OUTSIDE, 8).await;
+    assert!(stream.works(PATIENCE));
+    let before = site.packets(FLOATING, "egress", "fast");
+    site.from_outside("ip link set eth0 address 02:00:00:00:99:01");
+    // It says so, as a gateway that takes over does.
+    site.from_outside("ping -c 1 -W 5 203.0.113.20");
+    assert!(stream.works(PATIENCE));
+    assert!(site.packets(FLOATING, "egress", "fast") > before);
+    assert_eq!(site.tracked(Some(ROUTER), FLOATING), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_the_router_has_not_heard_of_for_a_while_is_asked_for() {
+    let test = "a_gateway_the_router_has_not_heard_of_for_a_while_is_asked_for";
+    let Some(site) = enter_with_router(test) else { return };
+    let mac = mac(&site.from_outside("ip -o link show dev eth0"));
+    let stale = format!("ip neigh replace 203.0.113.1 lladdr {mac} dev qg-22222222-22 nud stale");
+    site.router(&stale);
+    let state = || site.router("ip neigh show 203.0.113.1 dev qg-22222222-22");
+    until("the gateway answers", || state().contains("REACHABLE"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_router_that_goes_takes_its_floating_ips_along_and_one_that_comes_again_is_led_past_again() {
+    let test = "a_router_that_goes_takes_its_floating_ips_along_and_one_that_comes_again_is_led_past_again";
+    let Some(site) = enter_with_router(test) else { return };
+    run(&format!("ip netns del {ROUTER}"));
+    // The agent watches it from inside, and must not keep it alive.
+    until("the router is gone", || !command("ip link show dev tapqg").status.success());
+    site.wait_for(FLOATING, "gone", serde_json::Value::is_null);
+    assert!(!site.pings("outside", FLOATING).await);
+    site.build_router();
+    site.wait_until_fast(FLOATING);
+    until("the instance answers again", || {
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(site.pings("outside", FLOATING)))
+    });
+}
+
+/// Rules that change by `tool` say nothing, or do.
+async fn rules_are_followed(test: &str, tool: &str) {
+    let Some(mut site) = enter(test) else { return };
+    site.add_router();
+    site.router("iptables -t nat -F");
+    site.router("iptables -t nat -X");
+    site.rules(&format!("{tool}-restore"), FLOATING, FIXED);
+    site.host.policy(OPEN);
+    site.host.start_with(&["--full-pass", "3600"]);
+    site.wait_until_fast(FLOATING);
+    let mut stream = site.connect(("outside", "instance"), FLOATING, 7).await;
+    assert!(stream.works(PATIENCE));
+    // The floating IP moves to the other instance.
+    site.rules(&format!("{tool}-restore"), FLOATING, SECOND);
+    site.wait_for(FLOATING, "moved", |floating| floating["port_id"] == "p2" && floating["state"] == "fast");
+    let mut moved = site.connect(("outside", "second"), FLOATING, 8).await;
+    assert!(moved.works(PATIENCE) && !stream.works(A_WHILE), "exact from the next packet");
+    site.router(&format!("{tool} -t nat -F neutron-l3-agent-float-snat"));
+    site.wait_for(FLOATING, "broken", |floating| floating["state"] == "broken" && floating["reason"].is_string());
+    site.rules(&format!("{tool}-restore"), FLOATING, FIXED);
+    site.wait_for(FLOATING, "back", |floating| floating["port_id"] == "p1" && floating["state"] == "fast");
+    assert!(site.pings("outside", FLOATING).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_of_a_router_that_change_by_nftables_are_followed_at_once() {
+    rules_are_followed("rules_of_a_router_that_change_by_nftables_are_followed_at_once", "iptables-nft").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_of_a_router_that_change_by_legacy_iptables_are_followed_too() {
+    rules_are_followed("rules_of_a_router_that_change_by_legacy_iptables_are_followed_too", "iptables-legacy").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_to_leave_routers_alone_does_and_one_that_ends_by_detaching_leaves_nothing() {
+    let test = "an_agent_that_is_to_leave_routers_alone_does_and_one_that_ends_by_detaching_leaves_nothing";
+    let Some(mut site) = enter_with_router(test) else { return };
+    let links = site.host.root().join("links");
+    let external = |site: &FloatingHost| {
+        let devices = names(&site.host.root().join("links")).into_iter();
+        devices.filter(|device| names(&links.join(device)).contains(&"external".to_owned())).count()
+    };
+    assert_eq!(external(&site), 1);
+    assert_eq!(site.host.end(Signal::TERM), Some(0));
+    site.host.start_with(&["--floating-ips", "off"]);
+    until("nothing is attached outside", || external(&site) == 0);
+    assert!(site.pings("outside", FLOATING).await);
+    assert!(!site.tracked(Some(ROUTER), FLOATING).is_empty(), "through the router");
+    assert_eq!(site.host.end(Signal::TERM), Some(0));
+    site.host.start();
+    site.wait_until_fast(FLOATING);
+    assert_eq!(site.host.end(Signal::KILL), None);
+    let (root, state) = (site.host.root().display().to_string(), site.host.path("state").display().to_string());
+    let detached = site.host.netdiag(&["agent", "--detach", "--bpffs", &root, "--state-dir", &state]);
+    assert_eq!(detached.status.code(), Some(0), "{detached:?}");
+    assert!(!site.host.root().exists());
+    assert!(site.pings("outside", FLOATING).await, "through the router again");
+}
+
+// === own ===
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_floating_ip_of_netdiags_own_is_served_announced_moved_and_withdrawn() {
+    let test = "a_floating_ip_of_netdiags_own_is_served_announced_moved_and_withdrawn";
+    let Some(mut site) = enter(test) else { return };
+    site.be_router();
+    let before = run("iptables-save");
+    let somebody_else = "ip neigh replace 203.0.113.50 lladdr 02:00:00:00:99:99 dev eth0 nud stale";
+    site.from_outside(somebody_else);
+    site.host.policy(&own(FLOATING, "p1"));
+    site.host.start();
+    site.wait_until_fast(FLOATING);
+    let mac = std::fs::read_to_string("/sys/class/net/ext0/address").unwrap();
+    until("the outside has heard who has it", || site.from_outside("ip neigh show 203.0.113.50").contains(mac.trim()));
+    let mut stream = site.connect(("outside", "instance"), FLOATING, 7).await;
+    let mut outward = site.connect(("instance", "outside"), OUTSIDE, 8).await;
+    assert!(stream.works(PATIENCE) && outward.works(PATIENCE));
+    assert_eq!(outward.seen_as().ip(), FLOATING);
+    assert!(site.packets(FLOATING, "ingress", "fast") > 2, "{:#}", site.floating(FLOATING));
+    assert_eq!(site.tracked(None, FLOATING), Vec::<String>::new(), "the host has seen nothing");
+
+    site.host.policy(&own(FLOATING, "p2"));
+    site.wait_for(FLOATING, "moved", |floating| floating["port_id"] == "p2" && floating["state"] == "fast");
+    let mut moved = site.connect(("outside", "second"), FLOATING, 9).await;
+    assert!(moved.works(PATIENCE) && !stream.works(A_WHILE));
+
+    site.host.policy(OPEN);
+    site.wait_for(FLOATING, "withdrawn", serde_json::Value::is_null);
+    assert!(!site.pings("outside", FLOATING).await);
+    assert!(!run("ip addr show dev ext0").contains("203.0.113.50"));
+    let counters = |text: &str| text.lines().filter(|line| !line.starts_with(['#', ':'])).count();
+    assert_eq!(counters(&run("iptables-save")), counters(&before));
+    assert!(!run("iptables-save").contains("netdiag"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_past_the_host_works_through_it_and_security_groups_hold_either_way() {
+    let test = "what_is_not_past_the_host_works_through_it_and_security_groups_hold_either_way";
+    let Some(mut site) = enter(test) else { return };
+    site.be_router();
+    site.host.policy(&own(FLOATING, "p1"));
+    site.host.start();
+    site.wait_until_fast(FLOATING);
+    site.host.ok("PUT", "/v1/floatingips/f/way", r#"{"slow": true}"#);
+    let mut slow = site.connect(("outside", "instance"), FLOATING, 7).await;
+    assert!(slow.works(PATIENCE), "Docker's policy for what is forwarded does not drop it");
+    assert!(!site.tracked(None, FLOATING).is_empty());
+    // The host, and an instance beside it, reach it as well.
+    assert!(site.pings("second", FLOATING).await, "by the host, which the answer comes back through");
+    site.host.ok("PUT", "/v1/floatingips/all/way", r#"{"slow": false}"#);
+    assert!(site.pings("outside", FLOATING).await);
+    let closed = own(FLOATING, "p1").replace("{direction: ingress, ethertype: IPv4}", "");
+    site.host.policy(&closed.replace("      - \n", ""));
+    until("the instance is closed", || {
+        tokio::task::block_in_place(|| !tokio::runtime::Handle::current().block_on(site.pings("outside", FLOATING)))
+    });
+    assert!(!slow.works(A_WHILE));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_knows_what_is_netdiags_own_and_detaching_takes_all_of_it_away() {
+    let test = "a_restart_knows_what_is_netdiags_own_and_detaching_takes_all_of_it_away";
+    let Some(mut site) = enter(test) else { return };
+    site.be_router();
+    site.host.policy(&own(FLOATING, "p1"));
+    site.host.start();
+    site.wait_until_fast(FLOATING);
+    let mut stream = site.connect(("outside", "instance"), FLOATING, 7).await;
+    site.host.end(Signal::KILL);
+    assert!(stream.works(PATIENCE), "it is served without the agent");
+    // It is another one when the next agent starts.
+    site.host.policy(&own(OTHER, "p1"));
+    site.host.start();
+    site.wait_until_fast(OTHER);
+    assert!(site.pings("outside", OTHER).await && !site.pings("outside", FLOATING).await);
+    assert_eq!(run("iptables-save").matches("-A POSTROUTING -j netdiag-float-snat").count(), 1);
+    site.host.end(Signal::KILL);
+    let (root, state) = (site.host.root().display().to_string(), site.host.path("state").display().to_string());
+    let detached = site.host.netdiag(&["agent", "--detach", "--bpffs", &root, "--state-dir", &state]);
+    assert_eq!(detached.status.code(), Some(0), "{detached:?}");
+    assert!(!run("iptables-save").contains("netdiag") && !run("ip addr").contains("203.0.113.51"));
+    assert!(!site.pings("outside", OTHER).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_of_somebody_else_or_a_port_of_nobody_is_held_with_the_reason_and_the_others_are_served() {
+    let test = "an_address_of_somebody_else_or_a_port_of_nobody_is_held_with_the_reason_and_the_others_are_served";
+    let Some(mut site) = enter(test) else { return };
+    site.be_router();
+    run("ip addr add 203.0.113.52/32 dev br0");
+    site.host.policy(&own(FLOATING, "p1"));
+    site.host.start();
+    site.wait_until_fast(FLOATING);
+    for (id, address, port, reason) in
+        [("g", "203.0.113.52", "p2", "br0"), ("h", "203.0.113.53", "p9", "p9"), ("i", "198.51.100.1", "p2", "subnet")]
+    {
+        let body = format!(r#"{{"floating_ip_address": "{address}", "port_id": "{port}", "device": "ext0"}}"#);
+        let (status, answer) = site.host.request("PUT", &format!("/v1/floatingips/{id}"), &body);
+        if status == 400 {
+            assert!(answer.to_string().contains(reason), "{answer:#}");
+            continue;
+        }
+        assert_eq!(status, 202, "{answer:#}");
+        assert!(answer["reason"].as_str().unwrap().contains(reason), "{answer:#}");
+        let broken = site.floating(address.parse().unwrap());
+        assert_eq!(broken["state"], "broken", "{broken:#}");
+    }
+    assert!(site.pings("outside", FLOATING).await);
+    assert!(run("ip addr show dev br0").contains("203.0.113.52"), "what is not netdiag's stays");
+}

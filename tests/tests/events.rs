@@ -1,0 +1,180 @@
+//! `netdiag events` against a running agent: what is shown, what is counted, and what becomes of it when the agent ends.
+
+use std::{
+    fs,
+    process::{Child, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use netdiag_tests::{
+    AgentHost,
+    agent::{PATIENCE, command, pings, run},
+};
+use rustix::process::Signal;
+use serde_json::Value;
+
+/// Pings are refused, TCP to port 80 is allowed and said to be.
+const POLICY: &str = "
+security_groups:
+  - {id: web, security_group_rules: [{direction: ingress, protocol: tcp, port_range_min: 80, port_range_max: 80}]}
+ports: [{id: p1, security_groups: [web], fixed_ips: [192.0.2.2], binding: {device: tap0}, log_allowed: true}]
+";
+
+fn started(test: &str) -> Option<AgentHost> {
+    let mut host = AgentHost::enter(test)?;
+    host.policy(POLICY);
+    host.start();
+    host.wait_for_ports(&["p1"]);
+    Some(host)
+}
+
+/// Whether an event is one that was asked for.
+type Fits = fn(&Value) -> bool;
+
+/// `netdiag events` in the background.
+struct Following<'h> {
+    host: &'h str,
+    child: Child,
+}
+
+impl<'h> Following<'h> {
+    /// Begins, and waits until the agent has a reader.
+    fn begin(host: &AgentHost, directory: &'h str, options: &[&str]) -> Self {
+        let file = |name: &str| fs::File::create(format!("{directory}/{name}")).expect("make a file");
+        let child = host
+            .command(&["events", "-o", "json", "--agent-socket", &host.path("run/agent.sock").display().to_string()])
+            .args(options)
+            .stdout(file("events"))
+            .stderr(file("said"))
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("start netdiag events");
+        Self { host: directory, child }
+    }
+
+    fn events(&self) -> Vec<Value> {
+        let text = fs::read_to_string(format!("{}/events", self.host)).expect("read the events");
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(format!("{}/said", self.host)).expect("read standard error")
+    }
+
+    /// Makes packets until it has ended by itself; its exit code.
+    fn until_it_ends(&mut self, packets: impl Fn()) -> Option<i32> {
+        let started = Instant::now();
+        loop {
+            packets();
+            if let Some(status) = self.child.try_wait().expect("wait for netdiag events") {
+                return status.code();
+            }
+            assert!(started.elapsed() < PATIENCE, "it does not end: {:?}", self.events());
+        }
+    }
+}
+
+impl Drop for Following<'_> {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Packets refused at the port so far, as the kernel counts them.
+fn refused(host: &AgentHost) -> u64 {
+    let root = host.root().display().to_string();
+    let shown = host.netdiag(&["sg", "show", "instance", "-o", "json", "--bpffs", &root]);
+    let shown: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+    let counters = shown["ports"][0]["counters"].as_array().expect("counters").clone();
+    let refused = counters.iter().filter(|counter| counter["passes"] == false);
+    refused.map(|counter| counter["packets"].as_u64().unwrap_or_default()).sum()
+}
+
+#[test]
+fn events_go_on_at_the_next_agent_and_each_is_shown_or_counted() {
+    let Some(mut host) = started("events_go_on_at_the_next_agent_and_each_is_shown_or_counted") else { return };
+    let directory = host.path("run").display().to_string();
+    let following = Following::begin(&host, &directory, &[]);
+    let until = |what: &str, is: &dyn Fn() -> bool| {
+        let begun = Instant::now();
+        while !is() {
+            assert!(begun.elapsed() < PATIENCE, "never: {what}: {} {:?}", following.said(), following.events().len());
+            thread::sleep(Duration::from_millis(50));
+        }
+    };
+    until("an event", &|| {
+        _ = pings();
+        !following.events().is_empty()
+    });
+    let before = refused(&host) - following.events().len() as u64;
+    for signal in [Signal::KILL, Signal::TERM] {
+        // More than its share, while an agent runs, while it ends, while there is none, and when one begins.
+        for last in [false, true] {
+            drop(command("ping -c 300 -i 0.001 -W 1 192.0.2.2"));
+            if last {
+                break;
+            }
+            host.end(signal);
+        }
+        until("a word", &|| following.said().contains("the agent has ended"));
+        host.start();
+        _ = pings();
+    }
+    until("everything", &|| {
+        let number = |event: &Value, field: &str| event[field].as_u64().unwrap_or_default();
+        let events = following.events();
+        let missing: u64 = events
+            .iter()
+            .map(|event| ["suppressed", "lost", "skipped"].map(|field| number(event, field)).iter().sum::<u64>())
+            .sum();
+        let shown = events.iter().filter(|event| event["event"] == "verdict").count() as u64;
+        before + shown + missing == refused(&host)
+    });
+    assert_eq!(following.said().matches("the agent is back").count(), 2, "{}", following.said());
+    let lost = following.events().iter().filter(|event| event["event"] == "lost").count();
+    assert!(lost > 0, "more than its share was never sent");
+}
+
+#[test]
+fn a_live_event_says_whose_it_is() {
+    let Some(host) = started("a_live_event_says_whose_it_is") else { return };
+    let directory = host.path("run").display().to_string();
+    let mut following = Following::begin(&host, &directory, &["--reason", "no-rule", "--count", "1"]);
+    assert_eq!(following.until_it_ends(|| _ = pings()), Some(0));
+    let events = following.events();
+    assert_eq!((&events[0]["instance"], &events[0]["device"]), (&"instance".into(), &"tap0".into()), "{events:?}");
+}
+
+#[test]
+fn only_events_of_the_reason_and_the_verdict_asked_for_are_shown_and_counted() {
+    let Some(host) = started("only_events_of_the_reason_and_the_verdict_asked_for_are_shown_and_counted") else {
+        return;
+    };
+    let directory = host.path("run").display().to_string();
+    run("ip -n instance addr add 192.0.2.77/24 dev eth0");
+    let packets = || {
+        _ = pings();
+        drop(command("ip netns exec instance ping -c 1 -W 1 -I 192.0.2.77 192.0.2.1"));
+        drop(std::net::TcpStream::connect("192.0.2.2:80"));
+    };
+    let cases: [(&[&str], u64, Fits); 4] = [
+        (&["--verdict", "allow"], 2, |event| event["verdict"] == "allow" && event["reason"] == "rule"),
+        (&["--verdict", "deny"], 3, |event| event["verdict"] == "deny"),
+        (&["--reason", "ip-spoof"], 1, |event| event["reason"] == "ip-spoof"),
+        (&["--reason", "ip-spoof", "--reason", "rule", "instance"], 3, |event| {
+            ["ip-spoof", "rule"].iter().any(|reason| event["reason"] == *reason)
+        }),
+    ];
+    for (options, count, fits) in cases {
+        let root = host.root().display().to_string();
+        let count_text = count.to_string();
+        let options = [options, &["--count", &count_text, "--bpffs", &root]].concat();
+        let mut following = Following::begin(&host, &directory, &options);
+        assert_eq!(following.until_it_ends(packets), Some(0), "{options:?}: {}", following.said());
+        let events: Vec<_> = following.events().into_iter().filter(|event| event["event"] == "verdict").collect();
+        assert_eq!(events.len() as u64, count, "{options:?}");
+        assert!(events.iter().all(fits), "{options:?}: {events:?}");
+    }
+}

@@ -1,0 +1,174 @@
+//! Notes of settled flows hold no longer than what they were made under: the programs in the kernel, packet by packet.
+#![expect(clippy::unwrap_used, reason = "a harness that fails fails the test")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
+
+use netdiag_common::{
+    abi::flow::{FlowKey4, tick},
+    logic::flow::State,
+};
+use netdiag_model::{
+    compile::{Input, Tables, diff, lower},
+    id::Mac,
+    policy::types::{
+        Attached, Direction, Ethertype, GroupId, Hook, Mode, Policy, PortId, Remote, Rule, RuleId, SecurityGroup,
+        Service,
+    },
+};
+use netdiag_tests::{
+    kernel::{Kernel, Program},
+    require_ebpf,
+};
+use rustix::time::{ClockId, clock_gettime};
+
+const OWN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+const OTHER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 3);
+const MAC: [u8; 6] = [0xfa, 0x16, 0x3e, 0, 0, 2];
+const PORTS: [u16; 2] = [40_000, 80];
+
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
+/// A port that may open TCP connections, or may not.
+struct Site {
+    kernel: Kernel,
+    tables: Tables,
+    slot: u32,
+}
+
+impl Site {
+    /// `None` where there are no programs, or no kernel to load them.
+    fn new() -> Option<Self> {
+        let object = netdiag_agent::datapath::OBJECT.filter(|_| require_ebpf())?;
+        let mut site = Self { kernel: Kernel::load(object).unwrap(), tables: Tables::default(), slot: 0 };
+        site.allow(true);
+        site.slot = *site.tables.interfaces.values().next().unwrap();
+        Some(site)
+    }
+
+    fn allow(&mut self, tcp: bool) {
+        let group = GroupId("group".to_owned());
+        let rule = Rule {
+            id: RuleId("rule".to_owned()),
+            direction: Direction::Egress,
+            ethertype: Ethertype::IPv4,
+            service: Service::Ports { protocol: 6, first: 1, last: 65_535 },
+            remote: Remote::Any,
+            description: String::new(),
+        };
+        let rules = if tcp { vec![rule] } else { Vec::new() };
+        let mut policy = Policy::default();
+        policy
+            .groups
+            .insert(group.clone(), SecurityGroup { id: group.clone(), name: String::new(), stateful: true, rules });
+        let attached = [Attached {
+            id: PortId("port".to_owned()),
+            ifindex: 7,
+            mac: Mac(MAC),
+            fixed_ips: [IpAddr::V4(OWN)].into(),
+            pairs: BTreeSet::new(),
+            groups: vec![group],
+            mode: Mode::Filtered,
+            hook: Hook::Tc,
+            log_allowed: false,
+        }];
+        let input = Input { policy: &policy, attached: &attached, members: &BTreeMap::new(), events_per_second: 100 };
+        let after = lower(&input, &self.tables).unwrap();
+        self.kernel.apply(&diff(&self.tables, &after)).unwrap();
+        self.tables = after;
+    }
+
+    /// Sends a segment, from the instance or to it. True if it passes.
+    fn send(&mut self, program: Program, flags: u8) -> bool {
+        let out = program != Program::ToInstance;
+        let mut frame = vec![0; 60];
+        frame[6..12].copy_from_slice(&MAC);
+        frame[12] = 0x08;
+        frame[14] = 0x45;
+        frame[17] = 46;
+        frame[23] = 6;
+        let (addresses, ports) = if out { ([OWN, OTHER], PORTS) } else { ([OTHER, OWN], [PORTS[1], PORTS[0]]) };
+        frame[26..30].copy_from_slice(&addresses[0].octets());
+        frame[30..34].copy_from_slice(&addresses[1].octets());
+        frame[34..36].copy_from_slice(&ports[0].to_be_bytes());
+        frame[36..38].copy_from_slice(&ports[1].to_be_bytes());
+        frame[46] = 0x50;
+        frame[47] = flags;
+        self.kernel.run(self.slot, program, &frame).unwrap()
+    }
+
+    /// A handshake. True if all of it passes.
+    fn open(&mut self) -> bool {
+        self.send(Program::FromInstance, SYN)
+            && self.send(Program::ToInstance, SYN | ACK)
+            && self.send(Program::FromInstance, ACK)
+    }
+
+    fn state(&self) -> State {
+        let key = FlowKey4 {
+            local: u32::from_ne_bytes(OWN.octets()),
+            remote: u32::from_ne_bytes(OTHER.octets()),
+            local_port: PORTS[0].to_be(),
+            remote_port: PORTS[1].to_be(),
+            slot: u16::try_from(self.slot).unwrap(),
+            protocol: 6,
+            pad: 0,
+        };
+        State::of(self.kernel.flow4(&key).unwrap().state)
+    }
+}
+
+/// Does something within one tick, however often that takes.
+fn within_a_tick(mut act: impl FnMut()) {
+    let now = || {
+        let time = clock_gettime(ClockId::MonotonicCoarse);
+        tick(u64::try_from(time.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap())
+    };
+    for _ in 0..100 {
+        let before = now();
+        act();
+        if now() == before {
+            return;
+        }
+    }
+    panic!("no tick was long enough");
+}
+
+#[test]
+fn a_connection_that_begins_anew_within_a_tick_goes_through_its_states() {
+    let Some(mut site) = Site::new() else { return };
+    within_a_tick(|| {
+        assert!(site.open());
+        for program in [Program::FromInstance, Program::ToInstance, Program::FromInstanceXdp, Program::FromInstance] {
+            assert!(site.send(program, ACK));
+        }
+        assert!(site.send(Program::FromInstance, RST | ACK));
+        assert_eq!(site.state(), State::Closed);
+        assert!(site.send(Program::FromInstance, ACK), "what the note says and the flow says, too");
+        assert!(site.open());
+        assert_eq!(site.state(), State::Established);
+        assert!(site.send(Program::FromInstance, RST | ACK));
+    });
+}
+
+#[test]
+fn what_may_not_go_on_ends_with_the_next_packet_in_the_middle_of_a_tick() {
+    let Some(mut site) = Site::new() else { return };
+    within_a_tick(|| {
+        site.allow(true);
+        assert!(site.open());
+        for _ in 0..3 {
+            assert!(site.send(Program::FromInstance, ACK) && site.send(Program::ToInstance, ACK));
+        }
+        site.allow(false);
+        assert!(!site.send(Program::ToInstance, ACK));
+        assert!(!site.send(Program::FromInstance, ACK));
+        site.allow(true);
+        assert!(site.send(Program::FromInstance, ACK), "the rule is back before the flow is over");
+        assert!(site.send(Program::FromInstance, RST | ACK));
+    });
+}
