@@ -24,7 +24,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 fn hex(frames: &[Vec<u8>]) -> String {
-    let frame = |frame: &Vec<u8>| frame.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let frame = |frame: &Vec<u8>| frame.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     frames.iter().map(frame).collect::<Vec<_>>().join("\n         ")
 }
 
@@ -87,13 +87,11 @@ impl Translators {
             Ok(frames) => frames,
             Err(error) => return Some(format!("the router: {error:#}")),
         };
-        let why = if memory != programs {
-            format!(
-                "memory and programs: {}",
-                difference(&memory, &programs).unwrap_or_else(|| "MAC addresses".to_owned())
-            )
-        } else {
+        let why = if memory == programs {
             format!("programs and router: {}", difference(&programs, &router)?)
+        } else {
+            let why = difference(&memory, &programs).unwrap_or_else(|| "MAC addresses".to_owned());
+            format!("memory and programs: {why}")
         };
         let [memory, programs, router] = [hex(&memory), hex(&programs), hex(&router)];
         Some(format!("{why}\nmemory   {memory}\nprograms {programs}\nrouter   {router}"))

@@ -74,7 +74,7 @@ impl Fast {
         let floating_ips = places.map(|place| self.floating_ip(ends, place, peer)).collect();
         // A router for every ten of them.
         let routers = (1..=count.div_ceil(10)).map(|number| (number, router(number))).collect();
-        Plan { floating_ips, routers }
+        Plan { floating_ips, routers, ..Plan::default() }
     }
 
     fn floating_ip(&self, ends: &Ends, place: u32, peer: bool) -> FloatingIp {

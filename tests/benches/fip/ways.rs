@@ -74,12 +74,12 @@ impl Bench {
         let district = District::new().await?;
         let mut routers = vec![Router::new(0, Filter::None, 1, &rules)?];
         let direct = Ends { macs: [INSTANCE, BEYOND], outside: (rules.fixed(0), 1), inside: (rules.fixed(0), 1) };
-        let routed = Ends { macs: routers[0].macs, ..direct };
+        let through = Ends { macs: routers[0].macs, ..direct };
         let mut ways = vec![
             Way::new("redirect only, peer", Kind::Floor(true), None, direct),
             Way::new("redirect only", Kind::Floor(false), None, direct),
             Way::new("bridge", Kind::Bridge, None, direct),
-            Way::new("routing only", Kind::Router(0), None, routed),
+            Way::new("routing only", Kind::Router(0), None, through),
         ];
         for size in SIZES {
             for (name, filter) in [("router, iptables", Filter::Legacy), ("router, nft", Filter::Nft)] {
