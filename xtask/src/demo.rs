@@ -1,5 +1,5 @@
 //! `cargo xtask demo`: a compute host as Neutron and nova-docker leave it, the trace of one of its instances, and its security
-//! groups enforced.
+//! groups enforced, and its floating IP past the router.
 
 use std::{env, path::PathBuf, process::Command};
 
@@ -11,6 +11,7 @@ use crate::{
     workspace,
 };
 
+mod floating;
 mod groups;
 
 /// Name of the lab; one demo at a time is enough for anybody.

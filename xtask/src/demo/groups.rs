@@ -5,7 +5,7 @@ use std::process::{Child, Stdio};
 
 use anyhow::{Context as _, Result};
 
-use super::{FLOATING_IP, LAB, Place, Stage, lab};
+use super::{FLOATING_IP, LAB, Place, Stage, floating, lab};
 use crate::command;
 
 /// Address of the machine outside.
@@ -55,6 +55,7 @@ pub(super) fn enforced(stage: &Stage, keep: bool) -> Result<()> {
     println!("\n$ netdiag events --count 2    # since before the two");
     print!("{}", said(events)?);
     explained(stage)?;
+    floating::shown(stage)?;
     if !keep {
         left(stage)?;
     }
