@@ -74,12 +74,10 @@ pub fn from_instance<F: Rewrite>(frame: &mut F, ifindex: u32) -> Fate<'static> {
 /// Sends a packet past the router, if its flow goes there.
 #[inline(always)]
 fn leave<F: Rewrite>(frame: &mut F, exit: &Exit<'static>, ask: Ask, passed: Passed) -> Fate<'static> {
-    let way = match floating::departure(exit, passed) {
-        Way::Fast if !frame.fits(exit.leaving.device) => Way::Gone,
-        way => way,
-    };
-    count_way(ask, way, frame.length());
-    if way != Way::Fast {
+    let way = floating::departure(exit, passed);
+    let gone = way == Way::Fast && !frame.fits(exit.leaving.device);
+    count_way(ask, if gone { Way::Gone } else { way }, frame.length());
+    if gone || way != Way::Fast {
         return Fate::Passes;
     }
     if translate(frame, &exit.change()) { Fate::Leaves(exit.leaving) } else { Fate::Ends }
@@ -150,10 +148,11 @@ pub fn from_external<F: Rewrite>(frame: &mut F, device: u32, vlan: u32, here: bo
     let here = here || floating.flags & FLOATING_PEER != 0;
     let mut flows = Flows::new(ask.slot);
     let policy = Policy(Arrived { fast: true });
-    if here && vlan == 0 {
-        if let Some(flags) = short::passes(frame, &policy, &mut flows, port, ask) {
-            return established(frame, floating, &change, (ask, flags));
-        }
+    if here
+        && vlan == 0
+        && let Some(flags) = short::passes(frame, &policy, &mut flows, port, ask)
+    {
+        return established(frame, floating, &change, (ask, flags));
     }
     if let Some(way) = floating::flow_way(frame, &Floats, &mut flows, floating, ask.now) {
         count_way(ask, way, frame.length());

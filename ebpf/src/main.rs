@@ -19,7 +19,11 @@
     clippy::inline_always,
     reason = "a call the compiler leaves costs the verifier and the packet more than it saves"
 )]
-#![expect(clippy::cast_possible_truncation, reason = "sizes and verdicts are small, whatever the width of their type")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "sizes and verdicts are small, whatever the width of their type"
+)]
 
 use aya_ebpf::{
     bindings::{
@@ -177,7 +181,8 @@ fn from_external_xdp(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn redirect_xdp(device: u32) -> u32 {
     // SAFETY: the helper notes an index.
-    unsafe { bpf_redirect(device, 0) as u32 }
+    let action = unsafe { bpf_redirect(device, 0) };
+    action as u32
 }
 
 /// Puts what has been translated and may pass into the instance's own device.
@@ -214,21 +219,22 @@ fn untag(ctx: &TcContext, vlan: u32) -> bool {
 /// The VLAN of a packet whose tag travels beside it; 0 is untagged.
 #[inline(always)]
 fn vlan(ctx: &TcContext) -> u32 {
-    // SAFETY: the kernel hands a classifier a valid `__sk_buff`, and the verifier rewrites these loads of its fields.
-    unsafe { if (*ctx.skb.skb).vlan_present != 0 { (*ctx.skb.skb).vlan_tci & 0xfff } else { 0 } }
+    // SAFETY: the kernel hands a classifier a valid `__sk_buff`, and the verifier rewrites this load of one of its fields.
+    let present = unsafe { (*ctx.skb.skb).vlan_present } != 0;
+    // SAFETY: as above.
+    if present { unsafe { (*ctx.skb.skb).vlan_tci & 0xfff } } else { 0 }
 }
 
 /// True if the packet comes the fast way; it does not say so any longer then.
 #[inline(always)]
 fn take_mark(ctx: &TcContext) -> bool {
-    // SAFETY: the kernel hands a classifier a valid `__sk_buff`, and the verifier rewrites what is done with its fields.
-    unsafe {
-        let fast = (*ctx.skb.skb).mark == FAST_MARK;
-        if fast {
-            (*ctx.skb.skb).mark = 0;
-        }
-        fast
+    // SAFETY: the kernel hands a classifier a valid `__sk_buff`, and the verifier rewrites this load of one of its fields.
+    let fast = unsafe { (*ctx.skb.skb).mark } == FAST_MARK;
+    if fast {
+        // SAFETY: as above, for a store.
+        unsafe { (*ctx.skb.skb).mark = 0 };
     }
+    fast
 }
 
 /// Index of the device a classifier is attached to.

@@ -174,8 +174,8 @@ async fn a_gateway_the_router_has_not_heard_of_for_a_while_is_asked_for() {
     let mac = mac(&site.from_outside("ip -o link show dev eth0"));
     let stale = format!("ip neigh replace 203.0.113.1 lladdr {mac} dev qg-22222222-22 nud stale");
     site.router(&stale);
-    let state = || site.router("ip neigh show 203.0.113.1 dev qg-22222222-22");
-    until("the gateway answers", || state().contains("REACHABLE"));
+    let neighbour = || site.router("ip neigh show 203.0.113.1 dev qg-22222222-22");
+    until("the gateway answers", || neighbour().contains("REACHABLE"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -125,10 +125,10 @@ impl<'a> Evaluators<'a> {
         let now = real.wrapping_add(self.advanced);
         let context = Context { policy: &world.policy, members: &world.members, port };
         let Packet { direction, vlan_beside, bytes, .. } = packet;
-        let frame = Frame { bytes, vlan_beside: *vlan_beside, direction: *direction, now, local: 0 };
+        let frame = Frame { bytes, vlan_beside: *vlan_beside, direction: *direction, now };
         let judged = self.judge.judge(&context, &frame);
         let slot = *self.tables.interfaces.get(&port.ifindex).ok_or("the port has no place")?;
-        let ask = Ask { slot, ingress: *direction == Direction::Ingress, now };
+        let ask = Ask { slot, ingress: *direction == Direction::Ingress, now, local: 0 };
         let slice = Slice { bytes, tagged: *vlan_beside };
         let long = self.decide(slice, ask, false);
         let short = self.decide(slice, ask, true);
@@ -148,7 +148,7 @@ impl<'a> Evaluators<'a> {
     fn decide(&mut self, slice: Slice<'_>, ask: Ask, shorten: bool) -> Answer {
         let memory = if shorten { &mut self.short } else { &mut self.long };
         if let Some(port) = self.tables.port(ask.slot).filter(|_| shorten)
-            && short::passes(&slice, &self.tables, memory, port, ask)
+            && short::passes(&slice, &self.tables, memory, port, ask).is_some()
         {
             return Answer { reason: Reason::Established, rule: None };
         }

@@ -272,7 +272,7 @@ impl<'a> Attacher<'a> {
     // === XDP ===
 
     fn xdp(&self, ifindex: u32) -> Result<HookState, AttachError> {
-        let program = self.programs.from_instance_xdp()?;
+        let program = self.programs.instance_xdp()?;
         let change = link_xdp(program, ifindex, &self.root.device(ifindex).join(XDP))?;
         Ok(HookState { direction: Direction::Egress, method: Method::Xdp, program: program.id, change, behind: None })
     }

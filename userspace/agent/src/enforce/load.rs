@@ -115,22 +115,22 @@ pub(super) struct Programs {
 
 impl Programs {
     /// At generic XDP of the host's device.
-    pub(super) fn from_instance_xdp(&self) -> Result<&Loaded, LoadError> {
+    pub(super) fn instance_xdp(&self) -> Result<&Loaded, LoadError> {
         self.loaded(&self.from_instance_xdp, |ebpf| xdp(ebpf, FROM_INSTANCE_XDP))
     }
 
     /// At TC ingress of an external device.
-    pub(super) fn from_external(&self) -> Result<&Loaded, LoadError> {
+    pub(super) fn external(&self) -> Result<&Loaded, LoadError> {
         self.loaded(&self.from_external, |ebpf| classifier(ebpf, FROM_EXTERNAL))
     }
 
     /// At generic XDP of an external device.
-    pub(super) fn from_external_xdp(&self) -> Result<&Loaded, LoadError> {
+    pub(super) fn external_xdp(&self) -> Result<&Loaded, LoadError> {
         self.loaded(&self.from_external_xdp, |ebpf| xdp(ebpf, FROM_EXTERNAL_XDP))
     }
 
     /// At TC egress of the internal device of a bridge.
-    pub(super) fn from_host(&self) -> Result<&Loaded, LoadError> {
+    pub(super) fn host(&self) -> Result<&Loaded, LoadError> {
         self.loaded(&self.from_host, |ebpf| classifier(ebpf, FROM_HOST))
     }
 

@@ -56,7 +56,7 @@ impl Attacher<'_> {
             ExternalHook::Tc => self.at_tc(ifindex, IN, Spot::FromExternal)?,
             ExternalHook::Internal => self.at_tc(ifindex, OUT, Spot::FromHost)?,
             ExternalHook::Xdp => {
-                let program = self.programs.from_external_xdp()?;
+                let program = self.programs.external_xdp()?;
                 (program, Method::Xdp, link_xdp(program, ifindex, &directory.join(XDP))?)
             }
         };
@@ -66,8 +66,8 @@ impl Attacher<'_> {
 
     fn at_tc(&self, ifindex: u32, pin: &str, spot: Spot) -> Result<(&Loaded, Method, Change), AttachError> {
         let (program, place) = match spot {
-            Spot::FromHost | Spot::ToInstance => (self.programs.from_host()?, Place::TcxEgress),
-            Spot::FromExternal | Spot::FromInstance => (self.programs.from_external()?, Place::TcxIngress),
+            Spot::FromHost | Spot::ToInstance => (self.programs.host()?, Place::TcxEgress),
+            Spot::FromExternal | Spot::FromInstance => (self.programs.external()?, Place::TcxIngress),
         };
         if !self.tcx {
             return Ok((program, Method::Clsact, clsact::put(self.root, ifindex, spot, program)?));
