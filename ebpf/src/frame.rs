@@ -66,22 +66,6 @@ fn linear(data: usize, end: usize, length: usize) -> Option<Linear> {
     (data + length <= end).then_some(Linear(data as *const u16))
 }
 
-/// Writes the first bytes of a packet where so many lie in one piece, without a helper; false where
-/// fewer do. A packet that shares its bytes has got them for itself before a program that does so starts.
-#[inline(always)]
-fn write_front<const N: usize>(data: usize, end: usize, halves: &[u16; N]) -> bool {
-    if data + 2 * N > end {
-        return false;
-    }
-    for (place, half) in halves.iter().enumerate() {
-        // SAFETY: the place is below the length that was compared with the end of the packet.
-        let place = unsafe { (data as *mut u16).add(place) };
-        // SAFETY: as above, and packets begin at an even address. The verifier sees the same.
-        unsafe { place.write(*half) };
-    }
-    true
-}
-
 /// Integers that a helper writes: it is told where, and how many bytes, and answers with an error or has written them all.
 #[inline(always)]
 fn written<T: Integers>(helper: impl FnOnce(*mut c_void, u32) -> c_long) -> Option<T> {
@@ -164,9 +148,6 @@ impl Rewrite for Skb<'_> {
 
     #[inline(always)]
     fn store16<const N: usize>(&mut self, offset: u32, halves: &[u16; N]) -> bool {
-        if offset == 0 && write_front(self.0.data(), self.0.data_end(), halves) {
-            return true;
-        }
         // SAFETY: the buffer is of this packet, and the place has so many bytes.
         let result =
             unsafe { bpf_skb_store_bytes(self.0.as_ptr().cast(), offset, halves.as_ptr().cast(), 2 * N as u32, 0) };
