@@ -166,6 +166,7 @@ impl FloatingHost {
         ] {
             run(line);
         }
+        run("ping -c 1 -W 5 203.0.113.1");
     }
 
     /// Makes a router as Neutron's L3 agent does, plugged into Linux bridges, with a floating IP.
@@ -201,6 +202,8 @@ impl FloatingHost {
             self.router(line);
         }
         self.rules("iptables-restore", FLOATING, FIXED);
+        // It knows its gateway, as a router does that has ever sent anything.
+        self.router("ping -c 1 -W 5 203.0.113.1");
     }
 
     /// Writes the router's rules, all of them.

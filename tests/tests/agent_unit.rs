@@ -149,8 +149,8 @@ const POLICY: &str = r#"{
     "ports": [{"id": "one", "mac_address": "02:00:00:00:00:02", "fixed_ips": [{"ip_address": "192.0.2.2"}],
         "security_groups": ["web"], "binding": {"device": "tap0"}}]}"#;
 
-/// `CAP_DAC_OVERRIDE`, `CAP_NET_ADMIN`, `CAP_SYS_PTRACE`, `CAP_SYS_ADMIN`, `CAP_PERFMON`, `CAP_BPF` (`linux/capability.h`).
-const CAPABILITIES: u64 = 1 << 1 | 1 << 12 | 1 << 19 | 1 << 21 | 1 << 38 | 1 << 39;
+/// `CAP_DAC_OVERRIDE`, `CAP_NET_ADMIN`, `CAP_NET_RAW`, `CAP_SYS_PTRACE`, `CAP_SYS_ADMIN`, `CAP_PERFMON`, `CAP_BPF` (`linux/capability.h`).
+const CAPABILITIES: u64 = 1 << 1 | 1 << 12 | 1 << 13 | 1 << 19 | 1 << 21 | 1 << 38 | 1 << 39;
 
 #[test]
 fn systemd_runs_the_agent_with_the_rights_its_unit_names_and_what_it_enforces_outlives_it() {
