@@ -43,9 +43,13 @@ impl World {
         });
         let before = self.count(Way::Out, "vlan-tagged");
         self.peer.wire.drain();
-        card.send(&tagged(&frame, 5));
-        let heard = seen(&self.peer.wire, &frame);
-        let counted = self.count(Way::Out, "vlan-tagged") > before;
+        // The devices take their time to come up.
+        let mut heard = false;
+        let counted = (0..20).any(|_| {
+            card.send(&tagged(&frame, 5));
+            heard |= seen(&self.peer.wire, &frame);
+            self.count(Way::Out, "vlan-tagged") > before
+        });
         let switch = everything.map(|everything| self.switched(&card, &everything, &frame));
         self.instance.inside(|| {
             run("ip link del switch");

@@ -3,7 +3,7 @@
 //! Every event has a number, one more than the one before. A reader says how far it has read; where what it wants next has
 //! been overwritten, it learns exactly how many it missed. Nobody waits for a reader.
 //!
-//! These numbers end with the agent. A [`Position`] does not: it counts what the kernel counts on, so a reader that goes on at
+//! These numbers end with the agent. A position does not: it counts what the kernel counts on, so a reader that goes on at
 //! the next agent learns exactly what it missed in between.
 
 use std::{

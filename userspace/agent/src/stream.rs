@@ -1,7 +1,7 @@
 //! Events of a running agent, read from its socket line by line. Flow: observe.
 //!
 //! The request is HTTP/1.0, so that the answer is nothing but a head and the lines. The first line says where the stream
-//! begins in what the kernel says, which goes on when the agent ends: so [`EventStream::resume`] can go on at the next agent,
+//! begins in what the kernel says, which goes on when the agent ends: so `EventStream::resume` can go on at the next agent,
 //! and know exactly what was missed.
 
 use std::{

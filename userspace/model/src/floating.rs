@@ -1,6 +1,6 @@
 //! Floating IPs and the way each of them takes: past the router, or through it and why. Flow: policy.
 //!
-//! A [`Plan`] is a pure function of what was found on the host and of what is asked; tables are what the
+//! A plan is a pure function of what was found on the host and of what is asked; tables are what the
 //! programs need of it. A router here is a namespace whose rules translate: a router namespace of Neutron's L3 agent, or
 //! the host itself where netdiag has written the rules.
 
