@@ -663,3 +663,25 @@ fn floating_ips_of_a_router_beside_open_vswitch_do_the_same_both_ways() {
     proof.same_both_ways(&mut runs);
     proof.closed_both_ways(&mut runs, &policy(&proof.floating, false));
 }
+
+#[test]
+fn floating_ips_of_distributed_routers_do_the_same_both_ways_on_every_host() {
+    let Some(lab) = up("dvr") else { return };
+    for (name, first) in [("compute-1", 20_000), ("compute-2", 26_000)] {
+        let proof = prove(&lab, name, found(&lab, name));
+        assert!(!proof.floating.is_empty(), "{name}");
+        let mut runs = Runs { next: first };
+        proof.same_both_ways(&mut runs);
+        proof.closed_both_ways(&mut runs, &policy(&proof.floating, false));
+    }
+}
+
+#[test]
+fn floating_ips_of_virtual_machines_do_the_same_both_ways() {
+    let Some(lab) = up("vm") else { return };
+    let proof = prove(&lab, "compute-1", found(&lab, "compute-1"));
+    assert_eq!(proof.floating.len(), 3);
+    let mut runs = Runs { next: 20_000 };
+    proof.same_both_ways(&mut runs);
+    proof.closed_both_ways(&mut runs, &policy(&proof.floating, false));
+}
