@@ -72,12 +72,20 @@ pub fn discover_mtu(socket: &impl AsRawFd, how: libc::c_int) -> io::Result<()> {
 /// Packets of one run at one end of the way.
 #[derive(Debug, Default)]
 pub struct Seen {
+    /// Whoever sends may leave checksums to the hardware; others quote such packets as they are.
+    offload: bool,
     packets: Vec<Packet>,
     /// Identifications of first fragments: later ones carry no ports.
     begun: BTreeSet<u16>,
 }
 
 impl Seen {
+    /// Nothing so far, between ends of which one may leave checksums to the hardware, or none does.
+    #[must_use]
+    pub fn new(offload: bool) -> Self {
+        Self { offload, ..Self::default() }
+    }
+
     /// Takes a packet if it is one of the run.
     pub fn take(&mut self, bytes: &[u8], base: u16) {
         let Some(packet) = Packet::read(bytes) else { return };
@@ -104,6 +112,7 @@ impl Seen {
     /// The packets in words, as somebody with this address sees them.
     #[must_use]
     pub fn words(&self, (end, own, base): (&str, Ipv4Addr, u16), names: &mut Names) -> Vec<String> {
+        names.offload = self.offload;
         let line = |packet: &Packet| {
             let way = if packet.source == own { "sends" } else { "gets" };
             format!("{end} {way} {}", packet.words(base, names))
@@ -114,12 +123,15 @@ impl Seen {
 
 /// Names of identifications, in the order in which they are met.
 #[derive(Debug, Default)]
-pub struct Names(BTreeMap<u16, usize>);
+pub struct Names {
+    ids: BTreeMap<u16, usize>,
+    offload: bool,
+}
 
 impl Names {
     fn name(&mut self, id: u16) -> usize {
-        let next = self.0.len();
-        *self.0.entry(id).or_insert(next)
+        let next = self.ids.len();
+        *self.ids.entry(id).or_insert(next)
     }
 }
 
@@ -184,7 +196,8 @@ impl Packet {
         let near = |at_word: usize| i32::from(at(at_word)) - i32::from(base);
         match (self.offset, self.protocol, self.body.first()) {
             (0, UDP, _) => {
-                let (sum, data) = (self.rest(6, &[0, 2]), digest(self.body.get(8..).unwrap_or_default()));
+                let (sum, data) =
+                    (self.rest(6, &[0, 2], names.offload), digest(self.body.get(8..).unwrap_or_default()));
                 format!("udp {} > {} length {} sum {sum} data {data}", near(0), near(2), at(4))
             }
             (0, ICMP, Some(0 | 8)) => {
@@ -204,12 +217,17 @@ impl Packet {
     }
 
     /// What is left of a checksum without addresses and ports.
-    fn rest(&self, at: usize, ports: &[usize]) -> String {
+    fn rest(&self, at: usize, ports: &[usize], offload: bool) -> String {
         let Some(sum) = word(&self.body, at) else { return "cut off".into() };
         if sum == 0 {
             return "none".into();
         }
         let addresses = [12, 14, 16, 18].map(|at| word(&self.header, at).unwrap_or_default());
+        let length = word(&self.header, 2).unwrap_or_default().saturating_sub(20);
+        let pseudo: u64 = addresses.iter().chain(&[length, self.protocol.into()]).map(|word| u64::from(*word)).sum();
+        if offload && pseudo % 0xffff == u64::from(sum) % 0xffff {
+            return "unfinished".into();
+        }
         let ports = ports.iter().filter_map(|at| word(&self.body, *at));
         format!("{:x}", rest(sum, &addresses.into_iter().chain(ports).collect::<Vec<_>>()))
     }

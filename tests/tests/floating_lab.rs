@@ -65,6 +65,8 @@ fn address(value: &Value) -> Ipv4Addr {
 struct End {
     netns: Namespace,
     address: Ipv4Addr,
+    /// It leaves checksums and segments to the hardware.
+    offload: bool,
 }
 
 impl End {
@@ -72,7 +74,7 @@ impl End {
         let netns = Namespace::open(Path::new(path)).unwrap();
         // Every error is told: what is compared must not depend on how many there were before.
         within(&netns, || fs::write("/proc/sys/net/ipv4/icmp_ratelimit", "0")).unwrap();
-        Self { netns, address }
+        Self { netns, address, offload: false }
     }
 
     fn udp(&self, port: u16) -> UdpSocket {
@@ -398,7 +400,8 @@ fn observe(scene: &Scene, case: &Case, base: u16) -> Vec<String> {
         // How it is cut into segments depends on the moment; what must be the same has been compared.
         return Vec::new();
     }
-    let mut seen = [Seen::default(), Seen::default()];
+    let offload = ends.iter().any(|(_, end)| end.offload);
+    let mut seen = [Seen::new(offload), Seen::new(offload)];
     let started = Instant::now();
     let mut last = started;
     loop {
@@ -682,6 +685,35 @@ fn floating_ips_of_virtual_machines_do_the_same_both_ways() {
     let proof = prove(&lab, "compute-1", found(&lab, "compute-1"));
     assert_eq!(proof.floating.len(), 3);
     let mut runs = Runs { next: 20_000 };
+    proof.same_both_ways(&mut runs);
+    proof.closed_both_ways(&mut runs, &policy(&proof.floating, false));
+}
+
+#[test]
+fn floating_ips_behind_a_bridge_for_each_port_do_the_same_both_ways() {
+    let Some(lab) = up("hybrid") else { return };
+    let floating = found(&lab, "compute-1");
+    let host = Host::start(&lab, "compute-1", &policy(&floating, true));
+    let peers = ["neighbour", "outside"].map(|name| peer(&lab, name)).into();
+    let proof = Proof { host, peers, floating };
+    assert_eq!(proof.floating.len(), 3);
+    let mut runs = Runs { next: 20_000 };
+    // Neutron's own groups are rules of iptables on the bridges; netdiag's are open.
+    for floating in &proof.floating {
+        let shown = proof.host.wait_for(floating.address, "slow");
+        assert!(
+            shown["reason"].as_str().unwrap().contains("iptables of this host filters what bridge qbr"),
+            "{shown:#}"
+        );
+        let words = observe(&proof.scenes(floating)[0].1, &REFUSED, runs.base());
+        let arrived = words.iter().filter(|line| line.starts_with("answerer gets") && line.contains(" udp "));
+        assert_eq!(arrived.count(), 0, "Neutron's groups refuse it: {words:#?}");
+    }
+    // What is left of them when Neutron filters nothing itself.
+    proof.host.sh("for table in filter raw; do iptables -t $table -F && iptables -t $table -X || exit 1; done");
+    for floating in &proof.floating {
+        proof.host.wait_for(floating.address, "fast");
+    }
     proof.same_both_ways(&mut runs);
     proof.closed_both_ways(&mut runs, &policy(&proof.floating, false));
 }
