@@ -74,16 +74,19 @@ pub fn discover_mtu(socket: &impl AsRawFd, how: libc::c_int) -> io::Result<()> {
 pub struct Seen {
     /// Whoever sends may leave checksums to the hardware; others quote such packets as they are.
     offload: bool,
+    /// Of later fragments from these addresses nothing is taken: they share their bytes with what goes on from here, and the kernel
+    /// translates that in place.
+    own: Vec<Ipv4Addr>,
     packets: Vec<Packet>,
     /// Identifications of first fragments: later ones carry no ports.
     begun: BTreeSet<u16>,
 }
 
 impl Seen {
-    /// Nothing so far, between ends of which one may leave checksums to the hardware, or none does.
+    /// Nothing so far at an end with these addresses, on a way where checksums are left to the hardware, or on one where they are not.
     #[must_use]
-    pub fn new(offload: bool) -> Self {
-        Self { offload, ..Self::default() }
+    pub fn new(offload: bool, own: [Ipv4Addr; 2]) -> Self {
+        Self { offload, own: if offload { own.into() } else { Vec::new() }, ..Self::default() }
     }
 
     /// Takes a packet if it is one of the run.
@@ -91,7 +94,7 @@ impl Seen {
         let Some(packet) = Packet::read(bytes) else { return };
         if packet.offset == 0 && packet.is_of(base) {
             self.begun.insert(packet.id);
-        } else if packet.offset == 0 || !self.begun.contains(&packet.id) {
+        } else if packet.offset == 0 || !self.begun.contains(&packet.id) || self.own.contains(&packet.source) {
             return;
         }
         self.packets.push(packet);

@@ -152,14 +152,26 @@ impl<'a> Host<'a> {
 
     #[track_caller]
     fn wait_for(&self, address: Ipv4Addr, state: &str) -> Value {
+        self.wait_until(address, state, |shown| shown["state"] == state)
+    }
+
+    /// Waits until one is slow for a reason that contains these words.
+    #[track_caller]
+    fn wait_until_slow(&self, address: Ipv4Addr, why: &str) {
+        let contains = |shown: &Value| shown["reason"].as_str().is_some_and(|reason| reason.contains(why));
+        self.wait_until(address, why, |shown| shown["state"] == "slow" && contains(shown));
+    }
+
+    #[track_caller]
+    fn wait_until(&self, address: Ipv4Addr, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let started = Instant::now();
         loop {
             let shown = self.shown(address);
-            if shown["state"] == state {
+            if wanted(&shown) {
                 return shown;
             }
             let log = || self.sh(&format!("tail -n 20 {HOME}/log"));
-            assert!(started.elapsed() < PATIENCE, "{address} is never {state}: {shown:#}\n{}", log());
+            assert!(started.elapsed() < PATIENCE, "{address} is never {what}: {shown:#}\n{}", log());
             thread::sleep(Duration::from_millis(200));
         }
     }
@@ -401,7 +413,9 @@ fn observe(scene: &Scene, case: &Case, base: u16) -> Vec<String> {
         return Vec::new();
     }
     let offload = ends.iter().any(|(_, end)| end.offload);
-    let mut seen = [Seen::new(offload), Seen::new(offload)];
+    // Each by its own address, and by the one the other knows it by.
+    let at = |end: &End, known: Ipv4Addr| Seen::new(offload, [end.address, known]);
+    let mut seen = [at(&scene.asker, scene.seen), at(&scene.answerer, scene.asked)];
     let started = Instant::now();
     let mut last = started;
     loop {
@@ -660,8 +674,7 @@ fn floating_ips_of_a_router_beside_open_vswitch_do_the_same_both_ways() {
     let proof = prove(&lab, "compute-1", found(&lab, "compute-1"));
     assert_eq!(proof.floating.len(), 3);
     // Its instance is on the other host.
-    let elsewhere = proof.host.wait_for(Ipv4Addr::new(172, 24, 4, 9), "slow");
-    assert!(elsewhere["reason"].as_str().unwrap().contains("10.0.0.5"), "{elsewhere:#}");
+    proof.host.wait_until_slow(Ipv4Addr::new(172, 24, 4, 9), "on this host has 10.0.0.5");
     let mut runs = Runs { next: 20_000 };
     proof.same_both_ways(&mut runs);
     proof.closed_both_ways(&mut runs, &policy(&proof.floating, false));
@@ -700,11 +713,7 @@ fn floating_ips_behind_a_bridge_for_each_port_do_the_same_both_ways() {
     let mut runs = Runs { next: 20_000 };
     // Neutron's own groups are rules of iptables on the bridges; netdiag's are open.
     for floating in &proof.floating {
-        let shown = proof.host.wait_for(floating.address, "slow");
-        assert!(
-            shown["reason"].as_str().unwrap().contains("iptables of this host filters what bridge qbr"),
-            "{shown:#}"
-        );
+        proof.host.wait_until_slow(floating.address, "iptables of this host filters what bridge qbr");
         let words = observe(&proof.scenes(floating)[0].1, &REFUSED, runs.base());
         let arrived = words.iter().filter(|line| line.starts_with("answerer gets") && line.contains(" udp "));
         assert_eq!(arrived.count(), 0, "Neutron's groups refuse it: {words:#?}");
@@ -716,4 +725,43 @@ fn floating_ips_behind_a_bridge_for_each_port_do_the_same_both_ways() {
     }
     proof.same_both_ways(&mut runs);
     proof.closed_both_ways(&mut runs, &policy(&proof.floating, false));
+}
+
+// === a host without a router ===
+
+/// The policy of a container with a floating IP of netdiag's own.
+fn own(floating: &Floating, device: &str, open: bool) -> String {
+    let Floating { address, port, .. } = floating;
+    let ports = policy(std::slice::from_ref(floating), open);
+    let bound = ports
+        .replace("security_groups: [group],", &format!("security_groups: [group], binding: {{device: {device}}},"));
+    format!("{bound}floatingips:\n  - {{floating_ip_address: {address}, port_id: {port}, device: eth1}}\n")
+}
+
+#[test]
+fn a_floating_ip_of_a_container_of_plain_docker_does_the_same_both_ways() {
+    let Some(lab) = up("docker") else { return };
+    let name = lab.hosts().remove(0);
+    let first = pid(&lab, &name);
+    let containers = lab.built["containers"].as_array().unwrap();
+    let web = containers.iter().find(|container| container["name"] == "web-2").unwrap();
+    let path = format!("/proc/{first}/root/proc/{}/ns/net", web["pid"]);
+    let instance = End { offload: true, ..End::new(&path, address(&web["nics"][0]["address"]["address"])) };
+    let router = End::new(&format!("/proc/{first}/ns/net"), Ipv4Addr::UNSPECIFIED).netns;
+    let floating = Floating { address: Ipv4Addr::new(172, 24, 4, 50), instance, port: "web".into(), router };
+    // The host is in the external network, and that is its way to everybody. Its card finishes checksums, as a real one does.
+    lab.sh(&name, "ip addr add 172.24.4.10/24 dev eth1 && ip route replace default via 172.24.4.1").ok();
+    command(&floating.router, &["ethtool", "-K", "eth1", "tx", "off"]);
+    let device = web["nics"][0]["host_device"].as_str().unwrap();
+    let host = Host::start(&lab, &name, &own(&floating, device, true));
+    let peers = ["neighbour", "outside"].map(|name| peer(&lab, name)).into();
+    // Who comes from outside with an address of Docker's other network is masqueraded by the rule of that.
+    host.wait_until_slow(floating.address, "-A POSTROUTING -s 172.20.0.0/16");
+    host.sh("iptables-save -t nat | sed '/-s 172.20.0.0.16 /d' | iptables-restore -T nat");
+    host.wait_for(floating.address, "fast");
+    let closed = own(&floating, device, false);
+    let proof = Proof { host, peers, floating: vec![floating] };
+    let mut runs = Runs { next: 20_000 };
+    proof.same_both_ways(&mut runs);
+    proof.closed_both_ways(&mut runs, &closed);
 }
