@@ -260,7 +260,7 @@ fn rest(checksum: u16, words: &[u16]) -> u64 {
 /// Few bytes as they are, many as a number.
 fn digest(data: &[u8]) -> String {
     if data.len() <= 32 {
-        return data.iter().map(|byte| format!("{byte:02x}")).collect();
+        return format!("{data:02x?}");
     }
     let mut hasher = DefaultHasher::new();
     hasher.write(data);

@@ -23,7 +23,7 @@ use netdiag_tests::{
 use rustix::net::{AddressFamily, SocketType, ipproto};
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// For packets that are on their way.
 const ARRIVES: Duration = Duration::from_secs(5);
 /// For packets of which nobody knows how many there are.
@@ -619,12 +619,11 @@ fn found(lab: &Lab, host: &str) -> Vec<Floating> {
 fn policy(floating: &[Floating], open: bool) -> String {
     let ingress = if open { "\n      - {direction: ingress, ethertype: IPv4}" } else { "" };
     let rules = format!("{ingress}\n      - {{direction: egress, ethertype: IPv4}}");
-    let mut text = format!("security_groups:\n  - id: group\n    security_group_rules:{rules}\nports:\n");
-    for floating in floating {
-        let Floating { port, instance: End { address, .. }, .. } = floating;
-        text += &format!("  - {{id: {port}, security_groups: [group], fixed_ips: [{address}]}}\n");
-    }
-    text
+    let ports = floating.iter().map(|Floating { port, instance: End { address, .. }, .. }| {
+        format!("  - {{id: {port}, security_groups: [group], fixed_ips: [{address}]}}\n")
+    });
+    let ports = ports.collect::<Vec<_>>().concat();
+    format!("security_groups:\n  - id: group\n    security_group_rules:{rules}\nports:\n{ports}")
 }
 
 /// The gateway of the external network, which lets only smaller packets through to the internet than come to it.
