@@ -344,13 +344,12 @@ fn big_udp(scene: &Scene, base: u16) {
     let (client, server) = (scene.asker.udp(base), scene.answerer.udp(base + 1));
     exchange(scene, (&client, &server), (base, base + 1));
     whole(&client, true);
+    let errors = scene.asker.icmp();
     let size = if scene.outward { 1450 - 28 } else { 1500 - 28 };
     client.send_to(&vec![b'b'; size], (scene.asked, base + 1)).unwrap();
-    thread::sleep(QUIET);
-    // The flow goes on.
-    let mut lost = [0; 2000];
     server.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
-    while server.recv(&mut lost).is_ok() {}
+    wait_for_error(&errors, base + 1, || server.recv(&mut [0; 2000]).is_ok());
+    // The flow goes on.
     server.set_read_timeout(Some(ARRIVES)).unwrap();
     whole(&client, false);
     exchange(scene, (&client, &server), (base, base + 1));
@@ -364,14 +363,27 @@ fn closed(scene: &Scene, base: u16) {
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{scene:?}");
 }
 
+/// Waits for an error about a datagram to this port, or until something else has happened instead.
+fn wait_for_error(errors: &UdpSocket, port: u16, instead: impl Fn() -> bool) {
+    errors.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let started = Instant::now();
+    let mut message = [0; 2000];
+    while started.elapsed() < Duration::from_secs(2) && !instead() {
+        // Two IP headers, that of the error, and the source port are before it.
+        if errors.recv(&mut message).is_ok_and(|length| length > 51 && message[50..52] == port.to_be_bytes()) {
+            return;
+        }
+    }
+}
+
 fn traceroute(scene: &Scene, base: u16) {
-    let client = scene.asker.udp(base);
+    let (client, errors) = (scene.asker.udp(base), scene.asker.icmp());
     for ttl in 1..=5 {
         client.set_ttl(ttl).unwrap();
         let to = base + u16::try_from(ttl).unwrap();
         // An error about the one before may be told here.
         while client.send_to(b"how far?", (scene.asked, to)).is_err() {}
-        thread::sleep(QUIET / 3);
+        wait_for_error(&errors, to, || false);
     }
 }
 
