@@ -15,6 +15,8 @@
 pub mod agent;
 /// What security groups do to real traffic, on every way an instance can be plugged.
 pub mod behaviour;
+/// What arrives at and leaves the two ends of a way.
+pub mod capture;
 /// A host with floating IPs.
 pub mod floating;
 /// The programs in the kernel, run on packets in memory.

@@ -94,7 +94,7 @@ pub(super) fn find<'w>(
     neighbour(world, (device, &link.name), fixed, port)?;
     obstacle::bypassed(world, device)?;
     obstacle::met(world, at, false)?;
-    between(world, at)?;
+    between(world, at, device)?;
     // A peer is given packets past the queue of the host's device.
     let peer =
         outer.kind.as_deref() == Some("veth") && outer.link_netnsid.is_some() && obstacle::shaped(outer).is_none();
@@ -131,7 +131,7 @@ fn neighbour(
 }
 
 /// What is between a port's device and its network: the bridge of hybrid plug, a trunk's.
-fn between(world: &World<'_, '_>, device: LinkKey) -> Result<(), State> {
+fn between(world: &World<'_, '_>, device: LinkKey, router: LinkKey) -> Result<(), State> {
     let inventory = world.inventory;
     if let Some((near, far)) = inventory.port_of(device).and_then(|port| inventory.ports().trunk_parent(&port)) {
         obstacle::switched(&near)?;
@@ -143,5 +143,6 @@ fn between(world: &World<'_, '_>, device: LinkKey) -> Result<(), State> {
         obstacle::bypassed(world, key)?;
         obstacle::bypassed(world, peer)?;
     }
-    Ok(())
+    // A bridge that is the router's own device forwards nothing of this: its packets are routed.
+    if bridge == router { Ok(()) } else { obstacle::filtered(world, bridge) }
 }

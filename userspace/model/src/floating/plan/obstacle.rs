@@ -6,9 +6,10 @@ use crate::{
     id::LinkKey,
     inventory::PortPlace,
     netfilter::{
-        Hook, Packet, Ruleset,
+        Hook, Outcome, Packet, Ruleset,
         walk::{Layer, walk_layer},
     },
+    trace::between_any,
 };
 
 /// Queueing disciplines that only order what waits, as kernels give them to devices without being asked.
@@ -68,6 +69,14 @@ fn frames(world: &World<'_, '_>, device: LinkKey) -> Result<(), State> {
     match rule {
         Some(rule) => slow(format!("a rule for frames of {} has to see its packets: {}", link.name, rule.raw)),
         None => Ok(()),
+    }
+}
+
+/// Rules of iptables for what a Linux bridge forwards, as Neutron's own security groups are with the hybrid plug.
+pub(super) fn filtered(world: &World<'_, '_>, bridge: LinkKey) -> Result<(), State> {
+    match between_any(world.inventory, bridge, Packet::ipv4()) {
+        None | Some(Outcome::Accept) => Ok(()),
+        Some(_) => slow(format!("iptables of this host filters what bridge {} forwards", place(world, bridge))),
     }
 }
 

@@ -277,6 +277,22 @@ fn who_watches_packets_goes_on_seeing_them() {
 }
 
 #[test]
+fn a_filter_of_bridged_packets_on_the_way_is_not_gone_past() {
+    let after = |called: &str, forward: &str| {
+        let mut site = Site::bridged();
+        let id = site.host.id;
+        site.host.sysctl(id, "net.bridge.bridge-nf-call-iptables", called);
+        site.host.rules(id, &format!("*filter\n:FORWARD ACCEPT [0:0]\n{forward}\nCOMMIT\n"));
+        site.way()
+    };
+    let refuses = "-A FORWARD -m physdev --physdev-out tap-web --physdev-is-bridged -p udp -j DROP";
+    assert_eq!(after("1", refuses), "slow: iptables of this host filters what bridge brq-int forwards");
+    // Nobody asks it.
+    assert_eq!(after("0", refuses), "fast");
+    assert_eq!(after("1", "-A FORWARD -j ACCEPT"), "fast");
+}
+
+#[test]
 fn a_bridge_that_leaves_the_host_in_more_ways_than_one_is_left_to_itself() {
     let way = after(|site| {
         site.host.link(site.host.id, "eth2", None);
