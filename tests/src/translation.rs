@@ -1,7 +1,7 @@
 //! Random packets of a floating IP, and everything that translates them: the logic in memory, the programs in the kernel,
 //! and a router whose rules are Neutron's. Flow: policy.
 //!
-//! A [`Talk`] is a few packets between an instance and somebody outside, in the order in which they happen, made from a seed.
+//! A talk is a few packets between an instance and somebody outside, in the order in which they happen, made from a seed.
 //! They are valid, and of the kinds that go past the router: whoever translates them must come to the same bytes.
 
 use std::net::Ipv4Addr;
