@@ -201,7 +201,7 @@ ways! {
     Unresolved = 9, "unresolved-neighbour";
     /// To a floating IP or a router of this host.
     Hairpin = 10, "hairpin";
-    /// The checksum is not computed yet, and a program here cannot tell how it will be.
+    /// The first packet of a flow may have a checksum that is not computed yet, which cannot be told here.
     PartialChecksum = 11, "partial-checksum";
     /// ICMP that is about no flow of the fast way.
     Icmp = 12, "icmp";

@@ -47,6 +47,9 @@ pub struct Exit<'a> {
     /// It is a fragment. What answers it may be fragments, too, which come through the router in whatever order, so it begins
     /// no flow; and the answer to a ping passes the router only if the question did.
     pub fragment: bool,
+    /// Its checksum may be one that is left to the hardware. In a flow that began with finished ones it is one in 65,536 that
+    /// only looks so.
+    pub partial: bool,
 }
 
 /// Whether a packet from an instance may leave past the router; `None` if it is none for it, and no floating IP's.
@@ -74,7 +77,12 @@ pub fn outward<'t, F: Frame, L: FloatingTables>(
         _ => return None,
     };
     let way = way.or_else(|| obstacle(frame, &head, leaving.hops, leaving.mtu));
-    Some(way.map_or(Ok(Exit { leaving, mac: hop.mac, fragment: is_fragment(&head) }), Err))
+    Some(
+        way.map_or(
+            Ok(Exit { leaving, mac: hop.mac, fragment: is_fragment(&head), partial: may_be_partial(frame) }),
+            Err,
+        ),
+    )
 }
 
 /// What of the headers of an IPv4 packet needs the router.
@@ -88,9 +96,6 @@ fn obstacle<F: Frame, H: Head>(frame: &F, head: &H, hops: u16, mtu: u32) -> Opti
     let total = u32::from(u16::from_be(head.half(8)));
     if u16::from_be(head.half(11)) >> 8 <= hops {
         return Some(Way::Ttl);
-    }
-    if F::HIDES_PARTIAL && is_partial(frame) {
-        return Some(Way::PartialChecksum);
     }
     let segment = frame.segment();
     if segment == 0 {
@@ -106,6 +111,12 @@ fn obstacle<F: Frame, H: Head>(frame: &F, head: &H, hops: u16, mtu: u32) -> Opti
         8
     };
     (segment + transport + 20 > mtu).then_some(Way::Mtu)
+}
+
+/// True where it cannot be told from a checksum that is left to the hardware that it is none.
+#[inline(always)]
+fn may_be_partial<F: Frame>(frame: &F) -> bool {
+    F::HIDES_PARTIAL && is_partial(frame)
 }
 
 /// True for a fragment, the first one included.
@@ -144,7 +155,7 @@ impl Exit<'_> {
     /// True if new flows may begin past the router.
     #[inline(always)]
     pub const fn begins(&self) -> bool {
-        self.leaving.flags & FLOATING_BEGINS != 0 && !self.fragment
+        self.leaving.flags & FLOATING_BEGINS != 0 && !self.fragment && !self.partial
     }
 }
 
@@ -169,6 +180,7 @@ pub const fn departure(exit: &Exit<'_>, passed: Passed) -> Way {
         (true, true, true) if flags & FLOW_INGRESS == 0 => Way::Fragment,
         (true, ..) if flags & FLOW_FAST != 0 => Way::Fast,
         (true, _, true) => Way::Fragment,
+        (true, ..) if exit.partial => Way::PartialChecksum,
         (true, ..) if exit.begins() => Way::SlowFlow,
         (true, ..) => Way::Draining,
     }
@@ -274,6 +286,9 @@ pub fn flow_way<F: Frame, L: FloatingTables, T: FlowTables>(
     }
     if floating.flags & FLOATING_BEGINS == 0 {
         return Some(Way::Draining);
+    }
+    if may_be_partial(frame) {
+        return Some(Way::PartialChecksum);
     }
     if !answers_leave(tables, floating, packet.source[3]) {
         return Some(Way::Unresolved);
