@@ -79,7 +79,7 @@ pub fn translate(packet: &Packet) -> Option<Vec<Vec<u8>>> {
     let change = if packet.inward {
         arrival(&floating, key.address)
     } else {
-        Exit { leaving: &leaving, mac: BEYOND, fragment: false }.change()
+        Exit { leaving: &leaving, mac: BEYOND, fragment: false, partial: false }.change()
     };
     let translated = packet.frames.iter().map(|frame| {
         let mut bytes = Bytes(frame.clone());
