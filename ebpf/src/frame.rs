@@ -18,7 +18,7 @@ use aya_ebpf::{
 };
 use netdiag_common::logic::{
     frame::{Frame, Head},
-    rewrite::{Rewrite, updated_word},
+    rewrite::Rewrite,
 };
 
 /// A packet of a classifier.
@@ -177,20 +177,6 @@ impl Rewrite for Xdp<'_> {
         // SAFETY: the buffer is of this packet, and the place has so many bytes.
         let result = unsafe { bpf_xdp_store_bytes(self.0.ctx, offset, place, 2 * N as u32) };
         result == 0
-    }
-
-    #[inline(always)]
-    fn pseudo_header(&mut self, offset: u32, from: u32, to: u32, optional: bool) -> bool {
-        // Packets with a checksum that is still to be computed are not translated here.
-        let Some([old]) = self.load16::<1>(offset) else { return false };
-        if optional && old == 0 {
-            return true;
-        }
-        let new = match updated_word(old, from, to) {
-            0 if optional => 0xffff,
-            new => new,
-        };
-        self.store16(offset, &[new])
     }
 }
 

@@ -4,10 +4,13 @@
 //! As in the bench of security groups everything is measured in turn, and fifth percentiles are compared.
 #![expect(clippy::print_stdout, reason = "a bench prints what it measured")]
 
-use std::{env, fs, path::PathBuf};
+use std::fs;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
+/// The command line.
+#[path = "sg/args.rs"]
+mod args;
 /// Frames that are sent many by one call.
 #[path = "sg/batches.rs"]
 mod batches;
@@ -79,35 +82,9 @@ struct Effort {
 const WHOLE: Effort = Effort { rounds: 8, batches: 300, talk: (100, 500), program: (100, 20_000) };
 const QUICK: Effort = Effort { rounds: 1, batches: 200, talk: (50, 200), program: (10, 20_000) };
 
-/// What the command line asks for.
-#[derive(Debug, Default)]
-struct Args {
-    quick: bool,
-    json: Option<PathBuf>,
-    against: Option<PathBuf>,
-}
-
-impl Args {
-    fn parse() -> Result<Self> {
-        let mut args = Self::default();
-        let mut words = env::args_os().skip(1);
-        while let Some(word) = words.next() {
-            match word.to_str() {
-                Some("--quick") => args.quick = true,
-                Some("--json") => args.json = words.next().map(PathBuf::from),
-                Some("--against") => args.against = words.next().map(PathBuf::from),
-                // What cargo adds to every bench it runs.
-                Some("--bench") => {}
-                _ => bail!("no such option: {}", word.display()),
-            }
-        }
-        Ok(args)
-    }
-}
-
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let args = Args::parse()?;
+    let args = args::Args::parse()?;
     let effort = if args.quick { QUICK } else { WHOLE };
     kernel::pin(CPU).context("pin this thread to a CPU")?;
     let mut report = report::Report::default();

@@ -4,11 +4,14 @@
 //! compared are fifth percentiles, which the busy moments do not reach.
 #![expect(clippy::print_stdout, reason = "a bench prints what it measured")]
 
-use std::{env, fs, path::PathBuf};
+use std::fs;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use netdiag_common::abi::flow::MAX_FLOWS4;
 
+/// The command line.
+#[path = "sg/args.rs"]
+mod args;
 /// Frames that are sent many by one call.
 #[path = "sg/batches.rs"]
 mod batches;
@@ -68,35 +71,9 @@ struct Effort {
 const WHOLE: Effort = Effort { rounds: 100, repeat: 20_000, path: (8, 500) };
 const QUICK: Effort = Effort { rounds: 10, repeat: 20_000, path: (1, 300) };
 
-/// What the command line asks for.
-#[derive(Debug, Default)]
-struct Args {
-    quick: bool,
-    json: Option<PathBuf>,
-    against: Option<PathBuf>,
-}
-
-impl Args {
-    fn parse() -> Result<Self> {
-        let mut args = Self::default();
-        let mut words = env::args_os().skip(1);
-        while let Some(word) = words.next() {
-            match word.to_str() {
-                Some("--quick") => args.quick = true,
-                Some("--json") => args.json = words.next().map(PathBuf::from),
-                Some("--against") => args.against = words.next().map(PathBuf::from),
-                // What cargo adds to every bench it runs.
-                Some("--bench") => {}
-                _ => bail!("no such option: {}", word.display()),
-            }
-        }
-        Ok(args)
-    }
-}
-
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let args = Args::parse()?;
+    let args = args::Args::parse()?;
     let effort = if args.quick { QUICK } else { WHOLE };
     kernel::pin(CPU).context("pin this thread to a CPU")?;
     let mut report = Report::default();

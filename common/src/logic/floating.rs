@@ -21,7 +21,7 @@ use crate::abi::{
     floating::{
         FLOATING_BEGINS, Floating, FloatingKey, HOP_KNOWN, HOP_ON_LINK, HOP_UNRESOLVED, Hop, HopKey, Leaving, Way,
     },
-    flow::{FLOW_DEAD, FLOW_FAST, FLOW_INGRESS, FlowKey4, Tick},
+    flow::{FLOW_DEAD, FLOW_FAST, FLOW_INGRESS, FlowKey4, Fragment, Tick},
     policy::{PORT_MANAGED, PORT_TRUSTED, Port},
 };
 
@@ -248,7 +248,6 @@ pub fn flow_way<F: Frame, L: FloatingTables, T: FlowTables>(
     if wrong || !later && packet.transport(frame).is_some() {
         return Some(Way::Header);
     }
-    let outside = packet.destination[3];
     let (tuple, kind) = track::tuple(&packet, true);
     match packet.fragmentation {
         Fragmentation::Whole => {}
@@ -257,14 +256,19 @@ pub fn flow_way<F: Frame, L: FloatingTables, T: FlowTables>(
         Fragmentation::Later if packet.protocol == ICMP => {
             packet.destination = mapped(floating.fixed);
             let key = fragment_key((floating.slot, true), &packet);
-            let first = flows.fragment(&key).filter(|first| !flow::have_passed(FRAGMENT_TIMEOUT, first.seen, now));
-            return first.is_none().then_some(Way::Fragment);
+            let is_foreign = |first: &Fragment| {
+                first.epoch != floating.epoch || flow::have_passed(FRAGMENT_TIMEOUT, first.seen, now)
+            };
+            return flows.fragment(&key).is_none_or(is_foreign).then_some(Way::Fragment);
         }
         // Only the router can wait for a first fragment that comes late.
         Fragmentation::First | Fragmentation::Later => return Some(Way::Fragment),
     }
     let tuple = match kind {
-        Icmp::Error => track::quoted(frame, &packet, true).unwrap_or_default(),
+        Icmp::Error => match track::quoted(frame, &packet, true) {
+            Some(tuple) => tuple,
+            None => return Some(Way::Icmp),
+        },
         Icmp::Other if packet.is_icmp() => return Some(Way::Icmp),
         Icmp::Request(_) | Icmp::Reply(_) | Icmp::Other => tuple,
     };
@@ -281,6 +285,20 @@ pub fn flow_way<F: Frame, L: FloatingTables, T: FlowTables>(
     if kind == Icmp::Error {
         return Some(Way::Icmp);
     }
+    let known_outside = Tuple { local: packet.destination, ..tuple };
+    let is_held = |tuple| tables.is_held(&track::key4(floating.slot, tuple));
+    begin_way(frame, tables, floating, (&packet, opens))
+        .or_else(|| (packet.protocol != TCP && (is_held(&known_outside) || is_held(&inside))).then_some(Way::HeldFlow))
+}
+
+/// What keeps a packet from beginning a flow on the fast way. `opens`: it asks for a new TCP connection.
+#[inline(always)]
+fn begin_way<F: Frame, L: FloatingTables>(
+    frame: &F,
+    tables: &L,
+    floating: &Floating,
+    (packet, opens): (&Packet, bool),
+) -> Option<Way> {
     if packet.protocol == TCP && !opens {
         return Some(Way::UnknownFlow);
     }
@@ -290,12 +308,5 @@ pub fn flow_way<F: Frame, L: FloatingTables, T: FlowTables>(
     if may_be_partial(frame) {
         return Some(Way::PartialChecksum);
     }
-    if !answers_leave(tables, floating, packet.source[3]) {
-        return Some(Way::Unresolved);
-    }
-    let known_outside = Tuple { local: mapped(outside), ..tuple };
-    let held = packet.protocol != TCP
-        && (tables.is_held(&track::key4(floating.slot, &known_outside))
-            || tables.is_held(&track::key4(floating.slot, &inside)));
-    held.then_some(Way::HeldFlow)
+    (!answers_leave(tables, floating, packet.source[3])).then_some(Way::Unresolved)
 }

@@ -6,8 +6,9 @@
 
 use super::{
     flow::protocol::{DCCP, ICMP, TCP, UDP, UDPLITE},
-    frame::{Frame, Head as _},
+    frame::{Frame, Head, Slice},
     packet::ETHERNET,
+    short::halves,
     track::{Icmp, icmp},
 };
 
@@ -37,9 +38,76 @@ pub trait Rewrite: Frame {
     /// Writes half-words from an offset on; false if the packet ends before, or cannot be written.
     fn store16<const N: usize>(&mut self, offset: u32, halves: &[u16; N]) -> bool;
 
-    /// Brings the transport checksum at an offset up to date with a word of the pseudo-header; also one that is still to be
-    /// computed. `optional`: 0 there means that there is none, and what comes to 0 is written as 0xffff.
-    fn pseudo_header(&mut self, offset: u32, from: u32, to: u32, optional: bool) -> bool;
+    /// Brings the transport checksum at an offset up to date with a word of the pseudo-header. `optional`: 0 there means that there
+    /// is none (UDP). This one takes it for finished.
+    #[inline(always)]
+    fn pseudo_header(&mut self, offset: u32, from: u32, to: u32, optional: bool) -> bool {
+        let Some([old]) = self.load16::<1>(offset) else { return false };
+        self.store16(offset, &[refreshed(old, from, to, optional)])
+    }
+}
+
+/// A transport checksum brought up to date. `optional`: 0 says that there is none and stays, and what comes to 0 is sent as its
+/// other form.
+#[inline(always)]
+const fn refreshed(checksum: u16, from: u32, to: u32, optional: bool) -> u16 {
+    if optional && checksum == 0 {
+        return 0;
+    }
+    match updated_word(checksum, from, to) {
+        0 if optional => 0xffff,
+        new => new,
+    }
+}
+
+/// A packet in memory that can be changed.
+#[derive(Debug)]
+pub struct Memory<'a>(pub &'a mut [u8]);
+
+impl Memory<'_> {
+    const fn slice(&self) -> Slice<'_> {
+        Slice { bytes: self.0, tagged: false }
+    }
+}
+
+impl Frame for Memory<'_> {
+    fn length(&self) -> u32 {
+        self.slice().length()
+    }
+
+    fn tagged(&self) -> bool {
+        false
+    }
+
+    fn segment(&self) -> u32 {
+        0
+    }
+
+    fn load16<const N: usize>(&self, offset: u32) -> Option<[u16; N]> {
+        self.slice().load16(offset)
+    }
+
+    fn load32<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        self.slice().load32(offset)
+    }
+
+    fn head(&self, length: usize) -> Option<impl Head + '_> {
+        (length <= self.0.len()).then_some(self.slice())
+    }
+}
+
+impl Rewrite for Memory<'_> {
+    fn fits(&self, _: u32) -> bool {
+        true
+    }
+
+    fn store16<const N: usize>(&mut self, offset: u32, halves: &[u16; N]) -> bool {
+        let Some(place) = self.0.get_mut(offset as usize..offset as usize + 2 * N) else { return false };
+        for (bytes, half) in place.chunks_mut(2).zip(halves) {
+            bytes.copy_from_slice(&half.to_ne_bytes());
+        }
+        true
+    }
 }
 
 /// Which address changes.
@@ -136,13 +204,6 @@ fn front<F: Frame>(frame: &F, change: &Change) -> Option<([u16; FRONT_HALVES], u
     Some((front, (u16::from_be(ttl) & 0xff) as u8))
 }
 
-/// The half-words of a word in the order they lie in memory.
-#[inline(always)]
-const fn halves(word: u32) -> [u16; 2] {
-    let (upper, lower) = ((word >> 16) as u16, word as u16);
-    if cfg!(target_endian = "little") { [lower, upper] } else { [upper, lower] }
-}
-
 /// Changes the packet that an ICMP error quotes: it went the other way. What is no error, or quotes something else, stays.
 #[inline(always)]
 fn quoted<R: Rewrite>(frame: &mut R, change: &Change) -> bool {
@@ -180,13 +241,7 @@ fn quoted_transport<R: Rewrite>(frame: &mut R, change: &Change, at: u32, protoco
         return true;
     }
     let Some([old]) = frame.load16::<1>(at + place) else { return true };
-    if is_never_zero(protocol) && old == 0 {
-        return true;
-    }
-    let new = match updated_word(old, change.from, change.to) {
-        0 if is_never_zero(protocol) => 0xffff,
-        new => new,
-    };
+    let new = refreshed(old, change.from, change.to, is_never_zero(protocol));
     let Some([icmp]) = frame.load16::<1>(TRANSPORT + 2) else { return false };
     frame.store16(at + place, &[new]) && frame.store16(TRANSPORT + 2, &[updated(icmp, old, new)])
 }

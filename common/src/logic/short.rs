@@ -170,7 +170,7 @@ fn ports<H: Head, const TRANSPORT: usize>(head: &H, protocol: u8, ingress: bool)
 
 /// The half-words of a word in the order they lie in memory.
 #[inline(always)]
-const fn halves(word: u32) -> [u16; 2] {
+pub(super) const fn halves(word: u32) -> [u16; 2] {
     let (upper, lower) = ((word >> 16) as u16, word as u16);
     if cfg!(target_endian = "little") { [lower, upper] } else { [upper, lower] }
 }

@@ -1,7 +1,6 @@
 //! Checks every checksum by computing it anew.
 
-use super::{Change, End, FRONT, Rewrite, is_partial, translate, updated, updated_word};
-use crate::logic::frame::{Frame, Head, Slice};
+use super::{Change, End, FRONT, Memory, is_partial, translate, updated};
 
 /// Room for every packet here.
 const ROOM: usize = 128;
@@ -10,70 +9,15 @@ const FIXED: [u8; 4] = [10, 0, 0, 2];
 const FLOATING: [u8; 4] = [172, 24, 4, 6];
 const REMOTE: [u8; 4] = [198, 51, 100, 9];
 
-/// A packet in memory that can be changed.
-struct Memory {
+/// A packet with room behind it.
+struct Packet {
     bytes: [u8; ROOM],
     length: usize,
 }
 
-impl Memory {
-    fn slice(&self) -> Slice<'_> {
-        Slice { bytes: &self.bytes[..self.length], tagged: false }
-    }
-}
-
-impl Frame for Memory {
-    fn length(&self) -> u32 {
-        self.slice().length()
-    }
-
-    fn tagged(&self) -> bool {
-        false
-    }
-
-    fn segment(&self) -> u32 {
-        0
-    }
-
-    fn load16<const N: usize>(&self, offset: u32) -> Option<[u16; N]> {
-        self.slice().load16(offset)
-    }
-
-    fn load32<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
-        self.slice().load32(offset)
-    }
-
-    fn head(&self, length: usize) -> Option<impl Head + '_> {
-        (length <= self.length).then_some(self.slice())
-    }
-}
-
-impl Rewrite for Memory {
-    fn fits(&self, _: u32) -> bool {
-        true
-    }
-
-    fn store16<const N: usize>(&mut self, offset: u32, halves: &[u16; N]) -> bool {
-        let offset = offset as usize;
-        if offset + 2 * N > self.length {
-            return false;
-        }
-        for (place, half) in halves.iter().enumerate() {
-            self.bytes[offset + 2 * place..][..2].copy_from_slice(&half.to_ne_bytes());
-        }
-        true
-    }
-
-    fn pseudo_header(&mut self, offset: u32, from: u32, to: u32, optional: bool) -> bool {
-        let Some([old]) = self.load16::<1>(offset) else { return false };
-        if optional && old == 0 {
-            return true;
-        }
-        let new = match updated_word(old, from, to) {
-            0 if optional => 0xffff,
-            new => new,
-        };
-        self.store16(offset, &[new])
+impl Packet {
+    fn memory(&mut self) -> Memory<'_> {
+        Memory(&mut self.bytes[..self.length])
     }
 }
 
@@ -129,11 +73,11 @@ fn ip(ends: [[u8; 4]; 2], protocol: u8, payload: &[u8]) -> ([u8; ROOM], usize) {
     (bytes, length)
 }
 
-fn frame((packet, length): ([u8; ROOM], usize)) -> Memory {
+fn frame((packet, length): ([u8; ROOM], usize)) -> Packet {
     let mut bytes = [0; ROOM];
     bytes[12] = 0x08;
     bytes[14..14 + length].copy_from_slice(&packet[..length]);
-    Memory { bytes, length: 14 + length }
+    Packet { bytes, length: 14 + length }
 }
 
 fn change(end: End, from: [u8; 4], to: [u8; 4]) -> Change {
@@ -141,7 +85,7 @@ fn change(end: End, from: [u8; 4], to: [u8; 4]) -> Change {
 }
 
 /// The packet as it should come out: built with the other address and one less to live.
-fn expected(ends: [[u8; 4]; 2], protocol: u8, payload: &[u8]) -> Memory {
+fn expected(ends: [[u8; 4]; 2], protocol: u8, payload: &[u8]) -> Packet {
     let (mut packet, length) = ip(ends, protocol, payload);
     packet[8] = 63;
     finish(&mut packet[..length]);
@@ -157,10 +101,10 @@ fn what_leaves_and_what_comes_has_the_other_address_and_right_checksums() {
     let echo = [8, 0, 0, 0, 0x12, 0x34, 0, 1, 1, 2, 3, 4];
     for (protocol, payload) in [(6, &tcp[..]), (17, &udp[..]), (1, &echo[..]), (132, &tcp[..]), (47, &udp[..])] {
         let mut out = frame(ip([FIXED, REMOTE], protocol, payload));
-        assert!(translate(&mut out, &change(End::Source, FIXED, FLOATING)));
+        assert!(translate(&mut out.memory(), &change(End::Source, FIXED, FLOATING)));
         assert_eq!(out.bytes, expected([FLOATING, REMOTE], protocol, payload).bytes, "out {protocol}");
         let mut inward = frame(ip([REMOTE, FLOATING], protocol, payload));
-        assert!(translate(&mut inward, &change(End::Destination, FLOATING, FIXED)));
+        assert!(translate(&mut inward.memory(), &change(End::Destination, FLOATING, FIXED)));
         assert_eq!(inward.bytes, expected([REMOTE, FIXED], protocol, payload).bytes, "in {protocol}");
     }
 }
@@ -170,7 +114,7 @@ fn a_udp_packet_without_a_checksum_stays_without() {
     let udp = [0x12, 0x34, 0, 53, 0, 13, 0, 0, 1, 2, 3, 4, 5];
     let mut packet = frame(ip([FIXED, REMOTE], 17, &udp));
     packet.bytes[40..42].fill(0);
-    assert!(translate(&mut packet, &change(End::Source, FIXED, FLOATING)));
+    assert!(translate(&mut packet.memory(), &change(End::Source, FIXED, FLOATING)));
     assert_eq!(&packet.bytes[40..42], [0, 0]);
 }
 
@@ -190,13 +134,13 @@ fn an_icmp_error_quotes_the_address_that_its_reader_knows_with_right_checksums()
         let (before, length) = error(ip([FLOATING, REMOTE], protocol, payload));
         let (after, _) = error(ip([FIXED, REMOTE], protocol, payload));
         let mut packet = frame(ip([[192, 0, 2, 1], FLOATING], 1, &before[..length]));
-        assert!(translate(&mut packet, &change(End::Destination, FLOATING, FIXED)));
+        assert!(translate(&mut packet.memory(), &change(End::Destination, FLOATING, FIXED)));
         assert_eq!(packet.bytes, expected([[192, 0, 2, 1], FIXED], 1, &after[..length]).bytes, "in {protocol}");
         // From the instance, about what it was sent.
         let (before, length) = error(ip([REMOTE, FIXED], protocol, payload));
         let (after, _) = error(ip([REMOTE, FLOATING], protocol, payload));
         let mut packet = frame(ip([FIXED, REMOTE], 1, &before[..length]));
-        assert!(translate(&mut packet, &change(End::Source, FIXED, FLOATING)));
+        assert!(translate(&mut packet.memory(), &change(End::Source, FIXED, FLOATING)));
         assert_eq!(packet.bytes, expected([FLOATING, REMOTE], 1, &after[..length]).bytes, "out {protocol}");
     }
 }
@@ -211,7 +155,7 @@ fn a_later_fragment_changes_in_its_ip_header_alone() {
     let checksum = !sum(&packet[..20], 0);
     put(&mut packet, 10, checksum);
     let mut frame = frame((packet, length));
-    assert!(translate(&mut frame, &change(End::Source, FIXED, FLOATING)));
+    assert!(translate(&mut frame.memory(), &change(End::Source, FIXED, FLOATING)));
     assert_eq!(frame.bytes[FRONT..14 + length], payload);
     assert_eq!(sum(&frame.bytes[14..FRONT], 0), 0xffff);
 }
@@ -220,10 +164,10 @@ fn a_later_fragment_changes_in_its_ip_header_alone() {
 fn a_checksum_left_to_the_hardware_is_told_from_a_finished_one() {
     let udp = [0x12, 0x34, 0, 53, 0, 13, 0, 0, 1, 2, 3, 4, 5];
     let (mut packet, length) = ip([FIXED, REMOTE], 17, &udp);
-    assert!(!is_partial(&frame((packet, length))));
+    assert!(!is_partial(&frame((packet, length)).memory()));
     let pseudo = sum(&packet[12..20], 17 + udp.len() as u32);
     put(&mut packet, 26, pseudo);
-    assert!(is_partial(&frame((packet, length))));
+    assert!(is_partial(&frame((packet, length)).memory()));
 }
 
 #[test]

@@ -15,20 +15,6 @@ use crate::{
 /// Queueing disciplines that only order what waits, as kernels give them to devices without being asked.
 const PLAIN: [&str; 8] = ["noqueue", "pfifo_fast", "pfifo", "fq_codel", "fq", "mq", "noop", "bfifo"];
 
-/// netdiag's own programs, by the name the kernel keeps, which is cut to 15 characters.
-const OWN: [&str; 7] = [
-    "from_instance",
-    "to_instance",
-    "from_instance_xdp",
-    "from_external",
-    "from_host",
-    "from_external_xdp",
-    "to_external",
-];
-
-/// Longest name of a program (`BPF_OBJ_NAME_LEN` less the end).
-const NAME: usize = 15;
-
 /// A device that nothing is left of but its place: the fast way goes past it.
 pub(super) fn bypassed(world: &World<'_, '_>, device: LinkKey) -> Result<(), State> {
     let link = up(world, device)?;
@@ -107,8 +93,7 @@ fn foreign<'a>(
     device: LinkKey,
     counts: impl Fn(ProgramHook) -> bool,
 ) -> impl Iterator<Item = &'a ProgramFact> {
-    let own = |name: &str| OWN.iter().any(|own| *own == name || own.get(..NAME) == Some(name));
-    world.inventory.programs(device).filter(move |program| counts(program.hook) && !own(&program.name))
+    world.inventory.foreign_programs(device).filter(move |program| counts(program.hook))
 }
 
 fn sees(device: &str, program: &ProgramFact) -> String {

@@ -89,6 +89,26 @@ fn a_bridge_in_user_space_is_met_at_xdp_and_one_without_a_nic_at_its_own_device(
 }
 
 #[test]
+fn what_is_met_at_xdp_is_neither_tagged_nor_received() {
+    let changes: [fn(&mut Site); 2] = [
+        |site| site.bridge("br-ex").ports.retain(|port| port.name != "eth1"),
+        |site| site.external_network("vlan", Some("107")),
+    ];
+    for change in changes {
+        let site = || {
+            let mut site = Site::central();
+            change(&mut site);
+            site
+        };
+        assert!(site().fast().begins);
+        let mut met_at_xdp = site();
+        met_at_xdp.enforced[0].hook = crate::policy::types::Hook::Xdp;
+        let way = met_at_xdp.way();
+        assert!(way.starts_with("slow: what web sends is met at XDP"), "{way}");
+    }
+}
+
+#[test]
 fn a_router_of_a_linux_bridge_leaves_by_the_nic_in_it() {
     let mut site = Site::bridged();
     let path = site.fast();

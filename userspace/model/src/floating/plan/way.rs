@@ -10,7 +10,10 @@ use super::{
     slow,
     world::World,
 };
-use crate::floating::{ExternalHook, FastPath};
+use crate::{
+    floating::{ExternalHook, FastPath},
+    policy::types::Hook,
+};
 
 /// The way of a floating IP, and where its network is: the external device and the VLAN there.
 #[derive(Debug)]
@@ -116,6 +119,11 @@ impl Ends<'_, '_> {
             return slow("netdiag is told to leave the floating IPs of others to their routers");
         }
         let wire = &outside.wire;
+        if inside.port.hook == Hook::Xdp && (wire.hook == ExternalHook::Internal || wire.vlan != 0) {
+            // From there a frame can be sent out of a device as it is, and nothing else.
+            let (name, port) = (&wire.name, &inside.port.id);
+            return slow(format!("what {port} sends is met at XDP, from where {name} can neither tag nor receive it"));
+        }
         let external = External { device: wire.device, internal: wire.hook == ExternalHook::Internal };
         let number = routers.number(world, &router.name, external, &outside.steps)?;
         Ok(FastPath {
