@@ -7,7 +7,13 @@
 //! `NETDIAG_DIFFERENTIAL_PACKETS` says how many packets (1,000,000 in CI, 100,000 elsewhere), `NETDIAG_DIFFERENTIAL_SEED` where to
 //! begin; a failure prints the seed of its scenario and the few steps it takes.
 
-use std::{collections::BTreeMap, env};
+use std::{
+    collections::BTreeMap,
+    env,
+    num::NonZero,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
 
 use netdiag_common::{
     abi::{
@@ -67,7 +73,7 @@ fn clock() -> Tick {
         if nanoseconds % (1 << 30) < (1 << 30) - MARGIN {
             return tick(nanoseconds);
         }
-        std::thread::sleep(std::time::Duration::from_millis(2));
+        thread::sleep(std::time::Duration::from_millis(2));
     }
 }
 
@@ -227,44 +233,74 @@ fn kind(why: &str) -> String {
         .map_or_else(|| why.to_owned(), |(_, kind)| kind.to_owned())
 }
 
-/// Says what a failure is, in as few steps as show it.
-fn fail(scenario: &Scenario, why: &str, mut play: impl FnMut(&Scenario) -> bool) -> ! {
-    let small = scenario.shrink(&mut play);
-    let steps: Vec<String> = small.steps.iter().map(ToString::to_string).collect();
-    panic!("seed {}: {why}\nin {} steps, with {:#?}\n{}", scenario.seed, steps.len(), small.world, steps.join("\n"));
+/// The scenarios that are left, shared by all who play them.
+struct Play {
+    /// The object with the programs; none where the kernel cannot be asked.
+    object: Option<&'static [u8]>,
+    packets: u64,
+    seed: AtomicU64,
+    done: AtomicU64,
+}
+
+impl Play {
+    fn kernel(&self) -> Option<Kernel> {
+        self.object.map(|object| Kernel::load(object).expect("load the programs"))
+    }
+
+    /// Plays until enough packets were played by all together; how many packets met each reason.
+    fn scenarios(&self) -> BTreeMap<Reason, u64> {
+        let mut kernel = self.kernel();
+        let mut reasons: BTreeMap<Reason, u64> = BTreeMap::new();
+        while self.done.load(Ordering::Relaxed) < self.packets {
+            let seed = self.seed.fetch_add(1, Ordering::Relaxed);
+            let scenario = Scenario::new(seed, PACKETS);
+            let met = play(&scenario, kernel.as_mut()).unwrap_or_else(|why| self.fail(&scenario, &why));
+            self.done.fetch_add(met.values().sum(), Ordering::Relaxed);
+            for (reason, count) in met {
+                *reasons.entry(reason).or_insert(0) += count;
+            }
+        }
+        reasons
+    }
+
+    /// Says what a failure is, in as few steps as show it.
+    fn fail(&self, scenario: &Scenario, why: &str) -> ! {
+        let mut fresh = self.kernel();
+        let kind = kind(why);
+        let small =
+            scenario.shrink(|candidate| play(candidate, fresh.as_mut()).is_err_and(|why| self::kind(&why) == kind));
+        let steps: Vec<String> = small.steps.iter().map(ToString::to_string).collect();
+        panic!(
+            "seed {}: {why}\nin {} steps, with {:#?}\n{}",
+            scenario.seed,
+            steps.len(),
+            small.world,
+            steps.join("\n")
+        );
+    }
 }
 
 #[test]
 fn reference_tables_and_kernel_agree_on_every_packet() {
-    let packets = number("NETDIAG_DIFFERENTIAL_PACKETS").unwrap_or(if env::var_os("NETDIAG_CI").is_some() {
-        1_000_000
-    } else {
-        100_000
-    });
+    let in_ci = env::var_os("NETDIAG_CI").is_some();
     let first = number("NETDIAG_DIFFERENTIAL_SEED").unwrap_or(1);
-    let object = netdiag_agent::datapath::OBJECT.filter(|_| netdiag_tests::require_ebpf());
-    let mut kernel = object.map(|object| Kernel::load(object).expect("load the programs"));
-    let (mut seed, mut done) = (first, 0);
+    let play = Play {
+        object: netdiag_agent::datapath::OBJECT.filter(|_| netdiag_tests::require_ebpf()),
+        packets: number("NETDIAG_DIFFERENTIAL_PACKETS").unwrap_or(if in_ci { 1_000_000 } else { 100_000 }),
+        seed: AtomicU64::new(first),
+        done: AtomicU64::new(0),
+    };
+    // Each has its own programs and maps: nothing one does is seen by another.
+    let players = thread::available_parallelism().map_or(1, NonZero::get);
     let mut reasons: BTreeMap<Reason, u64> = BTreeMap::new();
-    while done < packets {
-        let scenario = Scenario::new(seed, PACKETS);
-        match play(&scenario, kernel.as_mut()) {
-            Ok(met) => {
-                done += met.values().sum::<u64>();
-                for (reason, count) in met {
-                    *reasons.entry(reason).or_insert(0) += count;
-                }
-            }
-            Err(why) => {
-                let mut fresh = object.map(|object| Kernel::load(object).expect("load the programs"));
-                eprintln!("seed {seed}: {why}");
-                let kind = kind(&why);
-                fail(&scenario, &why, |candidate| {
-                    play(candidate, fresh.as_mut()).is_err_and(|why| self::kind(&why) == kind)
-                });
+    thread::scope(|scope| {
+        let playing: Vec<_> = (0..players).map(|_| scope.spawn(|| play.scenarios())).collect();
+        for player in playing {
+            for (reason, count) in player.join().expect("the evaluators agree") {
+                *reasons.entry(reason).or_insert(0) += count;
             }
         }
-        seed += 1;
-    }
-    println!("{done} packets from seed {first} to {seed}, no disagreement: {reasons:?}");
+    });
+    let (done, next) = (play.done.into_inner(), play.seed.into_inner());
+    println!("{done} packets from seed {first} to {next}, no disagreement: {reasons:?}");
 }
