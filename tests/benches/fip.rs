@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result};
 mod args;
 /// Frames that are sent many by one call.
 #[path = "sg/batches.rs"]
+#[expect(dead_code, reason = "shared with the bench of security groups")]
 mod batches;
 /// The frames of one way.
 #[path = "fip/course.rs"]

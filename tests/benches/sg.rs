@@ -25,6 +25,9 @@ mod hybrid;
 #[path = "sg/kernel.rs"]
 #[expect(dead_code, reason = "shared with the bench of floating IPs")]
 mod kernel;
+/// The least that tracking flows costs.
+#[path = "sg/least.rs"]
+mod least;
 /// What a line of memory costs.
 #[path = "sg/memory.rs"]
 mod memory;

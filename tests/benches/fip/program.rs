@@ -28,13 +28,15 @@ struct Case {
 /// What is measured with so many floating IPs, in this order.
 const BASE: usize = 0;
 const FLOOR: usize = 1;
-const TO_INSTANCE: usize = 2;
-const EXTERNAL: usize = 3;
-const FROM_INSTANCE: usize = 4;
-const LEAVING: usize = 5;
-const CASES: [&str; 6] = [
+const LEAST: usize = 2;
+const TO_INSTANCE: usize = 3;
+const EXTERNAL: usize = 4;
+const FROM_INSTANCE: usize = 5;
+const LEAVING: usize = 6;
+const CASES: [&str; 7] = [
     "empty program",
     "redirect only",
+    "redirect, what no translation is without",
     "security groups, to instance",
     "inward: security groups, translation",
     "security groups, from instance",
@@ -70,9 +72,12 @@ impl Programs {
         let elsewhere = Ends { macs: [[2; 6]; 2], ..self.ends };
         let inside = Ends { outside: self.ends.inside, ..self.ends };
         let (empty, floor) = (small::empty()?, small::redirect(port)?);
+        let addresses: Vec<_> = (0..self.ends.outside.1).map(|place| Ends::address(self.ends.outside, place)).collect();
+        let least = small::least(port, &addresses, &inside.inward(middle, ACK, 50_000))?;
         let runs: [(&OwnedFd, Vec<u8>, u32, i32); CASES.len()] = [
             (&empty, inward(ACK), outer, TCX_NEXT),
             (&floor, inward(ACK), outer, REDIRECT),
+            (&least, inward(ACK), outer, REDIRECT),
             (&to, inside.inward(middle, ACK, 50_000), port, TCX_NEXT),
             (&external, inward(ACK), outer, REDIRECT),
             // Not to the router: nobody translates it.
@@ -96,6 +101,8 @@ impl Programs {
         for case in &self.cases {
             report.samples(case.name.as_str(), (&case.samples, 0.0), case.target);
         }
+        let least = self.p5(LEAST) - self.p5(FLOOR);
+        report.figure("no translation adds less than", least, "ns", None);
         for (what, with, without) in [("inward", EXTERNAL, TO_INSTANCE), ("outward", LEAVING, FROM_INSTANCE)] {
             let added = self.p5(with) - self.p5(without) - (self.p5(FLOOR) - self.p5(BASE));
             report.figure(format!("translation adds, {what}"), added, "ns", Some(30.0));

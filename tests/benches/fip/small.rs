@@ -1,10 +1,13 @@
-//! Programs of a few instructions: those that only redirect, the one at which every frame ends, and the one that puts a packet right
-//! again before each run.
+//! Programs of a few instructions: those that only redirect, the one that does what no translation does without, the one at which every
+//! frame ends, and the one that puts a packet right again before each run.
 
 use std::{
     io,
+    net::Ipv4Addr,
     os::fd::{AsRawFd as _, OwnedFd},
 };
+
+use netdiag_common::abi::floating::Floating;
 
 use super::{
     course::LENGTH,
@@ -14,6 +17,9 @@ use super::{
 
 /// Numbers of helpers, of `linux/bpf.h`.
 mod helper {
+    pub(super) const LOOKUP: i32 = 1;
+    pub(super) const STORE_BYTES: i32 = 9;
+    pub(super) const L4_CSUM_REPLACE: i32 = 11;
     pub(super) const REDIRECT: i32 = 23;
     pub(super) const CHANGE_TYPE: i32 = 32;
     pub(super) const REDIRECT_PEER: i32 = 155;
@@ -55,6 +61,64 @@ pub(super) fn redirect_peer(device: u32) -> io::Result<OwnedFd> {
             instruction(0x95, (0, 0), 0, 0),
         ],
     )
+}
+
+/// Bytes of Ethernet and IPv4 header, and where the checksum of TCP is.
+const HEADERS: i32 = 34;
+const TCP_CHECKSUM: i32 = HEADERS + 16;
+
+/// Who finds out by nothing but the address that a packet is to be translated, and has to be told nothing more: looks the address up
+/// among as many, has the kernel write both headers, whose new bytes it knows, and mend the checksum, and redirects. What it takes
+/// is the least that can be reached with the kernel's helpers.
+pub(super) fn least(device: u32, addresses: &[Ipv4Addr], headers: &[u8]) -> io::Result<OwnedFd> {
+    let map = kernel::hash(4, size_of::<Floating>(), u32::try_from(addresses.len()).map_err(io::Error::other)?)?;
+    for address in addresses {
+        kernel::put(&map, &address.octets(), &[0_u8; size_of::<Floating>()])?;
+    }
+    let place = |place: usize| i16::try_from(place).map_err(io::Error::other);
+    let mut program = vec![
+        instruction(0xbf, (6, 1), 0, 0),  // r6 = the context
+        instruction(0x61, (2, 6), 76, 0), // r2 = where the packet begins
+        instruction(0x61, (3, 6), 80, 0),
+        instruction(0xbf, (4, 2), 0, 0),
+        instruction(0x07, (4, 0), 0, HEADERS),
+        instruction(0x3d, (3, 4), 2, 0), // long enough: on with it
+    ];
+    program.extend(answer(-1));
+    program.extend([instruction(0x61, (7, 2), 30, 0), instruction(0x63, (10, 7), -4, 0)]); // destination address
+    program.extend(address(1, 1, &map));
+    program.extend([
+        instruction(0xbf, (2, 10), 0, 0),
+        instruction(0x07, (2, 0), 0, -4),
+        call(helper::LOOKUP),
+        instruction(0x55, (0, 0), 2, 0), // there it is: on with it
+    ]);
+    program.extend(answer(-1));
+    for (at, word) in headers[..36].chunks(4).enumerate() {
+        let word = i32::from_ne_bytes([word[0], word[1], word[2], word[3]]);
+        program.push(instruction(0x62, (10, 0), place(4 * at)? - 40, word));
+    }
+    program.extend([
+        instruction(0xbf, (1, 6), 0, 0),
+        instruction(0xb7, (2, 0), 0, 0),
+        instruction(0xbf, (3, 10), 0, 0),
+        instruction(0x07, (3, 0), 0, -40),
+        instruction(0xb7, (4, 0), 0, HEADERS),
+        instruction(0xb7, (5, 0), 0, 0),
+        call(helper::STORE_BYTES),
+        instruction(0xbf, (1, 6), 0, 0),
+        instruction(0xb7, (2, 0), 0, TCP_CHECKSUM),
+        instruction(0xbf, (3, 7), 0, 0),
+        instruction(0xb7, (4, 0), 0, 1),
+        // `BPF_F_PSEUDO_HDR`, of four bytes.
+        instruction(0xb7, (5, 0), 0, 0x10 | 4),
+        call(helper::L4_CSUM_REPLACE),
+        instruction(0xb7, (1, 0), 0, device.cast_signed()),
+        instruction(0xb7, (2, 0), 0, 0),
+        call(helper::REDIRECT),
+        instruction(0x95, (0, 0), 0, 0),
+    ]);
+    kernel::load(Kind::Classifier, &program)
 }
 
 /// `TCX_NEXT`, at once.

@@ -11,7 +11,7 @@ pub(super) const BATCH: usize = 64;
 
 /// Frames of connections, in batches.
 pub(super) struct Frames {
-    _bytes: Vec<Vec<u8>>,
+    bytes: Vec<Vec<u8>>,
     batches: Vec<Batch>,
 }
 
@@ -23,7 +23,12 @@ impl Frames {
 
     pub(super) fn new(bytes: Vec<Vec<u8>>) -> Self {
         let batches = bytes.chunks(BATCH).map(|frames| Batch::new(frames.iter().map(Vec::as_slice))).collect();
-        Self { _bytes: bytes, batches }
+        Self { bytes, batches }
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.bytes.iter().map(Vec::as_slice)
     }
 
     /// Sends all of it once.

@@ -63,6 +63,12 @@ pub(super) fn array(kind: u32, value_size: u32) -> io::Result<OwnedFd> {
     descriptor(command::MAP_CREATE, &mut [kind, 4, value_size, 1, 0_u32])
 }
 
+/// Makes a hash map (kind 1).
+pub(super) fn hash(key_size: usize, value_size: usize, entries: u32) -> io::Result<OwnedFd> {
+    let [key_size, value_size] = [key_size, value_size].map(|size| u32::try_from(size).unwrap_or(u32::MAX));
+    descriptor(command::MAP_CREATE, &mut [1, key_size, value_size, entries, 0_u32])
+}
+
 /// `BPF_MAP_TYPE_PROG_ARRAY` and `BPF_MAP_TYPE_ARRAY`.
 pub(super) const PROGRAMS: u32 = 3;
 pub(super) const ARRAY: u32 = 2;
@@ -74,7 +80,12 @@ pub(super) fn set<T>(map: &OwnedFd, value: &[T]) -> io::Result<()> {
 
 /// Writes an element of an array map.
 pub(super) fn set_at<T>(map: &OwnedFd, key: u32, value: &[T]) -> io::Result<()> {
-    let mut attribute = [u64::from(number(map)), from_ref(&key) as u64, value.as_ptr() as u64, 0_u64];
+    put(map, &key, value)
+}
+
+/// Writes an element of a map by its key.
+pub(super) fn put<K, V>(map: &OwnedFd, key: &K, value: &[V]) -> io::Result<()> {
+    let mut attribute = [u64::from(number(map)), from_ref(key) as u64, value.as_ptr() as u64, 0_u64];
     bpf(command::MAP_UPDATE, &mut attribute).map(drop)
 }
 

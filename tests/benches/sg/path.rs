@@ -17,6 +17,7 @@ use super::{
     frames::{ACK, End, SYN, SYN_ACK, tcp},
     hybrid::Rules,
     kernel::{self, Kind, packet_socket},
+    least::Least,
     stats::Samples,
     world::{BenchPort, Host, OPEN, Size, World, ifindex, run},
 };
@@ -126,6 +127,7 @@ pub(super) struct Bench {
     turn: Frames,
     fresh: Frames,
     handshake: [Frames; 3],
+    least: Least,
     pub(super) variants: Vec<Variant>,
     /// Bytes of the map of IPv4 flows, with those of one instance of the two.
     pub(super) flow_bytes: u64,
@@ -134,6 +136,7 @@ pub(super) struct Bench {
 /// What is measured, in this order.
 const BRIDGE: &str = "bridge, no filter";
 const EMPTY: &str = "two hooks, empty programs";
+const LEAST: &str = "two hooks, a flow looked up at each";
 const HOOKS: &str = "netdiag's hooks, no port";
 const NETDIAG10: &str = "netdiag, 10 rules";
 const NETDIAG1000: &str = "netdiag, 1000 rules";
@@ -160,14 +163,15 @@ impl Bench {
         let handshake = [SYN, SYN_ACK, ACK].map(|flags| frames(&pair, many(), flags));
         let one = Frames::new(vec![tcp(ends(&pair, 0)[0], ends(&pair, 0)[1], ACK, LENGTH); BATCH]);
         let (turn, fresh) = (frames(&pair, many(), ACK), frames(&pair, FRESH, SYN));
+        let least = Least::new(&[&turn, &fresh]).context("make the map of the least programs")?;
         let all: &[_] = if compared {
-            &[BRIDGE, EMPTY, OTHER, THIS]
+            &[BRIDGE, EMPTY, LEAST, OTHER, THIS]
         } else {
-            &[BRIDGE, EMPTY, HOOKS, NETDIAG10, NETDIAG1000, CABLES, HYBRID10, HYBRID1000]
+            &[BRIDGE, EMPTY, LEAST, HOOKS, NETDIAG10, NETDIAG1000, CABLES, HYBRID10, HYBRID1000]
         };
         let variants = all.iter().copied().map(Variant::new).collect();
         let taps = [ifindex("tapa")?, ifindex("tapb")?];
-        Ok(Self { plain, hybrid, taps, rules, one, turn, fresh, handshake, variants, flow_bytes: 0 })
+        Ok(Self { plain, hybrid, taps, rules, one, turn, fresh, handshake, least, variants, flow_bytes: 0 })
     }
 
     /// Policy of both instances.
@@ -184,6 +188,7 @@ impl Bench {
             let from = round * batches;
             self.sample(BRIDGE, from, batches).await?;
             self.empty_hooks(from, batches).await?;
+            self.least_hooks(from, batches).await?;
             self.taps.into_iter().try_for_each(|tap| host.enforcer.attach(tap, Hook::Tc).map(drop))?;
             host.apply(&World::new(&[])?)?;
             self.sample(HOOKS, from, batches).await?;
@@ -210,6 +215,7 @@ impl Bench {
             let from = round * batches;
             self.sample(BRIDGE, from, batches).await?;
             self.empty_hooks(from, batches).await?;
+            self.least_hooks(from, batches).await?;
             for (name, host) in [OTHER, THIS].into_iter().zip(&mut *hosts) {
                 self.enforced(name, host, 10, (from, batches)).await?;
             }
@@ -224,6 +230,13 @@ impl Bench {
         let [sender, receiver] = self.taps;
         let _links = [kernel::attach(&empty, sender, false)?, kernel::attach(&empty, receiver, true)?];
         self.sample(EMPTY, from, batches).await
+    }
+
+    /// Measures what it costs to find flows, and nothing more.
+    async fn least_hooks(&mut self, from: usize, batches: usize) -> Result<()> {
+        let ([sender, receiver], [at_ingress, at_egress]) = (self.taps, &self.least.programs);
+        let _links = [kernel::attach(at_ingress, sender, false)?, kernel::attach(at_egress, receiver, true)?];
+        self.sample(LEAST, from, batches).await
     }
 
     /// Measures a host that enforces so many rules.
