@@ -15,10 +15,13 @@ use std::{
         unix::fs::{DirBuilderExt as _, MetadataExt as _},
     },
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::{
     fs::{FlockOperation, Mode, OFlags, flock, open, statfs},
+    io::Errno,
     mount::{MountFlags, mount},
 };
 
@@ -30,6 +33,11 @@ const HOST: &str = "/sys/fs/bpf";
 pub const ROOT: &str = "/sys/fs/bpf/netdiag";
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
 const MAGIC: u32 = 0xcafe_4a11;
+
+/// How long the child of an agent that was killed may take to become another program.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks at the lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why the directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -92,14 +100,21 @@ impl Root {
     }
 
     /// Locks a directory that is there.
+    ///
+    /// An agent that is killed while it starts a program to read rules leaves a child that has the lock until it becomes
+    /// that program; so the next agent waits a moment before it says that another is at work.
     pub(super) fn lock_existing(path: &Path) -> Result<Self, RootError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let lock = open(path, flags, Mode::empty()).map_err(|error| failed("open", path)(error.into()))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
-            rustix::io::Errno::WOULDBLOCK => RootError::Locked { path: path.to_owned() },
-            error => failed("lock", path)(error.into()),
-        })?;
-        Ok(Self { _lock: Some(lock), ..Self::unlocked(path)? })
+        let started = Instant::now();
+        loop {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self { _lock: Some(lock), ..Self::unlocked(path)? }),
+                Err(Errno::WOULDBLOCK) if started.elapsed() < LOCK_PATIENCE => thread::sleep(LOCK_PAUSE),
+                Err(Errno::WOULDBLOCK) => return Err(RootError::Locked { path: path.to_owned() }),
+                Err(error) => return Err(failed("lock", path)(error.into())),
+            }
+        }
     }
 
     /// A directory that is only looked at.
@@ -238,7 +253,9 @@ fn nearest(path: &Path) -> &Path {
 
 #[cfg(test)]
 mod tests {
-    use super::{Root, RootError, is_version, parse_device};
+    use std::thread;
+
+    use super::{LOCK_PATIENCE, Root, RootError, is_version, parse_device};
 
     #[test]
     fn a_directory_of_links_names_device_and_namespace() {
@@ -252,6 +269,20 @@ mod tests {
     fn only_a_version_is_a_version() {
         assert!(is_version("v2") && is_version("v65535"));
         assert!(!is_version("v") && !is_version("vx") && !is_version("links") && !is_version("v65536"));
+    }
+
+    #[test]
+    fn a_lock_that_is_given_up_in_a_moment_is_waited_for_and_one_that_is_kept_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let held = Root::lock_existing(directory.path()).unwrap();
+        let ending = thread::spawn(|| {
+            thread::sleep(LOCK_PATIENCE / 4);
+            drop(held);
+        });
+        let kept = Root::lock_existing(directory.path()).expect("the lock was given up");
+        ending.join().unwrap();
+        assert!(matches!(Root::lock_existing(directory.path()), Err(RootError::Locked { .. })));
+        drop(kept);
     }
 
     #[test]
