@@ -19,6 +19,9 @@ const BOTH: [(Ipv4Addr, Ipv4Addr); 2] = [(FLOATING, FIXED), (OTHER, SECOND)];
 /// How many flows run.
 const FLOWS: u16 = 100;
 
+/// What has changed must be heard of: nobody looks just because it is time.
+const EVENTS: [&str; 2] = ["--full-pass", "3600"];
+
 /// A host whose router has two floating IPs, both past it, and flows over them.
 async fn enter(test: &str) -> Option<(FloatingHost, Flows)> {
     if !require_programs(&["iptables", "iptables-restore", "conntrack"]) {
@@ -28,7 +31,7 @@ async fn enter(test: &str) -> Option<(FloatingHost, Flows)> {
     site.plug_outside();
     site.build_router(&BOTH);
     site.host.policy(OPEN);
-    site.host.start();
+    site.host.start_with(&EVENTS);
     fast(&site);
     for from in ["instance", "second"] {
         // The way out is known when somebody has gone it.
@@ -86,12 +89,12 @@ async fn a_hundred_flows_outlive_an_agent_that_is_killed_at_any_moment_and_lose_
         moment = (moment * 6_364_136_223 + 1_442_695) % 1_000_003;
         site.host.end(Signal::KILL);
         flows.check("while nobody is there");
-        site.host.launch(&[]);
+        site.host.launch(&EVENTS);
         thread::sleep(Duration::from_millis(moment % 1200));
         flows.check(&format!("round {round} of seed {seed}"));
     }
     site.host.end(Signal::KILL);
-    site.host.start();
+    site.host.start_with(&EVENTS);
     fast(&site);
     assert_eq!(flows.lost(), 0, "seed {seed}: not one datagram");
     all_is_well(&site, &flows, "an agent that is killed");
