@@ -119,9 +119,8 @@ fn a_floating_ip_of_a_container_of_plain_docker_does_the_same_both_ways() {
     command(&floating.router, &["ethtool", "-K", "eth1", "tx", "off"]);
     let host = Host::start(&lab, &name, &own(&floating, &device, true));
     let peers = ["neighbour", "outside"].map(|name| peer(&lab, name)).into();
-    // Who comes from outside with an address of Docker's other network is masqueraded by the rule of that.
-    host.wait_until_slow(floating.address, "-A POSTROUTING -s 172.20.0.0/16");
-    host.sh("iptables-save -t nat | sed '/-s 172.20.0.0.16 /d' | iptables-restore -T nat");
+    // Docker has a second network, for which it has rules as well.
+    assert!(host.sh("iptables-save -t nat").contains("-A POSTROUTING -s 172.20.0.0/16"));
     host.wait_for(floating.address, "fast");
     let closed = own(&floating, &device, false);
     let proof = Proof { host, peers, floating: vec![floating], plain: vec![] };

@@ -5,15 +5,18 @@
 //! through as it is.
 //!
 //! What comes from an address that the host does not reach by the external device goes through the host whatever its rules
-//! are, as its answers could not leave past it. So rules for such sources alone, as Docker's for its other networks, are not
-//! met.
+//! are, as its answers could not leave past it, and so does what is sent there. So rules for such sources alone are not met
+//! on the way in, and those for such destinations not on the way out, as Docker's for its other networks.
 
 use std::{cell::RefCell, collections::BTreeMap, net::Ipv4Addr, rc::Rc};
 
 use ipnet::Ipv4Net;
 
 use super::{
-    super::fib::{Prefixes, covering},
+    super::{
+        fib::{Prefixes, covering},
+        obstacle::passes,
+    },
     Service, State, ip, slow,
 };
 use crate::{
@@ -21,10 +24,7 @@ use crate::{
     floating::NextHop,
     id::NetnsId,
     inventory::Inventory,
-    netfilter::{
-        Address, Hook, Known, Outcome, Packet, Rule, Ruleset, Target,
-        walk::{Effect, Walk, walk},
-    },
+    netfilter::{Address, Hook, Known, Packet, Rule, Ruleset, Target, walk::walk},
 };
 
 /// Start of the names of netdiag's own chains.
@@ -38,9 +38,6 @@ const LEAVES: &str = "netdiag-float-snat";
 const NAT: &str = "nat";
 const FILTER: &str = "filter";
 
-/// How much of a rule is shown.
-const SHOWN: usize = 160;
-
 /// The rules of the host.
 #[derive(Debug)]
 pub(super) struct HostRules {
@@ -50,9 +47,9 @@ pub(super) struct HostRules {
     arrives: BTreeMap<Ipv4Addr, Ipv4Addr>,
     leaves: BTreeMap<Ipv4Addr, Ipv4Addr>,
     /// Those of others.
-    others: Others,
-    /// The same for what comes from outside, by the router that says where that is.
-    inward: RefCell<BTreeMap<u32, Rc<Others>>>,
+    others: Vec<Ruleset>,
+    /// Those that what comes from outside can meet, and what is sent there, by the router that says where that is.
+    met: RefCell<BTreeMap<u32, Rc<[Others; 2]>>>,
 }
 
 /// Rules of others.
@@ -114,19 +111,21 @@ impl HostRules {
         }
         let others: Vec<Ruleset> =
             facts.rulesets.iter().filter(|fact| fact.netns == host && !fact.ipv6).map(without_own).collect();
-        Self { unread, arrives, leaves, others: Others::of(others), inward: RefCell::default() }
+        Self { unread, arrives, leaves, others, met: RefCell::default() }
     }
 
-    /// Rules of others that something from outside can meet.
-    fn inward(&self, outward: Outward<'_>) -> Rc<Others> {
-        let elsewhere =
-            |rule: &Rule| rule.source().and_then(super::net4).is_some_and(|source| outward.is_elsewhere(source));
-        let kept = |ruleset: &Ruleset| Ruleset {
-            tables: ruleset.tables.iter().map(|table| table.clone().without(elsewhere)).collect(),
-            ..*ruleset
+    /// Rules of others that something from outside can meet, and something that is sent there.
+    fn met(&self, leaves: Outward<'_>) -> Rc<[Others; 2]> {
+        let without = |end: fn(&Rule) -> Option<ipnet::IpNet>| {
+            let elsewhere = |rule: &Rule| end(rule).and_then(super::net4).is_some_and(|net| leaves.is_elsewhere(net));
+            let kept = |ruleset: &Ruleset| Ruleset {
+                tables: ruleset.tables.iter().map(|table| table.clone().without(elsewhere)).collect(),
+                ..*ruleset
+            };
+            Others::of(self.others.iter().map(kept).collect())
         };
-        let make = || Rc::new(Others::of(self.others.all.iter().map(kept).collect()));
-        Rc::clone(self.inward.borrow_mut().entry(outward.router).or_insert_with(make))
+        let make = || Rc::new([without(Rule::source), without(Rule::destination)]);
+        Rc::clone(self.met.borrow_mut().entry(leaves.router).or_insert_with(make))
     }
 
     /// Whether netdiag's own rules are there for an address.
@@ -151,7 +150,8 @@ impl HostRules {
         let through = |packet: Packet, out: &str| Packet { out_device: device(out), ..packet };
         let leaving =
             |packet: Packet, out: &str| Packet { out_device: device(out), in_device: Known::Absent, ..packet };
-        let (from_outside, from_inside) = (self.inward(leaves), &self.others);
+        let met = self.met(leaves);
+        let [from_outside, from_inside] = &*met;
         for (rulesets, hook, packet) in [
             (&from_outside.without_nat, Hook::Prerouting, inward(to(*floating))),
             (&from_outside.without_both, Hook::Forward, through(inward(to(*fixed)), inner)),
@@ -188,36 +188,4 @@ fn without_tables(ruleset: &Ruleset, tables: &[&str]) -> Ruleset {
     let foreign = ruleset.backend == RuleBackend::Nft;
     let kept = ruleset.tables.iter().filter(|table| foreign || !tables.contains(&table.name.as_str()));
     Ruleset { tables: kept.cloned().collect(), ..*ruleset }
-}
-
-/// Whether a packet leaves a hook as it came, and nobody wanted to see it.
-fn passes(walk: &Walk, hook: Hook) -> Result<(), State> {
-    let shown = |raw: &str| raw.chars().take(SHOWN).collect::<String>();
-    let name = hook.name();
-    match &walk.outcome {
-        Outcome::Accept => {}
-        Outcome::Drop { step, .. } | Outcome::Unknown { step: Some(step), .. } => {
-            let rule = walk.steps.get(*step).map_or_else(String::new, |step| shown(&step.raw));
-            return slow(format!("a rule of this host decides about its packets in {name}: {rule}"));
-        }
-        Outcome::Unknown { step: None, why } => {
-            return slow(format!("what the rules of this host do with its packets in {name} is not known: {why}"));
-        }
-    }
-    let seen = walk.steps.iter().find(|step| match step.effect {
-        Effect::Accept | Effect::Return | Effect::Jump(_) | Effect::Goto(_) | Effect::Mark => false,
-        Effect::Snat(..)
-        | Effect::Drop
-        | Effect::Reject(_)
-        | Effect::Dnat(..)
-        | Effect::Zone(_)
-        | Effect::NoTrack
-        | Effect::Pass
-        | Effect::Queue
-        | Effect::Unknown => true,
-    });
-    match seen {
-        Some(step) => slow(format!("a rule of this host has to see its packets in {name}: {}", shown(&step.raw))),
-        None => Ok(()),
-    }
 }

@@ -338,6 +338,23 @@ fn rules_for_another_network_of_the_host_are_not_met_by_what_comes_from_outside(
     ] {
         assert_eq!(way(&after(|docker| with_second_network(docker, rule))), "fast", "{rule}");
     }
+    // As newer versions of Docker guard the containers of every network.
+    let guarded = after(|docker| {
+        with_second_network(docker, "-A POSTROUTING -s 172.20.0.0/16 ! -o br-0123456789ab -j MASQUERADE");
+        docker.replace(
+            "*raw\n:PREROUTING ACCEPT [0:0]\n",
+            "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -d 172.20.0.2/32 ! -i br-0123456789ab -j DROP\n",
+        );
+    });
+    assert_eq!(way(&guarded), "fast");
+    let why = served_slowly(|docker| {
+        with_second_network(docker, "-A POSTROUTING -s 172.20.0.0/16 ! -o br-0123456789ab -j MASQUERADE");
+        docker.replace(
+            "*raw\n:PREROUTING ACCEPT [0:0]\n",
+            "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -d 198.51.100.2/32 ! -i br-0123456789ab -j DROP\n",
+        );
+    });
+    assert!(why.ends_with("-A PREROUTING -d 198.51.100.2/32 ! -i br-0123456789ab -j DROP"), "{why}");
     // Outside are also those, and with them what is wider than the network.
     for rule in [
         "-A POSTROUTING -s 198.51.100.0/24 ! -o br-0123456789ab -j MASQUERADE",
