@@ -18,7 +18,7 @@ mod stage;
 
 use cases::{REFUSED, observe};
 use proof::{Proof, Runs, between_hosts};
-use stage::{End, Floating, Host, address, command, found, peer, pid, plain, policy, up};
+use stage::{End, Floating, Host, Plain, address, command, found, peer, pid, plain, policy, up};
 
 /// The whole proof of a host all of whose floating IPs are fast.
 fn prove(proof: &Proof<'_>, first: u16) {
@@ -123,7 +123,15 @@ fn a_floating_ip_of_a_container_of_plain_docker_does_the_same_both_ways() {
     assert!(host.sh("iptables-save -t nat").contains("-A POSTROUTING -s 172.20.0.0/16"));
     host.wait_for(floating.address, "fast");
     let closed = own(&floating, &device, false);
-    let proof = Proof { host, peers, floating: vec![floating], plain: vec![] };
+    let other = container(&lab, &name, "web-1").0.instance;
+    let plain = Plain {
+        instance: End { offload: true, ..other },
+        port: "none".into(),
+        router_name: "host".into(),
+        gateway: Ipv4Addr::new(172, 24, 4, 10),
+        inside: Ipv4Addr::new(172, 17, 0, 1),
+    };
+    let proof = Proof { host, peers, floating: vec![floating], plain: vec![plain] };
     let runs = Runs::from(20_000);
     proof.same_both_ways(&runs);
     proof.closed_both_ways(&runs, &closed);

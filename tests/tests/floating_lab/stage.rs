@@ -101,8 +101,9 @@ pub(crate) struct Plain {
     pub(crate) instance: End,
     pub(crate) port: String,
     pub(crate) router_name: String,
-    /// The address it leaves as.
+    /// The address it leaves as, and the one that floating IPs of its router see.
     pub(crate) gateway: Ipv4Addr,
+    pub(crate) inside: Ipv4Addr,
 }
 
 /// A host with floating IPs, and its agent.
@@ -290,11 +291,13 @@ pub(crate) fn plain(lab: &Lab, host: &str) -> Vec<Plain> {
         let ports = instance["ports"].as_array().unwrap();
         let port = ports.last().filter(|_| ports.iter().all(|port| port["floating_ip"].is_null()))?;
         let router = routers.iter().find(|router| router["id"] == port["router"] && router["host"] == host)?;
+        let gateway = address(&router["gateway"]["address"]["address"]);
         Some(Plain {
             instance: End::new(&namespace_of(lab, &instance), address(&port["address"]["address"])),
             port: port["id"].as_str().unwrap().into(),
             router_name: router["netns"].as_str().unwrap().into(),
-            gateway: address(&router["gateway"]["address"]["address"]),
+            gateway,
+            inside: gateway,
         })
     });
     plain.collect()
