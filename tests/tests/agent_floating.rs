@@ -187,7 +187,7 @@ async fn a_router_that_goes_takes_its_floating_ips_along_and_one_that_comes_agai
     until("the router is gone", || !command("ip link show dev tapqg").status.success());
     site.wait_for(FLOATING, "gone", serde_json::Value::is_null);
     assert!(!site.pings("outside", FLOATING).await);
-    site.build_router();
+    site.build_router(&[(FLOATING, FIXED)]);
     site.wait_until_fast(FLOATING);
     until("the instance answers again", || {
         tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(site.pings("outside", FLOATING)))
@@ -200,20 +200,20 @@ async fn rules_are_followed(test: &str, tool: &str) {
     site.add_router();
     site.router("iptables -t nat -F");
     site.router("iptables -t nat -X");
-    site.rules(&format!("{tool}-restore"), FLOATING, FIXED);
+    site.rules(&format!("{tool}-restore"), &[(FLOATING, FIXED)]);
     site.host.policy(OPEN);
     site.host.start_with(&["--full-pass", "3600"]);
     site.wait_until_fast(FLOATING);
     let mut stream = site.connect(("outside", "instance"), FLOATING, 7).await;
     assert!(stream.works(PATIENCE));
     // The floating IP moves to the other instance.
-    site.rules(&format!("{tool}-restore"), FLOATING, SECOND);
+    site.rules(&format!("{tool}-restore"), &[(FLOATING, SECOND)]);
     site.wait_for(FLOATING, "moved", |floating| floating["port_id"] == "p2" && floating["state"] == "fast");
     let mut moved = site.connect(("outside", "second"), FLOATING, 8).await;
     assert!(moved.works(PATIENCE) && !stream.works(A_WHILE), "exact from the next packet");
     site.router(&format!("{tool} -t nat -F neutron-l3-agent-float-snat"));
     site.wait_for(FLOATING, "broken", |floating| floating["state"] == "broken" && floating["reason"].is_string());
-    site.rules(&format!("{tool}-restore"), FLOATING, FIXED);
+    site.rules(&format!("{tool}-restore"), &[(FLOATING, FIXED)]);
     site.wait_for(FLOATING, "back", |floating| floating["port_id"] == "p1" && floating["state"] == "fast");
     assert!(site.pings("outside", FLOATING).await);
 }
