@@ -22,6 +22,8 @@ pub mod id;
 pub mod inventory;
 /// Every instance of a host on one page. Flow: discover.
 pub mod list;
+/// Packets as they are seen on their way. Flow: observe.
+pub mod live;
 /// iptables and nftables rules: parsed, recognised and walked. Flow: explain.
 pub mod netfilter;
 /// Security groups as Neutron has them, checked. Flow: policy.
