@@ -15,6 +15,7 @@ Keys and colours are set in ~/.config/netdiag/tui.yaml, else in /etc/netdiag/tui
 
 /// The live view of a host.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(crate) struct Tui {
     /// Show a snapshot, or replay a recording, instead of this host; needs no privilege
     #[arg(long, value_name = "FILE", env = "NETDIAG_FROM")]

@@ -13,6 +13,9 @@ pub(crate) const LEAST: (u16, u16) = (60, 15);
 /// From this width on a path is drawn as boxes.
 const ROOMY: u16 = 90;
 
+/// From this height on there is room for a second line of a sentence.
+const TALL: u16 = 20;
+
 /// Lines above and below the body: header, tabs, crumbs; status.
 const AROUND: u16 = 4;
 
@@ -43,7 +46,7 @@ impl Areas {
             return None;
         }
         let line = |y, height| Rect { x: 0, y, width, height };
-        let banner = u16::from(has_banner(state));
+        let banner = banner(state);
         let titles = u16::from(!is_picture(state));
         let rows = height - AROUND - banner - titles;
         Some(Self {
@@ -58,14 +61,20 @@ impl Areas {
     }
 }
 
-/// Whether a sentence stands above the table.
-fn has_banner(state: &State) -> bool {
+/// How many lines the sentence above the table has.
+fn banner(state: &State) -> u16 {
     match state.tab {
-        Tab::Path => state.traced.is_some(),
-        Tab::Live => state.stream != Stream::Open,
-        Tab::Flows => true,
-        Tab::Doctor => state.look().is_some_and(|look| look.doctor_partial),
-        Tab::Instances | Tab::Policy | Tab::Agent => false,
+        Tab::Path if state.traced.is_some() => {
+            if state.size.1 >= TALL {
+                2
+            } else {
+                1
+            }
+        }
+        Tab::Live => u16::from(state.stream != Stream::Open),
+        Tab::Flows => 1,
+        Tab::Doctor => u16::from(state.look().is_some_and(|look| look.doctor_partial)),
+        Tab::Path | Tab::Instances | Tab::Policy | Tab::Agent => 0,
     }
 }
 
@@ -119,10 +128,13 @@ pub(crate) fn layout(sheet: &dyn Sheet, view: &View, width: u16) -> Vec<(usize, 
         left -= needed;
         chosen.push((place, column.least));
     }
-    for (place, width) in &mut chosen {
-        let more = (all[*place].most - *width).min(left);
-        *width += more;
-        left -= more;
+    // What is left goes to all that can use it alike.
+    while left > 0 && chosen.iter().any(|(place, width)| *width < all[*place].most) {
+        for (place, width) in &mut chosen {
+            let more = u16::from(left > 0 && *width < all[*place].most);
+            *width += more;
+            left -= more;
+        }
     }
     if let Some((place, last)) = chosen.last_mut()
         && !all[*place].right

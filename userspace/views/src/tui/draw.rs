@@ -34,7 +34,7 @@ pub fn draw(state: &State, frame: &mut Frame<'_>) {
         }
         let words =
             format!("netdiag needs {} x {} at least; this is {} x {}", LEAST.0, LEAST.1, area.width, area.height);
-        ink.text(area.x, area.y, area.width, Paint::Plain, &words);
+        ink.text((area.x, area.y, area.width), Paint::Plain, &words);
         return;
     };
     head::header(state, &mut ink, areas.header);
@@ -50,7 +50,7 @@ fn body(state: &State, ink: &mut Ink<'_>, areas: &Areas) {
     match (&state.trouble, state.look()) {
         (Some(trouble), None) => overlays::trouble(trouble, ink, areas.rows),
         (None, None) => {
-            ink.text(2, areas.rows.y + 1, areas.rows.width - 2, Paint::Dim, "looking at the host …");
+            ink.text((2, areas.rows.y + 1, areas.rows.width - 2), Paint::Dim, "looking at the host …");
         }
         (_, Some(_)) => {
             head::banner(state, ink, areas.banner);

@@ -6,7 +6,7 @@ use netdiag_model::{groups::Flows, list::Listing};
 use serde::Serialize;
 
 use super::{
-    look::Look,
+    look::{Fact, Look},
     sheet,
     state::{Entry, State, Tab},
 };
@@ -25,7 +25,7 @@ pub(super) fn row(state: &State, row: usize) -> Option<String> {
             let line = look.interfaces.get(row)?;
             text(&ListedInstance::from(look.listing.instances.get(line.instance)?))
         }
-        Tab::Path => text(&HopDocument::from(sheet::hops::Hops::of(state).hops.get(row)?.2)),
+        Tab::Path => text(&HopDocument::from(sheet::hops::PathRows::of(state).hops.get(row)?.2)),
         Tab::Live => text(&state.events().lines.get(row)?.event.document()),
         Tab::Flows => text(&FlowDocument::from(look()?.flows.rows.get(row)?)),
         Tab::Policy => {
@@ -42,16 +42,11 @@ pub(super) fn row(state: &State, row: usize) -> Option<String> {
 
 /// The agent's own answer; where it gave none, the line.
 fn agent(look: &Look) -> Option<String> {
-    match &look.status {
-        Some(status) => text(&status.document()),
-        None => {
-            let facts = look
-                .agent
-                .iter()
-                .map(|fact| serde_json::json!({ "part": fact.part, "name": fact.name, "value": fact.value }));
-            text(&facts.collect::<Vec<_>>())
-        }
+    if let Some(status) = &look.status {
+        return text(&status.document());
     }
+    let line = |fact: &Fact| serde_json::json!({ "part": fact.part, "name": fact.name, "value": fact.value });
+    text(&look.agent.iter().map(line).collect::<Vec<_>>())
 }
 
 fn text(document: &impl Serialize) -> Option<String> {

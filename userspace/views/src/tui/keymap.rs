@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use self::Scope::{Everywhere, Live, On, Replay};
 use super::state::{Origin, Tab};
 
 /// A key with what is held down.
@@ -257,7 +258,6 @@ impl Default for Keymap {
     fn default() -> Self {
         let bind =
             |command, name, keys: &[Key], scope, words| Binding { command, name, keys: keys.to_vec(), scope, words };
-        use Scope::{Everywhere, Live, On, Replay};
         let (plain, char) = (Key::plain, Key::char);
         let mut bindings = vec![
             bind(Command::Help, "help", &[char('?'), char('h')], Everywhere, "this help"),
@@ -308,15 +308,20 @@ impl Default for Keymap {
             bind(Command::StepOn, "step-on", &[char('.')], Replay, "replay: one look on"),
             bind(Command::Suspend, "suspend", &[Key::ctrl('z')], Everywhere, "to the shell and back (fg)"),
         ];
-        bindings.extend(Tab::ALL.iter().zip('1'..).map(|(tab, digit)| Binding {
-            command: Command::Tab(*tab),
-            name: tab.binding(),
-            keys: vec![Key::char(digit)],
-            scope: Everywhere,
-            words: tab.purpose(),
-        }));
+        bindings.extend(tabs());
         Self { bindings }
     }
+}
+
+/// The keys of the tabs.
+fn tabs() -> impl Iterator<Item = Binding> {
+    Tab::ALL.iter().zip('1'..).map(|(tab, digit)| Binding {
+        command: Command::Tab(*tab),
+        name: tab.binding(),
+        keys: vec![Key::char(digit)],
+        scope: Everywhere,
+        words: tab.purpose(),
+    })
 }
 
 impl Keymap {

@@ -61,13 +61,13 @@ pub struct Look {
     /// Instances.
     pub(crate) listing: Listing,
     /// The same, one for each interface.
-    pub(crate) interfaces: Vec<Interface>,
+    pub(crate) interfaces: Vec<Card>,
     /// Counters of host devices, by interface.
     counters: HashMap<String, LinkStats>,
     /// Security groups of each instance.
     pub(crate) shown: Vec<Shown>,
     /// Groups and rules of all of them.
-    pub(crate) rules: Vec<Rule>,
+    pub(crate) rules: Vec<GroupRule>,
     /// Members of groups, those of this host: id, and name and instances.
     pub(crate) groups: BTreeMap<String, Group>,
     /// Tracked connections.
@@ -88,7 +88,7 @@ pub struct Look {
 
 /// An interface of an instance, or an instance without any.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Interface {
+pub(crate) struct Card {
     /// Place of the instance.
     pub(crate) instance: usize,
     /// Place of the interface; none where the instance has none.
@@ -120,7 +120,7 @@ pub struct Rates {
 
 /// A rule, at all ports of this host together.
 #[derive(Clone, Debug)]
-pub(crate) struct Rule {
+pub(crate) struct GroupRule {
     /// The group's name, as an operator would say it.
     pub(crate) group: String,
     /// The group's id.
@@ -162,14 +162,14 @@ impl Traced {
 
 impl Look {
     /// Joins and explains what a snapshot holds. The look before it gives rates.
-    pub fn of(snapshot: Arc<Snapshot>, extra: Extra, before: Option<&Self>) -> Self {
-        let inventory = Inventory::build(&snapshot);
+    pub fn of(snapshot: &Arc<Snapshot>, extra: Extra, before: Option<&Self>) -> Self {
+        let inventory = Inventory::build(snapshot);
         let listing = trace::list(&inventory);
         let counters = counters(&inventory, &listing);
         let shown: Vec<Shown> = inventory.instances.iter().map(|one| groups::show(&inventory, one)).collect();
         let flows = groups::flows(&inventory, None, &FlowFilter::default(), FlowOrder::default());
         let floating = show::list(&inventory, None);
-        let agent = agent::facts(&snapshot, &extra);
+        let agent = agent::facts(snapshot, &extra);
         let mut look = Self {
             at_ms: extra.at_ms,
             interfaces: Vec::new(),
@@ -186,9 +186,9 @@ impl Look {
                 Agent::Unasked | Agent::Silent(_) => None,
             },
             doctor_partial: extra.doctor.is_none(),
-            doctor: extra.doctor.unwrap_or_else(|| report(&snapshot)),
-            sources: sources(&snapshot),
-            snapshot: Arc::clone(&snapshot),
+            doctor: extra.doctor.unwrap_or_else(|| report(snapshot)),
+            sources: sources(snapshot),
+            snapshot: Arc::clone(snapshot),
         };
         look.interfaces = look.count(before);
         look
@@ -200,7 +200,7 @@ impl Look {
     }
 
     /// One line for each interface, with rates where the look before has its counters.
-    fn count(&self, before: Option<&Self>) -> Vec<Interface> {
+    fn count(&self, before: Option<&Self>) -> Vec<Card> {
         let mut lines = Vec::new();
         for (instance, row) in self.listing.instances.iter().enumerate() {
             let places =
@@ -213,7 +213,7 @@ impl Look {
                 let denied = denied.map_or(0, |summary| summary.ingress.dropped + summary.egress.dropped);
                 let device = self.counters.get(&id).map_or(0, |stats| stats.rx_dropped + stats.tx_dropped);
                 let rates = before.and_then(|before| self.rates(before, &id));
-                lines.push(Interface {
+                lines.push(Card {
                     instance,
                     interface,
                     rates,
@@ -299,8 +299,8 @@ fn counters(inventory: &Inventory<'_>, listing: &Listing) -> HashMap<String, Lin
 }
 
 /// Rules of all ports, each once, with the ports it is at; groups without rules too.
-fn rules(shown: &[Shown]) -> Vec<Rule> {
-    let mut rules: BTreeMap<(String, String, String), Rule> = BTreeMap::new();
+fn rules(shown: &[Shown]) -> Vec<GroupRule> {
+    let mut rules: BTreeMap<(String, String, String), GroupRule> = BTreeMap::new();
     for (instance, port) in shown.iter().flat_map(|shown| shown.ports.iter().map(move |port| (&shown.instance, port))) {
         for rule in port.rules.iter().flatten() {
             let (group, group_id) = rule.rule.as_ref().map_or_else(
@@ -308,7 +308,7 @@ fn rules(shown: &[Shown]) -> Vec<Rule> {
                 |words| (words.group.called().to_owned(), words.group.id.clone()),
             );
             let key = (group.clone(), group_id.clone(), rule.id.clone());
-            let line = rules.entry(key).or_insert_with(|| Rule {
+            let line = rules.entry(key).or_insert_with(|| GroupRule {
                 group,
                 group_id,
                 rule: Some(rule.clone()),
@@ -322,7 +322,7 @@ fn rules(shown: &[Shown]) -> Vec<Rule> {
             if port.rules.is_none() || !has_rules.map(|rule| &rule.group.id).any(|id| *id == group.id) {
                 let key = (group.called().to_owned(), group.id.clone(), String::new());
                 let (group, group_id) = (group.called().to_owned(), group.id.clone());
-                let bare = Rule { group, group_id, rule: None, instances: Vec::new() };
+                let bare = GroupRule { group, group_id, rule: None, instances: Vec::new() };
                 rules.entry(key).or_insert(bare).instances.push(instance.clone());
             }
         }
@@ -330,7 +330,7 @@ fn rules(shown: &[Shown]) -> Vec<Rule> {
     rules.into_values().collect()
 }
 
-impl Rule {
+impl GroupRule {
     /// Takes over what is worse at another port: a rule that is missing at one is missing.
     fn worsen(&mut self, other: &ShownRule) {
         let Some(rule) = &mut self.rule else { return };

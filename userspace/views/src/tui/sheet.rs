@@ -246,7 +246,7 @@ pub(crate) fn of(state: &State, tab: Tab) -> Box<dyn Sheet + '_> {
     let ascii = state.settings.ascii;
     match tab {
         Tab::Instances => Box::new(instances::Instances { look: state.look(), ascii }),
-        Tab::Path => Box::new(hops::Hops::of(state)),
+        Tab::Path => Box::new(hops::PathRows::of(state)),
         Tab::Live => Box::new(live::Live { events: state.events(), ascii }),
         Tab::Flows => Box::new(flows::Flows { look: state.look(), ascii }),
         Tab::Policy => Box::new(policy::Policy { look: state.look(), ascii }),

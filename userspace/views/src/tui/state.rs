@@ -227,6 +227,7 @@ pub(crate) enum Entry {
 
 /// What a tab shows of its rows.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, with a key of its own")]
 pub(crate) struct View {
     /// The lines, filtered, sorted and put together.
     pub(crate) entries: Vec<Entry>,
@@ -355,8 +356,7 @@ impl State {
     /// Before the first look.
     pub fn new(settings: Settings, origin: Origin, size: (u16, u16), now_ms: u64) -> Self {
         let stale = || View { stale: true, ..View::default() };
-        let mut views: [View; 7] = std::array::from_fn(|_| stale());
-        views[Tab::Policy.place()].group = Some(0);
+        let views: [View; 7] = std::array::from_fn(|_| stale());
         Self {
             settings,
             origin,

@@ -349,14 +349,12 @@ fn back(state: &mut State) -> Option<Request> {
         view.stale = true;
         return None;
     }
-    match state.trail.pop() {
-        Some(tab) => show(state, tab),
-        None => {
-            let quit = state.settings.keys.hint(Command::Quit);
-            say(state, format!("there is nothing to go back to; {quit} quits"));
-            None
-        }
+    if let Some(tab) = state.trail.pop() {
+        return show(state, tab);
     }
+    let quit = state.settings.keys.hint(Command::Quit);
+    say(state, format!("there is nothing to go back to; {quit} quits"));
+    None
 }
 
 /// Freezes, or shows what has come since.
@@ -371,6 +369,7 @@ fn freeze(state: &mut State) -> Option<Request> {
 }
 
 /// Switches something about the rows on or off.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the caller passes switches only")]
 fn option(state: &mut State, command: Command) {
     let groups = sheet::of(state, state.tab).groups().len();
     let view = &mut state.views[state.tab.place()];

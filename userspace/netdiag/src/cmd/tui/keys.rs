@@ -25,6 +25,7 @@ pub(super) fn start(actions: mpsc::Sender<Action>, deaf_for: Duration) {
     });
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "whatever else a terminal can say is nothing to us")]
 fn action(event: &Event) -> Option<Action> {
     match event {
         Event::Key(event) => key(event).map(Action::Key),
@@ -42,6 +43,7 @@ fn action(event: &Event) -> Option<Action> {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "no other key does anything")]
 fn key(event: &KeyEvent) -> Option<Key> {
     if event.kind == KeyEventKind::Release {
         return None;

@@ -2,7 +2,7 @@
 
 use ratatui::layout::Rect;
 
-use super::ink::Ink;
+use super::{head, ink::Ink};
 use crate::tui::{
     keymap::Command,
     sheet::Paint,
@@ -16,25 +16,25 @@ pub(super) fn foot(state: &State, ink: &mut Ink<'_>, area: Rect) {
             Input::Filter(text) => ("/", text),
             Input::Command(text) => (":", text),
         };
-        let used = ink.text(area.x, area.y, area.width, Paint::Strong, &format!("{lead}{text}"));
+        let used = ink.text((area.x, area.y, area.width), Paint::Strong, &format!("{lead}{text}"));
         let cursor = area.x + used;
         ink.select(Rect { x: cursor, y: area.y, width: 1, height: 1 });
         // A message about what is typed stands behind it.
         let after = cursor + 2;
         let hint = state.message.as_ref().map_or_else(|| usage(input).to_owned(), |(text, _)| text.clone());
-        ink.text(after, area.y, area.right().saturating_sub(after), Paint::Dim, &hint);
+        ink.text((after, area.y, area.right().saturating_sub(after)), Paint::Dim, &hint);
         return;
     }
     if let Some((text, _)) = &state.message {
-        ink.text(area.x, area.y, area.width, Paint::Warning, text);
+        ink.text((area.x, area.y, area.width), Paint::Warning, text);
         return;
     }
     if let Some(trouble) = state.trouble.as_ref().filter(|_| state.look().is_some()) {
         let text = format!("{}: {}; {}", trouble.what, trouble.cause, trouble.advice);
-        ink.text(area.x, area.y, area.width, Paint::Bad, &text);
+        ink.text((area.x, area.y, area.width), Paint::Bad, &text);
         return;
     }
-    ink.text(area.x, area.y, area.width, Paint::Dim, &hints(state));
+    head::pieces(ink, area, hints(state));
 }
 
 /// What can be typed.
@@ -46,20 +46,19 @@ const fn usage(input: &Input) -> &'static str {
 }
 
 /// The keys one needs first.
-fn hints(state: &State) -> String {
+fn hints(state: &State) -> Vec<head::Piece> {
     let keys = &state.settings.keys;
     let enter = if state.tab == Tab::Instances { "path" } else { "details" };
     let shown = [
-        (Command::Help, "help"),
-        (Command::Enter, enter),
-        (Command::Filter, "filter"),
-        (Command::Problems, "problems"),
-        (Command::Freeze, "freeze"),
-        (Command::SortNext, "sort"),
-        (Command::Json, "json"),
-        (Command::Export, "export"),
-        (Command::Quit, "quit"),
+        (0, Command::Help, "help"),
+        (2, Command::Enter, enter),
+        (1, Command::Filter, "filter"),
+        (3, Command::Problems, "problems"),
+        (4, Command::Freeze, "freeze"),
+        (6, Command::SortNext, "sort"),
+        (5, Command::Json, "json"),
+        (7, Command::Export, "export"),
+        (1, Command::Quit, "quit"),
     ];
-    let words: Vec<String> = shown.iter().map(|(command, word)| format!("{} {word}", keys.hint(*command))).collect();
-    words.join("  ")
+    shown.map(|(rank, command, word)| (rank, Paint::Dim, format!("{} {word}", keys.hint(command)))).to_vec()
 }

@@ -18,11 +18,14 @@ use crate::{
 /// After how many seconds a look is old, and when it is stale.
 const OLD: [u64; 2] = [15, 60];
 
+/// The most columns a name takes.
+const LONGEST_NAME: u16 = 32;
+
 /// A part of a line: the higher its number, the sooner it is left out where there is no room.
-type Piece = (u8, Paint, String);
+pub(super) type Piece = (u8, Paint, String);
 
 /// Writes as many pieces as fit, those that matter most.
-fn pieces(ink: &mut Ink<'_>, area: Rect, mut pieces: Vec<Piece>) {
+pub(super) fn pieces(ink: &mut Ink<'_>, area: Rect, mut pieces: Vec<Piece>) {
     let needed = |ink: &Ink<'_>, pieces: &[Piece]| pieces.iter().map(|(_, _, text)| ink.width(text) + 2).sum::<u16>();
     while needed(ink, &pieces) > area.width + 2 {
         let Some(least) = pieces.iter().map(|(rank, ..)| *rank).max().filter(|rank| *rank > 0) else { break };
@@ -31,7 +34,7 @@ fn pieces(ink: &mut Ink<'_>, area: Rect, mut pieces: Vec<Piece>) {
     }
     let mut x = area.x;
     for (_, paint, text) in pieces {
-        x += ink.text(x, area.y, area.right().saturating_sub(x), paint, &text) + 2;
+        x += ink.text((x, area.y, area.right().saturating_sub(x)), paint, &text) + 2;
         if x >= area.right() {
             break;
         }
@@ -42,7 +45,7 @@ fn pieces(ink: &mut Ink<'_>, area: Rect, mut pieces: Vec<Piece>) {
 pub(super) fn header(state: &State, ink: &mut Ink<'_>, area: Rect) {
     let mut parts: Vec<Piece> = vec![(3, Paint::Heading, "netdiag".to_owned())];
     if let Some(look) = state.look() {
-        parts.push((1, Paint::Strong, look.listing.hostname.clone()));
+        parts.push((1, Paint::Strong, ink.fitted(&look.listing.hostname, LONGEST_NAME)));
     }
     parts.push(age(state));
     if let Origin::Recording(replay) = &state.origin {
@@ -100,7 +103,7 @@ pub(super) fn tabs(state: &State, ink: &mut Ink<'_>, area: Rect) {
     let mut end = area.x;
     for (tab, first, behind, label) in area::tabs(area.width) {
         let paint = if tab == state.tab { Paint::Strong } else { Paint::Plain };
-        ink.text(first, area.y, behind - first, paint, &label);
+        ink.text((first, area.y, behind - first), paint, &label);
         if tab == state.tab {
             ink.select(Rect { x: first, width: behind - first, ..area });
         }
@@ -125,7 +128,7 @@ fn sources(state: &State, ink: &mut Ink<'_>, area: Rect) {
     let long = all.join(" ");
     let fits = |text: &String| ink.width(text) <= area.width;
     if let Some(text) = [long, short].into_iter().find(fits) {
-        ink.right(area.x, area.y, area.width, paint, &text);
+        ink.right((area.x, area.y, area.width), paint, &text);
     }
 }
 
@@ -134,7 +137,7 @@ pub(super) fn crumbs(state: &State, ink: &mut Ink<'_>, area: Rect) {
     let view = state.view();
     let mut parts: Vec<Piece> = Vec::new();
     let mut way: Vec<String> = state.trail.iter().map(|tab| tab.title().to_owned()).collect();
-    way.push(place(state));
+    way.push(place(state, ink));
     parts.push((0, Paint::Heading, way.join(" > ")));
     let shown = view.entries.iter().filter(|entry| matches!(entry, crate::tui::state::Entry::Row(_))).count();
     if view.group.is_none() {
@@ -142,7 +145,7 @@ pub(super) fn crumbs(state: &State, ink: &mut Ink<'_>, area: Rect) {
         parts.push((3, Paint::Dim, words));
     }
     if !view.filter.is_empty() {
-        parts.push((0, Paint::Warning, format!("/{}", view.filter.text())));
+        parts.push((0, Paint::Warning, format!("/{}", ink.fitted(view.filter.text(), LONGEST_NAME))));
     }
     let sheet = sheet::of(state, state.tab);
     if let Some((name, _)) = view.group.and_then(|group| sheet.groups().get(group)) {
@@ -157,9 +160,10 @@ pub(super) fn crumbs(state: &State, ink: &mut Ink<'_>, area: Rect) {
 }
 
 /// The tab, and whose it is.
-fn place(state: &State) -> String {
+fn place(state: &State, ink: &Ink<'_>) -> String {
     let traced = state.traced.as_ref().filter(|_| state.tab == Tab::Path);
-    let whose = traced.map(|traced| format!(" of {}", traced.trace.instance.name)).unwrap_or_default();
+    let name = traced.map(|traced| ink.fitted(&traced.trace.instance.name, LONGEST_NAME));
+    let whose = name.map(|name| format!(" of {name}")).unwrap_or_default();
     format!("{}{whose}", state.tab.title())
 }
 
@@ -172,12 +176,12 @@ pub(super) fn banner(state: &State, ink: &mut Ink<'_>, area: Rect) {
         Tab::Path => path(state),
         Tab::Live => (Paint::Warning, live(state)),
         Tab::Flows => flows(state),
-        _ => (
+        Tab::Doctor | Tab::Instances | Tab::Policy | Tab::Agent => (
             Paint::Dim,
             "only the checks that follow from the snapshot: netdiag doctor on the host makes all".to_owned(),
         ),
     };
-    ink.short(area.x, area.y, area.width, paint, &text);
+    ink.sentence(area, paint, &text);
 }
 
 /// The answer in one sentence, and the worst finding.

@@ -6,6 +6,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use crate::{
     escape, shorten,
     tui::{sheet::Paint, state::Settings},
+    wrap,
 };
 
 /// A buffer to write into.
@@ -13,6 +14,9 @@ pub(super) struct Ink<'a> {
     buffer: &'a mut Buffer,
     settings: &'a Settings,
 }
+
+/// Where a text goes: column, row, and how many columns it may take.
+pub(super) type At = (u16, u16, u16);
 
 /// The lines frames are made of.
 pub(super) struct Lines {
@@ -35,22 +39,22 @@ impl<'a> Ink<'a> {
     }
 
     /// Writes a text as it is, as far as there is room; how many columns it took.
-    pub(super) fn text(&mut self, x: u16, y: u16, width: u16, paint: Paint, text: &str) -> u16 {
+    pub(super) fn text(&mut self, at: At, paint: Paint, text: &str) -> u16 {
         let safe = escape::terminal(text, self.settings.ascii);
-        self.put(x, y, width, paint, &safe)
+        self.put(at, paint, &safe)
     }
 
     /// The same with ids cut to what tells them apart.
-    pub(super) fn short(&mut self, x: u16, y: u16, width: u16, paint: Paint, text: &str) -> u16 {
+    pub(super) fn short(&mut self, at: At, paint: Paint, text: &str) -> u16 {
         let safe = self.shortened(text);
-        self.put(x, y, width, paint, &safe)
+        self.put(at, paint, &safe)
     }
 
     /// The same at the right end of its room.
-    pub(super) fn right(&mut self, x: u16, y: u16, width: u16, paint: Paint, text: &str) {
+    pub(super) fn right(&mut self, (x, y, width): At, paint: Paint, text: &str) {
         let safe = self.shortened(text);
         let needed = u16::try_from(safe.width()).unwrap_or(u16::MAX).min(width);
-        self.put(x + width - needed, y, needed, paint, &safe);
+        self.put((x + width - needed, y, needed), paint, &safe);
     }
 
     fn shortened(&self, text: &str) -> String {
@@ -60,13 +64,28 @@ impl<'a> Ink<'a> {
         escape::terminal(&shorten::ids(text), self.settings.ascii)
     }
 
+    /// A text made harmless, with ids cut, no wider than this.
+    pub(super) fn fitted(&self, text: &str, width: u16) -> String {
+        cut(&self.shortened(text), width, self.settings.ascii)
+    }
+
+    /// Writes a text over as many lines as there are.
+    pub(super) fn sentence(&mut self, area: Rect, paint: Paint, text: &str) {
+        let lines = wrap::lines(&self.shortened(text), usize::from(area.width).max(1));
+        let (first, last) = lines.split_at(lines.len().min(usize::from(area.height.saturating_sub(1))));
+        let last = [last.join(" ")];
+        for (line, y) in first.iter().chain(&last).zip(area.y..) {
+            self.put((area.x, y, area.width), paint, line);
+        }
+    }
+
     /// Columns a text takes once it is harmless.
     pub(super) fn width(&self, text: &str) -> u16 {
         u16::try_from(escape::terminal(text, self.settings.ascii).width()).unwrap_or(u16::MAX)
     }
 
     /// Writes harmless text.
-    fn put(&mut self, x: u16, y: u16, width: u16, paint: Paint, safe: &str) -> u16 {
+    fn put(&mut self, (x, y, width): At, paint: Paint, safe: &str) -> u16 {
         let style = self.settings.theme.style(paint);
         let cut = cut(safe, width, self.settings.ascii);
         if !self.buffer.area.contains((x, y).into()) {
@@ -118,14 +137,14 @@ impl<'a> Ink<'a> {
         let across: String = std::iter::repeat_n(lines.across, usize::from(area.width - 2)).collect();
         let top = format!("{}{across}{}", lines.top_left, lines.top_right);
         let bottom = format!("{}{across}{}", lines.bottom_left, lines.bottom_right);
-        self.text(area.x, area.y, area.width, Paint::Heading, &top);
-        self.text(area.x, area.bottom() - 1, area.width, Paint::Heading, &bottom);
+        self.text((area.x, area.y, area.width), Paint::Heading, &top);
+        self.text((area.x, area.bottom() - 1, area.width), Paint::Heading, &bottom);
         for y in area.y + 1..area.bottom() - 1 {
             let down = lines.down.to_string();
-            self.text(area.x, y, 1, Paint::Heading, &down);
-            self.text(area.right() - 1, y, 1, Paint::Heading, &down);
+            self.text((area.x, y, 1), Paint::Heading, &down);
+            self.text((area.right() - 1, y, 1), Paint::Heading, &down);
         }
-        self.text(area.x + 2, area.y, area.width.saturating_sub(4), Paint::Heading, &format!(" {title} "));
+        self.text((area.x + 2, area.y, area.width.saturating_sub(4)), Paint::Heading, &format!(" {title} "));
     }
 }
 

@@ -11,10 +11,17 @@ use crate::{
         sheet::{self, Health, Paint},
         state::{Origin, Overlay, State, Tab, Trouble},
     },
+    wrap,
 };
 
 /// Columns names of values take.
 const NAMES: usize = 13;
+
+/// Columns keys take in the help.
+const KEYS: usize = 17;
+
+/// Columns letters take.
+const LETTERS: usize = 3;
 
 /// A line: how its two parts are painted, and which value it belongs to.
 struct Line {
@@ -88,14 +95,22 @@ pub(super) fn draw(state: &State, ink: &mut Ink<'_>) {
     ink.frame(area, &format!("{}{more}", title(overlay)));
     for (line, y) in lines.iter().skip(offset).take(page).zip(area.y + 1..) {
         let room = area.width.saturating_sub(4);
-        let used = if line.name.1.is_empty() { 0 } else { ink.text(area.x + 2, y, room, line.name.0, &line.name.1) };
-        let indent = if line.name.1.is_empty() && line.value.is_none() || is_exact(state) {
-            0
-        } else {
-            u16::try_from(NAMES).unwrap_or(0).max(used + 1)
-        };
-        ink.text(area.x + 2 + indent, y, room.saturating_sub(indent), line.text.0, &line.text.1);
+        let used = if line.name.1.is_empty() { 0 } else { ink.text((area.x + 2, y, room), line.name.0, &line.name.1) };
+        let bare = line.name.1.is_empty() && line.value.is_none() && line.text.0 == Paint::Heading;
+        let indent = if bare || is_exact(state) { 0 } else { names(overlay).max(used + 1) };
+        ink.text((area.x + 2 + indent, y, room.saturating_sub(indent)), line.text.0, &line.text.1);
     }
+}
+
+/// Columns names take.
+fn names(overlay: &Overlay) -> u16 {
+    let columns = match overlay {
+        Overlay::Help => KEYS,
+        Overlay::Columns | Overlay::Export => LETTERS,
+        Overlay::Text { .. } => NAMES,
+        Overlay::Quit => 0,
+    };
+    u16::try_from(columns).unwrap_or(0)
 }
 
 /// Whether lines stand as they are, without names.
@@ -121,7 +136,7 @@ fn lines(state: &State) -> Vec<Line> {
         Some(Overlay::Columns) => columns(state),
         Some(Overlay::Export) => export(state),
         Some(Overlay::Quit) => {
-            vec![Line::of("", "A recording is being made. Quit once more to end it, any other key goes on.")]
+            vec![Line::of("", "A recording is being made: quit once more to end it.")]
         }
         Some(Overlay::Text { lines, exact, .. }) => text(state, lines, *exact),
     }
@@ -210,7 +225,8 @@ fn text(state: &State, values: &[(String, String)], exact: bool) -> Vec<Line> {
     for (place, (name, value)) in values.iter().enumerate() {
         let safe = escape::terminal(value, state.settings.ascii);
         let heading = name.is_empty() && !exact;
-        for (number, part) in broken(&safe, room).into_iter().enumerate() {
+        let parts = if exact { broken(&safe, room) } else { wrap::lines(&safe, room) };
+        for (number, part) in parts.into_iter().enumerate() {
             let name = if number == 0 { escape::terminal(name, state.settings.ascii) } else { String::new() };
             lines.push(Line {
                 name: (Paint::Strong, name),
@@ -256,14 +272,14 @@ pub(super) fn trouble(trouble: &Trouble, ink: &mut Ink<'_>, area: Rect) {
     let mut y = box_area.y + 1;
     for (name, text, paint) in parts {
         let safe = escape::terminal(text, ink.ascii());
-        for (number, part) in broken(&safe, room).into_iter().enumerate() {
+        for (number, part) in wrap::lines(&safe, room).into_iter().enumerate() {
             if y + 1 >= box_area.bottom() {
                 return;
             }
             if number == 0 {
-                ink.text(3, y, 12, Paint::Heading, name);
+                ink.text((3, y, 12), Paint::Heading, name);
             }
-            ink.text(3 + 13, y, u16::try_from(room).unwrap_or(u16::MAX), paint, &part);
+            ink.text((3 + 13, y, u16::try_from(room).unwrap_or(u16::MAX)), paint, &part);
             y += 1;
         }
     }

@@ -11,7 +11,7 @@ use crate::{
     tui::{
         sheet::{
             Health, Paint,
-            hops::{self, Hops},
+            hops::{self, PathRows},
         },
         state::{Entry, State},
     },
@@ -47,7 +47,7 @@ struct Panel {
 }
 
 /// The picture, laid out for a width.
-fn panels(hops: &Hops<'_>, area: Rect) -> Vec<Panel> {
+fn panels(hops: &PathRows<'_>, area: Rect) -> Vec<Panel> {
     let out = way(hops, &[Direction::Outward, Direction::Lateral]);
     let into = way(hops, &[Direction::Inward]);
     if area.width >= SIDE_BY_SIDE && !into.is_empty() {
@@ -67,7 +67,7 @@ fn panels(hops: &Hops<'_>, area: Rect) -> Vec<Panel> {
 }
 
 /// The lines of some directions, interface by interface.
-fn way(hops: &Hops<'_>, directions: &[Direction]) -> Vec<Line> {
+fn way(hops: &PathRows<'_>, directions: &[Direction]) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     let mut open: Option<(usize, Direction, String)> = None;
     let mut passes = true;
@@ -101,7 +101,7 @@ fn way(hops: &Hops<'_>, directions: &[Direction]) -> Vec<Line> {
 }
 
 /// What was found at a hop that does not let packets through.
-fn found(hops: &Hops<'_>, hop: &Hop) -> Vec<Line> {
+fn found(hops: &PathRows<'_>, hop: &Hop) -> Vec<Line> {
     if hop.state != HopState::Broken {
         return Vec::new();
     }
@@ -138,7 +138,7 @@ fn selected(state: &State) -> Option<usize> {
 
 /// The hop at a place of the screen: its place among the lines of the table.
 pub(in crate::tui) fn hop_at(state: &State, area: Rect, x: u16, line: usize) -> Option<usize> {
-    let hops = Hops::of(state);
+    let hops = PathRows::of(state);
     let panels = panels(&hops, area);
     let panel = panels.iter().find(|panel| (panel.x..panel.x + panel.width).contains(&x))?;
     let first = first_line(panel, selected(state), area.height);
@@ -148,10 +148,14 @@ pub(in crate::tui) fn hop_at(state: &State, area: Rect, x: u16, line: usize) -> 
 
 /// Draws the picture.
 pub(super) fn draw(state: &State, ink: &mut Ink<'_>, area: Rect) {
-    let hops = Hops::of(state);
+    let hops = PathRows::of(state);
     if hops.hops.is_empty() {
-        let words = if state.watched.is_some() { "explaining the path …" } else { "no instance is selected" };
-        ink.text(area.x + 2, area.y, area.width - 2, Paint::Dim, words);
+        let words = match (&state.traced, &state.watched) {
+            (Some(_), _) => "it has no hop",
+            (None, Some(_)) => "explaining the path …",
+            (None, None) => "no instance is selected",
+        };
+        ink.text((area.x + 2, area.y, area.width - 2), Paint::Dim, words);
         return;
     }
     let selected = selected(state);
@@ -168,7 +172,7 @@ pub(super) fn draw(state: &State, ink: &mut Ink<'_>, area: Rect) {
     }
 }
 
-fn draw_line(hops: &Hops<'_>, ink: &mut Ink<'_>, line: &Line, at: Rect) {
+fn draw_line(hops: &PathRows<'_>, ink: &mut Ink<'_>, line: &Line, at: Rect) {
     let set = ink.lines();
     let across = |left: char, right: char| {
         let middle: String = std::iter::repeat_n(set.across, usize::from(at.width.saturating_sub(2))).collect();
@@ -177,26 +181,26 @@ fn draw_line(hops: &Hops<'_>, ink: &mut Ink<'_>, line: &Line, at: Rect) {
     match line {
         Line::Gap => {}
         Line::Way(text) => {
-            ink.text(at.x, at.y, at.width, Paint::Strong, text);
+            ink.text((at.x, at.y, at.width), Paint::Strong, text);
         }
         Line::Top(label) => {
-            ink.text(at.x, at.y, at.width, Paint::Heading, &across(set.top_left, set.top_right));
-            ink.short(at.x + 2, at.y, at.width.saturating_sub(4), Paint::Heading, &format!(" {label} "));
+            ink.text((at.x, at.y, at.width), Paint::Heading, &across(set.top_left, set.top_right));
+            ink.short((at.x + 2, at.y, at.width.saturating_sub(4)), Paint::Heading, &format!(" {label} "));
         }
         Line::Bottom => {
-            ink.text(at.x, at.y, at.width, Paint::Heading, &across(set.bottom_left, set.bottom_right));
+            ink.text((at.x, at.y, at.width), Paint::Heading, &across(set.bottom_left, set.bottom_right));
         }
         Line::Link(true) => {
             let arrow = if ink.ascii() { "|" } else { "│" };
-            ink.text(at.x + 6, at.y, 1, Paint::Plain, arrow);
+            ink.text((at.x + 6, at.y, 1), Paint::Plain, arrow);
         }
         Line::Link(false) => {
             let words = if ink.ascii() { "X  packets do not get here" } else { "✗  packets do not get here" };
-            ink.text(at.x + 6, at.y, at.width.saturating_sub(6), Paint::Bad, words);
+            ink.text((at.x + 6, at.y, at.width.saturating_sub(6)), Paint::Bad, words);
         }
         Line::Finding(paint, text) => {
             sides(ink, at);
-            ink.short(at.x + 6, at.y, at.width.saturating_sub(8), *paint, text);
+            ink.short((at.x + 6, at.y, at.width.saturating_sub(8)), *paint, text);
         }
         Line::Hop(row) => {
             sides(ink, at);
@@ -208,17 +212,17 @@ fn draw_line(hops: &Hops<'_>, ink: &mut Ink<'_>, line: &Line, at: Rect) {
 /// The sides of a box.
 fn sides(ink: &mut Ink<'_>, at: Rect) {
     let down = ink.lines().down.to_string();
-    ink.text(at.x, at.y, 1, Paint::Heading, &down);
-    ink.text(at.x + at.width.saturating_sub(1), at.y, 1, Paint::Heading, &down);
+    ink.text((at.x, at.y, 1), Paint::Heading, &down);
+    ink.text((at.x + at.width.saturating_sub(1), at.y, 1), Paint::Heading, &down);
 }
 
 /// Sign, number, name, kind; at the end what it counts; between them what it says.
-fn hop(hops: &Hops<'_>, ink: &mut Ink<'_>, row: usize, at: Rect) {
+fn hop(hops: &PathRows<'_>, ink: &mut Ink<'_>, row: usize, at: Rect) {
     let (_, _, hop) = hops.hops[row];
     let health = Health::from(hop.state);
     let lead =
         format!("{} {:>3} ", health.glyph(ink.ascii()), format!("{}{}", &hops::way(hop.direction)[..1], hop.number));
-    let mut x = at.x + ink.text(at.x, at.y, at.width, health.paint(), &lead);
+    let mut x = at.x + ink.text((at.x, at.y, at.width), health.paint(), &lead);
     let counts = hops.traffic(row).map(|(received, sent)| {
         if ink.ascii() { format!("rx {received} tx {sent}") } else { format!("↓{received} ↑{sent}") }
     });
@@ -226,15 +230,15 @@ fn hop(hops: &Hops<'_>, ink: &mut Ink<'_>, row: usize, at: Rect) {
     let room = (ink.width(&counts) + 1).min(at.width / 2);
     let right = at.right().saturating_sub(room);
     let name = if health == Health::Broken { Paint::Bad } else { Paint::Strong };
-    x += ink.short(x, at.y, right.saturating_sub(x), name, &hop.name) + 2;
-    x += ink.text(x, at.y, right.saturating_sub(x), Paint::Dim, hop.kind.name()) + 2;
+    x += ink.short((x, at.y, right.saturating_sub(x)), name, &hop.name) + 2;
+    x += ink.text((x, at.y, right.saturating_sub(x)), Paint::Dim, hop.kind.name()) + 2;
     let mark = if health == Health::Ok { String::new() } else { format!("{} ", health.word()) };
-    x += ink.text(x, at.y, right.saturating_sub(x), health.paint(), &mark);
+    x += ink.text((x, at.y, right.saturating_sub(x)), health.paint(), &mark);
     let said = [hop.status.as_str(), hop.note.as_str()]
         .into_iter()
         .filter(|text| !text.is_empty())
         .collect::<Vec<_>>()
         .join(", ");
-    ink.short(x, at.y, right.saturating_sub(x), Paint::Plain, &said);
-    ink.right(right, at.y, at.right() - right, Paint::Dim, &counts);
+    ink.short((x, at.y, right.saturating_sub(x)), Paint::Plain, &said);
+    ink.right((right, at.y, at.right() - right), Paint::Dim, &counts);
 }

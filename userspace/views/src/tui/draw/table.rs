@@ -21,7 +21,7 @@ pub(super) fn draw(state: &State, ink: &mut Ink<'_>, areas: &Areas) {
         } else {
             "no row is wanted: Esc clears the filter, z shows healthy rows"
         };
-        ink.text(2, areas.rows.y, areas.rows.width.saturating_sub(2), Paint::Dim, words);
+        ink.text((2, areas.rows.y, areas.rows.width.saturating_sub(2)), Paint::Dim, words);
         return;
     }
     let lines = view.entries.iter().enumerate().skip(view.offset).take(usize::from(areas.rows.height));
@@ -37,10 +37,10 @@ pub(super) fn draw(state: &State, ink: &mut Ink<'_>, areas: &Areas) {
                     (false, true) => ">",
                 };
                 let used =
-                    ink.text(line.x, y, line.width, worst.paint(), &format!("{sign} {} ", worst.glyph(ink.ascii())));
+                    ink.text((line.x, y, line.width), worst.paint(), &format!("{sign} {} ", worst.glyph(ink.ascii())));
                 let label = if label.is_empty() { "none" } else { label };
-                let used = used + ink.short(line.x + used, y, line.width - used, Paint::Strong, label);
-                ink.text(line.x + used, y, line.width - used, Paint::Dim, &format!("  {count}"));
+                let used = used + ink.short((line.x + used, y, line.width - used), Paint::Strong, label);
+                ink.text((line.x + used, y, line.width - used), Paint::Dim, &format!("  {count}"));
             }
         }
         if place == view.cursor {
@@ -73,9 +73,9 @@ fn titles(ink: &mut Ink<'_>, sheet: &dyn Sheet, view: &View, layout: &[(usize, u
         };
         let text = format!("{mark}{}", column.title);
         if column.right {
-            ink.right(x, area.y, *width, Paint::Heading, &text);
+            ink.right((x, area.y, *width), Paint::Heading, &text);
         } else {
-            ink.text(x, area.y, *width, Paint::Heading, &text);
+            ink.text((x, area.y, *width), Paint::Heading, &text);
         }
         x += width + 1;
     }
@@ -89,9 +89,9 @@ fn cells(ink: &mut Ink<'_>, sheet: &dyn Sheet, row: usize, layout: &[(usize, u16
         let Cell { text, paint } = sheet.cell(row, *place);
         let paint = if past { Paint::Dim } else { paint };
         if sheet.columns()[*place].right {
-            ink.right(x, line.y, *width, paint, &text);
+            ink.right((x, line.y, *width), paint, &text);
         } else {
-            ink.short(x, line.y, *width, paint, &text);
+            ink.short((x, line.y, *width), paint, &text);
         }
         x += width + 1;
     }

@@ -41,7 +41,7 @@ pub(in crate::tui) const fn way(direction: Direction) -> &'static str {
 }
 
 /// The hops of a path.
-pub(in crate::tui) struct Hops<'a> {
+pub(in crate::tui) struct PathRows<'a> {
     /// The path.
     traced: Option<&'a Traced>,
     /// Each hop with its interface, in the order of the path.
@@ -64,7 +64,7 @@ fn all(traced: &Traced) -> impl Iterator<Item = (usize, &InterfaceTrace, &Hop)> 
     interfaces.flat_map(|(place, one)| one.hops.iter().map(move |hop| (place, one, hop)))
 }
 
-impl<'a> Hops<'a> {
+impl<'a> PathRows<'a> {
     /// The path a state follows.
     pub(in crate::tui) fn of(state: &'a State) -> Self {
         let traced = state.traced.as_deref();
@@ -86,7 +86,7 @@ impl<'a> Hops<'a> {
     pub(in crate::tui) fn rates(&self, row: usize) -> Option<Rates> {
         let (place, _, hop) = self.hops[row];
         let (now, then) = (hop.counters?, self.before.get(&id(place, hop))?);
-        let rate = |now: u64, then: u64| Some(now.checked_sub(then)?.saturating_mul(1000).checked_div(self.millis)?);
+        let rate = |now: u64, then: u64| now.checked_sub(then)?.saturating_mul(1000).checked_div(self.millis);
         Some(Rates {
             in_bytes: rate(now.rx_bytes, then.rx_bytes)?,
             in_packets: rate(now.rx_packets, then.rx_packets)?,
@@ -107,7 +107,7 @@ impl<'a> Hops<'a> {
     }
 }
 
-impl Sheet for Hops<'_> {
+impl Sheet for PathRows<'_> {
     fn columns(&self) -> &'static [Column] {
         &COLUMNS
     }
@@ -203,7 +203,7 @@ impl Sheet for Hops<'_> {
     }
 }
 
-impl Hops<'_> {
+impl PathRows<'_> {
     /// What was found at a hop.
     fn findings(&self, hop: &Hop, add: &mut impl FnMut(&str, String)) {
         let all = self.traced.map_or(&[][..], |traced| &traced.trace.findings);

@@ -15,7 +15,7 @@ use crate::{
     text::units,
     tui::{
         filter::Field,
-        look::{Interface, Look},
+        look::{Card, Look},
     },
 };
 
@@ -56,7 +56,7 @@ pub(super) struct Instances<'a> {
 
 /// What a row is about.
 struct Of<'a> {
-    line: &'a Interface,
+    line: &'a Card,
     row: &'a Row,
     card: Option<&'a RowInterface>,
 }
@@ -155,7 +155,7 @@ pub(super) fn rate(bytes: Option<u64>) -> Cell {
 }
 
 /// Packets dropped; those of this moment are worth a look.
-fn drops(line: &Interface) -> Cell {
+fn drops(line: &Card) -> Cell {
     let now = line.rates.is_some_and(|rates| rates.dropped > 0);
     match line.dropped {
         0 => Cell::new(Paint::Dim, "0"),

@@ -12,7 +12,7 @@ use crate::{
     text::{units, words},
     tui::{
         filter::Field,
-        look::{Look, Rule},
+        look::{GroupRule, Look},
     },
 };
 
@@ -35,7 +35,7 @@ pub(super) struct Policy<'a> {
 }
 
 impl Policy<'_> {
-    fn rules(&self) -> &[Rule] {
+    fn rules(&self) -> &[GroupRule] {
         self.look.map_or(&[], |look| &look.rules)
     }
 
@@ -66,12 +66,12 @@ const fn standing(standing: Standing) -> (Health, &'static str) {
 }
 
 /// What is known of a group's rule, or of its lack.
-fn health(rule: &Rule) -> (Health, &'static str) {
+fn health(rule: &GroupRule) -> (Health, &'static str) {
     rule.rule.as_ref().map_or((Health::Ok, "no rule"), |rule| standing(rule.standing))
 }
 
 /// How often it was hit.
-fn hits(rule: &Rule) -> Cell {
+fn hits(rule: &GroupRule) -> Cell {
     match rule.rule.as_ref().and_then(|rule| rule.hits) {
         Some(0) => Cell::new(Paint::Dim, "never"),
         Some(hits) => Cell::plain(units::count(hits)),

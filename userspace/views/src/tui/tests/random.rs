@@ -16,7 +16,7 @@ use crate::{
 
 /// Looks a host may have one after the other.
 static LOOKS: LazyLock<[Arc<Look>; 3]> = LazyLock::new(|| {
-    let empty = Look::of(Arc::new(nothing()), Extra { at_ms: NOW + 1000, ..Extra::default() }, None);
+    let empty = Look::of(&Arc::new(nothing()), Extra { at_ms: NOW + 1000, ..Extra::default() }, None);
     let usual = docker((80, 24)).look().unwrap().clone();
     [Arc::new(hostile_look()), Arc::new(empty), usual]
 });

@@ -77,7 +77,7 @@ fn path(state: &mut State, name: &str) -> Option<Request> {
 /// The first hop whose name has this in it.
 fn hop(state: &mut State, name: &str) -> Option<Request> {
     let found = {
-        let hops = sheet::hops::Hops::of(state);
+        let hops = sheet::hops::PathRows::of(state);
         let place = hops.hops.iter().position(|(_, _, hop)| hop.name.contains(name));
         place.map(|place| sheet::Sheet::id(&hops, place))
     };
@@ -93,14 +93,12 @@ fn hop(state: &mut State, name: &str) -> Option<Request> {
 fn tab(state: &mut State, name: &str) -> Option<Request> {
     let found =
         Tab::ALL.iter().find(|tab| !name.is_empty() && tab.title().to_lowercase().starts_with(&name.to_lowercase()));
-    match found {
-        Some(tab) => switch(state, *tab),
-        None => {
-            let titles: Vec<&str> = Tab::ALL.iter().map(|tab| tab.title()).collect();
-            say(state, format!("no tab \"{name}\"; there are {}", titles.join(", ")));
-            None
-        }
+    if let Some(tab) = found {
+        return switch(state, *tab);
     }
+    let titles: Vec<&str> = Tab::ALL.iter().map(|tab| tab.title()).collect();
+    say(state, format!("no tab \"{name}\"; there are {}", titles.join(", ")));
+    None
 }
 
 /// Sorts by a column; by the same once more, backwards.
@@ -140,7 +138,7 @@ fn names(state: &State, word: &str) -> Vec<String> {
             rows.iter().map(|row| row.identity.name.clone()).collect()
         }
         "sg" => look.map_or_else(Vec::new, |look| look.rules.iter().map(|rule| rule.group.clone()).collect()),
-        "hop" => sheet::hops::Hops::of(state).hops.iter().map(|(_, _, hop)| hop.name.clone()).collect(),
+        "hop" => sheet::hops::PathRows::of(state).hops.iter().map(|(_, _, hop)| hop.name.clone()).collect(),
         "tab" => Tab::ALL.iter().map(|tab| tab.title().to_lowercase()).collect(),
         "sort" => sheet::of(state, state.tab).columns().iter().map(|column| column.title.to_lowercase()).collect(),
         "export" => vec!["json".to_owned(), "mermaid".to_owned()],

@@ -12,6 +12,7 @@ use crate::tui::{
 const LONGEST: usize = 200;
 
 /// Begins to type.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only two commands begin to type")]
 pub(super) fn open(state: &mut State, command: Command) {
     state.input = Some(match command {
         Command::Filter => Input::Filter(state.view().filter.text().to_owned()),
@@ -32,6 +33,7 @@ pub(super) fn key(state: &mut State, key: Key) -> Option<Request> {
 }
 
 /// The filter: each key acts at once; Esc takes it back.
+#[expect(clippy::wildcard_enum_match_arm, reason = "all other keys edit")]
 fn filter(state: &mut State, mut text: String, key: Key) {
     match key.code {
         Code::Enter => return,
@@ -51,6 +53,7 @@ fn filter(state: &mut State, mut text: String, key: Key) {
 }
 
 /// A command: Enter does it, Tab completes it.
+#[expect(clippy::wildcard_enum_match_arm, reason = "all other keys edit")]
 fn type_command(state: &mut State, mut text: String, key: Key) -> Option<Request> {
     match key.code {
         Code::Enter => return command::run(state, &text),
@@ -61,7 +64,7 @@ fn type_command(state: &mut State, mut text: String, key: Key) -> Option<Request
             several => {
                 let common = common_beginning(several);
                 if common.len() > text.len() {
-                    text = common.to_owned();
+                    common.clone_into(&mut text);
                 }
                 let words: Vec<&str> = several.iter().map(|one| one.rsplit(' ').next().unwrap_or(one)).collect();
                 say(state, words.join("  "));
@@ -82,6 +85,7 @@ fn common_beginning(texts: &[String]) -> &str {
     &first[..length]
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "no other key is text")]
 fn edit(text: &mut String, key: Key) {
     match (key.code, key.ctrl) {
         (Code::Backspace, _) | (Code::Char('h'), true) => {

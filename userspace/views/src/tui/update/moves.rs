@@ -9,6 +9,7 @@ use crate::tui::{
 };
 
 /// Moves the cursor, or scrolls.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the caller passes movements only")]
 pub(super) fn go(state: &mut State, command: Command) {
     let page = area::page(state);
     let view = state.view();

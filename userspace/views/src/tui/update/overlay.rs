@@ -11,6 +11,7 @@ use crate::tui::{
 };
 
 /// Opens what a key asks for.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the caller passes what opens something only")]
 pub(super) fn open(state: &mut State, command: Command) {
     let overlay = match command {
         Command::Columns => Some(Overlay::Columns),
@@ -80,6 +81,7 @@ fn quit(state: &mut State, key: Key) -> Option<Request> {
 }
 
 /// Scrolls, or closes by the key that opened it.
+#[expect(clippy::wildcard_enum_match_arm, reason = "no other command scrolls or closes")]
 fn scroll(state: &mut State, key: Key) {
     let page = overlays::page(state);
     let offset = state.overlay_offset;
@@ -117,6 +119,7 @@ fn columns(state: &mut State, key: Key) {
 }
 
 /// Writes the view in the form of a letter.
+#[expect(clippy::wildcard_enum_match_arm, reason = "no other key is a form")]
 fn choose(state: &mut State, key: Key) -> Option<Request> {
     state.overlay = None;
     match key.code {

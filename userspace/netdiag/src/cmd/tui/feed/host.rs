@@ -100,7 +100,7 @@ impl Host {
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let extra = Extra { at_ms, agent, doctor: self.doctor.clone(), took_ms };
         let before = self.before.take();
-        let made = tokio::task::spawn_blocking(move || Arc::new(Look::of(snapshot, extra, before.as_deref())));
+        let made = tokio::task::spawn_blocking(move || Arc::new(Look::of(&snapshot, extra, before.as_deref())));
         let look = made.await.ok()?;
         self.before = Some(Arc::clone(&look));
         self.actions.send(Action::Look(look)).await.ok()

@@ -18,7 +18,7 @@ const LONGEST: Duration = Duration::from_hours(1);
 pub(super) fn once(snapshot: Snapshot, actions: mpsc::Sender<Action>) {
     tokio::task::spawn_blocking(move || {
         let at_ms = snapshot.taken_at.saturating_mul(1000);
-        let look = Look::of(Arc::new(snapshot), Extra { at_ms, ..Extra::default() }, None);
+        let look = Look::of(&Arc::new(snapshot), Extra { at_ms, ..Extra::default() }, None);
         // Without anybody to tell, all is over.
         drop(actions.blocking_send(Action::Look(Arc::new(look))));
     });
@@ -115,7 +115,7 @@ impl Player {
 fn look(frame: &Frame, before: Option<&Look>) -> anyhow::Result<Arc<Look>> {
     let snapshot = Arc::new(frame.snapshot()?);
     let extra = Extra { at_ms: frame.at_ms, ..Extra::default() };
-    Ok(Arc::new(Look::of(snapshot, extra, before)))
+    Ok(Arc::new(Look::of(&snapshot, extra, before)))
 }
 
 /// Waits this long; for ever where it is not said how long.
