@@ -47,7 +47,7 @@ fn area(state: &State) -> Rect {
     let wanted = u16::try_from(lines(state).len() + 2).unwrap_or(u16::MAX);
     let full = height.saturating_sub(4).max(3);
     let tall = wanted.clamp(3, full);
-    Rect { x: margin, y: 2 + (full - tall) / 2, width: width - 2 * margin, height: tall }
+    Rect { x: margin, y: 2 + (full - tall) / 2, width: width.saturating_sub(2 * margin), height: tall }
 }
 
 /// Columns for text.

@@ -85,7 +85,6 @@ fn common_beginning(texts: &[String]) -> &str {
     &first[..length]
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "no other key is text")]
 fn edit(text: &mut String, key: Key) {
     match (key.code, key.ctrl) {
         (Code::Backspace, _) | (Code::Char('h'), true) => {
