@@ -148,15 +148,15 @@ impl Drop for Terminal {
 fn one_moves_filters_opens_a_path_freezes_resizes_and_quits() {
     let Some(terminal) = Terminal::open() else { return };
     terminal.start(&format!("--from {}", fixture("neutron-ovs-compute-1")));
-    let first = terminal.until("1 Instances");
-    assert!(first.contains("INSTANCE") && first.contains("compute-1"), "{first}");
+    let first = terminal.until("nova-");
+    assert!(first.contains("1 Instances") && first.contains("compute-1"), "{first}");
     terminal.press(&["j", "j"]);
     terminal.text("/");
     terminal.text("172.24.4.6");
     terminal.until("1 of ");
     terminal.press(&["Enter", "Enter"]);
-    let path = terminal.until("way out");
-    assert!(path.contains("Instances > Path of ") && path.contains("br-int"), "{path}");
+    let path = terminal.until("br-int");
+    assert!(path.contains("Instances > Path of ") && path.contains("way out"), "{path}");
     terminal.press(&["Escape"]);
     terminal.until("ADDRESSES");
     terminal.press(&["Escape", "Space"]);
@@ -181,9 +181,11 @@ fn one_moves_filters_opens_a_path_freezes_resizes_and_quits() {
 fn the_last_screen_stays_where_one_asks_for_it() {
     let Some(terminal) = Terminal::open() else { return };
     terminal.start(&format!("--from {}", fixture("docker-1")));
-    terminal.until("1 Instances");
+    terminal.until("q quit");
     terminal.press(&["Q"]);
-    let screen = terminal.ended(0);
+    terminal.ended(0);
+    // Its first lines may have been scrolled away by the shell's.
+    let screen = String::from_utf8(terminal.tmux(&["capture-pane", "-p", "-S", "-100"]).stdout).unwrap();
     assert!(screen.contains("1 Instances") && screen.contains("web-1"), "{screen}");
 }
 
@@ -279,8 +281,8 @@ fn what_cannot_be_shown_is_said_on_the_terminal_as_it_was() {
     ] {
         terminal.line("clear");
         terminal.start(words);
-        let screen = terminal.until("ended 2");
-        assert!(screen.contains(expected), "{screen}");
+        terminal.until(expected);
+        terminal.until("ended 2");
     }
 }
 
@@ -333,8 +335,8 @@ fn a_live_host_is_seen_as_it_changes() {
     let first = terminal.until("shop");
     assert!(first.contains("live") && first.contains("10.7.0.2"), "{first}");
     terminal.press(&["Enter"]);
-    let path = terminal.until("way out");
-    assert!(path.contains("eth0") && path.contains("vshop"), "{path}");
+    let path = terminal.until("vshop");
+    assert!(path.contains("way out") && path.contains("eth0"), "{path}");
     sh("ip netns exec shop ip link set eth0 down");
     terminal.until("BROKEN");
     sh("ip netns add second && ip link add vsecond type veth peer name eth0 netns second && ip link set vsecond up");

@@ -172,7 +172,11 @@ impl App {
             match next {
                 Next::Wait => continue,
                 Next::Draw => {}
-                Next::DrawAll => self.screen.take_again()?,
+                Next::DrawAll => {
+                    self.screen.take_again()?;
+                    let (width, height) = self.screen.size()?;
+                    state.step(Action::Resize(width, height));
+                }
                 Next::End(exit) => return Ok(exit),
             }
             self.screen.draw(|frame| state.draw(frame))?;

@@ -20,6 +20,7 @@ use ratatui::{
     Frame, Terminal,
     backend::CrosstermBackend,
     buffer::{Buffer, Cell},
+    layout::Rect,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -82,7 +83,9 @@ impl Screen {
     /// Takes it again after somebody else had it, and forgets what was on it.
     pub(super) fn take_again(&mut self) -> anyhow::Result<()> {
         self.enter()?;
-        self.terminal.clear().context("clear the terminal")
+        // Not `clear`, which asks the terminal where its cursor is: the answer would go to whoever reads the keys.
+        let (width, height) = self.size()?;
+        self.terminal.resize(Rect::new(0, 0, width, height)).context("clear the terminal")
     }
 
     /// Gives it back for a while.
