@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// `netdiag agent`.
 pub(crate) mod agent;
+/// `netdiag tui`.
+pub(crate) mod tui;
 
 /// Exit codes, the same for every command.
 const EXIT_CODES: &str = "\
@@ -88,6 +90,9 @@ pub(crate) enum Command {
     Flows(Flows),
     /// Follow what is refused and allowed, packet by packet, as the agent says it
     Events(Events),
+    /// See this host live: instances, paths, verdicts, flows, policy, agent; changes nothing
+    #[command(after_long_help = tui::NEEDS)]
+    Tui(Box<tui::Tui>),
     /// Say what this host can and cannot do: check, result, consequence, fix
     Doctor {
         #[command(flatten)]

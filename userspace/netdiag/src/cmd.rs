@@ -35,6 +35,8 @@ pub(crate) mod fip;
 pub(crate) mod flows;
 /// Security groups of an instance.
 pub(crate) mod sg;
+/// The live view of a host.
+pub(crate) mod tui;
 
 /// Follows the packets of one instance.
 pub(crate) async fn trace(instance: &str, source: &Source, look: &Look, output: TraceOutput) -> anyhow::Result<Exit> {

@@ -19,6 +19,8 @@ use crate::{
 
 /// How the agent is to live.
 pub(crate) mod agent;
+/// How the live view looks and what its keys are.
+pub(crate) mod tui;
 
 /// Width of text that no terminal limits.
 const DEFAULT_WIDTH: usize = 80;
@@ -83,7 +85,7 @@ pub(crate) fn style(look: &Look) -> Style {
 
 /// `NO_COLOR` beats everything but the flag (no-color.org); `CLICOLOR_FORCE` and `FORCE_COLOR` beat the lack of a
 /// terminal.
-fn colour_wanted(terminal: bool) -> bool {
+pub(crate) fn colour_wanted(terminal: bool) -> bool {
     let set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0");
     if env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
         return false;
@@ -94,7 +96,7 @@ fn colour_wanted(terminal: bool) -> bool {
 
 /// Whether the locale can show more than ASCII: the first of `LC_ALL`, `LC_CTYPE` and `LANG` that is set decides (POSIX).
 /// Where none is set, UTF-8 is taken for granted: that is a pipe, a container or a cron job, not an old terminal.
-fn locale_is_utf8() -> bool {
+pub(crate) fn locale_is_utf8() -> bool {
     let locale =
         ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| env::var(name).ok().filter(|value| !value.is_empty()));
     locale.is_none_or(|locale| {

@@ -54,6 +54,7 @@ async fn run(command: Command) -> anyhow::Result<Exit> {
         }
         Command::Flows(flows) => cmd::flows::run(&flows).await,
         Command::Events(events) => cmd::events::run(&events).await,
+        Command::Tui(asked) => cmd::tui::run(&asked).await,
         Command::Doctor { sockets, look, output } => cmd::doctor(&sockets, &look, output).await,
         Command::Snapshot { write, sockets, enforced } => cmd::snapshot(&write, &sockets, &enforced).await,
         Command::Schema { of } => cmd::schema(of),

@@ -1,4 +1,4 @@
-//! The model as text, JSON, YAML, DOT, Mermaid and SVG. No IO.
+//! The model as text, JSON, YAML, DOT, Mermaid, SVG and frames of a terminal. No IO.
 //!
 //! Every view is one function from a model type to bytes, into a writer: the same bytes for users and for tests. A view
 //! shows what the model says and nothing else; what is not known shows as a dash or as the word "unknown". Text from
@@ -31,6 +31,8 @@ pub mod svg;
 pub mod text;
 /// Instants in words.
 mod time;
+/// The live view of a host.
+pub mod tui;
 /// Many tunnels as a few.
 mod tunnels;
 /// Text without a limit to its width, one line per thing.

@@ -33,11 +33,11 @@ mod table;
 /// The paths of one instance.
 pub mod trace;
 /// Numbers in compact units.
-mod units;
+pub(crate) mod units;
 /// Candidates, where nothing was resolved.
 pub mod unresolved;
 /// Words for what packets carry.
-mod words;
+pub(crate) mod words;
 
 /// How text is to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

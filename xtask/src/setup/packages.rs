@@ -107,6 +107,7 @@ pub(crate) const NEEDS: &[Need] = &[
     },
     Need::lab(&["ethtool"], &[&["ethtool"]], "offloads of the lab's devices"),
     Need::lab(&["conntrack"], &[&["conntrack"]], "tracked connections, to look at in a lab"),
+    Need::lab(&["tmux"], &[&["tmux"]], "the terminal in which the tests drive netdiag tui"),
     Need::lab(&["ping"], &[&["iputils-ping"]], "traffic between the lab's instances"),
     Need::lab(&["curl"], &[&["curl"]], "asks the agent's API, as the documentation does"),
     Need::lab(&["tcpdump"], &[&["tcpdump"]], "what is on the wire, to look at in a lab"),

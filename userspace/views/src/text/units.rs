@@ -6,36 +6,36 @@ use netdiag_model::netfilter::RuleCounters;
 const PREFIXES: [&str; 7] = ["", "k", "M", "G", "T", "P", "E"];
 
 /// A count of things: exact below a thousand, three digits above.
-pub(super) fn count(number: u64) -> String {
+pub(crate) fn count(number: u64) -> String {
     let (digits, prefix) = scale(number);
     format!("{digits}{prefix}")
 }
 
 /// Things and how many they are: `1 port`, `2 ports`.
-pub(super) fn things(number: usize, thing: &str) -> String {
+pub(crate) fn things(number: usize, thing: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {thing}{plural}")
 }
 
 /// A count of bytes, in decimal units as `ip -s -h` prints them.
-pub(super) fn bytes(number: u64) -> String {
+pub(crate) fn bytes(number: u64) -> String {
     let (digits, prefix) = scale(number);
     format!("{digits} {prefix}B")
 }
 
 /// Packets and bytes.
-pub(super) fn traffic(packets: u64, octets: u64) -> String {
+pub(crate) fn traffic(packets: u64, octets: u64) -> String {
     let unit = if packets == 1 { "pkt" } else { "pkts" };
     format!("{} {unit} {}", count(packets), bytes(octets))
 }
 
 /// What a rule has counted.
-pub(super) fn counted(counters: RuleCounters) -> String {
+pub(crate) fn counted(counters: RuleCounters) -> String {
     traffic(counters.packets, counters.bytes)
 }
 
 /// A span of time in its largest whole unit, at most four columns: `59s`, `12m`, `3h`, `9d`.
-pub(super) fn duration(seconds: u64) -> String {
+pub(crate) fn duration(seconds: u64) -> String {
     let (number, unit) = match seconds {
         0..60 => (seconds, 's'),
         60..3600 => (seconds / 60, 'm'),

@@ -16,7 +16,7 @@ use netdiag_model::{
 const ICMP: [u8; 2] = [1, 58];
 
 /// A protocol by its name, or by its number.
-pub(super) fn protocol(number: u8) -> String {
+pub(crate) fn protocol(number: u8) -> String {
     match number {
         // As people and tools say it; Neutron's own name of it is longer.
         58 => "icmpv6".to_owned(),
@@ -25,7 +25,7 @@ pub(super) fn protocol(number: u8) -> String {
 }
 
 /// An address with a port.
-pub(super) fn endpoint(address: IpAddr, port: u16) -> String {
+pub(crate) fn endpoint(address: IpAddr, port: u16) -> String {
     match address {
         IpAddr::V4(address) => format!("{address}:{port}"),
         IpAddr::V6(address) => format!("[{address}]:{port}"),
@@ -33,7 +33,7 @@ pub(super) fn endpoint(address: IpAddr, port: u16) -> String {
 }
 
 /// Both ends of a flow: the instance's and the other.
-pub(super) fn flow_ends(flow: &FlowFact) -> (String, String) {
+pub(crate) fn flow_ends(flow: &FlowFact) -> (String, String) {
     if has_ports(flow.protocol) {
         return (endpoint(flow.local, flow.local_port), endpoint(flow.remote, flow.remote_port));
     }
@@ -47,12 +47,12 @@ pub(super) fn flow_ends(flow: &FlowFact) -> (String, String) {
 }
 
 /// Whether a protocol has a type and a code.
-pub(super) fn is_icmp(protocol: u8) -> bool {
+pub(crate) fn is_icmp(protocol: u8) -> bool {
     ICMP.contains(&protocol)
 }
 
 /// Who may be at the other end.
-pub(super) fn remote(remote: &RemoteRef) -> String {
+pub(crate) fn remote(remote: &RemoteRef) -> String {
     let counted = |number: usize, one: &str, more: &str| match number {
         1 => format!("1 {one}"),
         number => format!("{number} {more}"),
@@ -70,7 +70,7 @@ pub(super) fn remote(remote: &RemoteRef) -> String {
 }
 
 /// The family of a rule.
-pub(super) const fn family(ethertype: Ethertype) -> &'static str {
+pub(crate) const fn family(ethertype: Ethertype) -> &'static str {
     match ethertype {
         Ethertype::IPv4 => "IPv4",
         Ethertype::IPv6 => "IPv6",
@@ -78,7 +78,7 @@ pub(super) const fn family(ethertype: Ethertype) -> &'static str {
 }
 
 /// Which way, in a column.
-pub(super) const fn way(direction: Direction) -> &'static str {
+pub(crate) const fn way(direction: Direction) -> &'static str {
     match direction {
         Direction::Ingress => "in",
         Direction::Egress => "out",
@@ -86,14 +86,14 @@ pub(super) const fn way(direction: Direction) -> &'static str {
 }
 
 /// A rule in one sentence without an end: `ingress IPv4 tcp 443 from anybody`.
-pub(super) fn rule(rule: &RuleRef) -> String {
+pub(crate) fn rule(rule: &RuleRef) -> String {
     let towards = if rule.direction == Direction::Ingress { "from" } else { "to" };
     let (family, service) = (family(rule.ethertype), service_words(rule.service));
     format!("{} {family} {service} {towards} {}", rule.direction.name(), remote(&rule.remote))
 }
 
 /// What a packet asks for: `tcp 443`, `icmp type 8 code 0`, `gre`.
-pub(super) fn asked(number: u8, service: Option<u16>) -> String {
+pub(crate) fn asked(number: u8, service: Option<u16>) -> String {
     match service {
         Some(service) if is_icmp(number) => {
             let [kind, code] = service.to_be_bytes();

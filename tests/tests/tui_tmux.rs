@@ -1,0 +1,362 @@
+//! The live view as somebody at a terminal meets it: the real program in a real terminal (tmux), its screens read back,
+//! and the terminal as it was afterwards, however it ends.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use netdiag_tests::{private_host, require, require_programs};
+use tempfile::TempDir;
+
+/// The most anything may take to appear on the screen.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A terminal of its own, with a shell in it.
+struct Terminal {
+    directory: TempDir,
+    netdiag: PathBuf,
+}
+
+/// The program that is tested.
+fn binary() -> Option<PathBuf> {
+    let binary = env::var_os("NETDIAG_BIN").map(PathBuf::from);
+    require("the program that cargo xtask test builds", binary.is_some()).then_some(binary).flatten()
+}
+
+/// A snapshot of a real host.
+fn fixture(name: &str) -> String {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../userspace/views/tests/fixtures").join(format!("{name}.json"));
+    path.canonicalize().unwrap().display().to_string()
+}
+
+impl Terminal {
+    /// A terminal of 100 columns and 30 rows; none where the test must be skipped.
+    fn open() -> Option<Self> {
+        let netdiag = binary()?;
+        if !require_programs(&["tmux", "stty"]) {
+            return None;
+        }
+        let terminal = Self { directory: tempfile::tempdir().unwrap(), netdiag };
+        let directory = terminal.directory.path().display().to_string();
+        let shell = "env -u NO_COLOR LC_ALL=C.UTF-8 PS1='ready> ' HISTFILE= sh -i";
+        terminal.tmux(&["new-session", "-d", "-x", "100", "-y", "30", "-c", &directory, shell]);
+        terminal.until("ready>");
+        terminal.line("stty -a | tail -n +2 > before");
+        Some(terminal)
+    }
+
+    fn tmux(&self, words: &[&str]) -> Output {
+        let socket = self.directory.path().join("tmux");
+        let output = Command::new("tmux")
+            .arg("-S")
+            .arg(socket)
+            .args(["-f", "/dev/null"])
+            .args(words)
+            .env_remove("TMUX")
+            .env("TERM", "xterm-256color")
+            .output()
+            .expect("start tmux");
+        assert!(output.status.success(), "tmux {words:?}: {output:?}");
+        output
+    }
+
+    /// What is on the screen.
+    fn screen(&self) -> String {
+        String::from_utf8(self.tmux(&["capture-pane", "-p"]).stdout).unwrap()
+    }
+
+    /// Waits until something is on the screen.
+    #[track_caller]
+    fn until(&self, text: &str) -> String {
+        self.until_true(text, |screen| screen.contains(text))
+    }
+
+    #[track_caller]
+    fn until_true(&self, what: &str, there: impl Fn(&str) -> bool) -> String {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let screen = self.screen();
+            if there(&screen) {
+                return screen;
+            }
+            assert!(Instant::now() < end, "{what} never appeared:\n{screen}");
+            sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Presses keys, by the names tmux has for them.
+    fn press(&self, keys: &[&str]) {
+        self.tmux(&[&["send-keys"], keys].concat());
+    }
+
+    /// Types a text as it is.
+    fn text(&self, text: &str) {
+        self.tmux(&["send-keys", "-l", text]);
+    }
+
+    /// Types a line into the shell.
+    fn line(&self, text: &str) {
+        self.text(text);
+        self.press(&["Enter"]);
+    }
+
+    /// Starts the live view; says afterwards how it ended.
+    fn start(&self, words: &str) {
+        let netdiag = self.netdiag.display();
+        self.line(&format!("{netdiag} tui {words}; echo \"ended $?\""));
+    }
+
+    /// Waits for its end, and sees to it that the terminal is as it was.
+    #[track_caller]
+    fn ended(&self, code: i32) -> String {
+        let screen = self.until(&format!("ended {code}"));
+        self.line("stty -a | tail -n +2 > after; cmp before after && echo the same as before");
+        self.until("the same as before\n");
+        let shown = self.tmux(&["display-message", "-p", "#{alternate_on} #{cursor_flag} #{mouse_any_flag}"]);
+        assert_eq!(String::from_utf8_lossy(&shown.stdout).trim(), "0 1 0", "alternate screen, cursor, mouse");
+        screen
+    }
+
+    /// Its process.
+    fn pid(&self) -> rustix::process::Pid {
+        let file = self.directory.path().join("pid");
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let read = fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok());
+            if let Some(pid) = read.and_then(rustix::process::Pid::from_raw) {
+                return pid;
+            }
+            assert!(Instant::now() < end, "it never said its pid");
+            sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let socket = self.directory.path().join("tmux");
+        Command::new("tmux").arg("-S").arg(socket).arg("kill-server").output().ok();
+    }
+}
+
+#[test]
+fn one_moves_filters_opens_a_path_freezes_resizes_and_quits() {
+    let Some(terminal) = Terminal::open() else { return };
+    terminal.start(&format!("--from {}", fixture("neutron-ovs-compute-1")));
+    let first = terminal.until("nova-");
+    assert!(first.contains("1 Instances") && first.contains("compute-1"), "{first}");
+    terminal.press(&["j", "j"]);
+    terminal.text("/");
+    terminal.text("172.24.4.6");
+    terminal.until("1 of ");
+    terminal.press(&["Enter", "Enter"]);
+    let path = terminal.until("br-int");
+    assert!(path.contains("Instances > Path of ") && path.contains("way out"), "{path}");
+    terminal.press(&["Escape"]);
+    terminal.until("ADDRESSES");
+    terminal.press(&["Escape", "Space"]);
+    terminal.until("FROZEN");
+    terminal.press(&["Space"]);
+    terminal.until_true("no FROZEN", |screen| !screen.contains("FROZEN"));
+    for (width, height, expected) in [("60", "15", "1 Insta"), ("50", "15", "needs 60 x 15"), ("160", "40", "HOST END")]
+    {
+        terminal.tmux(&["resize-window", "-x", width, "-y", height]);
+        terminal.until(expected);
+    }
+    terminal.press(&["?"]);
+    terminal.until("help: keys of this tab");
+    terminal.press(&["Escape", "7"]);
+    terminal.until("netdiag doctor on the host");
+    terminal.press(&["q"]);
+    let screen = terminal.ended(0);
+    assert!(!screen.contains("1 Instances"), "the screen is left clean: {screen}");
+}
+
+#[test]
+fn the_last_screen_stays_where_one_asks_for_it() {
+    let Some(terminal) = Terminal::open() else { return };
+    terminal.start(&format!("--from {}", fixture("docker-1")));
+    terminal.until("q quit");
+    terminal.press(&["Q"]);
+    terminal.ended(0);
+    // Its first lines may have been scrolled away by the shell's.
+    let screen = String::from_utf8(terminal.tmux(&["capture-pane", "-p", "-S", "-100"]).stdout).unwrap();
+    assert!(screen.contains("1 Instances") && screen.contains("web-1"), "{screen}");
+}
+
+#[test]
+fn a_view_is_written_beside_and_nothing_is_overwritten() {
+    let Some(terminal) = Terminal::open() else { return };
+    terminal.start(&format!("--from {}", fixture("docker-1")));
+    terminal.until("web-1");
+    terminal.press(&["e"]);
+    terminal.until("write the rows");
+    terminal.press(&["j"]);
+    terminal.until("written to /");
+    terminal.press(&["C-c"]);
+    terminal.ended(0);
+    let files = fs::read_dir(terminal.directory.path()).unwrap().map(|entry| entry.unwrap().path());
+    let written: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
+    assert_eq!(written.len(), 1, "{written:?}");
+    let list =
+        Command::new(&terminal.netdiag).args(["list", "-o", "json", "--from", &fixture("docker-1")]).output().unwrap();
+    assert_eq!(fs::read(&written[0]).unwrap(), list.stdout, "as netdiag list -o json prints it");
+}
+
+#[test]
+fn the_terminal_is_given_back_after_a_panic() {
+    let Some(terminal) = Terminal::open() else { return };
+    terminal.line("export NETDIAG_TEST_PANIC=1");
+    terminal.start(&format!("--from {}", fixture("docker-1")));
+    terminal.until("web-1");
+    terminal.press(&["C-x"]);
+    let screen = terminal.ended(101);
+    assert!(screen.contains("asked to panic"), "{screen}");
+}
+
+#[test]
+fn the_terminal_is_given_back_after_signals() {
+    use rustix::process::{Signal, kill_process};
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let Some(terminal) = Terminal::open() else { return };
+        let netdiag = terminal.netdiag.display();
+        let file = fixture("docker-1");
+        terminal.line(&format!("sh -c 'echo $$ > pid; exec {netdiag} tui --from {file}'; echo \"ended $?\""));
+        terminal.until("web-1");
+        kill_process(terminal.pid(), signal).unwrap();
+        terminal.ended(130);
+    }
+}
+
+#[test]
+fn it_goes_to_the_shell_and_comes_back() {
+    use rustix::process::{Signal, kill_process};
+    let Some(terminal) = Terminal::open() else { return };
+    let netdiag = terminal.netdiag.display();
+    let file = fixture("docker-1");
+    terminal.line(&format!("sh -c 'echo $$ > pid; exec {netdiag} tui --from {file}'"));
+    terminal.until("web-1");
+    terminal.press(&["C-z"]);
+    terminal.until_true("the shell", |screen| screen.contains("topped") || screen.contains("Suspended"));
+    terminal.line("stty -a | tail -n +2 > between; cmp before between && echo the same meanwhile");
+    terminal.until("the same meanwhile\n");
+    terminal.line("fg");
+    terminal.until("1 Instances");
+    terminal.press(&["j", "7"]);
+    terminal.until("netdiag doctor on the host");
+    // The same from outside.
+    kill_process(terminal.pid(), Signal::TSTP).unwrap();
+    terminal.until_true("the shell", |screen| !screen.contains("1 Instances"));
+    terminal.line("fg");
+    terminal.until("1 Instances");
+    terminal.press(&["q"]);
+    terminal.until_true("the end", |screen| !screen.contains("1 Instances"));
+    terminal.line("echo \"ended 0\"");
+    terminal.ended(0);
+}
+
+#[test]
+fn without_a_terminal_it_says_so_and_ends_with_2() {
+    let Some(netdiag) = binary() else { return };
+    let mut command = Command::new(netdiag);
+    command.args(["tui", "--from", &fixture("docker-1")]).stdin(Stdio::null());
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &b""[..]), "{said}");
+    assert!(said.contains("draws on a terminal") && said.contains("netdiag list"), "{said}");
+}
+
+#[test]
+fn what_cannot_be_shown_is_said_on_the_terminal_as_it_was() {
+    let Some(terminal) = Terminal::open() else { return };
+    for (words, expected) in [
+        ("--from /nonexistent", "No such file"),
+        ("--from before", "is not a netdiag snapshot"),
+        ("--theme pink", "possible values: auto, dark, light"),
+    ] {
+        terminal.line("clear");
+        terminal.start(words);
+        terminal.until(expected);
+        terminal.until("ended 2");
+    }
+}
+
+#[test]
+fn a_still_screen_costs_next_to_nothing() {
+    let Some(terminal) = Terminal::open() else { return };
+    let netdiag = terminal.netdiag.display();
+    let file = fixture("docker-1");
+    terminal.line(&format!("sh -c 'echo $$ > pid; exec {netdiag} tui --from {file}'; echo \"ended $?\""));
+    terminal.until("web-1");
+    sleep(Duration::from_secs(3));
+    let pid = terminal.pid().as_raw_nonzero();
+    let ticks = || -> u64 {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<&str> = text.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let before = ticks();
+    sleep(Duration::from_secs(10));
+    // 100 ticks are a second: 10 of them in ten seconds are one hundredth of a core.
+    let used = ticks() - before;
+    assert!(used <= 10, "{used} ticks in 10 seconds");
+    terminal.press(&["q"]);
+    terminal.ended(0);
+}
+
+/// Runs a line of shell that must succeed.
+#[track_caller]
+fn sh(line: &str) {
+    let output = Command::new("sh").args(["-c", line]).output().unwrap();
+    assert!(output.status.success(), "{line}: {output:?}");
+}
+
+/// A private host with one namespace that is plugged in.
+fn plug() {
+    sh("ip link set lo up && ip netns add shop && ip link add vshop type veth peer name eth0 netns shop \
+        && ip address add 10.7.0.1/24 dev vshop && ip link set vshop up && ip netns exec shop ip link set lo up \
+        && ip netns exec shop ip address add 10.7.0.2/24 dev eth0 && ip netns exec shop ip link set eth0 up \
+        && ip netns exec shop ip route add default via 10.7.0.1");
+}
+
+#[test]
+fn a_live_host_is_seen_as_it_changes() {
+    if !private_host::enter("a_live_host_is_seen_as_it_changes") {
+        return;
+    }
+    let Some(terminal) = Terminal::open() else { return };
+    plug();
+    terminal.start("--interval 1 --record day.jsonl");
+    let first = terminal.until("shop");
+    assert!(first.contains("live") && first.contains("10.7.0.2"), "{first}");
+    terminal.press(&["Enter"]);
+    let path = terminal.until("vshop");
+    assert!(path.contains("way out") && path.contains("eth0"), "{path}");
+    sh("ip netns exec shop ip link set eth0 down");
+    terminal.until("BROKEN");
+    sh("ip netns add second && ip link add vsecond type veth peer name eth0 netns second && ip link set vsecond up");
+    terminal.press(&["Escape"]);
+    terminal.until("second");
+    terminal.press(&["3"]);
+    terminal.until("no agent answers");
+    terminal.press(&["7"]);
+    terminal.until("CAP_NET_ADMIN");
+    terminal.press(&["q"]);
+    terminal.until("A recording is being made");
+    terminal.press(&["q"]);
+    terminal.ended(0);
+    terminal.line("clear");
+    terminal.start("--from day.jsonl");
+    terminal.until("replay x1 ");
+    terminal.press(&["+", "+"]);
+    terminal.until("replay x4 ");
+    terminal.until("second");
+    terminal.press(&[",", ",", ",", ",", ",", ","]);
+    terminal.press(&["q"]);
+    terminal.ended(0);
+}

@@ -1,0 +1,127 @@
+//! A snapshot, which is shown once, and a recording, which is shown as it was: at its speed, faster, slower, look by look.
+
+use std::{sync::Arc, time::Duration};
+
+use netdiag_model::snapshot::Snapshot;
+use netdiag_views::tui::{Action, Extra, Look, Replay, ReplayOrder, Stream, Trouble};
+use tokio::sync::mpsc;
+
+use crate::cmd::tui::recording::{Frame, Frames};
+
+/// The slowest and the fastest.
+const SPEEDS: (f64, f64) = (1.0 / 16.0, 64.0);
+
+/// The longest wait for the next look, however slow.
+const LONGEST: Duration = Duration::from_hours(1);
+
+/// Shows a snapshot.
+pub(super) fn once(snapshot: Snapshot, actions: mpsc::Sender<Action>) {
+    tokio::task::spawn_blocking(move || {
+        let at_ms = snapshot.taken_at.saturating_mul(1000);
+        let look = Look::of(&Arc::new(snapshot), Extra { at_ms, ..Extra::default() }, None);
+        // Without anybody to tell, all is over.
+        drop(actions.blocking_send(Action::Look(Arc::new(look))));
+    });
+}
+
+/// A replay that runs.
+struct Player {
+    frames: Arc<Frames>,
+    replay: Replay,
+    before: Option<Arc<Look>>,
+    actions: mpsc::Sender<Action>,
+}
+
+/// Starts a replay; what it can be told goes where this says.
+pub(super) fn start(file: String, frames: Frames, actions: mpsc::Sender<Action>) -> mpsc::UnboundedSender<ReplayOrder> {
+    let (orders, told) = mpsc::unbounded_channel();
+    let replay = Replay { file, speed: 1.0, at: 1, of: frames.looks() };
+    let player = Player { frames: Arc::new(frames), replay, before: None, actions };
+    tokio::spawn(player.run(told));
+    orders
+}
+
+impl Player {
+    async fn run(mut self, mut told: mpsc::UnboundedReceiver<ReplayOrder>) {
+        if self.actions.send(Action::Stream(Stream::Open)).await.is_err() || self.show(true).await.is_none() {
+            return;
+        }
+        loop {
+            let (moved, onward) = tokio::select! {
+                () = wait(self.pause()) => (self.go(1), true),
+                order = told.recv() => match order {
+                    None => return,
+                    Some(ReplayOrder::Faster) => (self.pace(2.0), false),
+                    Some(ReplayOrder::Slower) => (self.pace(0.5), false),
+                    Some(ReplayOrder::Back) => (self.go(-1), false),
+                    Some(ReplayOrder::On) => (self.go(1), true),
+                },
+            };
+            if self.actions.send(Action::Replay(self.replay.clone())).await.is_err() {
+                return;
+            }
+            if moved && self.show(onward).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Time until the next look; none after the last.
+    fn pause(&self) -> Option<Duration> {
+        let (now, next) = (self.frames.get(self.replay.at - 1)?, self.frames.get(self.replay.at)?);
+        let millis = next.at_ms.saturating_sub(now.at_ms);
+        let pause = Duration::from_millis(millis).div_f64(self.replay.speed);
+        Some(pause.min(LONGEST))
+    }
+
+    /// To another look; whether there is one.
+    fn go(&mut self, by: isize) -> bool {
+        let at = self.replay.at.saturating_add_signed(by).clamp(1, self.replay.of);
+        std::mem::replace(&mut self.replay.at, at) != at
+    }
+
+    /// Faster or slower; the look stays.
+    fn pace(&mut self, by: f64) -> bool {
+        self.replay.speed = (self.replay.speed * by).clamp(SPEEDS.0, SPEEDS.1);
+        false
+    }
+
+    /// Shows the look, and, where it goes on, the verdicts that came before it.
+    async fn show(&mut self, onward: bool) -> Option<()> {
+        let (frames, place) = (Arc::clone(&self.frames), self.replay.at - 1);
+        let before = self.before.take().filter(|_| onward);
+        let made = tokio::task::spawn_blocking(move || frames.get(place).map(|frame| look(frame, before.as_deref())));
+        match made.await.ok()?? {
+            Ok(look) => {
+                self.before = Some(Arc::clone(&look));
+                if onward {
+                    let events = self.frames.get(place)?.events.clone();
+                    self.actions.send(Action::Events(events)).await.ok()?;
+                }
+                self.actions.send(Action::Look(look)).await.ok()
+            }
+            Err(error) => {
+                let trouble = Trouble {
+                    what: format!("look {} of the recording cannot be shown", self.replay.at),
+                    cause: format!("{error:#}"),
+                    advice: "go on to the next one, or record anew with this netdiag".to_owned(),
+                };
+                self.actions.send(Action::Trouble(Some(trouble))).await.ok()
+            }
+        }
+    }
+}
+
+fn look(frame: &Frame, before: Option<&Look>) -> anyhow::Result<Arc<Look>> {
+    let snapshot = Arc::new(frame.snapshot()?);
+    let extra = Extra { at_ms: frame.at_ms, ..Extra::default() };
+    Ok(Arc::new(Look::of(&snapshot, extra, before)))
+}
+
+/// Waits this long; for ever where it is not said how long.
+async fn wait(pause: Option<Duration>) {
+    match pause {
+        Some(pause) => tokio::time::sleep(pause).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,227 @@
+//! Header, tabs, where one is, and the sentence above a table.
+
+use ratatui::layout::Rect;
+
+use netdiag_model::{groups::Known, trace::Verdict};
+
+use super::ink::Ink;
+use crate::{
+    text::units,
+    time,
+    tui::{
+        area,
+        sheet::{self, Health, Paint},
+        state::{Origin, State, Stream, Tab},
+    },
+};
+
+/// After how many seconds a look is old, and when it is stale.
+const OLD: [u64; 2] = [15, 60];
+
+/// The most columns a name takes.
+const LONGEST_NAME: u16 = 32;
+
+/// A part of a line: the higher its number, the sooner it is left out where there is no room.
+pub(super) type Piece = (u8, Paint, String);
+
+/// Writes as many pieces as fit, those that matter most.
+pub(super) fn pieces(ink: &mut Ink<'_>, area: Rect, mut pieces: Vec<Piece>) {
+    let needed = |ink: &Ink<'_>, pieces: &[Piece]| pieces.iter().map(|(_, _, text)| ink.width(text) + 2).sum::<u16>();
+    while needed(ink, &pieces) > area.width + 2 {
+        let Some(least) = pieces.iter().map(|(rank, ..)| *rank).max().filter(|rank| *rank > 0) else { break };
+        let Some(place) = pieces.iter().rposition(|(rank, ..)| *rank == least) else { break };
+        pieces.remove(place);
+    }
+    let mut x = area.x;
+    for (_, paint, text) in pieces {
+        x += ink.text((x, area.y, area.right().saturating_sub(x)), paint, &text) + 2;
+        if x >= area.right() {
+            break;
+        }
+    }
+}
+
+/// Host, age, instances, events, losses, own cost.
+pub(super) fn header(state: &State, ink: &mut Ink<'_>, area: Rect) {
+    let mut parts: Vec<Piece> = vec![(3, Paint::Heading, "netdiag".to_owned())];
+    if let Some(look) = state.look() {
+        parts.push((1, Paint::Strong, ink.fitted(&look.listing.hostname, LONGEST_NAME)));
+    }
+    parts.push(age(state));
+    if let Origin::Recording(replay) = &state.origin {
+        parts.push((0, Paint::Heading, format!("replay x{} {}/{}", replay.speed, replay.at, replay.of)));
+    }
+    if let Some(frozen) = &state.frozen {
+        let events = state.events_behind();
+        let words = format!(
+            "FROZEN, {} and {} behind",
+            units::things(count(frozen.behind), "look"),
+            units::things(count(events), "event")
+        );
+        parts.push((0, Paint::Bad, words));
+    }
+    if let Some(look) = state.look() {
+        parts.push((2, Paint::Plain, units::things(look.listing.instances.len(), "instance")));
+        let lost = look.interfaces.iter().map(|line| line.lost).sum::<u64>().max(state.all_events.lost);
+        if state.stream == Stream::Open {
+            parts.push((4, Paint::Plain, format!("{} events/s", units::count(state.all_events.rate(state.now_ms)))));
+        }
+        let paint = if lost > 0 { Paint::Warning } else { Paint::Plain };
+        parts.push((3, paint, format!("lost {}", units::count(lost))));
+    }
+    if let Some(cpu) = state.own_cpu {
+        parts.push((4, Paint::Dim, format!("own cpu {}.{} %", cpu / 10, cpu % 10)));
+    }
+    if state.settings.recording {
+        parts.push((0, Paint::Bad, "RECORDING".to_owned()));
+    }
+    pieces(ink, area, parts);
+}
+
+fn count(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// Where it comes from and how old it is.
+fn age(state: &State) -> Piece {
+    let Some(look) = state.look() else { return (0, Paint::Dim, "no look yet".to_owned()) };
+    if !matches!(state.origin, Origin::Live) {
+        return (1, Paint::Dim, format!("seen {}", time::words(look.listing.taken_at)));
+    }
+    let seconds = state.now_ms.saturating_sub(look.at_ms) / 1000;
+    let sign = Health::Ok.glyph(state.settings.ascii);
+    let text = units::duration(seconds);
+    match seconds {
+        _ if seconds >= OLD[1] => (0, Paint::Bad, format!("STALE: seen {text} ago")),
+        _ if seconds >= OLD[0] => (0, Paint::Warning, format!("old: seen {text} ago")),
+        _ => (0, Paint::Good, format!("{sign} live, {text} ago")),
+    }
+}
+
+/// The tabs, and at the end how the sources fared.
+pub(super) fn tabs(state: &State, ink: &mut Ink<'_>, area: Rect) {
+    let mut end = area.x;
+    for (tab, first, behind, label) in area::tabs(area.width) {
+        let paint = if tab == state.tab { Paint::Strong } else { Paint::Plain };
+        ink.text((first, area.y, behind - first), paint, &label);
+        if tab == state.tab {
+            ink.select(Rect { x: first, width: behind - first, ..area });
+        }
+        end = behind;
+    }
+    sources(state, ink, Rect { x: end + 1, width: area.width.saturating_sub(end + 1), ..area });
+}
+
+/// How each source fared, or, with less room, how many could not read all.
+fn sources(state: &State, ink: &mut Ink<'_>, area: Rect) {
+    let Some(look) = state.look() else { return };
+    let failed: Vec<&str> =
+        look.sources.iter().filter(|(_, health)| *health != Health::Ok).map(|(source, _)| source.name()).collect();
+    let sign = |health: Health| health.glyph(state.settings.ascii);
+    let all: Vec<String> =
+        look.sources.iter().map(|(source, health)| format!("{}{}", sign(*health), source.name())).collect();
+    let paint = if failed.is_empty() { Paint::Good } else { Paint::Unknown };
+    let short = match failed.len() {
+        0 => format!("{} all sources", sign(Health::Ok)),
+        number => format!("{} {number} of {} sources", sign(Health::Unknown), look.sources.len()),
+    };
+    let long = all.join(" ");
+    let fits = |text: &String| ink.width(text) <= area.width;
+    if let Some(text) = [long, short].into_iter().find(fits) {
+        ink.right((area.x, area.y, area.width), paint, &text);
+    }
+}
+
+/// Where one is, what is filtered, sorted and hidden.
+pub(super) fn crumbs(state: &State, ink: &mut Ink<'_>, area: Rect) {
+    let view = state.view();
+    let mut parts: Vec<Piece> = Vec::new();
+    let mut way: Vec<String> = state.trail.iter().map(|tab| tab.title().to_owned()).collect();
+    way.push(place(state, ink));
+    parts.push((0, Paint::Heading, way.join(" > ")));
+    let shown = view.entries.iter().filter(|entry| matches!(entry, crate::tui::state::Entry::Row(_))).count();
+    if view.group.is_none() {
+        let words = if shown == view.total { format!("{shown}") } else { format!("{shown} of {}", view.total) };
+        parts.push((3, Paint::Dim, words));
+    }
+    if !view.filter.is_empty() {
+        parts.push((0, Paint::Warning, format!("/{}", ink.fitted(view.filter.text(), LONGEST_NAME))));
+    }
+    let sheet = sheet::of(state, state.tab);
+    if let Some((name, _)) = view.group.and_then(|group| sheet.groups().get(group)) {
+        parts.push((1, Paint::Plain, format!("by {name}")));
+    }
+    let marks = [(view.problems, "only problems"), (view.wide, "wide"), (view.past, "with those that are over")];
+    parts.extend(marks.into_iter().filter(|(on, _)| *on).map(|(_, word)| (1, Paint::Plain, word.to_owned())));
+    if view.hidden_past > 0 {
+        parts.push((2, Paint::Dim, format!("{} over, hidden", view.hidden_past)));
+    }
+    pieces(ink, area, parts);
+}
+
+/// The tab, and whose it is.
+fn place(state: &State, ink: &Ink<'_>) -> String {
+    let traced = state.traced.as_ref().filter(|_| state.tab == Tab::Path);
+    let name = traced.map(|traced| ink.fitted(&traced.trace.instance.name, LONGEST_NAME));
+    let whose = name.map(|name| format!(" of {name}")).unwrap_or_default();
+    format!("{}{whose}", state.tab.title())
+}
+
+/// The sentence above a table.
+pub(super) fn banner(state: &State, ink: &mut Ink<'_>, area: Rect) {
+    if area.height == 0 {
+        return;
+    }
+    let (paint, text) = match state.tab {
+        Tab::Path => path(state),
+        Tab::Live => (Paint::Warning, live(state)),
+        Tab::Flows => flows(state),
+        Tab::Doctor | Tab::Instances | Tab::Policy | Tab::Agent => (
+            Paint::Dim,
+            "only the checks that follow from the snapshot: netdiag doctor on the host makes all".to_owned(),
+        ),
+    };
+    ink.sentence(area, paint, &text);
+}
+
+/// The answer in one sentence, and the worst finding.
+fn path(state: &State) -> (Paint, String) {
+    let Some(traced) = &state.traced else { return (Paint::Plain, String::new()) };
+    let health = match traced.trace.verdict {
+        Verdict::Works => Health::Ok,
+        Verdict::Inconclusive => Health::Unknown,
+        Verdict::Broken => Health::Broken,
+    };
+    let word = match traced.trace.verdict {
+        Verdict::Works => "works",
+        Verdict::Inconclusive => "inconclusive",
+        Verdict::Broken => "BROKEN",
+    };
+    (health.paint(), format!("{} {word}: {}", health.glyph(state.settings.ascii), traced.trace.sentence))
+}
+
+/// Why there are no events.
+fn live(state: &State) -> String {
+    match (&state.stream, &state.origin) {
+        (Stream::Absent(why), _) => why.clone(),
+        (Stream::Unasked, Origin::Live) => "asking the agent for events …".to_owned(),
+        (Stream::Unasked, Origin::Snapshot(_)) => {
+            "a snapshot has no events; a recording has those that came while it was made".to_owned()
+        }
+        (Stream::Unasked, Origin::Recording(_)) => "no event in this recording so far".to_owned(),
+        (Stream::Open, _) => String::new(),
+    }
+}
+
+/// How many flows there are, or why none are known.
+fn flows(state: &State) -> (Paint, String) {
+    let Some(look) = state.look() else { return (Paint::Plain, String::new()) };
+    match look.flows.known {
+        Known::Read => {
+            let since = look.flows.rows.iter().filter(|row| row.flow.age < 60).count();
+            (Paint::Dim, format!("{}, {since} began within a minute", units::things(look.flows.total, "flow")))
+        }
+        Known::NotEnforced => (Paint::Plain, "nothing of netdiag is loaded here, so no flow is tracked".to_owned()),
+        Known::Unread => (Paint::Unknown, "the flows could not be read, or this snapshot holds none".to_owned()),
+    }
+}

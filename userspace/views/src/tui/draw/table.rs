@@ -1,0 +1,98 @@
+//! Rows and columns.
+
+use ratatui::layout::Rect;
+
+use super::ink::Ink;
+use crate::tui::{
+    area::{self, Areas},
+    sheet::{self, Cell, Paint, Sheet},
+    state::{Entry, State, View},
+};
+
+/// Draws titles and rows.
+pub(super) fn draw(state: &State, ink: &mut Ink<'_>, areas: &Areas) {
+    let view = state.view();
+    let sheet = sheet::of(state, state.tab);
+    let layout = area::layout(sheet.as_ref(), view, areas.rows.width);
+    titles(ink, sheet.as_ref(), view, &layout, areas.titles);
+    if view.entries.is_empty() {
+        let words = if view.total == 0 {
+            "there is nothing to show"
+        } else {
+            "no row is wanted: Esc clears the filter, z shows healthy rows"
+        };
+        ink.text((2, areas.rows.y, areas.rows.width.saturating_sub(2)), Paint::Dim, words);
+        return;
+    }
+    let lines = view.entries.iter().enumerate().skip(view.offset).take(usize::from(areas.rows.height));
+    for ((place, entry), y) in lines.zip(areas.rows.y..) {
+        let line = Rect { y, height: 1, ..areas.rows };
+        match entry {
+            Entry::Row(row) => cells(ink, sheet.as_ref(), *row, &layout, line),
+            Entry::Group { label, count, worst } => {
+                let sign = match (view.open.contains(label), ink.ascii()) {
+                    (true, false) => "▾",
+                    (true, true) => "v",
+                    (false, false) => "▸",
+                    (false, true) => ">",
+                };
+                let used =
+                    ink.text((line.x, y, line.width), worst.paint(), &format!("{sign} {} ", worst.glyph(ink.ascii())));
+                let label = if label.is_empty() { "none" } else { label };
+                let used = used + ink.short((line.x + used, y, line.width - used), Paint::Strong, label);
+                ink.text((line.x + used, y, line.width - used), Paint::Dim, &format!("  {count}"));
+            }
+        }
+        if place == view.cursor {
+            ink.select(line);
+        }
+    }
+}
+
+/// Titles, with a mark at the one rows are sorted by.
+fn titles(ink: &mut Ink<'_>, sheet: &dyn Sheet, view: &View, layout: &[(usize, u16)], area: Rect) {
+    let mut x = area.x;
+    for (place, width) in layout {
+        let column = &sheet.columns()[*place];
+        let mark = match view.sort {
+            Some((sorted, false)) if sorted == *place => {
+                if ink.ascii() {
+                    "^"
+                } else {
+                    "▲"
+                }
+            }
+            Some((sorted, true)) if sorted == *place => {
+                if ink.ascii() {
+                    "v"
+                } else {
+                    "▼"
+                }
+            }
+            _ => "",
+        };
+        let text = format!("{mark}{}", column.title);
+        if column.right {
+            ink.right((x, area.y, *width), Paint::Heading, &text);
+        } else {
+            ink.text((x, area.y, *width), Paint::Heading, &text);
+        }
+        x += width + 1;
+    }
+}
+
+/// A row.
+fn cells(ink: &mut Ink<'_>, sheet: &dyn Sheet, row: usize, layout: &[(usize, u16)], line: Rect) {
+    let past = sheet.past(row);
+    let mut x = line.x;
+    for (place, width) in layout {
+        let Cell { text, paint } = sheet.cell(row, *place);
+        let paint = if past { Paint::Dim } else { paint };
+        if sheet.columns()[*place].right {
+            ink.right((x, line.y, *width), paint, &text);
+        } else {
+            ink.short((x, line.y, *width), paint, &text);
+        }
+        x += width + 1;
+    }
+}

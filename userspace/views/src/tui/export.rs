@@ -1,0 +1,124 @@
+//! What a row, or a view, is in JSON: the same as the commands print with `-o json`; and the picture of a path.
+
+use std::{collections::BTreeSet, io};
+
+use netdiag_model::{groups::Flows, list::Listing};
+use serde::Serialize;
+
+use super::{
+    look::{Fact, Look},
+    sheet,
+    state::{Entry, State, Tab},
+};
+use crate::{
+    json,
+    json_schema::{CheckDocument, FlowDocument, HopDocument, ListedInstance, LoadedRuleDocument, Published},
+    mermaid,
+};
+
+/// A row as the command of its tab prints it; none where there is none.
+pub(super) fn row(state: &State, row: usize) -> Option<String> {
+    let look = || state.look().map(AsRef::as_ref);
+    match state.tab {
+        Tab::Instances => {
+            let look = look()?;
+            let line = look.interfaces.get(row)?;
+            text(&ListedInstance::from(look.listing.instances.get(line.instance)?))
+        }
+        Tab::Path => text(&HopDocument::from(sheet::hops::PathRows::of(state).hops.get(row)?.2)),
+        Tab::Live => text(&state.events().lines.get(row)?.event.document()),
+        Tab::Flows => text(&FlowDocument::from(look()?.flows.rows.get(row)?)),
+        Tab::Policy => {
+            let line = look()?.rules.get(row)?;
+            match &line.rule {
+                Some(rule) => text(&LoadedRuleDocument::from(rule)),
+                None => text(&serde_json::json!({ "security_group": line.group, "id": line.group_id })),
+            }
+        }
+        Tab::Agent => agent(look()?),
+        Tab::Doctor => text(&CheckDocument::from(look()?.doctor.checks.get(row)?)),
+    }
+}
+
+/// The agent's own answer; where it gave none, the line.
+fn agent(look: &Look) -> Option<String> {
+    if let Some(status) = &look.status {
+        return text(&status.document());
+    }
+    let line = |fact: &Fact| serde_json::json!({ "part": fact.part, "name": fact.name, "value": fact.value });
+    text(&look.agent.iter().map(line).collect::<Vec<_>>())
+}
+
+fn text(document: &impl Serialize) -> Option<String> {
+    let mut out = Vec::new();
+    json::write(document, &mut out).ok()?;
+    String::from_utf8(out).ok()
+}
+
+/// The rows that are shown, as a document or a picture: name of the file and its content.
+pub(super) fn view(state: &State, form: &str) -> Result<(String, Vec<u8>), String> {
+    let mut out = Vec::new();
+    let written = match form {
+        "json" => document(state, &mut out),
+        "mermaid" if state.tab == Tab::Path => {
+            let traced = state.traced.as_ref().ok_or("no path is shown")?;
+            mermaid::render(&traced.trace, &mut out)
+        }
+        "mermaid" => return Err("only a path can be written as Mermaid: go to the tab Path".to_owned()),
+        _ => return Err(format!("\"{form}\" is no form; there are json and mermaid")),
+    };
+    written.map_err(|error| format!("write {form}: {error}"))?;
+    if out.is_empty() {
+        return Err("there is nothing to write yet".to_owned());
+    }
+    Ok((name(state, form), out))
+}
+
+/// A name of harmless characters: tab, host, time.
+fn name(state: &State, form: &str) -> String {
+    let host = state.look().map_or("host", |look| &look.listing.hostname);
+    let host: String = host
+        .chars()
+        .filter(|character| character.is_ascii_alphanumeric() || "-_".contains(*character))
+        .take(40)
+        .collect();
+    let end = if form == "json" { "json" } else { "mmd" };
+    format!("netdiag-{}-{host}-{}.{end}", state.tab.title().to_lowercase(), state.now_ms)
+}
+
+/// The document of the tab, with the rows that are shown and no others.
+fn document(state: &State, out: &mut Vec<u8>) -> io::Result<()> {
+    let Some(look) = state.look() else { return Ok(()) };
+    let rows = state.view().entries.iter().filter_map(|entry| match entry {
+        Entry::Row(row) => Some(*row),
+        Entry::Group { .. } => None,
+    });
+    match state.tab {
+        Tab::Instances => {
+            let mut told = BTreeSet::new();
+            let places = rows.filter_map(|row| Some(look.interfaces.get(row)?.instance));
+            let instances =
+                places.filter(|place| told.insert(*place)).map(|place| look.listing.instances[place].clone());
+            let instances = instances.collect();
+            json::render(&Listing { instances, ..look.listing.clone() }, out)
+        }
+        Tab::Path => state.traced.as_ref().map_or(Ok(()), |traced| json::render(&traced.trace, out)),
+        Tab::Live => {
+            let lines = rows.filter_map(|row| state.events().lines.get(row));
+            lines.map(|line| &line.event).try_for_each(|event| json::line(event, out))
+        }
+        Tab::Flows => {
+            let rows = rows.filter_map(|row| look.flows.rows.get(row).cloned()).collect();
+            json::render(&Flows { rows, ..look.flows.clone() }, out)
+        }
+        Tab::Policy => {
+            let all: Vec<_> = look.shown.iter().map(Published::document).collect();
+            json::write(&all, out)
+        }
+        Tab::Agent => {
+            out.extend(agent(look).unwrap_or_default().bytes());
+            Ok(())
+        }
+        Tab::Doctor => json::render(&look.doctor, out),
+    }
+}

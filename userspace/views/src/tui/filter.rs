@@ -1,0 +1,208 @@
+//! Which rows are wanted: `inst:web port:22 !reason:no-rule /10\.0\.[01]\./`.
+//!
+//! Words are joined by AND. A word with a keyword asks one thing, a bare word anything; `!` turns a word around; `/…/` is a
+//! regular expression over everything. Ports are matched exactly, the rest by what it contains, whatever the case.
+
+use regex_lite::{Regex, RegexBuilder};
+
+/// What a row can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// Name or id of the instance.
+    Instance,
+    /// Security group.
+    Group,
+    /// A port of either end.
+    Port,
+    /// An address.
+    Address,
+    /// What became of it: `allow`, `deny`, `ok`, `broken`.
+    Verdict,
+    /// A device or another place on a path.
+    Hop,
+    /// Why.
+    Reason,
+    /// Network namespace.
+    Netns,
+    /// Anything else.
+    Other,
+}
+
+impl Field {
+    /// Those with a keyword.
+    pub const KEYWORDS: [(&'static str, Self); 8] = [
+        ("inst", Self::Instance),
+        ("sg", Self::Group),
+        ("port", Self::Port),
+        ("ip", Self::Address),
+        ("verdict", Self::Verdict),
+        ("hop", Self::Hop),
+        ("reason", Self::Reason),
+        ("netns", Self::Netns),
+    ];
+}
+
+/// A filter, compiled.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    text: String,
+    terms: Vec<Term>,
+}
+
+#[derive(Clone, Debug)]
+struct Term {
+    wanted: bool,
+    field: Option<Field>,
+    pattern: Pattern,
+}
+
+#[derive(Clone, Debug)]
+enum Pattern {
+    /// Contains this, in lower case.
+    Part(String),
+    /// Is this.
+    Whole(String),
+    /// Matches.
+    Regex(Regex),
+}
+
+impl Filter {
+    /// Reads a filter.
+    ///
+    /// # Errors
+    /// A regular expression makes no sense; says which and why.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let terms = words(text).into_iter().map(term).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { text: text.trim().to_owned(), terms: terms.into_iter().flatten().collect() })
+    }
+
+    /// As it was written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it lets everything through.
+    pub fn is_empty(&self) -> bool {
+        self.terms.is_empty()
+    }
+
+    /// Whether a row is wanted. `fields` says each thing that can be asked of it.
+    pub fn wants(&self, fields: impl FnOnce(&mut dyn FnMut(Field, &str))) -> bool {
+        if self.terms.is_empty() {
+            return true;
+        }
+        let mut met = vec![false; self.terms.len()];
+        fields(&mut |field, text| {
+            for (term, met) in self.terms.iter().zip(&mut met) {
+                *met = *met || (term.field.is_none_or(|asked| asked == field) && term.pattern.covers(text));
+            }
+        });
+        self.terms.iter().zip(met).all(|(term, met)| term.wanted == met)
+    }
+}
+
+impl Pattern {
+    fn covers(&self, text: &str) -> bool {
+        match self {
+            Self::Part(part) => contains(text, part),
+            Self::Whole(whole) => text.eq_ignore_ascii_case(whole),
+            Self::Regex(regex) => regex.is_match(text),
+        }
+    }
+}
+
+/// Whether a text contains another, which is in lower case.
+fn contains(text: &str, part: &str) -> bool {
+    if text.is_ascii() {
+        let (text, part) = (text.as_bytes(), part.as_bytes());
+        return part.is_empty() || text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part));
+    }
+    text.to_lowercase().contains(part)
+}
+
+/// Words between spaces; a regular expression may hold some.
+fn words(text: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let body = rest.strip_prefix('!').unwrap_or(rest);
+        let lead = rest.len() - body.len();
+        let end = match body.strip_prefix('/') {
+            Some(regex) => regex.find('/').map_or(rest.len(), |end| lead + end + 2),
+            None => rest.find(' ').unwrap_or(rest.len()),
+        };
+        words.push(&rest[..end]);
+        rest = rest[end..].trim_start();
+    }
+    words
+}
+
+/// A word; none where it asks for nothing yet, as `inst:` does while it is being typed.
+fn term(word: &str) -> Result<Option<Term>, String> {
+    let (wanted, body) = word.strip_prefix('!').map_or((true, word), |body| (false, body));
+    if let Some(regex) = body.strip_prefix('/') {
+        let regex = regex.strip_suffix('/').unwrap_or(regex);
+        let made = RegexBuilder::new(regex).case_insensitive(true).build();
+        let pattern = Pattern::Regex(made.map_err(|error| format!("/{regex}/: {error}"))?);
+        return Ok((!regex.is_empty()).then_some(Term { wanted, field: None, pattern }));
+    }
+    let keyword = body.split_once(':').and_then(|(name, value)| {
+        let known = Field::KEYWORDS.iter().find(|(keyword, _)| *keyword == name.to_ascii_lowercase())?;
+        Some((known.1, value))
+    });
+    let (field, value) = keyword.map_or((None, body), |(field, value)| (Some(field), value));
+    let pattern = match field {
+        Some(Field::Port) => Pattern::Whole(value.to_owned()),
+        _ => Pattern::Part(value.to_lowercase()),
+    };
+    Ok((!value.is_empty()).then_some(Term { wanted, field, pattern }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Field, Filter};
+
+    const ROW: [(Field, &str); 5] = [
+        (Field::Instance, "Web-1"),
+        (Field::Address, "10.0.0.2"),
+        (Field::Port, "22"),
+        (Field::Port, "51512"),
+        (Field::Reason, "no-rule"),
+    ];
+
+    fn wants(filter: &str) -> bool {
+        Filter::parse(filter).unwrap().wants(|say| ROW.iter().for_each(|(field, text)| say(*field, text)))
+    }
+
+    #[test]
+    fn a_keyword_asks_one_thing_and_a_bare_word_anything() {
+        assert!(wants("inst:web") && wants("web") && wants("ip:10.0") && wants("reason:rule"));
+        assert!(!wants("inst:10.0") && !wants("sg:web") && !wants("db"));
+    }
+
+    #[test]
+    fn ports_are_matched_as_a_whole_and_the_case_does_not_matter() {
+        assert!(wants("port:22") && !wants("port:2") && wants("port:51512"));
+        assert!(wants("WEB") && wants("INST:wEb"));
+    }
+
+    #[test]
+    fn words_are_joined_by_and_and_turned_around_by_a_bang() {
+        assert!(wants("inst:web port:22") && !wants("inst:web port:80") && wants("!port:80") && !wants("!web"));
+    }
+
+    #[test]
+    fn a_regular_expression_may_hold_spaces_and_one_that_makes_no_sense_is_named() {
+        assert!(wants("/^10\\.0\\.[01]/") && !wants("/^0/") && wants("!/a b/ web"));
+        assert!(Filter::parse("/(/").unwrap_err().starts_with("/(/: "), "{:?}", Filter::parse("/(/"));
+    }
+
+    #[test]
+    fn what_is_being_typed_does_not_empty_the_screen() {
+        for beginning in ["", " ", "inst:", "!", "!port:", "/", "//"] {
+            assert!(wants(beginning), "{beginning:?}");
+            assert!(Filter::parse(beginning).unwrap().is_empty(), "{beginning:?}");
+        }
+        assert!(!wants("unknown:web"), "a word with a colon that is no keyword is text");
+    }
+}

@@ -1,0 +1,158 @@
+//! Tracked connections, with the rule that allows each.
+
+use std::sync::Arc;
+
+use netdiag_model::{fact::enforcement::has_ports, groups::FlowRow};
+
+use super::{Cell, Column, Details, Health, Order, Paint, Sheet};
+use crate::{
+    text::{units, words},
+    tui::{filter::Field, look::Look},
+};
+
+const COLUMNS: [Column; 10] = [
+    Column::new('n', "INSTANCE", (12, 28), 0),
+    Column::new('d', "DIR", (3, 3), 0),
+    Column::new('p', "PROTO", (5, 7), 80),
+    Column::new('l', "LOCAL", (20, 26), 90),
+    Column::new('r', "REMOTE", (20, 30), 0),
+    Column::new('s', "STATE", (11, 14), 0),
+    Column::number('a', "AGE", 4, 80),
+    Column::number('i', "IDLE", 4, 70),
+    Column::new('u', "RULE", (9, 36), 100),
+    Column::new('x', "HOST END", (14, 16), 132),
+];
+
+/// The flows.
+pub(super) struct Flows<'a> {
+    pub(super) look: Option<&'a Arc<Look>>,
+    pub(super) ascii: bool,
+}
+
+impl Flows<'_> {
+    fn rows(&self) -> &[FlowRow] {
+        self.look.map_or(&[], |look| &look.flows.rows)
+    }
+}
+
+/// A flow that is over, and one no rule allows any more.
+fn health(row: &FlowRow) -> Health {
+    match (row.flow.dead, row.rule.is_some()) {
+        (true, _) => Health::Warning,
+        (false, false) => Health::Unknown,
+        (false, true) => Health::Ok,
+    }
+}
+
+impl Sheet for Flows<'_> {
+    fn columns(&self) -> &'static [Column] {
+        &COLUMNS
+    }
+
+    fn len(&self) -> usize {
+        self.rows().len()
+    }
+
+    fn id(&self, row: usize) -> String {
+        let row = &self.rows()[row];
+        let flow = &row.flow;
+        let (local, remote) = words::flow_ends(flow);
+        format!("{} {:?} {} {local} {remote}", row.port_id, flow.direction, flow.protocol)
+    }
+
+    fn cell(&self, row: usize, column: usize) -> Cell {
+        let row = &self.rows()[row];
+        let flow = &row.flow;
+        match COLUMNS[column].code {
+            'n' => Cell::new(Paint::Strong, row.instance.as_deref().unwrap_or(&row.port_id)),
+            'd' => Cell::plain(words::way(flow.direction)),
+            'p' => Cell::plain(words::protocol(flow.protocol)),
+            'l' => Cell::plain(words::flow_ends(flow).0),
+            'r' => Cell::plain(words::flow_ends(flow).1),
+            's' => {
+                let health = health(row);
+                let paint = if health == Health::Ok { Paint::Plain } else { health.paint() };
+                let sign = if health == Health::Ok { String::new() } else { format!("{} ", health.glyph(self.ascii)) };
+                Cell::new(paint, format!("{sign}{}", row.word()))
+            }
+            'a' => Cell::plain(units::duration(flow.age)),
+            'i' => Cell::plain(units::duration(flow.idle)),
+            'u' => Cell::maybe(row.rule.as_ref()),
+            _ => Cell::maybe(row.device.as_ref()),
+        }
+    }
+
+    fn order(&self, row: usize, column: usize) -> Order {
+        let flow = &self.rows()[row].flow;
+        match COLUMNS[column].code {
+            'l' => Order::address(Some(flow.local)),
+            'r' => Order::address(Some(flow.remote)),
+            'a' => Order::Number(flow.age.into()),
+            'i' => Order::Number(flow.idle.into()),
+            _ => Order::Text(self.cell(row, column).text),
+        }
+    }
+
+    fn health(&self, row: usize) -> Health {
+        health(&self.rows()[row])
+    }
+
+    fn past(&self, row: usize) -> bool {
+        let flow = &self.rows()[row].flow;
+        flow.dead || flow.expired
+    }
+
+    fn fields(&self, row: usize, say: &mut dyn FnMut(Field, &str)) {
+        let row = &self.rows()[row];
+        let flow = &row.flow;
+        say(Field::Instance, row.instance.as_deref().unwrap_or_default());
+        say(Field::Instance, &row.port_id);
+        say(Field::Address, &flow.local.to_string());
+        say(Field::Address, &flow.remote.to_string());
+        if has_ports(flow.protocol) {
+            say(Field::Port, &flow.local_port.to_string());
+            say(Field::Port, &flow.remote_port.to_string());
+        }
+        say(Field::Verdict, row.word());
+        say(Field::Reason, row.rule.as_deref().unwrap_or_default());
+        say(Field::Hop, row.device.as_deref().unwrap_or_default());
+        say(Field::Other, words::way(flow.direction));
+        say(Field::Other, &words::protocol(flow.protocol));
+    }
+
+    fn details(&self, row: usize) -> Details {
+        let row = &self.rows()[row];
+        let flow = &row.flow;
+        let (local, remote) = words::flow_ends(flow);
+        let line = |name: &str, value: String| (name.to_owned(), value);
+        let unknown = || "not known".to_owned();
+        let mut lines = vec![
+            line("instance", row.instance.clone().unwrap_or_else(unknown)),
+            line("port", row.port_id.clone()),
+            line("host end", row.device.clone().unwrap_or_else(unknown)),
+            line("direction", format!("its first packet went {}", words::way(flow.direction))),
+            line("protocol", words::protocol(flow.protocol)),
+            line("local", local),
+            line("remote", remote),
+            line("state", row.word().to_owned()),
+            line("age", units::duration(flow.age)),
+            line("idle", units::duration(flow.idle)),
+            line("rule", row.rule.clone().unwrap_or_else(|| "no rule of its number is loaded any more".to_owned())),
+        ];
+        lines.extend(row.rule.as_ref().and_then(|id| self.allowed(id)).map(|words| line("allows", words)));
+        lines
+    }
+
+    fn groups(&self) -> &'static [(&'static str, usize)] {
+        &[("instance", 0), ("rule", 8), ("state", 5)]
+    }
+}
+
+impl Flows<'_> {
+    /// A rule in words.
+    fn allowed(&self, id: &str) -> Option<String> {
+        let rules = self.look?.rules.iter().filter_map(|line| line.rule.as_ref());
+        let rule = rules.filter(|rule| rule.id == id).find_map(|rule| rule.rule.as_ref())?;
+        Some(words::rule(rule))
+    }
+}

@@ -1,0 +1,167 @@
+//! Verdicts of packets as the agent says them, the newest at the end.
+
+use std::net::IpAddr;
+
+use netdiag_model::{
+    event::{Decision, Event, LossEvent, VerdictEvent},
+    fact::enforcement::has_ports,
+};
+
+use super::{Cell, Column, Details, Health, Order, Paint, Sheet};
+use crate::{
+    text::{units, words},
+    time,
+    tui::{
+        filter::Field,
+        state::{Events, Line},
+    },
+};
+
+const COLUMNS: [Column; 10] = [
+    Column::new('v', "VERDICT", (7, 7), 0),
+    Column::new('t', "TIME", (13, 13), 80),
+    Column::new('n', "INSTANCE", (12, 28), 0),
+    Column::new('d', "DIR", (3, 3), 0),
+    Column::new('p', "PROTO", (5, 7), 90),
+    Column::new('f', "FROM", (16, 28), 90),
+    Column::new('o', "TO", (16, 28), 0),
+    Column::new('r', "REASON", (14, 26), 0),
+    Column::new('u', "RULE", (9, 36), 132),
+    Column::number('l', "BYTES", 6, 132),
+];
+
+/// The events.
+pub(super) struct Live<'a> {
+    pub(super) events: &'a Events,
+    pub(super) ascii: bool,
+}
+
+impl Live<'_> {
+    fn line(&self, row: usize) -> &Line {
+        &self.events.lines[row]
+    }
+}
+
+impl Sheet for Live<'_> {
+    fn columns(&self) -> &'static [Column] {
+        &COLUMNS
+    }
+
+    fn len(&self) -> usize {
+        self.events.lines.len()
+    }
+
+    fn id(&self, row: usize) -> String {
+        self.line(row).number.to_string()
+    }
+
+    fn cell(&self, row: usize, column: usize) -> Cell {
+        match &self.line(row).event {
+            Event::Verdict(event) => verdict(event, COLUMNS[column].code, self.ascii),
+            Event::Lost(loss) => lost(loss, COLUMNS[column].code, self.ascii),
+        }
+    }
+
+    fn order(&self, row: usize, column: usize) -> Order {
+        let line = self.line(row);
+        match (&line.event, COLUMNS[column].code) {
+            (_, 't') => Order::Number(line.number.into()),
+            (Event::Verdict(event), 'l') => Order::Number(event.length.into()),
+            (Event::Verdict(event), 'f') => Order::address(event.source),
+            (Event::Verdict(event), 'o') => Order::address(event.destination),
+            _ => Order::Text(self.cell(row, column).text),
+        }
+    }
+
+    fn health(&self, row: usize) -> Health {
+        match &self.line(row).event {
+            Event::Verdict(event) if event.verdict == Decision::Allow => Health::Ok,
+            Event::Verdict(_) => Health::Broken,
+            Event::Lost(_) => Health::Unknown,
+        }
+    }
+
+    fn fields(&self, row: usize, say: &mut dyn FnMut(Field, &str)) {
+        match &self.line(row).event {
+            Event::Verdict(event) => fields(event, say),
+            Event::Lost(loss) => {
+                say(Field::Verdict, "lost");
+                say(Field::Instance, loss.port_id.as_deref().unwrap_or_default());
+            }
+        }
+    }
+
+    fn details(&self, row: usize) -> Details {
+        let columns = self.columns().iter().enumerate();
+        let mut lines: Details =
+            columns.map(|(place, column)| (column.title.to_lowercase(), self.cell(row, place).text)).collect();
+        if let Event::Verdict(event) = &self.line(row).event {
+            lines.push(("port".to_owned(), event.port_id.clone()));
+            lines.push(("host end".to_owned(), event.device.clone().unwrap_or_else(|| "not known".to_owned())));
+            lines.push(("ethertype".to_owned(), format!("0x{:04x}", event.ethertype)));
+        }
+        lines
+    }
+
+    fn groups(&self) -> &'static [(&'static str, usize)] {
+        &[("reason", 7), ("instance", 2), ("rule", 8)]
+    }
+}
+
+/// A cell of a verdict.
+fn verdict(event: &VerdictEvent, code: char, ascii: bool) -> Cell {
+    let denied = event.verdict == Decision::Deny;
+    match code {
+        't' => Cell::new(Paint::Dim, time::of_day(event.time_ns)),
+        'v' if denied => Cell::new(Paint::Bad, format!("{} DENY", Health::Broken.glyph(ascii))),
+        'v' => Cell::new(Paint::Good, format!("{} allow", Health::Ok.glyph(ascii))),
+        'n' => Cell::new(Paint::Strong, event.instance.as_deref().unwrap_or(&event.port_id)),
+        'd' => Cell::plain(words::way(event.direction)),
+        'p' => Cell::maybe(event.protocol.map(words::protocol)),
+        'f' => Cell::maybe(event.source.map(|address| end(event, address, event.source_port))),
+        'o' => Cell::maybe(event.destination.map(|address| end(event, address, event.destination_port))),
+        'r' => Cell::new(if denied { Paint::Warning } else { Paint::Plain }, &event.reason),
+        'u' => Cell::maybe(event.rule.as_ref()),
+        _ => Cell::plain(event.length.to_string()),
+    }
+}
+
+/// An end of a packet, with its port where the protocol has any.
+fn end(event: &VerdictEvent, address: IpAddr, port: u16) -> String {
+    if event.protocol.is_some_and(has_ports) { words::endpoint(address, port) } else { address.to_string() }
+}
+
+/// A cell of a loss.
+fn lost(loss: &LossEvent, code: char, ascii: bool) -> Cell {
+    match code {
+        't' => Cell::new(Paint::Dim, time::of_day(loss.time_ns)),
+        'v' => Cell::new(Paint::Unknown, format!("{} LOST", Health::Unknown.glyph(ascii))),
+        'n' => Cell::maybe(loss.port_id.as_ref()),
+        'r' => {
+            let parts = [(loss.suppressed, "beyond share"), (loss.lost, "ring full"), (loss.skipped, "too slow")];
+            let parts = parts.into_iter().filter(|(number, _)| *number > 0);
+            let words: Vec<String> = parts.map(|(number, why)| format!("{} {why}", units::count(number))).collect();
+            Cell::new(Paint::Unknown, words.join(", "))
+        }
+        _ => Cell::default(),
+    }
+}
+
+fn fields(event: &VerdictEvent, say: &mut dyn FnMut(Field, &str)) {
+    say(Field::Instance, event.instance.as_deref().unwrap_or_default());
+    say(Field::Instance, &event.port_id);
+    say(Field::Verdict, event.verdict.name());
+    say(Field::Reason, &event.reason);
+    say(Field::Reason, event.rule.as_deref().unwrap_or_default());
+    say(Field::Hop, event.device.as_deref().unwrap_or_default());
+    say(Field::Other, words::way(event.direction));
+    for address in [event.source, event.destination].into_iter().flatten() {
+        say(Field::Address, &address.to_string());
+    }
+    let Some(protocol) = event.protocol else { return };
+    say(Field::Other, &words::protocol(protocol));
+    if has_ports(protocol) {
+        say(Field::Port, &event.source_port.to_string());
+        say(Field::Port, &event.destination_port.to_string());
+    }
+}

@@ -1,0 +1,68 @@
+//! What a frame costs with ten thousand rows. A measurement, so it is run by name and in release:
+//! `cargo test --release -p netdiag-views --lib tui::tests::speed -- --ignored --nocapture`.
+
+use std::{
+    io::Write as _,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ratatui::{Terminal, backend::TestBackend};
+
+use super::{NOW, Settings, docker, enter_text, press};
+use crate::tui::{Action, Origin, State, Tab, draw, keymap::Key, update};
+
+/// How many rows.
+const ROWS: usize = 10_000;
+
+/// What a frame may take: 60 a second.
+const BUDGET: Duration = Duration::from_millis(16);
+
+fn say(text: &str) {
+    writeln!(std::io::stderr(), "{text}").unwrap();
+}
+
+/// The median and the worst of some times.
+fn summary(mut times: Vec<Duration>) -> (Duration, Duration) {
+    times.sort();
+    (times[times.len() / 2], times[times.len() - 1])
+}
+
+/// Keys one after the other, each with the update and the frame after it.
+fn frames(mut state: State, keys: &[Key], count: usize) -> (Duration, Duration) {
+    let (width, height) = state.size();
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    let mut times = Vec::new();
+    for key in keys.iter().cycle().take(count) {
+        let began = Instant::now();
+        state = update(state, Action::Key(*key)).0;
+        terminal.draw(|frame| draw(&state, frame)).unwrap();
+        times.push(began.elapsed());
+    }
+    summary(times)
+}
+
+#[test]
+#[ignore = "a measurement: in release, on a quiet machine"]
+fn a_frame_of_ten_thousand_rows_is_drawn_in_time() {
+    let look = Arc::new(docker((200, 60)).look().unwrap().multiplied(ROWS));
+    let began = Instant::now();
+    let state = State::new(Settings::default(), Origin::Live, (200, 60), NOW);
+    let state = update(state, Action::Look(look)).0;
+    say(&format!("a look with {ROWS} instances is taken in {:?}", began.elapsed()));
+    assert_eq!(state.view().entries.len(), ROWS);
+    let scroll = [Key::char('j'), Key::ctrl('f'), Key::ctrl('f'), Key::char('k')];
+    for tab in [Tab::Instances, Tab::Flows] {
+        let state = press(state.clone(), if tab == Tab::Flows { "4 t" } else { "" });
+        assert_eq!(state.view().entries.len(), ROWS);
+        let (median, worst) = frames(state.clone(), &scroll, 1000);
+        say(&format!("{}: scrolling, a frame takes {median:?}, at most {worst:?}", tab.title()));
+        assert!(worst <= BUDGET, "{worst:?}");
+        let (median, worst) = frames(state.clone(), &[Key::char('s')], 22);
+        say(&format!("{}: sorting anew and the frame take {median:?}, at most {worst:?}", tab.title()));
+        let began = Instant::now();
+        let filtered = enter_text(press(state, "/"), "inst:web");
+        say(&format!("{}: a letter of a filter takes {:?}", tab.title(), began.elapsed() / 8));
+        assert!(filtered.view().entries.len() < ROWS);
+    }
+}
