@@ -13,8 +13,8 @@ use ipnet::IpNet;
 use netdiag_common::abi::policy::{MAX_REMOTES, View, active, active_view};
 
 use super::{
-    Input, Phase, Tables, TooLarge, diff,
-    lower::{Generations, Lowered, LoweredSet, lower_whole, unused_views},
+    Input, Op, Phase, Stage, Tables, TooLarge, diff,
+    lower::{Generations, Lowered, LoweredSet, lower_closed, lower_whole, unused_views},
     remote::Members,
 };
 use crate::policy::types::{AddressGroup, AddressGroupId, Attached, Ethertype, GroupId, SecurityGroup};
@@ -52,6 +52,19 @@ impl Compiled {
         self.memory = Some(Memory::of(input, &lowered));
         self.tables = lowered.tables;
         Ok(phases)
+    }
+
+    /// Adds a closed port at a device that has none yet; the writes, in an order that needs no waiting as nothing leads to
+    /// its place before the last one. What else is asked for is not looked at.
+    ///
+    /// # Errors
+    /// There is no room for one more.
+    pub fn close(&mut self, port: &Attached) -> Result<Vec<Phase>, TooLarge> {
+        let (before, after) = lower_closed(port, &self.tables)?;
+        let ops: Vec<Op> = diff(&before, &after).into_iter().flat_map(|phase| phase.ops).collect();
+        ops.iter().for_each(|op| op.apply(&mut self.tables));
+        self.memory = None;
+        Ok(vec![Phase { stage: Stage::Add, ops }])
     }
 
     fn take(&mut self, part: Part) -> Vec<Phase> {

@@ -61,7 +61,7 @@ pub(super) struct LoweredSet {
 pub(super) fn lower_whole(input: &Input<'_>, before: &Tables) -> Result<Lowered, TooLarge> {
     let mut past = Past::of(before);
     let mut after = Tables { settings: settings(input, &before.settings)?, ..Tables::default() };
-    let places = lower_ports(input, before, &mut after)?;
+    let places = lower_ports(input.attached, before, &mut after)?;
     let mut sets = HostSets::default();
     let mut drafts = draft(input, &mut sets)?;
     number_rules(&mut drafts, before, &mut after)?;
@@ -101,12 +101,12 @@ impl Place {
 }
 
 /// Gives every port a place and lowers what belongs to it alone. Its policy is not known yet.
-fn lower_ports(input: &Input<'_>, before: &Tables, after: &mut Tables) -> Result<Vec<Place>, TooLarge> {
+fn lower_ports(ports: &[Attached], before: &Tables, after: &mut Tables) -> Result<Vec<Place>, TooLarge> {
     let managed = |port: &Port| port.flags & PORT_MANAGED != 0;
     let taken = before.ports.iter().filter(|(_, port)| managed(port)).map(|(slot, _)| *slot);
     let mut slots = Labelled::new(&before.port_labels, Unused::new("ports", (0, MAX_PORTS), taken));
     let mut places = Vec::new();
-    for attached in input.attached {
+    for attached in ports {
         let label = label(&attached.id.0);
         let slot = slots.of(&label)?;
         let there = before.ports.get(&slot);
@@ -126,6 +126,32 @@ fn lower_ports(input: &Input<'_>, before: &Tables, after: &mut Tables) -> Result
         after.ports.entry(*slot).or_insert(Port { epoch: port.epoch, ..Port::default() });
     }
     Ok(places)
+}
+
+/// What a closed port more changes at a place nobody has: elements of the tables before and after, and nothing that stays.
+pub(super) fn lower_closed(port: &Attached, before: &Tables) -> Result<(Tables, Tables), TooLarge> {
+    let (mut was, mut all) = (Tables::default(), Tables::default());
+    let own = label(&port.id.0);
+    let is_taken = before.port_labels.values().any(|label| *label == own);
+    let id = if is_taken { port.id.at_device(port.ifindex) } else { port.id.clone() };
+    let port = Attached { id, groups: Vec::new(), mode: Mode::Closed, ..port.clone() };
+    lower_ports(std::slice::from_ref(&port), before, &mut all)?;
+    let slot = all.interfaces[&port.ifindex];
+    was.ports.extend(before.ports.get(&slot).map(|port| (slot, *port)));
+    was.port_labels.extend(before.port_labels.get(&slot).map(|label| (slot, *label)));
+    all.ports.retain(|place, _| *place == slot);
+    let (label, mut numbers) = (label(&names([])), policy_numbers(before));
+    let number = numbers.of(&label)?;
+    all.ports.entry(slot).and_modify(|port| port.policy = number);
+    if !before.active.contains_key(&number) {
+        let (view, mut generations) = (unused_views(before).take()?, Generations::of(before));
+        let generation = generations.next();
+        was.active.extend(before.active.get(&0).map(|word| (0, *word)));
+        all.views.insert(view, View { generation, ..View::default() });
+        all.active.extend([(number, active(view, generation)), (0, active(0, generation))]);
+        all.policy_labels.insert(number, label);
+    }
+    Ok((was, all))
 }
 
 /// A policy on its way: the groups of a port, whichever port it is.
@@ -267,12 +293,17 @@ fn number_rules(drafts: &mut Drafts<'_>, before: &Tables, after: &mut Tables) ->
 
 /// Numbers the policies as they were before, and returns what is left.
 fn number_policies(drafts: &mut Drafts<'_>, before: &Tables) -> Result<Labelled, TooLarge> {
-    let taken = before.active.keys().chain(&[0]).copied();
-    let mut numbers = Labelled::new(&before.policy_labels, Unused::new("policies", (1, MAX_POLICIES), taken));
+    let mut numbers = policy_numbers(before);
     for draft in drafts.values_mut() {
         draft.number = numbers.of(&draft.label)?;
     }
     Ok(numbers)
+}
+
+/// Numbers of policies that are free, and those that labels had.
+fn policy_numbers(before: &Tables) -> Labelled {
+    let taken = before.active.keys().chain(&[0]).copied();
+    Labelled::new(&before.policy_labels, Unused::new("policies", (1, MAX_POLICIES), taken))
 }
 
 /// Numbers the service tables and their pages.

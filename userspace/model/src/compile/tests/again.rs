@@ -6,13 +6,18 @@ use std::{
 };
 
 use ipnet::IpNet;
-use proptest::{collection::vec, prelude::*, sample::select};
+use proptest::{
+    collection::vec,
+    prelude::*,
+    sample::{select, subsequence},
+};
 
 use super::{
+    numbers::attached,
     size::large,
-    world::{World, any_world, group_id},
+    world::{Fate, Point, World, any_world, fate, group_id, points},
 };
-use crate::compile::{Compiled, diff, lower};
+use crate::compile::{Compiled, Tables, diff, lower};
 
 /// Hosts of either family that no rule names.
 fn hosts() -> Vec<IpNet> {
@@ -53,7 +58,7 @@ fn toggle(world: &mut World, toggles: &Toggles) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_members_come_and_go_tables_and_writes_are_those_of_a_whole_lowering(
@@ -90,11 +95,72 @@ proptest! {
     }
 }
 
+/// A device no port of a world has.
+const NEW: u32 = 99;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_port_that_is_closed_ahead_allows_nothing_at_any_moment_and_changes_nothing_for_others(
+        mut world in any_world(),
+        is_there in any::<bool>(),
+        points in subsequence(points(), 32),
+    ) {
+        let mut compiled = Compiled::default();
+        compiled.advance(&world.input()).unwrap();
+        let number = if is_there { 0 } else { 9 };
+        let mut port = attached(number, &[0, 1]);
+        port.ifindex = NEW;
+        let mut state = compiled.tables().clone();
+        let others: Vec<u32> = state.interfaces.keys().copied().collect();
+        let fates = |state: &Tables| -> Vec<Fate> {
+            others.iter().flat_map(|other| points.iter().map(|point| fate(state, *other, point))).collect()
+        };
+        let before = fates(&state);
+        for op in compiled.close(&port).unwrap().iter().flat_map(|phase| &phase.ops) {
+            op.apply(&mut state);
+            prop_assert_eq!(&fates(&state), &before);
+            let new = |point: &Point| fate(&state, NEW, point);
+            let closed = |point: &Point| matches!(new(point), Fate::Refused | Fate::Spoofed);
+            prop_assert!(points.iter().all(|point| new(point) == Fate::Unmanaged) || points.iter().all(closed));
+        }
+        prop_assert_eq!(&state, compiled.tables());
+        prop_assert!(state.interfaces.contains_key(&NEW));
+        // The look finds it where it is, and its rules hold.
+        world.attached.retain(|other| other.id != port.id);
+        world.attached.push(port);
+        compiled.advance(&world.input()).unwrap();
+        prop_assert_eq!(lower(&world.input(), compiled.tables()).unwrap(), compiled.tables().clone());
+        for point in &points {
+            let fresh = fate(&world.lower(&Tables::default()), NEW, point).passes();
+            prop_assert_eq!(fate(compiled.tables(), NEW, point).passes(), fresh);
+        }
+    }
+}
+
+#[test]
+fn a_port_closed_ahead_that_nobody_asks_for_after_all_is_gone_with_the_next_lowering() {
+    let world = large(1);
+    let mut compiled = Compiled::default();
+    compiled.advance(&world.input()).unwrap();
+    let mut port = attached(9, &[]);
+    port.ifindex = NEW;
+    compiled.close(&port).unwrap();
+    assert_eq!(compiled.close(&attached(10, &[])).unwrap().len(), 1, "the closed policy is there already");
+    compiled.advance(&world.input()).unwrap();
+    assert_eq!(compiled.tables().interfaces.keys().collect::<Vec<_>>(), [&world.attached[0].ifindex]);
+}
+
 /// A member more of the large policy, and then one less.
 fn grow(world: &mut World, grown: bool) {
     let member: IpNet = "10.128.0.1/32".parse().unwrap();
     let members = world.members.get_mut(&group_id(0)).unwrap();
-    if grown { members.insert(member) } else { members.remove(&member) };
+    if grown {
+        members.insert(member)
+    } else {
+        members.remove(&member)
+    };
 }
 
 #[test]
