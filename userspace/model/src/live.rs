@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::LinkKey;
 
+/// Bytes of a sighting to what its headers say.
+pub mod packet;
+
 /// One packet, seen once: at a device, or where the kernel gave it up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sighting {
