@@ -16,6 +16,7 @@
 //! | | [`conntrack`] | the kernel's connection tracking |
 //! | | `own` | floating IPs that netdiag serves by itself |
 //! | observe | [`datapath`] | the eBPF programs netdiag carries, and what it does with them |
+//! | | [`live`] | packets as they are seen on their way |
 //! | | [`events`], `metrics` | what the datapath said and counted, for whoever asks |
 //! | | [`client`] | asks the agent |
 //! | | [`stream`] | events of a running agent |
@@ -37,6 +38,8 @@ pub mod doctor;
 pub mod enforce;
 /// The last events, for whoever wants to read them. Flow: observe.
 pub mod events;
+/// Packets as they are seen on their way. Flow: observe.
+pub mod live;
 /// Metrics for Prometheus. Flow: observe.
 mod metrics;
 /// Enters network namespaces; the only `setns` in the project.
