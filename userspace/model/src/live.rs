@@ -6,8 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::LinkKey;
 
+/// One packet recognised across its sightings.
+pub mod journey;
 /// Bytes of a sighting to what its headers say.
 pub mod packet;
+/// Which devices to watch for an instance.
+pub mod points;
 
 /// One packet, seen once: at a device, or where the kernel gave it up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -122,6 +122,11 @@ impl Headers {
         Self { frame: None, vlans: Vec::new(), content: content(&sliced, depth) }
     }
 
+    /// Nothing is known.
+    pub const fn unknown() -> Self {
+        Self::other(0)
+    }
+
     const fn other(ethertype: u16) -> Self {
         Self { frame: None, vlans: Vec::new(), content: Content::Other { ethertype } }
     }
@@ -139,6 +144,14 @@ impl Headers {
         match self.ip().and_then(Ip::tunnelled) {
             Some(inner) => inner.innermost(),
             None => self,
+        }
+    }
+
+    /// Source and destination port; of an ICMP echo its identifier for both, which plays their part.
+    pub fn ports(&self) -> Option<(u16, u16)> {
+        match &self.ip()?.transport {
+            Transport::Icmp(icmp) => icmp.echo.map(|(identifier, _)| (identifier, identifier)),
+            other => other.ports(),
         }
     }
 
