@@ -30,8 +30,10 @@ fn neutron_host() -> Host {
 }
 
 const NAT: &str = "*nat\n:PREROUTING ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n\
-    -A PREROUTING -d 172.24.4.6/32 -j DNAT --to-destination 10.0.0.2\n\
-    -A POSTROUTING -s 10.0.0.2/32 -j SNAT --to-source 172.24.4.6 --random-fully\nCOMMIT\n";
+    :neutron-l3-agent-PREROUTING - [0:0]\n:neutron-l3-agent-float-snat - [0:0]\n\
+    -A PREROUTING -j neutron-l3-agent-PREROUTING\n-A POSTROUTING -j neutron-l3-agent-float-snat\n\
+    -A neutron-l3-agent-PREROUTING -d 172.24.4.6/32 -j DNAT --to-destination 10.0.0.2\n\
+    -A neutron-l3-agent-float-snat -s 10.0.0.2/32 -j SNAT --to-source 172.24.4.6 --random-fully\nCOMMIT\n";
 
 fn points(host: Host) -> Points {
     let snapshot = host.snapshot();
