@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::LinkKey;
 
+/// Which packets are wanted.
+pub mod filter;
 /// One packet recognised across its sightings.
 pub mod journey;
 /// Bytes of a sighting to what its headers say.

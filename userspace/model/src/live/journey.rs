@@ -466,6 +466,6 @@ fn count(things: impl Iterator) -> u64 {
 }
 
 #[cfg(test)]
-mod simulation;
+pub(crate) mod simulation;
 #[cfg(test)]
 mod tests;
