@@ -46,8 +46,9 @@ pub(crate) mod switching;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use command::{in_netns, quote};
 pub use explain::explain;
-pub(crate) use filter::between_any;
+pub(crate) use filter::{ask, between_any, cross, rule_ref};
 pub use listing::list;
 
 /// The answer of `netdiag trace`: what the instance is, one path per interface, and what is wrong on them.

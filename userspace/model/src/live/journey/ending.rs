@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
-use super::{ARRIVED_NS, Counted, Ended, SETTLE_NS, open::Open};
+use super::{ARRIVED_NS, Counted, Drop, Ended, SETTLE_NS, open::Open};
 use crate::{
     id::Mac,
     live::{
         packet::{Content, Headers},
         points::{Points, Stop, Track},
+        reasons,
     },
     trace::Direction,
 };
@@ -48,7 +49,9 @@ impl Open {
     /// The drop that nothing comes after: what was seen later was not dropped, but a copy of it.
     fn fatal(&self) -> Option<usize> {
         let last_step = self.steps.last().map_or(0, |step| step.time_ns);
-        self.drops.iter().position(|drop| drop.time_ns >= last_step)
+        let harmless =
+            |drop: &Drop| self.arrived && reasons::of(&drop.reason).is_some_and(reasons::Meaning::is_harmless);
+        self.drops.iter().position(|drop| drop.time_ns >= last_step && !harmless(drop))
     }
 
     /// Whether it is where it was to go, or leaves what is watched.
