@@ -409,7 +409,7 @@ fn foreign_xdp(ifindex: u32, ours: &[u32]) -> Result<Option<Behind>, AttachError
 }
 
 /// True where the kernel knows TCX.
-pub(super) fn has_tcx() -> bool {
+pub(crate) fn has_tcx() -> bool {
     // Device 1 is the loopback device of every namespace; a kernel without TCX knows no such place.
     !syscall::query(1, Place::TcxIngress).is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
 }
