@@ -8,7 +8,7 @@ use crate::{
     json,
     json_schema::{
         DoctorDocument, EventDocument, ExplainDocument, FloatingIpsDocument, FlowsDocument, GroupsDocument,
-        ListDocument, StatusDocument, TraceDocument,
+        ListDocument, LiveDocument, LiveLine, StatusDocument, TraceDocument,
     },
 };
 
@@ -33,11 +33,15 @@ pub enum Kind {
     Events,
     /// Of `netdiag agent status -o json`.
     AgentStatus,
+    /// Of `netdiag trace --live -o json`.
+    Live,
+    /// Of one line of `netdiag trace --live -o jsonl`.
+    LiveLine,
 }
 
 impl Kind {
     /// Every shape there is.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Trace,
         Self::List,
         Self::Doctor,
@@ -47,6 +51,8 @@ impl Kind {
         Self::Flows,
         Self::Events,
         Self::AgentStatus,
+        Self::Live,
+        Self::LiveLine,
     ];
 
     /// The command whose answer has this shape.
@@ -61,6 +67,8 @@ impl Kind {
             Self::Flows => "flows",
             Self::Events => "events",
             Self::AgentStatus => "agent-status",
+            Self::Live => "live",
+            Self::LiveLine => "live-line",
         }
     }
 }
@@ -83,6 +91,8 @@ fn schema(kind: Kind) -> Schema {
         Kind::Flows => generator.into_root_schema_for::<FlowsDocument>(),
         Kind::Events => generator.into_root_schema_for::<EventDocument>(),
         Kind::AgentStatus => generator.into_root_schema_for::<StatusDocument>(),
+        Kind::Live => generator.into_root_schema_for::<LiveDocument>(),
+        Kind::LiveLine => generator.into_root_schema_for::<LiveLine>(),
     }
 }
 

@@ -24,6 +24,8 @@ mod hops;
 mod interface;
 /// Every instance of the host.
 pub mod list;
+/// Packets as they are seen live.
+pub mod live;
 /// Lines of painted text, wrapped to the width.
 mod page;
 /// How the agent is.
