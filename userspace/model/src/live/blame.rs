@@ -41,15 +41,15 @@ const NEAR_NS: u64 = 1_000_000_000;
 /// What is known of the host, for whoever looks for the guilty.
 #[derive(Clone, Copy, Debug)]
 pub struct Case<'c, 'a> {
-    /// The host.
+    /// The host as it is now.
     pub inventory: &'c Inventory<'a>,
-    /// The same a moment later, to see which rules have counted since.
-    pub later: Option<&'c Inventory<'a>>,
+    /// What it was before the packet, to see which rules have counted since.
+    pub earlier: Option<&'c Inventory<'c>>,
     /// The instance.
     pub instance: &'c Instance<'a>,
-    /// Its paths.
+    /// Its paths as they are now.
     pub trace: &'c Trace,
-    /// What is watched.
+    /// What is watched; found when watching began, so that the numbers of its hops are those of then.
     pub points: &'c Points,
     /// netdiag's own verdicts of the last while, their times on the clock of sightings.
     pub verdicts: &'c [VerdictEvent],
@@ -327,8 +327,14 @@ fn is_about(finding: &Finding, hop: &Hop) -> bool {
 /// The hops between the last device that saw a packet and the next one that should have, both included.
 fn gap<'c>(case: &Case<'c, '_>, journey: &Journey) -> Vec<&'c Hop> {
     let Some(interface) = case.trace.interfaces.get(journey.track) else { return Vec::new() };
-    let from = last_hop(case, journey).unwrap_or(0);
-    let to = next_hop(case, journey).unwrap_or(usize::MAX);
+    let number = |stop: &Stop| {
+        let netns = |hop: &Hop| hop.netns.as_ref().map(|netns| netns.id) == Some(stop.link.netns);
+        let is_it = |hop: &&Hop| hop.direction == journey.direction && hop.name == stop.name && netns(hop);
+        interface.hops.iter().find(is_it).map(|hop| hop.number)
+    };
+    // Hops may have come and gone since watching began.
+    let from = last_stop(case, journey).and_then(number).unwrap_or(0);
+    let to = next_stop(case, journey).and_then(number).unwrap_or(usize::MAX);
     let between = |hop: &&Hop| hop.direction == journey.direction && (from..=to).contains(&hop.number);
     let mut hops: Vec<&Hop> = interface.hops.iter().filter(between).collect();
     // The way in names only what is different there: a device that is down is so both ways.
@@ -431,10 +437,6 @@ fn next_stop<'c>(case: &Case<'c, '_>, journey: &Journey) -> Option<&'c Stop> {
 
 fn last_hop(case: &Case<'_, '_>, journey: &Journey) -> Option<usize> {
     last_stop(case, journey)?.hop(journey.direction)
-}
-
-fn next_hop(case: &Case<'_, '_>, journey: &Journey) -> Option<usize> {
-    next_stop(case, journey)?.hop(journey.direction)
 }
 
 /// Where the kernel gave a packet up: its device, else its namespace.

@@ -305,6 +305,11 @@ impl Journeys {
         }
     }
 
+    /// Whether no packet is under way.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.waiting.is_empty()
+    }
+
     /// What is watched.
     pub const fn points(&self) -> &Points {
         &self.points

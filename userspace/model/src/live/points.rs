@@ -8,7 +8,10 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{View, What};
+use super::{
+    Clause, End, View, What,
+    filter::{Alias, Wanted},
+};
 use crate::{
     id::{LinkKey, Mac, NetnsId},
     inventory::Inventory,
@@ -181,6 +184,54 @@ impl Points {
         for track in &mut self.tracks {
             track.stops.retain(|stop| !unwatched(stop.link));
         }
+    }
+
+    /// Names that one end of the instance's packets has on its way, before and after translation.
+    pub fn aliases(&self, trace: &Trace) -> Vec<Alias> {
+        let mut found = Vec::new();
+        for (track, interface) in self.tracks.iter().zip(&trace.interfaces) {
+            let fixed = || interface.addresses.iter().map(ipnet::IpNet::addr);
+            for floating in &interface.floating_ips {
+                found.push(Alias { one: (floating.fixed_address, None), other: (floating.address, None) });
+            }
+            for shared in &track.shared {
+                let same = fixed().filter(|address| address.is_ipv4() == shared.is_ipv4());
+                found.extend(same.map(|address| Alias { one: (address, None), other: (*shared, None) }));
+            }
+            for published in &interface.published_ports {
+                let port = &published.port;
+                let outside: Vec<IpAddr> =
+                    if port.host_address.is_unspecified() { track.shared.clone() } else { vec![port.host_address] };
+                for (inside, outside) in
+                    fixed().flat_map(|inside| outside.iter().map(move |outside| (inside, *outside)))
+                {
+                    let (one, other) = ((inside, Some(port.container_port)), (outside, Some(port.host_port)));
+                    if inside.is_ipv4() == outside.is_ipv4() {
+                        found.push(Alias { one, other });
+                    }
+                }
+            }
+        }
+        found.dedup();
+        found
+    }
+
+    /// Packets that can be the instance's: by every address they have on their way, and its questions to DHCP, which have
+    /// none yet.
+    pub fn scope(&self) -> Wanted {
+        let mut addresses: Vec<IpAddr> =
+            self.tracks.iter().flat_map(|track| track.own.iter().chain(&track.shared)).copied().collect();
+        addresses.sort();
+        addresses.dedup();
+        if addresses.is_empty() {
+            return Wanted::Any;
+        }
+        let dhcp = Clause {
+            protocol: Some(super::packet::UDP),
+            here: End { prefix: None, ports: Some((67, 68)) },
+            ..Clause::default()
+        };
+        Wanted::One(addresses.into_iter().map(Wanted::host).chain([Wanted::Clause(dhcp)]).collect())
     }
 
     /// The track whose instance an address means.

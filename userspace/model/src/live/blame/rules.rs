@@ -34,17 +34,17 @@ fn is_same(one: &RuleRef, other: &RuleRef) -> bool {
     (one.backend, &one.table, &one.chain, one.number) == (other.backend, &other.table, &other.chain, other.number)
 }
 
-/// Of several rules those that have counted since the first look, where a second one says so.
+/// Of several rules those that have counted since an earlier look, where there was one.
 fn counting(case: &Case<'_, '_>, found: Vec<RuleRef>) -> Vec<RuleRef> {
-    let Some(later) = case.later.filter(|_| found.len() > 1) else { return found };
-    let has_counted = |rule: &&RuleRef| now(later, rule).is_some_and(|packets| packets > rule.counters.packets);
+    let Some(earlier) = case.earlier.filter(|_| found.len() > 1) else { return found };
+    let has_counted = |rule: &&RuleRef| rule.counters.packets > then(earlier, rule).unwrap_or(0);
     let counted: Vec<RuleRef> = found.iter().filter(has_counted).cloned().collect();
     if counted.is_empty() { found } else { counted }
 }
 
-/// What a rule has counted by a later look.
-fn now(later: &Inventory<'_>, rule: &RuleRef) -> Option<u64> {
-    let rulesets = later.rulesets(rule.netns.id).iter().filter(|ruleset| ruleset.backend == rule.backend);
+/// What a rule had counted by an earlier look, if it was there.
+fn then(earlier: &Inventory<'_>, rule: &RuleRef) -> Option<u64> {
+    let rulesets = earlier.rulesets(rule.netns.id).iter().filter(|ruleset| ruleset.backend == rule.backend);
     let mut tables = rulesets.flat_map(|ruleset| &ruleset.tables).filter(|table| table.name == rule.table);
     let place = rule.number.checked_sub(1)?;
     tables.find_map(|table| {
