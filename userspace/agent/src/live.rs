@@ -22,7 +22,10 @@ use self::{
     meter::Meter,
     name::Names,
 };
-use crate::discover::{self, Options};
+use crate::{
+    discover::{self, Options},
+    enforce::has_tcx,
+};
 
 /// Attaches the programs to devices.
 mod attach;
@@ -142,6 +145,18 @@ impl Session {
     /// # Errors
     /// Nothing at all can be watched: no programs, no privilege, a kernel without what it takes.
     pub async fn start(plan: Plan, options: &Options) -> Result<Self, LiveError> {
+        Self::start_at(plan, options, has_tcx()).await
+    }
+
+    /// The same with filters of clsact qdiscs, as on a kernel without links at TC.
+    ///
+    /// # Errors
+    /// As of [`Session::start`].
+    pub async fn start_by_clsact(plan: Plan, options: &Options) -> Result<Self, LiveError> {
+        Self::start_at(plan, options, false).await
+    }
+
+    async fn start_at(plan: Plan, options: &Options, tcx: bool) -> Result<Self, LiveError> {
         let Plan { points, filter, drops, ring_bytes, budget } = plan;
         let budget = budget.map_or(0, per_tick);
         let config = filter::config(&filter, budget).map_err(LiveError::Filter)?;
@@ -156,7 +171,7 @@ impl Session {
         let (mut programs, mut maps) = load::load(&layout, ring_bytes)?;
         maps.set(&config)?;
         let namespaces = if points.is_empty() { Vec::new() } else { discover::namespaces(options).await };
-        let (held, unattached) = attach::attach(&points, &namespaces, &mut programs).await?;
+        let (held, unattached) = attach::attach(&points, &namespaces, &mut programs, tcx).await?;
         gaps.extend(unattached);
         if drops {
             match &btf {

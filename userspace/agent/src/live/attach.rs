@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     enforce::{
-        has_tcx, netlink,
+        netlink,
         syscall::{self, Order, Place},
     },
     netns::{Namespace, NetnsError},
@@ -64,13 +64,13 @@ pub(super) async fn attach(
     points: &[Point],
     namespaces: &[Namespace],
     programs: &mut Programs,
+    tcx: bool,
 ) -> Result<(Held, Vec<Gap>), LiveError> {
     let (mut held, mut gaps) = (Held::default(), Vec::new());
     let mut places: BTreeMap<NetnsId, Vec<&Point>> = BTreeMap::new();
     for point in points {
         places.entry(point.link.netns).or_default().push(point);
     }
-    let tcx = has_tcx();
     for (id, points) in places {
         let Some(namespace) = namespaces.iter().find(|namespace| namespace.id == id) else {
             let gone = io::Error::new(io::ErrorKind::NotFound, "the namespace is gone, or cannot be opened");
