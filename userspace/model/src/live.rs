@@ -8,6 +8,8 @@ use crate::id::LinkKey;
 
 /// Where and why a packet died, and what is guilty.
 pub mod blame;
+/// Packets that were given up anywhere on the host.
+pub mod drops;
 /// Which packets are wanted.
 pub mod filter;
 /// One packet recognised across its sightings.

@@ -45,6 +45,8 @@ pub(crate) enum Command {
     /// Follow the packets of one instance, out and in, hop by hop; with --live, packet by packet
     #[command(after_long_help = TRACE_NEEDS)]
     Trace(Box<live::Trace>),
+    /// Watch what the kernel and netdiag drop on this host: whose packet, where, why
+    Drops(Box<live::Drops>),
     /// List the instances of this host with all their identities
     List {
         #[command(flatten)]
@@ -425,6 +427,8 @@ pub(crate) enum SchemaOf {
     Live,
     /// One line of `netdiag trace --live -o jsonl`
     LiveLine,
+    /// One line of `netdiag drops -o json`
+    Drops,
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ use crate::{
 mod agent;
 
 pub(crate) use agent::{agent, fip_way};
+/// Packets that are given up anywhere.
+pub(crate) mod drops;
 /// What is refused and allowed, packet by packet.
 pub(crate) mod events;
 /// Floating IPs.
@@ -122,6 +124,7 @@ pub(crate) fn schema(of: SchemaOf) -> anyhow::Result<Exit> {
         SchemaOf::AgentStatus => schema::render(schema::Kind::AgentStatus, out),
         SchemaOf::Live => schema::render(schema::Kind::Live, out),
         SchemaOf::LiveLine => schema::render(schema::Kind::LiveLine, out),
+        SchemaOf::Drops => schema::render(schema::Kind::Drops, out),
     })?;
     Ok(Exit::Works)
 }

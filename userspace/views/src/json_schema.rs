@@ -46,8 +46,8 @@ pub use self::{
     },
     list::{FloatingWayDocument, ListDocument, ListedInstance, ListedInterface},
     live::{
-        BlameDocument, ChangeDocument, DeathsDocument, End, HopSeenDocument, LiveDocument, LiveLine, PacketDocument,
-        StepDocument, SummaryDocument, WatchDocument,
+        BlameDocument, CensusDocument, ChangeDocument, CountDocument, DeathsDocument, DropDocument, DropsLine, End,
+        HopSeenDocument, LiveDocument, LiveLine, PacketDocument, StepDocument, SummaryDocument, WatchDocument,
     },
     status::{MistakeDocument, PortDocument, RefusedDocument, StatusDocument},
     trace::{FindingDocument, GapDocument, InstanceDocument, InstanceKind, Severity, TraceDocument, Verdict},

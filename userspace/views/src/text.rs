@@ -6,6 +6,8 @@
 
 /// Whether this host can do what netdiag needs.
 pub mod doctor;
+/// Packets that were given up anywhere on the host.
+pub mod drops;
 /// What the datapath says about single packets.
 pub mod event;
 /// What would become of a packet.

@@ -345,7 +345,7 @@ fn stop(inventory: &Inventory<'_>, hop: &Hop, (link, side): (LinkKey, Side), ent
 
 /// Whether Open vSwitch's user-space datapath takes copies of a device's frames (`AF_PACKET`). Its internal ports are TAPs,
 /// whose frames it has for itself.
-fn is_copied(inventory: &Inventory<'_>, link: LinkKey) -> bool {
+pub(super) fn is_copied(inventory: &Inventory<'_>, link: LinkKey) -> bool {
     let port = inventory.port_of(link);
     port.is_some_and(|port| {
         port.bridge.datapath_type == "netdev" && matches!(port.interface.kind.as_str(), "" | "system")

@@ -1,10 +1,10 @@
-//! `netdiag trace` with its live part, as clap reads it.
+//! `netdiag trace` with its live part, and `netdiag drops`, as clap reads them.
 
 use std::time::Duration;
 
 use clap::Args;
 
-use super::{Look, Source, TraceOutput, Way};
+use super::{Enforced, Look, Sockets, Source, StreamOutput, TraceOutput, Way};
 
 /// `netdiag trace`.
 #[derive(Debug, Args)]
@@ -35,7 +35,6 @@ pub(crate) struct Trace {
 
 /// Which packets. Of one option given several times any may hold; different options must all hold.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Which packets (with --live)")]
 pub(crate) struct Wanted {
     /// Address or prefix of either end
     #[arg(long, value_name = "ADDRESS")]
@@ -65,7 +64,6 @@ pub(crate) struct Wanted {
 
 /// When to end.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "When to end (with --live)")]
 pub(crate) struct Bounds {
     /// End after so many packets
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -94,6 +92,34 @@ impl Bounds {
     pub(crate) const fn is_empty(&self) -> bool {
         self.count.is_none() && self.duration.is_none() && !self.until_drop && self.cmd.is_none()
     }
+}
+
+/// `netdiag drops`.
+#[derive(Debug, Args)]
+pub(crate) struct Drops {
+    /// Only packets of this instance
+    #[arg(long)]
+    pub(crate) instance: Option<String>,
+    /// Only with this reason, the kernel's (`NETFILTER_DROP`) or netdiag's (no-rule); may be given several times
+    #[arg(long)]
+    pub(crate) reason: Vec<String>,
+    #[command(flatten)]
+    pub(crate) wanted: Wanted,
+    /// End after so many packets
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// End after so long: 30s, 5m, 500ms; without a unit, seconds
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) duration: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+    #[command(flatten)]
+    pub(crate) enforced: Enforced,
+    #[command(flatten)]
+    pub(crate) look: Look,
+    /// How to print them
+    #[arg(short, long, value_enum, default_value_t, env = "NETDIAG_OUTPUT")]
+    pub(crate) output: StreamOutput,
 }
 
 /// A span of time: a number with a unit, or seconds.

@@ -38,9 +38,9 @@ mod host;
 /// What is seen, as it is printed.
 mod show;
 /// netdiag's own verdicts.
-mod verdicts;
+pub(super) mod verdicts;
 /// What the command line says of packets.
-mod wanted;
+pub(super) mod wanted;
 
 use host::Host;
 use show::Show;
@@ -53,7 +53,7 @@ const TICK: Duration = Duration::from_millis(50);
 const LINGER: Duration = Duration::from_millis(3_700);
 
 /// The most records a second on each CPU: beyond it the traffic wins, and what is left out is counted.
-const BUDGET: u32 = 50_000;
+pub(super) const BUDGET: u32 = 50_000;
 
 /// Watches the packets of one instance.
 pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
@@ -131,7 +131,7 @@ async fn start(points: &Points, filter: &Filter, options: &Options) -> anyhow::R
 }
 
 /// Why nothing is watched, with the exit code that belongs to it.
-fn refused(error: LiveError) -> anyhow::Error {
+pub(super) fn refused(error: LiveError) -> anyhow::Error {
     let fix = "watching needs root, or CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_ADMIN";
     match error {
         LiveError::Filter(_) => Bad::usage(error.to_string()),
@@ -156,7 +156,7 @@ fn watch(points: &Points, filter: &Filter, session: &Session) -> Watch {
 }
 
 /// Nanoseconds from 1970 to the beginning of the clock of sightings.
-fn epoch() -> Epoch {
+pub(super) fn epoch() -> Epoch {
     let nanoseconds = |clock| {
         let now = clock_gettime(clock);
         now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()

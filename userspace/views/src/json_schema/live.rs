@@ -2,7 +2,7 @@
 
 use netdiag_model::{
     live::{
-        blame,
+        blame, drops,
         journey::{self, Ended},
         points::{self, Points},
         report::{self, Told},
@@ -432,6 +432,114 @@ impl From<&report::Summary> for SummaryDocument {
             expected: summary.expected.into(),
             verdict: summary.verdict.into(),
             sentence: summary.sentence.clone(),
+        }
+    }
+}
+
+/// One line of `netdiag drops -o json`.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(title = "netdiag drops")]
+#[serde(tag = "line", rename_all = "kebab-case")]
+pub enum DropsLine {
+    /// A packet that was given up.
+    Drop(DropDocument),
+    /// How many of whom, where and why: the last line.
+    Summary(CensusDocument),
+}
+
+impl Published for DropsLine {
+    type Document = Self;
+
+    fn document(&self) -> Self {
+        self.clone()
+    }
+}
+
+/// A packet that was given up.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct DropDocument {
+    /// Version of this shape; a field that goes away or changes its meaning raises it.
+    pub schema_version: u32,
+    /// When, RFC 3339 in UTC; null where the clock gave no instant.
+    pub time: Option<String>,
+    /// Whose packet; null where nothing says.
+    pub instance: Option<String>,
+    /// Device and namespace.
+    pub place: String,
+    /// The kernel's reason, or the name of netdiag's own.
+    pub reason: String,
+    /// Who names it, such as `core`, `openvswitch` or `netdiag`.
+    pub subsystem: String,
+    /// What the reason means.
+    pub because: Option<String>,
+    /// Function that gave it up.
+    pub location: Option<String>,
+    /// The packet in words.
+    pub packet: String,
+}
+
+impl DropDocument {
+    /// A packet in its published shape.
+    pub fn of(dropped: &drops::Dropped, epoch: Epoch) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            time: time::rfc3339_exact(epoch.at(dropped.time_ns)),
+            instance: dropped.instance.clone(),
+            place: dropped.place.clone(),
+            reason: dropped.reason.clone(),
+            subsystem: dropped.subsystem.clone(),
+            because: dropped.because.map(str::to_owned),
+            location: dropped.location.clone(),
+            packet: dropped.packet.clone(),
+        }
+    }
+}
+
+/// How many packets died.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct CensusDocument {
+    /// Version of this shape; a field that goes away or changes its meaning raises it.
+    pub schema_version: u32,
+    /// All of them.
+    pub packets: u64,
+    /// By instance, place and reason, the most first.
+    pub counts: Vec<CountDocument>,
+    /// Copies that are not counted: Open vSwitch had taken the frame.
+    pub copies: u64,
+    /// Drops for which the ring buffer had no room.
+    pub lost: u64,
+    /// Drops that were left out to keep the cost down.
+    pub throttled: u64,
+}
+
+/// How many packets of whom died where and why.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct CountDocument {
+    /// Whose; null where nothing says.
+    pub instance: Option<String>,
+    /// Where.
+    pub place: String,
+    /// Why.
+    pub reason: String,
+    /// How many.
+    pub packets: u64,
+}
+
+impl From<&drops::Census> for CensusDocument {
+    fn from(census: &drops::Census) -> Self {
+        let counts = census.rows().into_iter().map(|(instance, place, reason, packets)| CountDocument {
+            instance: instance.map(str::to_owned),
+            place: place.to_owned(),
+            reason: reason.to_owned(),
+            packets,
+        });
+        Self {
+            schema_version: SCHEMA_VERSION,
+            packets: census.packets,
+            counts: counts.collect(),
+            copies: census.copies,
+            lost: census.losses.lost,
+            throttled: census.losses.throttled,
         }
     }
 }

@@ -36,6 +36,14 @@ impl Epoch {
 /// Columns of a device's name.
 const DEVICE: usize = 30;
 
+/// Columns of a line about a device besides its name.
+const BESIDES: usize = 48;
+
+/// Columns of a device's name on this page.
+fn device_columns(page: &Page<'_>) -> usize {
+    page.width().saturating_sub(BESIDES).clamp(12, DEVICE)
+}
+
 /// Says what is watched and by what.
 pub fn watch(watch: &Watch, style: &Style, out: &mut impl Write) -> io::Result<()> {
     let mut page = Page::new(style);
@@ -196,9 +204,10 @@ fn rows(page: &mut Page<'_>, summary: &Summary) {
 }
 
 fn row_line(page: &Page<'_>, row: &Row) -> Line {
+    let columns = device_columns(page);
     let hop = row.hop.map_or_else(|| "-".to_owned(), |hop| hop.to_string());
-    let device = page.cut(&page.say(&row.device), DEVICE);
-    let pad = DEVICE.saturating_sub(super::page::width(&device));
+    let device = page.cut(&page.say(&row.device), columns);
+    let pad = columns.saturating_sub(super::page::width(&device));
     let time = |time: Option<u64>| time.map_or_else(|| "-".to_owned(), nanoseconds);
     let state = page.state(row.expected);
     let state_pad = 10_usize.saturating_sub(super::page::width(&state.text));

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 const KEPT: usize = 4_096;
 
 /// Verdicts of the last while.
-pub(super) struct Verdicts {
+pub(crate) struct Verdicts {
     // Written by the task that reads the stream, read when a packet has died.
     known: Arc<Mutex<VecDeque<VerdictEvent>>>,
     reader: Option<JoinHandle<()>>,
@@ -22,12 +22,24 @@ pub(super) struct Verdicts {
 
 impl Verdicts {
     /// Follows what the agent says; without an agent there is nothing to follow.
-    pub(super) async fn follow(socket: Option<&Path>) -> Self {
+    pub(crate) async fn follow(socket: Option<&Path>) -> Self {
         let known = Arc::new(Mutex::new(VecDeque::new()));
         let stream = EventStream::open(socket.unwrap_or(Path::new(AGENT_SOCKET)), None).await;
         let kept = Arc::clone(&known);
         let reader = stream.ok().map(|stream| tokio::spawn(read(stream, kept)));
         Self { known, reader }
+    }
+
+    /// Whether there is an agent to say anything.
+    pub(crate) const fn are_there(&self) -> bool {
+        self.reader.is_some()
+    }
+
+    /// Refusals that have come since they were last taken, their times on the clock of sightings.
+    pub(crate) fn take(&self) -> Vec<VerdictEvent> {
+        let taken = self.known();
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).drain(..taken.len()).for_each(drop);
+        taken
     }
 
     /// Refusals of the last while, their times on the clock of sightings.
