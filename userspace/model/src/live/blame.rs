@@ -8,6 +8,7 @@
 //! | the kernel's reason, and the rules walked with this very packet | the rule; several, where several would drop it |
 //! | the kernel's reason alone | what happened |
 //! | no reason: what the trace finds wrong between the last device and the next | the fault |
+//! | nothing of that, and Open vSwitch lies between | the flow it says drops this very packet |
 //! | none of it | between which devices, and that it is not known why |
 //!
 //! A rule is named only where it would really drop this packet. Where more than one would, depending on what cannot be seen
@@ -34,6 +35,8 @@ use crate::{
 
 /// Rules of the packet filter that would drop a packet.
 mod rules;
+/// What Open vSwitch says would become of a packet.
+pub mod switch;
 
 /// A packet of netdiag's own verdicts is taken for one that was seen if no more lies between them.
 const NEAR_NS: u64 = 1_000_000_000;
@@ -64,7 +67,7 @@ pub struct Blame {
     pub hop: Option<usize>,
     /// Where: a device, a namespace, or between which devices.
     pub place: String,
-    /// A stable word for scripts: `security-group`, `filter-rule`, `kernel-drop`, `path-fault`, `not-seen`.
+    /// A stable word for scripts: `security-group`, `filter-rule`, `switch-flow`, `kernel-drop`, `path-fault`, `not-seen`.
     pub code: Code,
     /// The kernel's reason, or the name of netdiag's.
     pub reason: Option<String>,
@@ -90,6 +93,8 @@ pub enum Code {
     SecurityGroup,
     /// A rule of the packet filter.
     FilterRule,
+    /// A flow of Open vSwitch.
+    SwitchFlow,
     /// The kernel, for the reason it names.
     KernelDrop,
     /// What the trace finds wrong.
@@ -104,6 +109,7 @@ impl Code {
         match self {
             Self::SecurityGroup => "security-group",
             Self::FilterRule => "filter-rule",
+            Self::SwitchFlow => "switch-flow",
             Self::KernelDrop => "kernel-drop",
             Self::PathFault => "path-fault",
             Self::NotSeen => "not-seen",
@@ -307,10 +313,14 @@ fn faults(case: &Case<'_, '_>, journey: &Journey) -> Vec<Finding> {
         finding.severity == Severity::Error
             && hops.iter().any(|hop| hop.state == HopState::Broken && is_about(finding, hop))
     };
+    let all = &case.trace.findings;
+    let (effects, mut causes): (Vec<&Finding>, Vec<&Finding>) =
+        all.iter().filter(concerns).partition(|finding| finding.code == "no-carrier");
     // A lost carrier is what the fault at the other end of a link looks like.
-    let found: Vec<&Finding> = case.trace.findings.iter().filter(concerns).collect();
-    let causes = found.iter().filter(|finding| finding.code != "no-carrier").count();
-    found.into_iter().filter(|finding| causes == 0 || finding.code != "no-carrier").cloned().collect()
+    if causes.is_empty() && !effects.is_empty() {
+        causes.extend(all.iter().filter(|finding| finding.code == "link-down"));
+    }
+    if causes.is_empty() { effects.into_iter().cloned().collect() } else { causes.into_iter().cloned().collect() }
 }
 
 /// Whether a finding is about a hop.

@@ -6,6 +6,8 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -82,6 +84,8 @@ pub struct Track {
     pub stops: Vec<Stop>,
     /// Addresses that mean the instance: its own, and those translation gives to it alone.
     pub own: Vec<IpAddr>,
+    /// Networks it is in: what it sends elsewhere is for a router.
+    pub subnets: Vec<IpNet>,
     /// Addresses its packets may have on the way that others' packets have too: its router's.
     pub shared: Vec<IpAddr>,
     /// Addresses of the namespaces that route, which are ends of their own.
@@ -138,6 +142,14 @@ impl Track {
             Direction::Outward | Direction::Lateral => stop,
             Direction::Inward => self.stops.len().saturating_sub(stop + 1),
         }
+    }
+
+    /// Whether an address is beyond all networks the instance is in, so that only a router leads to it.
+    pub fn is_beyond(&self, address: IpAddr) -> bool {
+        let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+        let same = |net: &&IpNet| net.addr().is_ipv4() == address.is_ipv4();
+        let mut subnets = self.subnets.iter().filter(same).peekable();
+        !address.is_multicast() && !broadcast && subnets.peek().is_some() && !subnets.any(|net| net.contains(&address))
     }
 
     /// The stop at a position.
@@ -269,7 +281,10 @@ fn track(inventory: &Inventory<'_>, interface: &InterfaceTrace) -> Track {
         .collect();
     routers.sort();
     routers.dedup();
-    Track { stops, own, shared, routers }
+    // A guest's addresses are known without their networks.
+    let is_network = |net: &&IpNet| net.prefix_len() < net.max_prefix_len();
+    let subnets = interface.addresses.iter().filter(is_network).map(IpNet::trunc).collect();
+    Track { stops, own, subnets, shared, routers }
 }
 
 /// The device a hop is.

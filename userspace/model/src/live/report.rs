@@ -1,16 +1,16 @@
 //! What watching came to: what was expected and what was seen, side by side, and the verdict. Flow: explain.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{
     Cost, Losses,
     blame::{Blame, Code},
     journey::{Counted, Ended, Journey, statistics::Statistics},
-    points::{Place, Points},
+    points::{Place, Points, Track},
 };
 use crate::{
     fact::Gap,
-    trace::{Direction, Finding, HopState, RuleRef, Severity, Trace, Verdict},
+    trace::{Direction, Finding, HopKind, HopState, RuleRef, Severity, Trace, Verdict},
 };
 
 /// What is being watched; said first.
@@ -105,12 +105,18 @@ pub struct Summary {
 pub struct Tally {
     statistics: Statistics,
     deaths: Vec<Deaths>,
+    /// Packets that left with an address that only the instance's own network knows: how many, by what, with which.
+    private: Option<(u64, String, IpAddr)>,
 }
 
 impl Tally {
     /// Adds a packet.
-    pub fn add(&mut self, told: &Told) {
+    pub fn add(&mut self, told: &Told, points: &Points) {
         self.statistics.add(&told.journey);
+        if let Some((device, source)) = left_untranslated(&told.journey, points) {
+            let (packets, ..) = self.private.get_or_insert((0, device, source));
+            *packets += 1;
+        }
         let Some(blame) = &told.blame else { return };
         match self.deaths.iter_mut().find(|deaths| is_like(&deaths.first, blame)) {
             Some(deaths) => deaths.packets += 1,
@@ -125,19 +131,21 @@ impl Tally {
 
     /// What it comes to.
     pub fn summary(self, points: &Points, trace: &Trace, (counted, cost): (&Counted, Cost), took_ns: u64) -> Summary {
-        let Self { statistics, deaths } = self;
-        let verdict = verdict(&statistics, &deaths);
+        let Self { statistics, deaths, private } = self;
+        let mut findings = disagreements(trace, &statistics, points);
+        findings.extend(private.map(|private| untranslated(trace, private)));
+        let verdict = verdict(&statistics, &deaths, &findings);
         Summary {
             instance: points.instance.clone(),
             took_ns,
             rows: rows(points, trace, &statistics),
-            findings: disagreements(trace, &statistics, points),
+            sentence: sentence(&points.instance, (&statistics, &deaths, &findings), verdict),
+            findings,
             losses: counted.losses,
             evicted: counted.evicted,
             cost,
             expected: trace.verdict,
             verdict,
-            sentence: sentence(&points.instance, &statistics, &deaths, verdict),
             statistics,
             deaths,
         }
@@ -151,8 +159,44 @@ fn is_like(one: &Blame, other: &Blame) -> bool {
     key(one) == key(other) && rules(one) == rules(other)
 }
 
-fn verdict(statistics: &Statistics, deaths: &[Deaths]) -> Verdict {
-    if !deaths.is_empty() {
+/// Device and source of a packet that left this host untranslated, where others of the instance's are translated.
+fn left_untranslated(journey: &Journey, points: &Points) -> Option<(String, IpAddr)> {
+    let last = journey.steps.last().filter(|_| journey.ended == Ended::Delivered)?;
+    let stop = points.stop(last.place).filter(|stop| stop.kind == HopKind::Uplink)?;
+    let track = points.tracks.get(journey.track).filter(|_| journey.direction == Direction::Outward)?;
+    let ip = last.headers.innermost().ip()?;
+    let is_private = |address: &IpAddr| matches!(address, IpAddr::V4(address) if address.is_private());
+    let translated =
+        track.own.iter().chain(&track.shared).any(|address| address.is_ipv4() && !is_inside(track, *address));
+    let inside = is_private(&ip.source) && is_inside(track, ip.source) && track.is_beyond(ip.destination);
+    (inside && translated).then(|| (stop.label(), ip.source))
+}
+
+fn is_inside(track: &Track, address: IpAddr) -> bool {
+    track.subnets.iter().any(|net| net.contains(&address))
+}
+
+fn untranslated(trace: &Trace, (packets, device, source): (u64, String, IpAddr)) -> Finding {
+    let known = |finding: &&Finding| {
+        matches!(finding.code.as_str(), "floating-ip-snat" | "no-translation" | "untracked" | "snat-address")
+    };
+    let known = trace.findings.iter().find(known);
+    let why = known.map_or_else(String::new, |known| format!(": {}", known.message));
+    Finding {
+        severity: Severity::Error,
+        code: "left-untranslated".to_owned(),
+        object: device.clone(),
+        message: format!(
+            "{packets} packets left by {device} as {source}, to which no answer from outside finds its way{why}"
+        ),
+        evidence: format!("at {device} the source is still {source}"),
+        verify: known.and_then(|known| known.verify.clone()),
+        fix: known.and_then(|known| known.fix.clone()),
+    }
+}
+
+fn verdict(statistics: &Statistics, deaths: &[Deaths], findings: &[Finding]) -> Verdict {
+    if !deaths.is_empty() || findings.iter().any(|finding| finding.severity == Severity::Error) {
         Verdict::Broken
     } else if statistics.inconclusive > 0 || statistics.journeys == 0 {
         Verdict::Inconclusive
@@ -161,7 +205,11 @@ fn verdict(statistics: &Statistics, deaths: &[Deaths]) -> Verdict {
     }
 }
 
-fn sentence(instance: &str, statistics: &Statistics, deaths: &[Deaths], verdict: Verdict) -> String {
+fn sentence(
+    instance: &str,
+    (statistics, deaths, findings): (&Statistics, &[Deaths], &[Finding]),
+    verdict: Verdict,
+) -> String {
     let Statistics { journeys, dead, inconclusive, delivered, aside, .. } = statistics;
     match (verdict, deaths) {
         (Verdict::Inconclusive, _) if *journeys == 0 => format!("no packet of {instance} was seen"),
@@ -175,6 +223,10 @@ fn sentence(instance: &str, statistics: &Statistics, deaths: &[Deaths], verdict:
             format!(
                 "{delivered} of {journeys} packets of {instance} came to the end of what is watched{aside}; none died"
             )
+        }
+        (Verdict::Broken, []) => {
+            let error = findings.iter().find(|finding| finding.severity == Severity::Error);
+            format!("{instance}: {}", error.map_or("", |error| &error.message))
         }
         (Verdict::Broken, [one]) => format!("{dead} of {journeys} packets of {instance} died: {}", one.first.sentence),
         (Verdict::Broken, several) => {

@@ -98,7 +98,7 @@ pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
     };
     let began = Instant::now();
     let end = live.follow().await?;
-    live.end(&expected, began.elapsed(), end)
+    live.end(&expected, began.elapsed(), end).await
 }
 
 /// What the kernel asks of a packet: whether it is wanted, before and after translation, and can be the instance's.
@@ -248,10 +248,10 @@ impl Live<'_, '_> {
         let verdicts = self.verdicts.known();
         let mut enough = false;
         for journey in over {
-            let blame = self.host.blame(&journey, self.journeys.points(), &verdicts);
+            let blame = self.host.blame(&journey, self.journeys.points(), &verdicts).await;
             let told = Told { journey, blame };
             self.show.packet(&told, self.journeys.points())?;
-            self.tally.add(&told);
+            self.tally.add(&told, self.journeys.points());
             self.shown += 1;
             enough |= self.asked.bounds.count == Some(self.shown);
             enough |= self.asked.bounds.until_drop && told.blame.is_some();
@@ -274,14 +274,15 @@ impl Live<'_, '_> {
     }
 
     /// Says what it came to.
-    fn end(mut self, expected: &Trace, took: Duration, end: End) -> anyhow::Result<Exit> {
+    async fn end(mut self, expected: &Trace, took: Duration, end: End) -> anyhow::Result<Exit> {
         let enough = self.asked.bounds.count == Some(self.shown);
+        let verdicts = self.verdicts.known();
         for journey in self.journeys.finish().into_iter().filter(|_| !enough) {
             if self.is_wanted(&journey) {
-                let blame = self.host.blame(&journey, self.journeys.points(), &self.verdicts.known());
+                let blame = self.host.blame(&journey, self.journeys.points(), &verdicts).await;
                 let told = Told { journey, blame };
                 self.show.packet(&told, self.journeys.points())?;
-                self.tally.add(&told);
+                self.tally.add(&told, self.journeys.points());
             }
         }
         let cost = self.session.cost();

@@ -213,7 +213,7 @@ impl From<&journey::Change> for ChangeDocument {
 /// Where and why a packet died.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct BlameDocument {
-    /// A stable word: `security-group`, `filter-rule`, `kernel-drop`, `path-fault`, `not-seen`.
+    /// A stable word: `security-group`, `filter-rule`, `switch-flow`, `kernel-drop`, `path-fault`, `not-seen`.
     pub code: &'static str,
     /// Number of the hop it died at, or of the last that saw it.
     pub hop: Option<usize>,

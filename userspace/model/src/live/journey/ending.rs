@@ -71,7 +71,11 @@ impl Open {
         let Some(stop) = points.stop(last.place) else { return false };
         // Past its last device before a router a frame is for the router, or for somebody else on the segment.
         let next = track.at(position + 1, self.direction).filter(|next| next.routes && !stop.routes);
-        next.is_some_and(|next| !is_for(track, next, last.headers.innermost()))
+        let headers = last.headers.innermost();
+        // What is for somebody beyond is for the router, whatever the frame says: a wrong address in it is a fault.
+        let beyond =
+            headers.ip().is_some_and(|ip| self.direction == Direction::Outward && track.is_beyond(ip.destination));
+        next.is_some_and(|next| !beyond && !is_for(track, next, headers))
     }
 }
 

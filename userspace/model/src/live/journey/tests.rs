@@ -135,10 +135,13 @@ fn what_is_for_the_router_itself_or_for_a_neighbour_does_not_vanish() {
     let to_router = Made { destination: (GATEWAY, 53), ..Made::syn(7) };
     let found = joined(neutron(), outward(&to_router, MS, 3));
     assert_eq!(found[0].ended, Ended::Delivered);
-    let mut points = neutron();
-    points.tracks[0].stops[2].mac = Some(crate::id::Mac([2, 0, 0, 0, 0, 9]));
-    let found = joined(points, outward(&Made::syn(7), MS, 2));
-    assert_eq!(found[0].ended, Ended::Aside);
+    // The frame is for another MAC address than the router's: of somebody on the segment, or a wrong one.
+    let to_neighbour = Made { destination: ([10, 0, 0, 9].into(), 53), ..Made::syn(7) };
+    for (packet, ended) in [(to_neighbour, Ended::Aside), (Made::syn(7), Ended::NotSeenAfter)] {
+        let mut points = neutron();
+        points.tracks[0].stops[2].mac = Some(crate::id::Mac([2, 0, 0, 0, 0, 9]));
+        assert_eq!(joined(points, outward(&packet, MS, 2))[0].ended, ended);
+    }
 }
 
 #[test]

@@ -2,12 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use netdiag_agent::discover::{self, Options};
+use netdiag_agent::{
+    discover::{self, Options},
+    ofproto,
+};
 use netdiag_model::{
     event::VerdictEvent,
     inventory::Inventory,
     live::{
-        blame::{Blame, Case, blame},
+        blame::{
+            Blame, Case, Code, blame,
+            switch::{Question, answered, question},
+        },
         journey::Journey,
         points::Points,
     },
@@ -44,23 +50,37 @@ impl<'h, 'a> Host<'h, 'a> {
     }
 
     /// Says why a packet died; none if it did not.
-    pub(super) fn blame(&self, journey: &Journey, points: &Points, verdicts: &[VerdictEvent]) -> Option<Blame> {
+    pub(super) async fn blame(&self, journey: &Journey, points: &Points, verdicts: &[VerdictEvent]) -> Option<Blame> {
         if !journey.ended.is_death() {
             return None;
         }
-        self.by_later(journey, points, verdicts).or_else(|| {
+        let (blame, question) = self.by_later(journey, points, verdicts).or_else(|| {
             let instance = &self.first.instances[self.place];
             let case = Case { inventory: self.first, earlier: None, instance, trace: self.expected, points, verdicts };
-            blame(&case, journey)
-        })
+            Some((blame(&case, journey)?, question(&case, journey)))
+        })?;
+        match question.filter(|_| blame.code == Code::NotSeen) {
+            Some(question) => match ofproto::trace(&question.bridge, &question.flow).await {
+                Ok(answer) => Some(answered(blame, &question, &answer)),
+                // What the switch does not say is not known; how to ask it stands in the answer.
+                Err(_) => Some(blame),
+            },
+            None => Some(blame),
+        }
     }
 
-    fn by_later(&self, journey: &Journey, points: &Points, verdicts: &[VerdictEvent]) -> Option<Blame> {
+    fn by_later(
+        &self,
+        journey: &Journey,
+        points: &Points,
+        verdicts: &[VerdictEvent],
+    ) -> Option<(Blame, Option<Question>)> {
         let (snapshot, _) = self.later.as_ref()?;
         let inventory = Inventory::build(snapshot);
         let instance = &inventory.instances[resolve(&inventory, &self.name).ok()?];
         let trace = trace::explain(&inventory, instance);
         let earlier = Some(self.first);
-        blame(&Case { inventory: &inventory, earlier, instance, trace: &trace, points, verdicts }, journey)
+        let case = Case { inventory: &inventory, earlier, instance, trace: &trace, points, verdicts };
+        Some((blame(&case, journey)?, question(&case, journey)))
     }
 }
