@@ -86,6 +86,8 @@ pub struct Track {
     pub own: Vec<IpAddr>,
     /// Networks it is in: what it sends elsewhere is for a router.
     pub subnets: Vec<IpNet>,
+    /// Networks that its routers reach by other devices than the way out.
+    pub elsewhere: Vec<IpNet>,
     /// Addresses its packets may have on the way that others' packets have too: its router's.
     pub shared: Vec<IpAddr>,
     /// Addresses of the namespaces that route, which are ends of their own.
@@ -150,6 +152,12 @@ impl Track {
         let same = |net: &&IpNet| net.addr().is_ipv4() == address.is_ipv4();
         let mut subnets = self.subnets.iter().filter(same).peekable();
         !address.is_multicast() && !broadcast && subnets.peek().is_some() && !subnets.any(|net| net.contains(&address))
+    }
+
+    /// Whether the routers of the path lead an address elsewhere than along it: to another network of theirs, or back to the
+    /// instance itself.
+    pub fn is_elsewhere(&self, address: IpAddr) -> bool {
+        self.own.contains(&address) || self.elsewhere.iter().any(|net| net.contains(&address))
     }
 
     /// The stop at a position.
@@ -284,7 +292,23 @@ fn track(inventory: &Inventory<'_>, interface: &InterfaceTrace) -> Track {
     // A guest's addresses are known without their networks.
     let is_network = |net: &&IpNet| net.prefix_len() < net.max_prefix_len();
     let subnets = interface.addresses.iter().filter(is_network).map(IpNet::trunc).collect();
-    Track { stops, own, subnets, shared, routers }
+    let elsewhere = elsewhere(inventory, &stops);
+    Track { stops, own, subnets, elsewhere, shared, routers }
+}
+
+/// Networks behind devices of the path's routers that are not on the path.
+fn elsewhere(inventory: &Inventory<'_>, stops: &[Stop]) -> Vec<IpNet> {
+    let mut found = Vec::new();
+    for stop in stops.iter().filter(|stop| stop.routes) {
+        let others = inventory
+            .links_in(stop.link.netns)
+            .filter(|(key, link)| !link.loopback && !stops.iter().any(|stop| stop.link == *key));
+        let nets = others.flat_map(|(_, link)| &link.addresses).map(|held| held.address.trunc());
+        found.extend(nets.filter(|net| net.prefix_len() < net.max_prefix_len()));
+    }
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// The device a hop is.

@@ -49,6 +49,11 @@ impl Open {
     /// The drop that nothing comes after: what was seen later was not dropped, but a copy of it.
     fn fatal(&self) -> Option<usize> {
         let last_step = self.steps.last().map_or(0, |step| step.time_ns);
+        let to_many = self.steps.last().is_some_and(|step| is_to_many(step.headers.innermost()));
+        // What was for others, or for many, somebody else may well let go of.
+        if self.aside || (self.arrived && to_many) {
+            return None;
+        }
         let harmless =
             |drop: &Drop| self.arrived && reasons::of(&drop.reason).is_some_and(reasons::Meaning::is_harmless);
         self.drops.iter().position(|drop| drop.time_ns >= last_step && !harmless(drop))
@@ -63,30 +68,44 @@ impl Open {
         position + 1 == track.stops.len() || ends_at(track, stop, self.direction, last.headers.innermost())
     }
 
-    /// Whether it went to somebody on its segment instead of along the path.
+    /// Whether it went to somebody on its segment, or behind another device of its router, instead of along the path.
     pub(super) fn has_left(&self, points: &Points) -> bool {
         let Some(track) = points.tracks.get(self.track) else { return false };
         let Some(last) = self.steps.last() else { return false };
         let position = track.position(last.place.stop, self.direction);
         let Some(stop) = points.stop(last.place) else { return false };
+        let headers = last.headers.innermost();
+        let outward = self.direction != Direction::Inward;
+        if stop.routes && comes_out(stop, self.direction) {
+            let to_others = headers.ip().is_some_and(|ip| outward && track.is_elsewhere(ip.destination));
+            return to_others || (is_to_many(headers) && !is_for(track, stop, headers));
+        }
         // Past its last device before a router a frame is for the router, or for somebody else on the segment.
         let next = track.at(position + 1, self.direction).filter(|next| next.routes && !stop.routes);
-        let headers = last.headers.innermost();
         // What is for somebody beyond is for the router, whatever the frame says: a wrong address in it is a fault.
-        let beyond =
-            headers.ip().is_some_and(|ip| self.direction == Direction::Outward && track.is_beyond(ip.destination));
+        let beyond = headers.ip().is_some_and(|ip| outward && track.is_beyond(ip.destination));
         next.is_some_and(|next| !beyond && !is_for(track, next, headers))
     }
+}
+
+/// Whether packets of a direction come out of a device there, into a network stack.
+fn comes_out(stop: &Stop, direction: Direction) -> bool {
+    stop.side == if direction == Direction::Inward { super::Side::Sent } else { super::Side::Received }
+}
+
+/// Whether a packet is for many: by broadcast or multicast, in its frame or by its address.
+fn is_to_many(headers: &Headers) -> bool {
+    let by_address = headers.ip().is_some_and(|ip| match ip.destination {
+        IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_multicast(),
+    });
+    by_address || headers.frame.is_some_and(|(_, to)| is_group(to))
 }
 
 /// Whether a packet ends in the network stack behind a device: it came out of it, and its address is that stack's own.
 fn ends_at(track: &Track, stop: &Stop, direction: Direction, headers: &Headers) -> bool {
     let Some((_, destination)) = headers.addresses() else { return false };
-    let comes_out = match direction {
-        Direction::Outward | Direction::Lateral => stop.side == super::Side::Received,
-        Direction::Inward => stop.side == super::Side::Sent,
-    };
-    if !stop.routes || !comes_out {
+    if !stop.routes || !comes_out(stop, direction) {
         return false;
     }
     let held = track.routers.iter().any(|(netns, address)| *netns == stop.link.netns && *address == destination);

@@ -46,7 +46,9 @@ pub(crate) fn points(kinds: &[(&str, HopKind, Side)]) -> Points {
     let stops: Vec<Stop> = kinds.iter().enumerate().map(stop).collect();
     let routers = stops.iter().filter(|stop| stop.routes).map(|stop| (stop.link.netns, GATEWAY.into())).collect();
     let subnets = vec!["10.0.0.0/24".parse().unwrap()];
-    let track = Track { stops, own: vec![FIXED.into(), FLOATING.into()], subnets, shared: vec![], routers };
+    let elsewhere = vec!["10.0.1.0/24".parse().unwrap()];
+    let own = vec![FIXED.into(), FLOATING.into()];
+    let track = Track { stops, own, subnets, elsewhere, shared: vec![], routers };
     Points { instance: "web-1".to_owned(), tracks: vec![track] }
 }
 

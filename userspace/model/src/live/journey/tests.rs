@@ -145,6 +145,23 @@ fn what_is_for_the_router_itself_or_for_a_neighbour_does_not_vanish() {
 }
 
 #[test]
+fn what_the_router_leads_to_another_network_or_back_goes_aside_there() {
+    for destination in [[10, 0, 1, 3].into(), FLOATING] {
+        let packet = Made { destination: (destination, 80), ..Made::syn(7) };
+        assert_eq!(joined(neutron(), outward(&packet, MS, 3))[0].ended, Ended::Aside, "{destination}");
+    }
+}
+
+#[test]
+fn a_frame_for_all_that_also_comes_to_the_router_is_not_lost_in_it() {
+    let mut everybody = Made { destination: ([255, 255, 255, 255].into(), 67), ..Made::syn(7) };
+    everybody.kind = Kind::Udp(vec![1; 30]);
+    let mut seen = outward(&everybody, MS, 3);
+    seen.push(everybody.dropped(MS + 30_000, Some(2), "NO_SOCKET"));
+    assert_eq!(joined(neutron(), seen)[0].ended, Ended::Aside);
+}
+
+#[test]
 fn losses_while_a_packet_is_under_way_leave_its_end_open_and_those_before_it_do_not() {
     for (noticed, ended) in [(500 * MS, Ended::NotSeenAfter), (1_500 * MS, Ended::Inconclusive)] {
         let mut journeys = Journeys::new(neutron());
