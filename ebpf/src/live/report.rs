@@ -4,7 +4,7 @@ use core::{arch::asm, ptr};
 
 use aya_ebpf::{
     bindings::BPF_RB_NO_WAKEUP,
-    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
 };
 use netdiag_common::{
     abi::live::{Config, HEAD, Seen, TICK_BITS, Tally},
@@ -34,21 +34,26 @@ impl Bytes for Known<'_> {
     }
 }
 
-/// True if there is to be a record of a packet. One that the budget leaves no room for is counted.
+/// True if there is to be a record of a packet, which has its time then. One that the budget leaves no room for is counted.
 #[inline(always)]
-pub fn wanted(scratch: &Scratch, start: Start, place: u32) -> bool {
+pub fn wanted(scratch: &mut Scratch, start: Start, place: u32) -> bool {
     let Some(config) = CONFIG.get(0) else { return false };
-    covers(config, &Known(scratch), start) && within_budget(config, place)
+    if !covers(config, &Known(scratch), start) {
+        return false;
+    }
+    // SAFETY: the helper has no precondition.
+    let time = unsafe { bpf_ktime_get_ns() };
+    scratch.seen.time = time;
+    within_budget(config, time, place)
 }
 
 #[inline(always)]
-fn within_budget(config: &Config, place: u32) -> bool {
+fn within_budget(config: &Config, time: u64, place: u32) -> bool {
     if config.budget == 0 {
         return true;
     }
     let Some(tally) = tally(place) else { return false };
-    // SAFETY: the helper has no precondition.
-    let tick = unsafe { bpf_ktime_get_coarse_ns() } >> TICK_BITS;
+    let tick = time >> TICK_BITS;
     if tally.tick != tick {
         (tally.tick, tally.used) = (tick, 0);
     }
@@ -64,9 +69,7 @@ fn within_budget(config: &Config, place: u32) -> bool {
 #[inline(always)]
 pub fn write(scratch: &mut Scratch, place: u32) {
     let seen = &mut scratch.seen;
-    // SAFETY: the helpers have no precondition.
-    seen.time = unsafe { bpf_ktime_get_ns() };
-    // SAFETY: as above.
+    // SAFETY: the helper has no precondition.
     seen.cpu = unsafe { bpf_get_smp_processor_id() };
     seen.pad = [0; 2];
     if RECORDS.output_untyped::<Seen>(&*seen, BPF_RB_NO_WAKEUP.into()).is_err()

@@ -7,6 +7,7 @@
 
 use std::{collections::VecDeque, io, os::fd::OwnedFd, time::Duration};
 
+use aya::programs::loaded_programs;
 use netdiag_common::abi::live::{Layout, TICK_BITS};
 use netdiag_model::{
     fact::{Gap, SourceKind},
@@ -15,6 +16,7 @@ use netdiag_model::{
 };
 use rustix::time::{ClockId, clock_gettime};
 
+pub(crate) use self::clsact::is_ours as is_watching_filter;
 use self::{
     attach::Held,
     btf::Btf,
@@ -261,6 +263,14 @@ impl Session {
         let old = self.waiting.partition_point(|sighting| sighting.time_ns <= until);
         self.ready.extend(self.waiting.drain(..old));
     }
+}
+
+/// True if a program is one of those that watch packets and let every one of them go on.
+pub(crate) fn is_watcher(program: u32) -> bool {
+    let mut programs = loaded_programs().filter_map(Result::ok);
+    programs
+        .find(|info| info.id() == program)
+        .is_some_and(|info| info.name_as_str().is_some_and(|name| attach::PROGRAMS.contains(&name)))
 }
 
 /// Watches where packets are given up; a gap where that is not known how on this kernel.

@@ -194,12 +194,16 @@ fn sides(point: &Point) -> impl Iterator<Item = bool> + use<> {
     [(point.received, false), (point.sent, true)].into_iter().filter_map(|(wanted, sent)| wanted.then_some(sent))
 }
 
+/// Programs at TC.
+pub(super) const PROGRAMS: [&str; 4] = ["live_in", "live_out", "live_in_ip", "live_out_ip"];
+
 const fn program(sent: bool, ethernet: bool) -> &'static str {
+    let [received, sent_out, received_ip, sent_ip] = PROGRAMS;
     match (sent, ethernet) {
-        (false, true) => "live_in",
-        (true, true) => "live_out",
-        (false, false) => "live_in_ip",
-        (true, false) => "live_out_ip",
+        (false, true) => received,
+        (true, true) => sent_out,
+        (false, false) => received_ip,
+        (true, false) => sent_ip,
     }
 }
 

@@ -172,6 +172,11 @@ fn remove(ifindex: u32, egress: bool, entry: &ClsactFilter) -> io::Result<()> {
     if with_qdisc && matches!(left, [Ok(0), Ok(0)]) { netlink::remove_clsact(ifindex) } else { Ok(()) }
 }
 
+/// True for filters of sessions, whoever's.
+pub(crate) fn is_ours(entry: &ClsactFilter) -> bool {
+    owner(entry).is_some()
+}
+
 fn name(entry: &ClsactFilter) -> Option<&str> {
     entry.filter.program.as_ref()?.name.as_deref()
 }

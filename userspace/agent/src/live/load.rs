@@ -170,7 +170,10 @@ fn refused(name: &str, error: ProgramError) -> LiveError {
     let source = match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let said = verifier_log.to_string();
-            match said.lines().rev().find(|line| !line.is_empty() && !line.starts_with("processed ")) {
+            // Behind what it objects to come its statistics.
+            let statistics = ["verification time ", "stack depth ", "processed "];
+            let is_said = |line: &&str| !line.is_empty() && !statistics.iter().any(|begin| line.starts_with(begin));
+            match said.lines().rev().find(is_said) {
                 Some(last) => io::Error::new(io_error.kind(), format!("{io_error}: {last}")),
                 None => io_error,
             }
