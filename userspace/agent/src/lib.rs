@@ -46,6 +46,8 @@ mod metrics;
 pub mod netns;
 /// What of an answer did not fit. Flow: discover.
 mod oddities;
+/// Questions to Open vSwitch about its flows. Flow: observe.
+pub mod ofproto;
 /// A small OVSDB client. Flow: discover.
 mod ovsdb;
 /// Floating IPs that netdiag serves by itself. Flow: policy.
