@@ -118,7 +118,7 @@ fn how_long_a_new_device_passes_everything() {
         let ifindex = std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex"));
         let ifindex = ifindex.ok().and_then(|text| text.trim().parse().ok()).unwrap_or_else(|| index(&name));
         while !is_attached(&site, ifindex) {
-            assert!(began.elapsed() < Duration::from_secs(60), "never attached");
+            assert!(began.elapsed() < Duration::from_mins(1), "never attached");
             thread::sleep(Duration::from_micros(100));
         }
         attached.push((began.elapsed(), made));

@@ -391,12 +391,11 @@ impl Reconcile {
 
     /// Begins to look at the host, or to look once more after the look that is under way.
     fn look(&mut self) {
-        match &mut self.looking {
-            Some((_, again)) => *again = true,
-            None => {
-                self.looking_since = Instant::now();
-                self.looking = Some((spawn(self.pace.look.clone(), discover::look_for_ports), false));
-            }
+        if let Some((_, again)) = &mut self.looking {
+            *again = true;
+        } else {
+            self.looking_since = Instant::now();
+            self.looking = Some((spawn(self.pace.look.clone(), discover::look_for_ports), false));
         }
     }
 

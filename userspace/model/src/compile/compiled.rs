@@ -62,7 +62,9 @@ impl Compiled {
     pub fn close(&mut self, port: &Attached) -> Result<Vec<Phase>, TooLarge> {
         let (before, after) = lower_closed(port, &self.tables)?;
         let ops: Vec<Op> = diff(&before, &after).into_iter().flat_map(|phase| phase.ops).collect();
-        ops.iter().for_each(|op| op.apply(&mut self.tables));
+        for op in &ops {
+            op.apply(&mut self.tables);
+        }
         self.memory = None;
         Ok(vec![Phase { stage: Stage::Add, ops }])
     }

@@ -29,7 +29,7 @@ fn hosts() -> Vec<IpNet> {
 fn any_crowded() -> impl Strategy<Value = World> {
     any_world().prop_map(|mut world| {
         for (place, host) in hosts().into_iter().enumerate() {
-            for group in (0..3).filter(|group| place / 2 % 8 & (1 << group) != 0) {
+            for group in (0..3).filter(|group| (place / 2 % 8) & (1 << group) != 0) {
                 world.members.entry(group_id(group)).or_default().insert(host);
             }
         }
