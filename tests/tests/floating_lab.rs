@@ -9,6 +9,9 @@ use netdiag_tests::Lab;
 /// What happens between two ends.
 #[path = "floating_lab/cases.rs"]
 mod cases;
+/// What makes floating IPs slow that were fast.
+#[path = "floating_lab/hindrances.rs"]
+mod hindrances;
 /// The slow way, then the fast one.
 #[path = "floating_lab/proof.rs"]
 mod proof;
@@ -34,6 +37,10 @@ fn floating_ips_of_a_router_beside_open_vswitch_do_the_same_both_ways() {
     assert_eq!(proof.floating.len(), 3);
     // Its instance is on the other host.
     proof.host.wait_until_slow(Ipv4Addr::new(172, 24, 4, 9), "on this host has 10.0.0.5");
+    let runs = Runs::from(18_000);
+    hindrances::limited(&proof, &runs, "qg-");
+    hindrances::highly_available(&proof);
+    hindrances::forwarded(&proof);
     prove(&proof, 20_000);
 }
 
@@ -42,6 +49,8 @@ fn floating_ips_of_distributed_routers_do_the_same_both_ways_on_every_host() {
     let Some(lab) = up("dvr") else { return };
     let proofs = ["compute-1", "compute-2"].map(|name| Proof::start(&lab, name));
     between_hosts([&proofs[0], &proofs[1]], &Runs::from(17_000));
+    let runs = Runs::from(19_500);
+    hindrances::limited(&proofs[0], &runs, "rfp-");
     thread::scope(|scope| {
         for (proof, first) in proofs.iter().zip([20_000, 27_000]) {
             assert!(!proof.floating.is_empty(), "{}", proof.host.name);

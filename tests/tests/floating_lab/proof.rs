@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, TcpListener, TcpStream},
     sync::atomic::{AtomicU16, Ordering},
     thread,
     time::Instant,
@@ -11,8 +11,8 @@ use std::{
 use netdiag_tests::{Lab, capture::RUN};
 
 use super::{
-    cases::{CASES, Case, REFUSED, Scene, metadata, observe},
-    stage::{End, Floating, Host, Marks, PATIENCE, Plain, found, peer, plain, policy},
+    cases::{CASES, Case, REFUSED, Scene, metadata, observe, swap},
+    stage::{End, Floating, Host, Marks, PATIENCE, Plain, found, peer, plain, policy, within},
 };
 
 /// Runs of cases: each has ports and identifiers of its own.
@@ -192,6 +192,29 @@ impl<'a> Proof<'a> {
         same(&slow, &self.run(runs, true));
         if let Some(path) = std::env::var_os("NETDIAG_FLOATING_SEEN") {
             std::fs::write(path, format!("{slow:#?}")).unwrap();
+        }
+    }
+
+    /// A flow of a floating IP that begins now goes through the router.
+    pub(crate) fn is_routed(&self, floating: &Floating, runs: &Runs, why: &str) {
+        let (name, scene) = &self.scenes(floating)[0];
+        let base = runs.base();
+        let words = observe(scene, &CASES[1], base);
+        let (tracked, _) = Host::traces(floating, base);
+        assert!(tracked > 0, "{name}: {why}, and the router has not seen it: {words:#?}");
+    }
+
+    /// What is sent to a port of an address reaches that of an instance, from every peer.
+    pub(crate) fn is_forwarded(&self, asked: (Ipv4Addr, u16), instance: &End, port: u16) {
+        let listener = within(&instance.netns, move || TcpListener::bind(("0.0.0.0", port))).unwrap();
+        for (name, peer) in &self.peers {
+            let connect = move || TcpStream::connect_timeout(&asked.into(), PATIENCE);
+            let client = within(&peer.netns, connect).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let (server, by) = listener.accept().unwrap();
+            assert_eq!(by.ip(), peer.address, "{name}");
+            let other = thread::spawn(move || swap(server, (1, 2)));
+            swap(client, (2, 1));
+            other.join().unwrap();
         }
     }
 
