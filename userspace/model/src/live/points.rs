@@ -210,7 +210,7 @@ impl Points {
     pub fn aliases(&self, trace: &Trace) -> Vec<Alias> {
         let mut found = Vec::new();
         for (track, interface) in self.tracks.iter().zip(&trace.interfaces) {
-            let fixed = || interface.addresses.iter().map(ipnet::IpNet::addr);
+            let fixed = || interface.addresses.iter().map(IpNet::addr);
             for floating in &interface.floating_ips {
                 found.push(Alias { one: (floating.fixed_address, None), other: (floating.address, None) });
             }
@@ -393,7 +393,7 @@ pub(super) fn is_copied(inventory: &Inventory<'_>, link: LinkKey) -> bool {
 
 /// Addresses that mean the instance alone, and those it shares with others.
 fn addresses(interface: &InterfaceTrace) -> (Vec<IpAddr>, Vec<IpAddr>) {
-    let mut own: Vec<IpAddr> = interface.addresses.iter().map(ipnet::IpNet::addr).collect();
+    let mut own: Vec<IpAddr> = interface.addresses.iter().map(IpNet::addr).collect();
     own.extend(interface.floating_ips.iter().map(|floating| floating.address));
     let becomes = interface.hops.iter().filter_map(|hop| match hop.translation.as_ref()? {
         Translation::Source(words) => words.split(' ').next()?.parse::<IpAddr>().ok(),
