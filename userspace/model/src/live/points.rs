@@ -188,6 +188,19 @@ impl Points {
         self.tracks.get(place.track)?.stops.get(place.stop)
     }
 
+    /// Whether anything of the path is in a namespace.
+    pub fn has_namespace(&self, netns: NetnsId) -> bool {
+        self.tracks.iter().flat_map(|track| &track.stops).any(|stop| stop.link.netns == netns)
+    }
+
+    /// Whether a packet that was given up at a device before it was seen anywhere can be the instance's: the device is on the
+    /// path, or in a namespace that is not everybody's.
+    pub fn may_begin_at(&self, link: Option<LinkKey>) -> bool {
+        let Some(link) = link else { return false };
+        let mut stops = self.tracks.iter().flat_map(|track| &track.stops);
+        stops.any(|stop| stop.link == link || (stop.link.netns == link.netns && stop.netns != "host"))
+    }
+
     /// Every device once.
     pub fn devices(&self) -> Vec<&Stop> {
         let mut found: Vec<&Stop> = Vec::new();

@@ -71,6 +71,8 @@ pub const ALL: &[Meaning] = &[
         "the receiving socket's buffer is full",
         "see whether the application reads; net.core.rmem_max",
     ),
+    meaning("QUEUE_PURGE", "its socket was closed before anybody read it", "harmless: whoever was to read it is gone"),
+    meaning("SOCKET_CLOSE", "its socket was closed", "harmless: whoever was to read it is gone"),
     meaning("SOCKET_BACKLOG", "the receiving socket's backlog is full", "see whether the application reads"),
     meaning("PROTO_MEM", "the memory of its protocol is used up", "net.ipv4.tcp_mem, net.ipv4.udp_mem"),
     meaning("UNICAST_IN_L2_MULTICAST", "a packet for one came in a frame for many", "see who sends it"),

@@ -90,8 +90,12 @@ fn what_the_hosts_stack_does_to_a_copy_of_open_vswitchs_says_nothing() {
 
 #[test]
 fn a_packet_that_died_before_any_device_is_a_journey_of_its_drop_alone() {
-    let found = joined(neutron(), vec![Made::syn(7).dropped(MS, None, "NETFILTER_DROP")]);
+    let found = joined(neutron(), vec![Made::syn(7).dropped(MS, Some(0), "NETFILTER_DROP")]);
     assert_eq!((found.len(), &found[0].ended, found[0].steps.len()), (1, &Ended::Dropped { drop: 0 }, 0));
+    // The same addresses are somebody else's in other namespaces, and anybody's where nothing says in which.
+    for elsewhere in [Some(9), None] {
+        assert_eq!(joined(neutron(), vec![Made::syn(7).dropped(MS, elsewhere, "NETFILTER_DROP")]), []);
+    }
 }
 
 #[test]
