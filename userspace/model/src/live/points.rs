@@ -17,7 +17,7 @@ use super::{
 use crate::{
     id::{LinkKey, Mac, NetnsId},
     inventory::Inventory,
-    trace::{Direction, Hop, HopKind, InterfaceTrace, Trace, Translation},
+    trace::{Direction, Hop, HopKind, HopState, InterfaceTrace, Trace, Translation},
 };
 
 /// Which side of a device a packet passes.
@@ -82,6 +82,8 @@ pub struct Stop {
 pub struct Track {
     /// In order.
     pub stops: Vec<Stop>,
+    /// The way out ends at its last device because of a fault: whoever comes there goes no further.
+    pub broken: bool,
     /// Addresses that mean the instance: its own, and those translation gives to it alone.
     pub own: Vec<IpAddr>,
     /// Networks it is in: what it sends elsewhere is for a router.
@@ -306,7 +308,9 @@ fn track(inventory: &Inventory<'_>, interface: &InterfaceTrace) -> Track {
     let is_network = |net: &&IpNet| net.prefix_len() < net.max_prefix_len();
     let subnets = interface.addresses.iter().filter(is_network).map(IpNet::trunc).collect();
     let elsewhere = elsewhere(inventory, &stops);
-    Track { stops, own, subnets, elsewhere, shared, routers }
+    let last = stops.last().and_then(|stop| stop.outward).unwrap_or(0);
+    let broken = outward.iter().any(|hop| hop.number > last && hop.state == HopState::Broken);
+    Track { stops, broken, own, subnets, elsewhere, shared, routers }
 }
 
 /// Networks behind devices of the path's routers that are not on the path.

@@ -166,6 +166,14 @@ fn a_frame_for_all_that_also_comes_to_the_router_is_not_lost_in_it() {
 }
 
 #[test]
+fn at_the_last_device_of_a_way_that_a_fault_ends_nobody_has_arrived() {
+    let mut points = neutron();
+    points.tracks[0].stops.truncate(2);
+    points.tracks[0].broken = true;
+    assert_eq!(joined(points, outward(&Made::syn(7), MS, 2))[0].ended, Ended::NotSeenAfter);
+}
+
+#[test]
 fn losses_while_a_packet_is_under_way_leave_its_end_open_and_those_before_it_do_not() {
     for (noticed, ended) in [(500 * MS, Ended::NotSeenAfter), (1_500 * MS, Ended::Inconclusive)] {
         let mut journeys = Journeys::new(neutron());
