@@ -262,8 +262,14 @@ fn rule_words(rule: &RuleRef) -> String {
 
 /// What the trace has found at the very place, where it says more than the kernel's reason.
 fn with_fault(case: &Case<'_, '_>, journey: &Journey, blame: Blame) -> Blame {
-    let faults = faults(case, journey);
-    let [fault] = &faults[..] else { return blame };
+    // What goes with the kernel's reason says more than what else is wrong near by.
+    let codes = blame.reason.as_deref().map_or(&[][..], reasons::findings);
+    let of_reason: Vec<Finding> =
+        case.trace.findings.iter().filter(|finding| codes.contains(&finding.code.as_str())).cloned().collect();
+    let at_place = |finding: &&Finding| finding.object == blame.place;
+    let here: Vec<Finding> = of_reason.iter().filter(at_place).cloned().collect();
+    let faults = [here, of_reason, faults(case, journey)].into_iter().find(|faults| !faults.is_empty());
+    let Some([fault]) = faults.as_deref() else { return blame };
     Blame {
         guilty: Some(fault.message.clone()),
         sentence: format!("{}; {}", blame.sentence, lower(&fault.message)),

@@ -419,6 +419,12 @@ impl Journeys {
 
     fn join_drop(&mut self, sighting: &Sighting, (content, headers): (Content, Headers)) {
         let What::Dropped { reason, subsystem, location } = &sighting.what else { return };
+        // Addresses are the same in many namespaces: other tenants', other hosts' on this kernel.
+        let elsewhere = sighting.link.is_some_and(|link| !self.points.has_namespace(link.netns));
+        if elsewhere {
+            self.counted.foreign += 1;
+            return;
+        }
         let drop = Drop {
             time_ns: sighting.time_ns,
             link: sighting.link,
@@ -434,6 +440,8 @@ impl Journeys {
             .map(|(number, open)| (number, (), open.likeness(&drop.headers, sighting.buffer), open.last_ns()));
         match best(candidates.collect()) {
             Some((number, ())) => journeys[number].drop(drop, &self.points),
+            // Without a device, and without having been seen before, it may be anybody's.
+            None if !self.points.may_begin_at(drop.link) => self.counted.foreign += 1,
             None => {
                 let (track, direction) = open::of_drop(&drop, &self.points);
                 let mut open = Open::new(content, track, direction);

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     id::{LinkKey, Mac, NetnsId},
     inventory::Inventory,
-    trace::{Direction, Hop, HopKind, InterfaceTrace, Trace, Translation},
+    trace::{Direction, Hop, HopKind, HopState, InterfaceTrace, Trace, Translation},
 };
 
 /// Which side of a device a packet passes.
@@ -82,6 +82,8 @@ pub struct Stop {
 pub struct Track {
     /// In order.
     pub stops: Vec<Stop>,
+    /// The way out ends at its last device because of a fault: whoever comes there goes no further.
+    pub broken: bool,
     /// Addresses that mean the instance: its own, and those translation gives to it alone.
     pub own: Vec<IpAddr>,
     /// Networks it is in: what it sends elsewhere is for a router.
@@ -188,6 +190,19 @@ impl Points {
         self.tracks.get(place.track)?.stops.get(place.stop)
     }
 
+    /// Whether anything of the path is in a namespace.
+    pub fn has_namespace(&self, netns: NetnsId) -> bool {
+        self.tracks.iter().flat_map(|track| &track.stops).any(|stop| stop.link.netns == netns)
+    }
+
+    /// Whether a packet that was given up at a device before it was seen anywhere can be the instance's: the device is on the
+    /// path, or in a namespace that is not everybody's.
+    pub fn may_begin_at(&self, link: Option<LinkKey>) -> bool {
+        let Some(link) = link else { return false };
+        let mut stops = self.tracks.iter().flat_map(|track| &track.stops);
+        stops.any(|stop| stop.link == link || (stop.link.netns == link.netns && stop.netns != "host"))
+    }
+
     /// Every device once.
     pub fn devices(&self) -> Vec<&Stop> {
         let mut found: Vec<&Stop> = Vec::new();
@@ -210,7 +225,7 @@ impl Points {
     pub fn aliases(&self, trace: &Trace) -> Vec<Alias> {
         let mut found = Vec::new();
         for (track, interface) in self.tracks.iter().zip(&trace.interfaces) {
-            let fixed = || interface.addresses.iter().map(ipnet::IpNet::addr);
+            let fixed = || interface.addresses.iter().map(IpNet::addr);
             for floating in &interface.floating_ips {
                 found.push(Alias { one: (floating.fixed_address, None), other: (floating.address, None) });
             }
@@ -293,7 +308,9 @@ fn track(inventory: &Inventory<'_>, interface: &InterfaceTrace) -> Track {
     let is_network = |net: &&IpNet| net.prefix_len() < net.max_prefix_len();
     let subnets = interface.addresses.iter().filter(is_network).map(IpNet::trunc).collect();
     let elsewhere = elsewhere(inventory, &stops);
-    Track { stops, own, subnets, elsewhere, shared, routers }
+    let last = stops.last().and_then(|stop| stop.outward).unwrap_or(0);
+    let broken = outward.iter().any(|hop| hop.number > last && hop.state == HopState::Broken);
+    Track { stops, broken, own, subnets, elsewhere, shared, routers }
 }
 
 /// Networks behind devices of the path's routers that are not on the path.
@@ -393,7 +410,7 @@ pub(super) fn is_copied(inventory: &Inventory<'_>, link: LinkKey) -> bool {
 
 /// Addresses that mean the instance alone, and those it shares with others.
 fn addresses(interface: &InterfaceTrace) -> (Vec<IpAddr>, Vec<IpAddr>) {
-    let mut own: Vec<IpAddr> = interface.addresses.iter().map(ipnet::IpNet::addr).collect();
+    let mut own: Vec<IpAddr> = interface.addresses.iter().map(IpNet::addr).collect();
     own.extend(interface.floating_ips.iter().map(|floating| floating.address));
     let becomes = interface.hops.iter().filter_map(|hop| match hop.translation.as_ref()? {
         Translation::Source(words) => words.split(' ').next()?.parse::<IpAddr>().ok(),

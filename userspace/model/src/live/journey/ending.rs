@@ -65,7 +65,9 @@ impl Open {
         let Some(last) = self.steps.last() else { return false };
         let position = track.position(last.place.stop, self.direction);
         let Some(stop) = points.stop(last.place) else { return false };
-        position + 1 == track.stops.len() || ends_at(track, stop, self.direction, last.headers.innermost())
+        let goes_on = self.direction != Direction::Inward && track.broken;
+        (position + 1 == track.stops.len() && !goes_on)
+            || ends_at(track, stop, self.direction, last.headers.innermost())
     }
 
     /// Whether it went to somebody on its segment, or behind another device of its router, instead of along the path.
