@@ -16,13 +16,22 @@ pub(super) fn start(actions: mpsc::Sender<Action>, deaf_for: Duration) {
         while let Ok(event) = read() {
             let deaf = Instant::now() < deaf_until && !matches!(event, Event::Resize(..));
             let Some(action) = action(&event).filter(|_| !deaf) else { continue };
-            if actions.blocking_send(action).is_err() {
-                return;
+            // Esc and a key right after it are the same bytes as Alt and that key, and Alt means nothing here.
+            let escape = is_after_escape(&event).then_some(Action::Key(Key::plain(Code::Esc)));
+            for action in escape.into_iter().chain([action]) {
+                if actions.blocking_send(action).is_err() {
+                    return;
+                }
             }
         }
         // The terminal is gone: there is nobody to show anything to.
         drop(actions.blocking_send(Action::Key(Key::ctrl('c'))));
     });
+}
+
+/// Whether a key came right after Esc.
+fn is_after_escape(event: &Event) -> bool {
+    matches!(event, Event::Key(event) if event.modifiers.contains(KeyModifiers::ALT))
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else a terminal can say is nothing to us")]
@@ -67,4 +76,29 @@ fn key(event: &KeyEvent) -> Option<Key> {
         _ => return None,
     };
     Some(Key { code, ctrl: event.modifiers.contains(KeyModifiers::CONTROL) })
+}
+
+#[cfg(test)]
+mod tests {
+    use crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
+    use netdiag_views::tui::{
+        Action,
+        keymap::{Code, Key},
+    };
+
+    use super::{action, is_after_escape};
+
+    #[test]
+    fn keys_are_told_with_ctrl_and_with_the_esc_before_them() {
+        let event = |code, modifiers| Event::Key(KeyEvent::new(code, modifiers));
+        let told = |event: &Event| match action(event) {
+            Some(Action::Key(key)) => Some((is_after_escape(event), key)),
+            _ => None,
+        };
+        let seven = event(KeyCode::Char('7'), KeyModifiers::ALT);
+        assert_eq!(told(&seven), Some((true, Key::char('7'))));
+        assert_eq!(told(&event(KeyCode::Char('b'), KeyModifiers::CONTROL)), Some((false, Key::ctrl('b'))));
+        assert_eq!(told(&event(KeyCode::BackTab, KeyModifiers::SHIFT)), Some((false, Key::plain(Code::BackTab))));
+        assert_eq!(told(&event(KeyCode::F(1), KeyModifiers::NONE)), None);
+    }
 }
