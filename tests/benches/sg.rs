@@ -182,7 +182,8 @@ async fn whole_way(report: &mut Report, effort: Effort) -> Result<()> {
     for variant in &bench.variants {
         report.figure(variant.name, 1e6 / variant.new.p5(), "k/s", None);
     }
-    tables::memory(report, (empty, bench.flow_bytes), (2 * path::TRACKED, MAX_FLOWS4));
+    let memory = tables::Memory { empty, full: bench.flow_bytes, notes: bench.note_bytes };
+    tables::memory(report, memory, (2 * path::TRACKED, MAX_FLOWS4));
     Ok(())
 }
 

@@ -1,6 +1,11 @@
 //! What the agent makes of policy files and of ports that come and go, on a real kernel.
 
-use std::{fs, thread, time::Duration};
+use std::{
+    fs,
+    net::Ipv4Addr,
+    thread,
+    time::{Duration, Instant},
+};
 
 use netdiag_tests::{
     AgentHost,
@@ -122,4 +127,36 @@ fn a_port_the_policy_drops_is_left_as_it_was_found() {
     host.wait_for_ports(&[]);
     assert!(pings());
     assert_eq!(names(&host.root().join("links")), Vec::<String>::new());
+}
+
+/// So many members, of one group.
+fn crowd(members: u32) -> String {
+    let all: Vec<_> = (0..members).map(|number| Ipv4Addr::from_bits(0x0a80_0000 + number).to_string()).collect();
+    format!("{all:?}")
+}
+
+#[test]
+#[ignore = "a measurement: cargo test -p netdiag-tests --test agent_policy -- --ignored --nocapture"]
+fn how_long_one_member_more_among_a_hundred_thousand_takes_from_order_to_answer() {
+    let test = "how_long_one_member_more_among_a_hundred_thousand_takes_from_order_to_answer";
+    let Some(mut host) = AgentHost::enter(test) else { return };
+    host.policy(
+        "
+security_groups:
+  - {id: crowd, security_group_rules: []}
+  - id: web
+    security_group_rules: [{direction: ingress, ethertype: IPv4, protocol: tcp, remote_group_id: crowd}]
+ports: [{id: p1, security_groups: [web], binding: {device: tap0}}]
+",
+    );
+    host.start_with(&["--full-pass", "3600"]);
+    host.wait_for_ports(&["p1"]);
+    for more in 0..6 {
+        let body = crowd(100_000 + more);
+        let began = Instant::now();
+        host.ok("PUT", "/v1/security-groups/crowd/members", &body);
+        let answered = began.elapsed();
+        let pass = host.ok("GET", "/v1/status", "")["passes"]["last_ms"].clone();
+        println!("{} members: answered after {answered:?}, of which the pass took {pass} ms", 100_000 + more);
+    }
 }

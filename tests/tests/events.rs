@@ -41,9 +41,14 @@ struct Following<'h> {
 impl<'h> Following<'h> {
     /// Begins, and waits until the agent has a reader.
     fn begin(host: &AgentHost, directory: &'h str, options: &[&str]) -> Self {
+        Self::begin_as(host, directory, "json", options)
+    }
+
+    /// The same in text or JSON.
+    fn begin_as(host: &AgentHost, directory: &'h str, output: &str, options: &[&str]) -> Self {
         let file = |name: &str| fs::File::create(format!("{directory}/{name}")).expect("make a file");
         let child = host
-            .command(&["events", "-o", "json", "--agent-socket", &host.path("run/agent.sock").display().to_string()])
+            .command(&["events", "-o", output, "--agent-socket", &host.path("run/agent.sock").display().to_string()])
             .args(options)
             .stdout(file("events"))
             .stderr(file("said"))
@@ -54,8 +59,11 @@ impl<'h> Following<'h> {
     }
 
     fn events(&self) -> Vec<Value> {
-        let text = fs::read_to_string(format!("{}/events", self.host)).expect("read the events");
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        self.text().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(format!("{}/events", self.host)).expect("read the events")
     }
 
     fn said(&self) -> String {
@@ -177,4 +185,43 @@ fn only_events_of_the_reason_and_the_verdict_asked_for_are_shown_and_counted() {
         assert_eq!(events.len() as u64, count, "{options:?}");
         assert!(events.iter().all(fits), "{options:?}: {events:?}");
     }
+}
+
+#[test]
+fn multicast_of_the_link_that_is_refused_is_counted_in_text_unless_asked_for_and_marked_in_json() {
+    let test = "multicast_of_the_link_that_is_refused_is_counted_in_text_unless_asked_for_and_marked_in_json";
+    let Some(host) = started(test) else { return };
+    let directory = host.path("run").display().to_string();
+    // To the group of all hosts, as a quiet bridge is full of; without the copy that the kernel gives back to who sent it.
+    let noise = || drop(command("ping -L -c 3 -i 0.01 -W 1 -I tap0 224.0.0.1"));
+    let packets = || {
+        noise();
+        _ = pings();
+    };
+    let mut shown = Following::begin_as(&host, &directory, "text", &["--count", "2"]);
+    assert_eq!(shown.until_it_ends(packets), Some(0), "{}", shown.said());
+    let said = shown.text();
+    let of_multicast = |line: &&str| line.contains("224.0.0.1");
+    let left_out = said.lines().filter(|line| line.contains("refused of the link's multicast to 1 port")).count();
+    assert!(left_out > 0 && !said.lines().any(|line| of_multicast(&line)), "{said}");
+    assert_eq!(said.lines().filter(|line| line.contains("> 192.0.2.2 ")).count(), 2, "{said}");
+    drop(shown);
+
+    let mut ended = Following::begin_as(&host, &directory, "text", &["--duration", "3"]);
+    assert_eq!(ended.until_it_ends(noise), Some(0), "{}", ended.said());
+    let counts =
+        ended.text().lines().filter_map(|line| line.split(' ').nth(1)?.parse::<u64>().ok()).collect::<Vec<_>>();
+    assert!(counts.len() == 2 && counts[0] == 1, "the first one at once, the others at the end: {}", ended.text());
+    drop(ended);
+
+    let mut asked = Following::begin_as(&host, &directory, "text", &["--multicast", "--count", "2"]);
+    assert_eq!(asked.until_it_ends(noise), Some(0), "{}", asked.said());
+    assert!(asked.text().lines().all(|line| of_multicast(&line) && line.ends_with("(the link's multicast)")));
+    drop(asked);
+
+    let mut json = Following::begin(&host, &directory, &["--count", "4"]);
+    assert_eq!(json.until_it_ends(packets), Some(0), "{}", json.said());
+    let is_marked = |event: &Value| event["refused_multicast"] == (event["destination_address"] == "224.0.0.1");
+    assert!(json.events().iter().filter(|event| event["event"] == "verdict").all(is_marked), "{}", json.text());
+    assert!(json.events().iter().any(|event| event["refused_multicast"] == true));
 }

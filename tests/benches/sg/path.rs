@@ -19,7 +19,7 @@ use super::{
     kernel::{self, Kind, packet_socket},
     least::Least,
     stats::Samples,
-    world::{BenchPort, Host, OPEN, Size, World, ifindex, run},
+    world::{BenchPort, Host, OPEN, Size, World, bytes_of_notes, ifindex, run},
 };
 
 /// Connections that are tracked; a multiple of the batch.
@@ -131,6 +131,8 @@ pub(super) struct Bench {
     pub(super) variants: Vec<Variant>,
     /// Bytes of the map of IPv4 flows, with those of one instance of the two.
     pub(super) flow_bytes: u64,
+    /// The same of the notes of settled flows.
+    pub(super) note_bytes: u64,
 }
 
 /// What is measured, in this order.
@@ -171,7 +173,8 @@ impl Bench {
         };
         let variants = all.iter().copied().map(Variant::new).collect();
         let taps = [ifindex("tapa")?, ifindex("tapb")?];
-        Ok(Self { plain, hybrid, taps, rules, one, turn, fresh, handshake, least, variants, flow_bytes: 0 })
+        let (flow_bytes, note_bytes) = (0, 0);
+        Ok(Self { plain, hybrid, taps, rules, one, turn, fresh, handshake, least, variants, flow_bytes, note_bytes })
     }
 
     /// Policy of both instances.
@@ -247,7 +250,10 @@ impl Bench {
         rules: u32,
         (from, batches): (usize, usize),
     ) -> Result<()> {
-        self.taps.into_iter().try_for_each(|tap| host.enforcer.attach(tap, Hook::Tc).map(drop))?;
+        for tap in self.taps {
+            let [from, _] = host.enforcer.attach(tap, Hook::Tc)?;
+            self.note_bytes = bytes_of_notes(from.program)?;
+        }
         host.apply(&self.world(rules)?)?;
         host.enforcer.collect()?;
         self.track(false).await?;

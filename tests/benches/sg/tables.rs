@@ -20,7 +20,7 @@ pub(super) fn times(report: &mut Report) -> Result<()> {
         let Size { rules, members } = size;
         for change in ["all of it", "one member more"] {
             let took = host.apply(&world)?;
-            for (what, took) in [("lower", took.lower), ("diff, apply", took.apply)] {
+            for (what, took) in [("lower, diff", took.lower), ("apply", took.apply)] {
                 let what = format!("{rules}/{members}, {change}, {what}");
                 report.figure(what, took.as_secs_f64() * 1e3, "ms", None);
             }
@@ -33,12 +33,26 @@ pub(super) fn times(report: &mut Report) -> Result<()> {
 /// As many as a busy host is expected to have.
 const FLOWS: f64 = 100_000.0;
 
-/// Bytes of the map of IPv4 flows, without flows and with so many.
-pub(super) fn memory(report: &mut Report, (empty, full): (u64, u64), (flows, capacity): (u32, u32)) {
+/// Bytes of the map of IPv4 flows, without flows and with so many, and of the notes of settled flows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Memory {
+    pub(super) empty: u64,
+    pub(super) full: u64,
+    pub(super) notes: u64,
+}
+
+/// What flows take. The notes are of both families, and as large however many flows there are.
+pub(super) fn memory(report: &mut Report, Memory { empty, full, notes }: Memory, (flows, capacity): (u32, u32)) {
     #[expect(clippy::cast_precision_loss, reason = "a map is smaller than 2^52 bytes")]
-    let [empty, full] = [empty, full].map(|bytes| bytes as f64);
-    report.part("memory: FLOWS4, bytes a flow (memlock)");
-    report.figure(format!("growth, from 0 to {flows} flows"), (full - empty) / f64::from(flows), "B", None);
-    report.figure("whole map, by 100,000 flows", full / FLOWS, "B", Some(150.0));
-    report.figure(format!("whole map, by the {capacity} it can hold"), full / f64::from(capacity), "B", Some(150.0));
+    let [empty, full, notes] = [empty, full, notes].map(|bytes| bytes as f64);
+    report.part("memory: FLOWS4 and notes, bytes a flow (memlock)");
+    report.figure("notes (SETTLED4, SETTLED6), all of them", notes / 1024.0, "KiB", None);
+    report.figure(format!("FLOWS4: growth, from 0 to {flows} flows"), (full - empty) / f64::from(flows), "B", None);
+    report.figure("both, by 100,000 flows", (full + notes) / FLOWS, "B", Some(150.0));
+    report.figure(
+        format!("both, by the {capacity} FLOWS4 can hold"),
+        (full + notes) / f64::from(capacity),
+        "B",
+        Some(150.0),
+    );
 }

@@ -4,15 +4,17 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::{AsFd, AsRawFd as _},
     path::PathBuf,
     process::Command,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::{maps::MapInfo, programs::loaded_programs};
 use netdiag_agent::enforce::{Enforcer, Options};
 use netdiag_model::{
-    compile::{Input, Tables, diff, lower},
+    compile::{Compiled, Input},
     id::Mac,
     policy::types::{
         Attached, Direction, Ethertype, GroupId, Hook, Mode, Policy, PortId, Remote, Rule, RuleId, SecurityGroup,
@@ -147,9 +149,9 @@ impl World {
         Ok(world)
     }
 
-    fn lower(&self, before: &Tables) -> Result<Tables> {
+    fn input(&self) -> Input<'_> {
         let Self { policy, attached, members } = self;
-        Ok(lower(&Input { policy, attached, members, events_per_second: 100 }, before)?)
+        Input { policy, attached, members, events_per_second: 100 }
     }
 
     /// Lets every port send with more addresses.
@@ -171,16 +173,16 @@ impl World {
 /// How long a change of policy took.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Took {
-    /// `compile::lower`.
+    /// `Compiled::advance`: the tables, and the writes that make them of those before.
     pub(super) lower: Duration,
-    /// `compile::diff` and the writes to the maps.
+    /// The writes to the maps.
     pub(super) apply: Duration,
 }
 
 /// Programs and maps that enforce a world.
 pub(super) struct Host {
     pub(super) enforcer: Enforcer,
-    tables: Tables,
+    compiled: Compiled,
     _bpffs: Bpffs,
 }
 
@@ -193,18 +195,16 @@ impl Host {
             Some(object) => Enforcer::load_object(object, options)?,
             None => Enforcer::load(options)?,
         };
-        Ok(Self { enforcer, tables: Tables::default(), _bpffs: bpffs })
+        Ok(Self { enforcer, compiled: Compiled::default(), _bpffs: bpffs })
     }
 
     /// Makes the maps what a world asks for.
     pub(super) fn apply(&mut self, world: &World) -> Result<Took> {
         let start = Instant::now();
-        let after = world.lower(&self.tables)?;
+        let phases = self.compiled.advance(&world.input())?;
         let lowered = Instant::now();
-        self.enforcer.apply(&diff(&self.tables, &after))?;
-        let took = Took { lower: lowered - start, apply: lowered.elapsed() };
-        self.tables = after;
-        Ok(took)
+        self.enforcer.apply(&phases)?;
+        Ok(Took { lower: lowered - start, apply: lowered.elapsed() })
     }
 
     /// Forgets every tracked IPv4 flow.
@@ -221,13 +221,13 @@ impl Host {
 
     /// The place of the port at a device.
     pub(super) fn slot(&self, ifindex: u32) -> Result<u32> {
-        self.tables.interfaces.get(&ifindex).copied().with_context(|| format!("no port at device {ifindex}"))
+        self.compiled.tables().interfaces.get(&ifindex).copied().with_context(|| format!("no port at device {ifindex}"))
     }
 
     /// The place of the port at a device, and its epoch.
     pub(super) fn place(&self, ifindex: u32) -> Result<(u32, u32)> {
         let slot = self.slot(ifindex)?;
-        let port = self.tables.ports.get(&slot).with_context(|| format!("no port at place {slot}"))?;
+        let port = self.compiled.tables().ports.get(&slot).with_context(|| format!("no port at place {slot}"))?;
         Ok((slot, port.epoch))
     }
 
@@ -236,15 +236,36 @@ impl Host {
         self.enforcer.pinned().join(name)
     }
 
-    /// Bytes the kernel has charged to a map (`memlock` of its fdinfo).
+    /// Bytes the kernel has charged to a map.
     pub(super) fn bytes(&self, name: &str) -> Result<u64> {
-        use std::os::fd::AsRawFd as _;
         let map = super::kernel::open(&self.map(name)).with_context(|| format!("open map {name}"))?;
-        let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd()))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("memlock:")).context("fdinfo without memlock")?;
-        Ok(line.trim().parse()?)
+        charged(&map)
     }
 }
+
+/// Bytes the kernel has charged to a map (`memlock` of its fdinfo).
+fn charged(map: &impl AsFd) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_fd().as_raw_fd()))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("memlock:")).context("fdinfo without memlock")?;
+    Ok(line.trim().parse()?)
+}
+
+/// Bytes of the notes of settled flows, which are pinned nowhere, by a program that uses them.
+pub(super) fn bytes_of_notes(program: u32) -> Result<u64> {
+    let program = loaded_programs().filter_map(Result::ok).find(|info| info.id() == program).context("no program")?;
+    let mut bytes = Vec::new();
+    for id in program.map_ids()?.context("a program without maps")? {
+        let map = MapInfo::from_id(id)?;
+        if map.name_as_str().is_some_and(|name| name.starts_with(NOTES)) {
+            bytes.push(charged(&map.fd()?)?);
+        }
+    }
+    ensure!(bytes.len() == 2, "{} maps of notes, and not one for each family", bytes.len());
+    Ok(bytes.iter().sum())
+}
+
+/// How the names of their maps begin.
+const NOTES: &str = "SETTLED";
 
 /// A bpffs of one's own.
 struct Bpffs(tempfile::TempDir);

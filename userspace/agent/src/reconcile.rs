@@ -6,6 +6,7 @@
 //! ```text
 //! waiting -- files changed --> read files --+
 //!         -- order ----------> change ------+--> pass --> waiting
+//!         -- bell -----------> close new devices that ports mean by name --> look
 //!         -- bell, time -----> look --------+      |
 //!                                           |      +-- failed --> the same later, enforcement as it was
 //!         -- routers, look --> look at routers --> floating IPs --> waiting
@@ -47,6 +48,8 @@ use crate::{
     watch::{Backoff, Bell, Changes},
 };
 
+/// Devices that are closed ahead of the look.
+mod ahead;
 /// Floating IPs in a pass.
 pub(crate) mod floating;
 /// One pass over everything.
@@ -178,8 +181,12 @@ pub(crate) struct Reconcile {
     published: watch::Sender<Arc<Published>>,
     /// The host as it was seen last.
     seen: Option<Snapshot>,
+    /// When the look that saw it began.
+    looked: Instant,
     /// A look under way, and whether something has changed since it began.
     looking: Option<(JoinHandle<Snapshot>, bool)>,
+    /// When it began.
+    looking_since: Instant,
     /// Routers as they were seen last.
     routers: Option<Snapshot>,
     /// The same for a look at routers.
@@ -223,7 +230,9 @@ impl Reconcile {
             heart,
             published,
             seen: None,
+            looked: Instant::now(),
             looking: None,
+            looking_since: Instant::now(),
             routers: None,
             looking_at_routers: None,
             routers_due: None,
@@ -252,8 +261,11 @@ impl Reconcile {
                 seen = looked(&mut self.looking) => self.seen(seen),
                 seen = looked(&mut self.looking_at_routers) => self.routers_seen(seen),
                 () = inlets.bell.heard() => {
+                    self.close_ahead(inlets.bell.so_far());
                     sleep(SETTLE).await;
-                    self.changed(inlets.bell.take());
+                    let changes = inlets.bell.take();
+                    self.close_ahead(changes);
+                    self.changed(changes);
                 }
                 () = sleep_until(self.due) => self.changed(Changes::EVERYTHING),
                 () = sleep_until(self.sweep_due) => self.sweep(),
@@ -368,11 +380,22 @@ impl Reconcile {
         }
     }
 
+    /// Closes new devices that ports mean by their names, as a look takes its time. Before the first look there is nothing that
+    /// tells new ones from those that worked all the time.
+    fn close_ahead(&mut self, changes: Changes) {
+        if let (true, Some(policy), Some(_)) = (changes.has(Changes::LINKS), self.store.policy(), &self.seen) {
+            let (pass, policy) = (&mut self.pass, Arc::clone(policy));
+            tokio::task::block_in_place(|| pass.close_ahead(&policy));
+        }
+    }
+
     /// Begins to look at the host, or to look once more after the look that is under way.
     fn look(&mut self) {
-        match &mut self.looking {
-            Some((_, again)) => *again = true,
-            None => self.looking = Some((spawn(self.pace.look.clone(), discover::look_for_ports), false)),
+        if let Some((_, again)) = &mut self.looking {
+            *again = true;
+        } else {
+            self.looking_since = Instant::now();
+            self.looking = Some((spawn(self.pace.look.clone(), discover::look_for_ports), false));
         }
     }
 
@@ -417,7 +440,7 @@ impl Reconcile {
     fn seen(&mut self, seen: Option<Snapshot>) {
         let again = self.looking.take().is_some_and(|(_, again)| again);
         if let Some(seen) = seen {
-            self.seen = Some(seen);
+            (self.seen, self.looked) = (Some(seen), self.looking_since);
             // As above.
             drop(self.reconcile());
             if !self.ready {
@@ -441,10 +464,10 @@ impl Reconcile {
         let Some(policy) = self.store.policy() else {
             return Err("the policy is not known: its files have mistakes".to_owned());
         };
-        let (pass, policy) = (&mut self.pass, Arc::clone(policy));
+        let (pass, policy, looked) = (&mut self.pass, Arc::clone(policy), self.looked);
         // System calls on thousands of map elements: the other tasks of this thread go on elsewhere.
         let routers = self.routers.as_ref();
-        let result = tokio::task::block_in_place(|| pass.run(&policy, seen, routers));
+        let result = tokio::task::block_in_place(|| pass.run(&policy, (seen, looked), routers));
         match &result {
             Ok(()) => self.backoff.reset(),
             Err(_) => self.due = self.due.min(Instant::now() + self.backoff.pause()),

@@ -106,6 +106,11 @@ impl Bell {
         }
     }
 
+    /// What it has been rung for so far, without taking it.
+    pub(crate) fn so_far(&self) -> Changes {
+        Changes(self.changes.load(Ordering::Acquire))
+    }
+
     /// What it was rung for since it was last asked.
     pub(crate) fn take(&self) -> Changes {
         Changes(self.changes.swap(0, Ordering::AcqRel))

@@ -12,6 +12,8 @@ use ipnet::IpNet;
 
 use crate::policy::types::{Attached, GroupId, Policy};
 
+/// Tables that remember what they were lowered from.
+mod compiled;
 /// Tables to tables: ordered writes.
 mod diff;
 /// Which rule lets a class of remote addresses use a class of services.
@@ -38,6 +40,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+pub use compiled::Compiled;
 pub use diff::{Change, Op, Phase, Stage, diff};
 pub use label::groups;
 pub use lower::lower;

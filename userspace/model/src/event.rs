@@ -3,7 +3,7 @@
 //! One event is one line of JSON on the agent's stream. Field names and their meaning are stable: whoever reads the
 //! stream parses them.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use netdiag_common::abi::reason::Reason;
 use serde::{Deserialize, Serialize};
@@ -69,6 +69,47 @@ pub struct VerdictEvent {
     pub length: u32,
 }
 
+impl VerdictEvent {
+    /// Whether it is multicast that no router hands on and no rule allows to the instance: listener reports, router
+    /// solicitations, mDNS and the like, which everybody on a bridge gets from everybody else, however quiet it is.
+    pub fn is_refused_multicast(&self) -> bool {
+        self.verdict == Decision::Deny
+            && self.direction == Direction::Ingress
+            && [Reason::NoRule, Reason::NoPolicy].iter().any(|reason| self.reason == reason.name())
+            && self.destination.is_some_and(is_multicast_of_the_link)
+    }
+}
+
+/// 224.0.0.0/24 (RFC 5771) and multicast of the link's scope (RFC 4291).
+const fn is_multicast_of_the_link(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => matches!(address.octets(), [224, 0, 0, _]),
+        IpAddr::V6(address) => address.segments()[0] & 0xff0f == 0xff02,
+    }
+}
+
+/// Verdicts that were not shown since that was last said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// How many.
+    pub packets: u64,
+    /// Whose ports they were for.
+    pub ports: BTreeSet<String>,
+    /// When the last one was, in nanoseconds since 1970-01-01 UTC.
+    pub time_ns: u64,
+}
+
+impl LeftOut {
+    /// One more.
+    pub fn add(&mut self, event: &VerdictEvent) {
+        self.packets += 1;
+        self.time_ns = event.time_ns;
+        if !self.ports.contains(&event.port_id) {
+            self.ports.insert(event.port_id.clone());
+        }
+    }
+}
+
 /// Verdicts of which there will be no line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LossEvent {
@@ -114,5 +155,62 @@ impl Decision {
             Self::Allow => "allow",
             Self::Deny => "deny",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Decision, LeftOut, VerdictEvent};
+    use crate::policy::types::Direction;
+
+    fn refused(destination: &str) -> VerdictEvent {
+        VerdictEvent {
+            number: 0,
+            time_ns: 7,
+            port_id: "p".to_owned(),
+            instance: None,
+            device: None,
+            direction: Direction::Ingress,
+            verdict: Decision::Deny,
+            reason: "no-rule".to_owned(),
+            ethertype: 0x86dd,
+            protocol: Some(58),
+            source: None,
+            destination: destination.parse().ok(),
+            source_port: 0,
+            destination_port: 143 << 8,
+            rule: None,
+            length: 90,
+        }
+    }
+
+    #[test]
+    fn what_a_quiet_bridge_says_to_everybody_is_told_from_what_is_meant_for_the_instance() {
+        for noise in ["ff02::16", "ff02::2", "ff12::1", "ff02::1:ff00:1", "224.0.0.22", "224.0.0.251"] {
+            assert!(refused(noise).is_refused_multicast(), "{noise}");
+        }
+        for other in ["ff05::2", "ff0e::1", "2001:db8::1", "224.0.1.1", "239.1.1.1", "255.255.255.255", "10.0.0.1", ""]
+        {
+            assert!(!refused(other).is_refused_multicast(), "{other}");
+        }
+    }
+
+    #[test]
+    fn only_what_no_rule_allows_to_the_instance_is_noise() {
+        let noise = refused("ff02::16");
+        let allowed = VerdictEvent { verdict: Decision::Allow, reason: "rule".to_owned(), ..noise.clone() };
+        let spoofed = VerdictEvent { reason: "ip-spoof".to_owned(), ..noise.clone() };
+        let from_instance = VerdictEvent { direction: Direction::Egress, ..noise.clone() };
+        assert!(VerdictEvent { reason: "no-policy".to_owned(), ..noise }.is_refused_multicast());
+        assert!([allowed, spoofed, from_instance].iter().all(|event| !event.is_refused_multicast()));
+    }
+
+    #[test]
+    fn what_is_left_out_is_counted_with_whose_it_is() {
+        let mut left_out = LeftOut::default();
+        left_out.add(&refused("ff02::16"));
+        left_out.add(&VerdictEvent { port_id: "q".to_owned(), time_ns: 9, ..refused("ff02::2") });
+        left_out.add(&refused("ff02::16"));
+        assert_eq!((left_out.packets, left_out.ports.len(), left_out.time_ns), (3, 2, 7));
     }
 }

@@ -18,6 +18,7 @@ use netdiag_model::{
     fact::{AddressFact, Facts, Gap, LinkDetail, LinkFact, NetworkFact, SourceKind},
     id::{IfIndex, NetnsId},
 };
+use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use tokio::time::timeout_at;
 
@@ -27,7 +28,10 @@ use self::{
     nsid::{Ends, Numbers},
 };
 use super::{Scope, chain, report};
-use crate::netns::{AT_ONCE, Namespace, in_each};
+use crate::{
+    enforce::netlink::exchange,
+    netns::{AT_ONCE, Namespace, in_each},
+};
 
 /// Addresses.
 mod addresses;
@@ -221,6 +225,12 @@ impl Reader {
             }
         }
     }
+}
+
+/// Links in the namespace of the calling thread, without their addresses.
+pub(crate) fn links_here() -> std::io::Result<Vec<LinkFact>> {
+    let answers = exchange(links::request(), NLM_F_DUMP)?;
+    Ok(answers.iter().filter_map(links::link).collect())
 }
 
 fn assign(links: &mut [LinkFact], addresses: Vec<(IfIndex, AddressFact)>) {

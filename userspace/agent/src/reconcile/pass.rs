@@ -10,12 +10,12 @@ use std::{
     net::IpAddr,
     path::PathBuf,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::SystemTime,
 };
 
 use ipnet::IpNet;
 use netdiag_model::{
-    compile::{Input, Tables, diff, lower},
+    compile::{Compiled, Input, Tables},
     fact::{
         SourceKind,
         enforcement::{AgentFact, RefusedPort},
@@ -23,21 +23,23 @@ use netdiag_model::{
     floating::tables::Places,
     inventory::Inventory,
     policy::{
-        binding::{self, Bound, Problem},
+        binding::{self, Bound, Problem, hook_ahead},
         types::{Attached, Direction, GroupId, Policy, Port, PortId, Remote},
     },
     snapshot::Snapshot,
     status::{Asked, Losses, Passes, PortStatus, Status},
 };
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::{
+    ahead::Ahead,
     floating::{Enforced, Floats, Treatment},
     ports::{self, Known, Plan, plan},
     straight::Straights,
 };
 use crate::{
-    discover::chain,
+    discover::{chain, netlink::links_here},
     enforce::{Enforcer, HookState},
     policy_source::stored,
 };
@@ -54,7 +56,7 @@ const EVENTS_PER_SECOND: u32 = 100;
 pub(crate) struct Pass {
     enforcer: Enforcer,
     /// What the maps hold; none where a write failed and they have to be read first.
-    tables: Option<Tables>,
+    compiled: Option<Compiled>,
     known: Vec<Known>,
     /// Names of instances by the index of the host's device.
     names: BTreeMap<u32, String>,
@@ -63,6 +65,7 @@ pub(crate) struct Pass {
     report: Report,
     floats: Floats,
     straights: Straights,
+    ahead: Ahead,
     /// The policy with the ports that were made, and the ports that are enforced, as of the last pass.
     enforced: (Policy, Vec<Attached>),
 }
@@ -113,7 +116,7 @@ impl Pass {
         let names = BTreeMap::new();
         Ok(Self {
             enforcer,
-            tables: Some(tables),
+            compiled: Some(tables.into()),
             known,
             names,
             state,
@@ -121,16 +124,23 @@ impl Pass {
             report,
             floats,
             straights,
+            ahead: Ahead::default(),
             enforced: none,
         })
     }
 
-    /// Makes what is loaded what is asked, with routers as they were seen last, if they were.
+    /// Makes what is loaded what is asked, with the host as a look saw it that began at a time, and with routers as they were seen last, if they were.
     ///
     /// # Errors
     /// Why it could not. What was loaded before goes on to be enforced, as far as the failure left it.
-    pub(crate) fn run(&mut self, policy: &Policy, seen: &Snapshot, routers: Option<&Snapshot>) -> Result<(), String> {
+    pub(crate) fn run(
+        &mut self,
+        policy: &Policy,
+        (seen, looked): (&Snapshot, Instant),
+        routers: Option<&Snapshot>,
+    ) -> Result<(), String> {
         let started = Instant::now();
+        self.ahead.forget_before(looked);
         let result = self.reconcile(policy, seen).and_then(|()| self.float(routers));
         let passes = &mut self.report.passes;
         passes.last_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -150,16 +160,19 @@ impl Pass {
 
     fn reconcile(&mut self, policy: &Policy, seen: &Snapshot) -> Result<(), String> {
         let inventory = Inventory::build(seen);
-        let devices = devices(&inventory)?;
+        let mut devices = devices(&inventory)?;
         self.name(&inventory, &devices);
+        self.ahead.seen(&devices, hook_ahead(&seen.facts));
         let bound = binding::bind(policy, &inventory);
         let whole = bound.complete(policy);
         let Bound { attached, mut found, problems, .. } = bound.clone();
-        let plan = plan(&self.known, attached, policy, &devices.keys().copied().collect());
+        let mut plan = plan(&self.known, attached, policy, &devices.keys().copied().collect());
+        let known: Vec<_> = plan.enforce.iter().map(|port| Known::of(port, policy)).collect();
+        self.ahead.add_to(&mut plan, policy, &mut devices);
         self.unexplained(&plan, &devices, seen)?;
         let whole = with_kept(whole, &plan, &mut found);
         let (refused, mut problems) = sort_out(problems, &plan);
-        self.remember(&plan, policy, &mut problems);
+        self.remember(known, &mut problems);
         self.write((&whole, &inventory), &plan, &found)?;
         let refused = self.attach(&plan, refused, &devices, &mut problems);
         self.clean_up(&plan, &mut problems);
@@ -183,7 +196,7 @@ impl Pass {
     /// Why it could not. What was in the maps stays, as far as the failure left it.
     pub(crate) fn float(&mut self, routers: Option<&Snapshot>) -> Result<(), String> {
         // Without tables of security groups the next pass begins with them.
-        let Some(tables) = &self.tables else { return Ok(()) };
+        let Some(tables) = self.compiled.as_ref().map(Compiled::tables) else { return Ok(()) };
         let (policy, ports) = (&self.enforced.0, &self.enforced.1[..]);
         let straight = self.straights.run(&self.enforcer, (ports, tables), routers);
         let result = self.floats.run(&self.enforcer, Enforced { policy, ports, tables }, routers);
@@ -201,9 +214,14 @@ impl Pass {
         &mut self.floats
     }
 
+    /// What the maps hold, where it is known.
+    fn tables(&self) -> Option<&Tables> {
+        self.compiled.as_ref().map(Compiled::tables)
+    }
+
     /// Places and epochs of ports by device.
     pub(crate) fn places(&self) -> Places {
-        self.tables.as_ref().map(super::floating::places).unwrap_or_default()
+        self.tables().map(super::floating::places).unwrap_or_default()
     }
 
     /// A device that is enforced, and of which neither memory nor the host says whose it is, is left alone as long as
@@ -242,9 +260,37 @@ impl Pass {
         self.names.retain(|ifindex, _| devices.contains_key(ifindex));
     }
 
+    /// Closes devices that have come since the last look, where the policy says by their names whose they are. What fails here is
+    /// left to the look that follows.
+    pub(crate) fn close_ahead(&mut self, policy: &Policy) {
+        let mut links = links_here().unwrap_or_default();
+        links.retain(|link| self.ahead.is_new(link));
+        for link in links {
+            let Some(port) = binding::ahead(policy, &link, self.ahead.hook) else { continue };
+            let taken = self.tables().is_none_or(|tables| tables.interfaces.contains_key(&port.ifindex));
+            if !taken && self.close(&port).is_ok() {
+                self.ahead.closed(link);
+            }
+        }
+    }
+
+    fn close(&mut self, port: &Attached) -> Result<(), Box<dyn std::error::Error>> {
+        let mut compiled = self.compiled.take().ok_or("the maps are to be read first")?;
+        let phases = match compiled.close(port) {
+            Ok(phases) => phases,
+            Err(error) => {
+                self.compiled = Some(compiled);
+                return Err(error.into());
+            }
+        };
+        self.enforcer.apply(&phases)?;
+        self.compiled = Some(compiled);
+        self.enforcer.attach(port.ifindex, port.hook)?;
+        Ok(())
+    }
+
     /// Keeps what will be enforced for the next start, before it is.
-    fn remember(&mut self, plan: &Plan, policy: &Policy, problems: &mut Vec<String>) {
-        let known: Vec<_> = plan.enforce.iter().map(|port| Known::of(port, policy)).collect();
+    fn remember(&mut self, known: Vec<Known>, problems: &mut Vec<String>) {
         if known == self.known {
             return;
         }
@@ -262,25 +308,25 @@ impl Pass {
         plan: &Plan,
         found: &BTreeMap<PortId, BTreeSet<IpAddr>>,
     ) -> Result<(), String> {
-        let before = match self.tables.take() {
-            Some(tables) => tables,
-            None => self.enforcer.read_tables().map_err(|error| chain(&error))?,
+        let mut compiled = match self.compiled.take() {
+            Some(compiled) => compiled,
+            None => self.enforcer.read_tables().map_err(|error| chain(&error))?.into(),
         };
         let members = members(policy, found);
         let input = Input { policy, attached: &plan.enforce, members: &members, events_per_second: EVENTS_PER_SECOND };
-        let after = match lower(&input, &before) {
-            Ok(after) => after,
+        let phases = match compiled.advance(&input) {
+            Ok(phases) => phases,
             Err(error) => {
-                self.tables = Some(before);
+                self.compiled = Some(compiled);
                 return Err(error.to_string());
             }
         };
         // As below.
-        self.straights.narrow(&self.enforcer, &after, inventory)?;
-        self.floats.narrow(&self.enforcer, &after)?;
+        self.straights.narrow(&self.enforcer, compiled.tables(), inventory)?;
+        self.floats.narrow(&self.enforcer, compiled.tables())?;
         // Where this fails, what the maps hold is not known any more and is read before the next pass.
-        self.enforcer.apply(&diff(&before, &after)).map_err(|error| chain(&error))?;
-        self.tables = Some(after);
+        self.enforcer.apply(&phases).map_err(|error| chain(&error))?;
+        self.compiled = Some(compiled);
         Ok(())
     }
 
@@ -337,7 +383,7 @@ impl Pass {
         if let Ok(collected) = self.enforcer.collect() {
             self.report.flows = collected.live;
         }
-        let slots = self.tables.iter().flat_map(|tables| tables.interfaces.values());
+        let slots = self.tables().into_iter().flat_map(|tables| tables.interfaces.values());
         let counters = slots.filter_map(|slot| self.enforcer.port_counters(*slot).ok());
         self.report.losses = counters.fold(Losses::default(), |sum, counters| Losses {
             suppressed: sum.suppressed + counters.losses.suppressed,

@@ -32,9 +32,36 @@ use crate::policy::types::{Attached, Direction, Ethertype, GroupId, Mode, RuleId
 
 /// Lowers a policy. `before` is what the maps have now: numbers are kept where they mean the same.
 pub fn lower(input: &Input<'_>, before: &Tables) -> Result<Tables, TooLarge> {
+    lower_whole(input, before).map(|lowered| lowered.tables)
+}
+
+/// Tables, and what a change of members needs to know of how they came to be.
+pub(super) struct Lowered {
+    /// The tables.
+    pub(super) tables: Tables,
+    /// Sets of host addresses.
+    pub(super) sets: Vec<LoweredSet>,
+    /// Numbers of policies, in the order in which they get versions.
+    pub(super) policies: Vec<u32>,
+}
+
+/// A set of host addresses.
+pub(super) struct LoweredSet {
+    /// Of which family.
+    pub(super) family: Ethertype,
+    /// Its groups, in their order.
+    pub(super) groups: Vec<GroupId>,
+    /// Its number.
+    pub(super) number: u32,
+    /// What is in it.
+    pub(super) content: HostSet,
+}
+
+/// Lowers a policy, and says how.
+pub(super) fn lower_whole(input: &Input<'_>, before: &Tables) -> Result<Lowered, TooLarge> {
     let mut past = Past::of(before);
     let mut after = Tables { settings: settings(input, &before.settings)?, ..Tables::default() };
-    let places = lower_ports(input, before, &mut after)?;
+    let places = lower_ports(input.attached, before, &mut after)?;
     let mut sets = HostSets::default();
     let mut drafts = draft(input, &mut sets)?;
     number_rules(&mut drafts, before, &mut after)?;
@@ -46,14 +73,15 @@ pub fn lower(input: &Input<'_>, before: &Tables) -> Result<Tables, TooLarge> {
     number_services(&mut drafts, before, &mut after)?;
     number_prefixes(&mut drafts, before, &mut after)?;
     number_grants(&mut drafts, &mut past, &sets, &mut after)?;
-    number_hosts(&mut drafts, &past, &sets, &mut after)?;
+    let numbers = number_hosts(&mut drafts, &past, &sets, &mut after)?;
     put_in_force(&mut drafts, &past, &mut policies, &mut after)?;
     for (place, attached) in places.iter().zip(input.attached) {
         let policy = Draft::key(input, attached).and_then(|key| drafts.get(&key)).map_or(0, |draft| draft.number);
         after.ports.entry(place.slot).and_modify(|port| port.policy = policy);
     }
     check(before, &after)?;
-    Ok(after)
+    let policies = drafts.values().map(|draft| draft.number).collect();
+    Ok(Lowered { tables: after, sets: sets.numbered(&numbers), policies })
 }
 
 /// Where a port is.
@@ -73,12 +101,12 @@ impl Place {
 }
 
 /// Gives every port a place and lowers what belongs to it alone. Its policy is not known yet.
-fn lower_ports(input: &Input<'_>, before: &Tables, after: &mut Tables) -> Result<Vec<Place>, TooLarge> {
+fn lower_ports(ports: &[Attached], before: &Tables, after: &mut Tables) -> Result<Vec<Place>, TooLarge> {
     let managed = |port: &Port| port.flags & PORT_MANAGED != 0;
     let taken = before.ports.iter().filter(|(_, port)| managed(port)).map(|(slot, _)| *slot);
     let mut slots = Labelled::new(&before.port_labels, Unused::new("ports", (0, MAX_PORTS), taken));
     let mut places = Vec::new();
-    for attached in input.attached {
+    for attached in ports {
         let label = label(&attached.id.0);
         let slot = slots.of(&label)?;
         let there = before.ports.get(&slot);
@@ -98,6 +126,32 @@ fn lower_ports(input: &Input<'_>, before: &Tables, after: &mut Tables) -> Result
         after.ports.entry(*slot).or_insert(Port { epoch: port.epoch, ..Port::default() });
     }
     Ok(places)
+}
+
+/// What a closed port more changes at a place nobody has: elements of the tables before and after, and nothing that stays.
+pub(super) fn lower_closed(port: &Attached, before: &Tables) -> Result<(Tables, Tables), TooLarge> {
+    let (mut was, mut all) = (Tables::default(), Tables::default());
+    let own = label(&port.id.0);
+    let is_taken = before.port_labels.values().any(|label| *label == own);
+    let id = if is_taken { port.id.at_device(port.ifindex) } else { port.id.clone() };
+    let port = Attached { id, groups: Vec::new(), mode: Mode::Closed, ..port.clone() };
+    lower_ports(std::slice::from_ref(&port), before, &mut all)?;
+    let slot = all.interfaces[&port.ifindex];
+    was.ports.extend(before.ports.get(&slot).map(|port| (slot, *port)));
+    was.port_labels.extend(before.port_labels.get(&slot).map(|label| (slot, *label)));
+    all.ports.retain(|place, _| *place == slot);
+    let (label, mut numbers) = (label(&names([])), policy_numbers(before));
+    let number = numbers.of(&label)?;
+    all.ports.entry(slot).and_modify(|port| port.policy = number);
+    if !before.active.contains_key(&number) {
+        let (view, mut generations) = (unused_views(before).take()?, Generations::of(before));
+        let generation = generations.next();
+        was.active.extend(before.active.get(&0).map(|word| (0, *word)));
+        all.views.insert(view, View { generation, ..View::default() });
+        all.active.extend([(number, active(view, generation)), (0, active(0, generation))]);
+        all.policy_labels.insert(number, label);
+    }
+    Ok((was, all))
 }
 
 /// A policy on its way: the groups of a port, whichever port it is.
@@ -198,6 +252,20 @@ impl HostSets {
         });
         Some(place)
     }
+
+    /// All sets with their numbers.
+    fn numbered(self, numbers: &[u32]) -> Vec<LoweredSet> {
+        let mut of_place: BTreeMap<usize, Vec<GroupId>> =
+            self.by_groups.into_iter().map(|((_, groups), place)| (place, groups)).collect();
+        let sets = self.sets.into_iter().zip(numbers).enumerate();
+        let set = |(place, ((family, content), number)): (usize, ((Ethertype, HostSet), &u32))| LoweredSet {
+            family,
+            groups: of_place.remove(&place).unwrap_or_default(),
+            number: *number,
+            content,
+        };
+        sets.map(set).collect()
+    }
 }
 
 /// Numbers the rules, and names them in the grants.
@@ -225,12 +293,17 @@ fn number_rules(drafts: &mut Drafts<'_>, before: &Tables, after: &mut Tables) ->
 
 /// Numbers the policies as they were before, and returns what is left.
 fn number_policies(drafts: &mut Drafts<'_>, before: &Tables) -> Result<Labelled, TooLarge> {
-    let taken = before.active.keys().chain(&[0]).copied();
-    let mut numbers = Labelled::new(&before.policy_labels, Unused::new("policies", (1, MAX_POLICIES), taken));
+    let mut numbers = policy_numbers(before);
     for draft in drafts.values_mut() {
         draft.number = numbers.of(&draft.label)?;
     }
     Ok(numbers)
+}
+
+/// Numbers of policies that are free, and those that labels had.
+fn policy_numbers(before: &Tables) -> Labelled {
+    let taken = before.active.keys().chain(&[0]).copied();
+    Labelled::new(&before.policy_labels, Unused::new("policies", (1, MAX_POLICIES), taken))
 }
 
 /// Numbers the service tables and their pages.
@@ -380,8 +453,13 @@ fn may_keep_grants(
     !left && keys.filter(|(remote, _)| is_met(*remote)).all(|key| agrees(key) || is_new(key))
 }
 
-/// Numbers the sets of host addresses: as before where what is in force does not mind their new content.
-fn number_hosts(drafts: &mut Drafts<'_>, past: &Past<'_>, sets: &HostSets, after: &mut Tables) -> Result<(), TooLarge> {
+/// Numbers the sets of host addresses: as before where what is in force does not mind their new content. The numbers.
+fn number_hosts(
+    drafts: &mut Drafts<'_>,
+    past: &Past<'_>,
+    sets: &HostSets,
+    after: &mut Tables,
+) -> Result<Vec<u32>, TooLarge> {
     let before = past.tables;
     let taken = before.remotes4.keys().map(|key| key.set).chain(before.remotes6.keys().map(|key| key.set));
     let taken = taken.chain(past.sides().map(|(_, _, side)| side.hosts)).chain([0]).collect::<BTreeSet<_>>();
@@ -395,49 +473,24 @@ fn number_hosts(drafts: &mut Drafts<'_>, past: &Past<'_>, sets: &HostSets, after
         let number = kept.map_or_else(|| numbers.fresh(), Ok)?;
         after.set_labels.insert(number, label);
         for (address, class) in &set.hosts {
-            match address {
-                IpAddr::V4(address) => {
-                    let address = u32::from_ne_bytes(address.octets());
-                    after.remotes4.insert(RemoteKey4 { set: number, address }, *class);
-                }
-                IpAddr::V6(address) => {
-                    after.remotes6.insert(RemoteKey6 { set: number, address: port::words6(*address) }, *class);
-                }
-            }
+            after.put_host(number, *address, *class);
         }
         of_set.push(number);
     }
     for side in drafts.values_mut().flat_map(|draft| &mut draft.sides) {
         side.side.hosts = side.hosts.map_or(0, |place| of_set[place]);
     }
-    Ok(())
+    Ok(of_set)
 }
 
 /// True if a set had the same content before.
 fn is_same(before: &Tables, set: u32, family: Ethertype, content: &HostSet) -> bool {
-    let hosts = &content.hosts;
-    match family {
-        Ethertype::IPv4 => {
-            let key = |address: &IpAddr| match address {
-                IpAddr::V4(address) => Some(RemoteKey4 { set, address: u32::from_ne_bytes(address.octets()) }),
-                IpAddr::V6(_) => None,
-            };
-            let there = |(address, class): (&IpAddr, &u32)| {
-                key(address).and_then(|key| before.remotes4.get(&key)) == Some(class)
-            };
-            before.hosts4_of(set).count() == hosts.len() && hosts.iter().all(there)
-        }
-        Ethertype::IPv6 => {
-            let key = |address: &IpAddr| match address {
-                IpAddr::V4(_) => None,
-                IpAddr::V6(address) => Some(RemoteKey6 { set, address: port::words6(*address) }),
-            };
-            let there = |(address, class): (&IpAddr, &u32)| {
-                key(address).and_then(|key| before.remotes6.get(&key)) == Some(class)
-            };
-            before.hosts6_of(set).count() == hosts.len() && hosts.iter().all(there)
-        }
-    }
+    let count = match family {
+        Ethertype::IPv4 => before.hosts4_of(set).count(),
+        Ethertype::IPv6 => before.hosts6_of(set).count(),
+    };
+    let there = |(address, class): (&IpAddr, &u32)| before.host(set, *address) == Some(*class);
+    count == content.hosts.len() && content.hosts.iter().all(there)
 }
 
 /// True if a set may have its number although its content changes: all that differs, for everybody who uses it now, is which
@@ -461,8 +514,7 @@ fn put_in_force(
     after: &mut Tables,
 ) -> Result<(), TooLarge> {
     let before = past.tables;
-    let views = before.views.keys().copied().chain(before.active.values().map(|word| active_view(*word)));
-    let mut views = Unused::new("versions of policies", (1, MAX_VIEWS), views);
+    let mut views = unused_views(before);
     let mut generations = Generations::of(before);
     let changed = changed_sets(before, after);
     for draft in drafts.values_mut() {
@@ -491,6 +543,12 @@ fn put_in_force(
     Ok(())
 }
 
+/// Numbers of views that are free.
+pub(super) fn unused_views(before: &Tables) -> Unused {
+    let views = before.views.keys().copied().chain(before.active.values().map(|word| active_view(*word)));
+    Unused::new("versions of policies", (1, MAX_VIEWS), views)
+}
+
 /// Sets of host addresses that keep their number and not their content.
 fn changed_sets(before: &Tables, after: &Tables) -> BTreeSet<u32> {
     let kept = |set: &u32| *set != 0 && before.set_labels.contains_key(set) && after.set_labels.contains_key(set);
@@ -501,19 +559,22 @@ fn changed_sets(before: &Tables, after: &Tables) -> BTreeSet<u32> {
 }
 
 /// Generations of views. Each is given once, to one view of one policy: a port may go from policy to policy.
-struct Generations {
-    last: u32,
+pub(super) struct Generations {
+    /// The one that was given last.
+    pub(super) last: u32,
     used: BTreeSet<u32>,
 }
 
 impl Generations {
-    fn of(before: &Tables) -> Self {
+    /// Those that follow on tables.
+    pub(super) fn of(before: &Tables) -> Self {
         let used: BTreeSet<u32> = before.views.values().map(|view| view.generation).collect();
         let remembered = before.active.get(&0).map(|word| active_generation(*word));
         Self { last: remembered.or(used.last().copied()).unwrap_or(0), used }
     }
 
-    fn next(&mut self) -> u32 {
+    /// One that no view has.
+    pub(super) fn next(&mut self) -> u32 {
         loop {
             self.last = self.last.wrapping_add(1);
             if self.last != 0 && !self.used.contains(&self.last) {

@@ -3,7 +3,10 @@
 //! An element of an array map that is all zeros is no element here, so that what is read back compares equal to what was
 //! written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use netdiag_common::{
     abi::policy::{
@@ -12,6 +15,8 @@ use netdiag_common::{
     },
     logic::tables::PolicyTables,
 };
+
+use super::port::words6;
 
 /// A key of a trie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,6 +89,26 @@ impl Tables {
     /// IPv6 host addresses of a set.
     pub(super) fn hosts6_of(&self, set: u32) -> impl Iterator<Item = (&RemoteKey6, &u32)> {
         self.remotes6.range(RemoteKey6 { set, address: [0; 4] }..=RemoteKey6 { set, address: [u32::MAX; 4] })
+    }
+
+    /// Class of a host address in a set.
+    pub(super) fn host(&self, set: u32, address: IpAddr) -> Option<u32> {
+        match address {
+            IpAddr::V4(address) => {
+                self.remotes4.get(&RemoteKey4 { set, address: u32::from_ne_bytes(address.octets()) }).copied()
+            }
+            IpAddr::V6(address) => self.remotes6.get(&RemoteKey6 { set, address: words6(address) }).copied(),
+        }
+    }
+
+    /// Puts a host address into a set.
+    pub(super) fn put_host(&mut self, set: u32, address: IpAddr, class: u32) {
+        match address {
+            IpAddr::V4(address) => {
+                self.remotes4.insert(RemoteKey4 { set, address: u32::from_ne_bytes(address.octets()) }, class)
+            }
+            IpAddr::V6(address) => self.remotes6.insert(RemoteKey6 { set, address: words6(address) }, class),
+        };
     }
 }
 

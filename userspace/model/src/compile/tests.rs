@@ -1,5 +1,6 @@
 //! Laws of the compiler, tried on random policies.
 
+mod again;
 mod invariants;
 mod meaning;
 mod numbers;

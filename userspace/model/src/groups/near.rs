@@ -12,7 +12,7 @@ use crate::{
     fact::enforcement::{EnforcedPort, EnforcementFact},
     id::Mac,
     policy::{
-        show::{self, Condition, Detail, Explanation, Query},
+        show::{self, Detail, Explanation, Query},
         types::{Attached, Direction, Hook, Mode, Port},
     },
 };
@@ -30,16 +30,8 @@ pub struct Seen {
     pub service: Option<u16>,
 }
 
-/// A rule that nearly allows a packet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct NearMiss {
-    /// The rule.
-    pub rule: RuleRef,
-    /// The one condition that fails.
-    pub condition: Condition,
-    /// What the rule wants and what the packet has, as the end of a sentence about the rule.
-    pub why: String,
-}
+/// A rule that nearly allows a packet, in its author's words.
+pub type NearMiss = show::NearMiss<RuleRef>;
 
 /// What the policy says of a packet; none where it does not know the address the packet has at the instance.
 pub(super) fn explanation(
@@ -69,12 +61,7 @@ pub(super) fn explanation(
 
 /// Rules that nearly allow a packet, the nearest first, in words.
 pub(super) fn near(asked: &Asked, explanation: &Explanation) -> Vec<NearMiss> {
-    let misses = explanation.nearest.iter();
-    misses
-        .filter_map(|miss| {
-            Some(NearMiss { rule: asked.rule(&miss.rule.0)?, condition: miss.condition, why: miss.why.clone() })
-        })
-        .collect()
+    explanation.nearest.iter().filter_map(|miss| miss.clone().named(|rule| asked.rule(&rule.0))).collect()
 }
 
 /// A port as it is enforced, with the addresses the maps know.

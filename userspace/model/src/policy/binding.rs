@@ -18,6 +18,8 @@ use crate::{
     inventory::Inventory,
 };
 
+/// Ports that a device's name alone gives away.
+mod ahead;
 /// Where ports are found.
 mod find;
 /// Ports of containers that name their groups in a label.
@@ -27,6 +29,7 @@ mod place;
 #[cfg(test)]
 mod tests;
 
+pub use ahead::{ahead, beside, hook_ahead};
 use find::Search;
 pub use label::LABEL;
 use place::Place;
@@ -230,7 +233,7 @@ fn name_apart(attached: &mut [Attached]) {
     let mut seen = BTreeSet::new();
     for port in attached {
         if !seen.insert(port.id.clone()) {
-            port.id = PortId(format!("{} at device {}", port.id, port.ifindex));
+            port.id = port.id.at_device(port.ifindex);
         }
     }
 }

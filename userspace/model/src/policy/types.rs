@@ -46,6 +46,14 @@ id! {
     FloatingIpId;
 }
 
+impl PortId {
+    /// The id of a port at a device that is not the only one it has.
+    #[must_use]
+    pub fn at_device(&self, ifindex: u32) -> Self {
+        Self(format!("{self} at device {ifindex}"))
+    }
+}
+
 /// What is asked for: everything that shall be enforced on this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {

@@ -6,7 +6,7 @@ use std::{
     error::Error,
     io::{self, BufWriter, Write as _},
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -15,11 +15,14 @@ use netdiag_agent::{
     stream::{AGENT_SOCKET, Between, EventStream, StreamError},
 };
 use netdiag_model::{
-    event::{Decision, Event, VerdictEvent},
+    event::{Decision, Event, LeftOut, VerdictEvent},
     inventory::{Enforcement, Inventory},
     resolve::resolve,
 };
-use netdiag_views::{escape, json, text};
+use netdiag_views::{
+    escape, json,
+    text::{self, Style},
+};
 
 use super::not_found;
 use crate::{
@@ -28,6 +31,8 @@ use crate::{
     exit::Exit,
 };
 
+/// How long nothing is said of events that are not shown where no other is.
+const REST: Duration = Duration::from_secs(10);
 /// How long to wait before the agent is asked again.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -44,15 +49,69 @@ pub(crate) async fn run(asked: &Events) -> anyhow::Result<Exit> {
         Err(error) => return without_agent(&error),
     };
     let there = Cell::new(true);
-    let follow = follow(asked, ports.as_ref(), stream, &there);
-    match asked.duration.map(Duration::from_secs) {
+    let mut page = Page { asked, style: config::style(&asked.look), left_out: LeftOut::default(), told: None };
+    let follow = follow(&mut page, ports.as_ref(), stream, &there);
+    let ended = match asked.duration.map(Duration::from_secs) {
         None => follow.await,
         Some(end) => match tokio::time::timeout(end, follow).await {
             Ok(ended) => ended,
             Err(_) if there.get() => Ok(Exit::Works),
             Err(_) => Ok(Exit::Inconclusive),
         },
+    };
+    page.tell_left_out()?;
+    ended
+}
+
+/// What is shown, and what is not.
+struct Page<'a> {
+    asked: &'a Events,
+    style: Style,
+    /// What was not shown since that was last said.
+    left_out: LeftOut,
+    /// When it was last said.
+    told: Option<Instant>,
+}
+
+impl Page<'_> {
+    /// Shows an event, or counts it; true if it was shown. How many were counted is said before the next one that is shown, and
+    /// now and then where none is.
+    fn show(&mut self, event: &Event) -> anyhow::Result<bool> {
+        let output = self.asked.output;
+        if let Event::Verdict(verdict) = event
+            && output == StreamOutput::Text
+            && !self.asked.multicast
+            && verdict.is_refused_multicast()
+        {
+            self.left_out.add(verdict);
+            if self.told.is_none_or(|told| told.elapsed() >= REST) {
+                self.tell_left_out()?;
+            }
+            return Ok(false);
+        }
+        self.tell_left_out()?;
+        write(|out| match output {
+            StreamOutput::Text => text::event::render(event, &self.style, out),
+            StreamOutput::Json => json::line(event, out),
+        })?;
+        Ok(matches!(event, Event::Verdict(_)))
     }
+
+    /// Says how many events were not shown.
+    fn tell_left_out(&mut self) -> anyhow::Result<()> {
+        let left_out = std::mem::take(&mut self.left_out);
+        if left_out.packets == 0 {
+            return Ok(());
+        }
+        self.told = Some(Instant::now());
+        write(|out| text::event::left_out(&left_out, &self.style, out))
+    }
+}
+
+/// Writes one line: whoever reads a stream wants each when it is there.
+fn write(line: impl FnOnce(&mut BufWriter<io::StdoutLock<'_>>) -> io::Result<()>) -> anyhow::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    line(&mut out).and_then(|()| out.flush()).context("write to standard output")
 }
 
 /// Ids of the ports of the instance asked for; none where all are.
@@ -83,36 +142,28 @@ async fn ports(asked: &Events) -> anyhow::Result<Result<Option<BTreeSet<String>>
 
 /// Shows events until there were enough. `there` says whether there is an agent.
 async fn follow(
-    asked: &Events,
+    page: &mut Page<'_>,
     ports: Option<&BTreeSet<String>>,
     mut stream: EventStream,
     there: &Cell<bool>,
 ) -> anyhow::Result<Exit> {
-    let style = config::style(&asked.look);
-    let mut out = BufWriter::new(io::stdout());
     let mut shown = 0;
     loop {
         let Ok(Some(event)) = stream.next().await else {
             there.set(false);
-            again(&mut stream, style.ascii).await?;
+            again(&mut stream, page.style.ascii).await?;
             there.set(true);
             continue;
         };
         let wanted = match &event {
-            Event::Verdict(verdict) => wanted(asked, ports, verdict),
+            Event::Verdict(verdict) => wanted(page.asked, ports, verdict),
             Event::Lost(loss) => loss.port_id.as_ref().is_none_or(|id| ports.is_none_or(|ports| ports.contains(id))),
         };
         if !wanted {
             continue;
         }
-        let written = match asked.output {
-            StreamOutput::Text => text::event::render(&event, &style, &mut out),
-            StreamOutput::Json => json::line(&event, &mut out),
-        };
-        // Whoever reads a stream wants each line when it is there.
-        written.and_then(|()| out.flush()).context("write to standard output")?;
-        shown += u64::from(matches!(event, Event::Verdict(_)));
-        if asked.count == Some(shown) {
+        shown += u64::from(page.show(&event)?);
+        if page.asked.count == Some(shown) {
             return Ok(Exit::Works);
         }
     }

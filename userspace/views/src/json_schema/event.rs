@@ -48,6 +48,9 @@ pub struct VerdictDocument {
     pub verdict: PacketVerdict,
     /// Why, such as `no-rule`.
     pub reason: String,
+    /// Whether it is multicast of the link that no rule allows to the instance, such as listener reports and router solicitations:
+    /// every bridge is full of it.
+    pub refused_multicast: bool,
     /// Ethertype.
     pub ethertype: u16,
     /// IP protocol number.
@@ -77,6 +80,7 @@ impl From<&model::VerdictEvent> for VerdictDocument {
             direction: event.direction.into(),
             verdict: event.verdict.into(),
             reason: event.reason.clone(),
+            refused_multicast: event.is_refused_multicast(),
             ethertype: event.ethertype,
             protocol: event.protocol,
             source_address: event.source.map(|address| address.to_string()),

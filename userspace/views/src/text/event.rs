@@ -6,7 +6,7 @@ use std::{
 };
 
 use netdiag_model::{
-    event::{Decision, Event, LossEvent, VerdictEvent},
+    event::{Decision, Event, LeftOut, LossEvent, VerdictEvent},
     fact::enforcement::has_ports,
     policy::types::Direction,
 };
@@ -28,6 +28,19 @@ pub fn render(event: &Event, style: &Style, out: &mut impl Write) -> io::Result<
     page.write(out)
 }
 
+/// Writes how many events are not shown, as one line.
+pub fn left_out(left_out: &LeftOut, style: &Style, out: &mut impl Write) -> io::Result<()> {
+    let mut page = Page::new(style);
+    let LeftOut { packets, ports, time_ns } = left_out;
+    let ports = match ports.len() {
+        1 => "1 port".to_owned(),
+        many => format!("{many} ports"),
+    };
+    let words = format!(" {packets} refused of the link's multicast to {ports}, not shown (--multicast shows them)");
+    page.line(vec![Span::new(Paint::Dim, time::of_day(*time_ns) + &words)]);
+    page.write(out)
+}
+
 /// Time, whose packet, which way, verdict and why, the packet, the rule.
 fn line(page: &mut Page<'_>, event: &VerdictEvent) {
     let (paint, verdict) = match event.verdict {
@@ -44,6 +57,9 @@ fn line(page: &mut Page<'_>, event: &VerdictEvent) {
         Span::new(paint, format!("{verdict:<5} {reason}")),
         Span::plain(format!(" {}", packet(event))),
     ];
+    if event.is_refused_multicast() {
+        spans.push(Span::new(Paint::Dim, " (the link's multicast)".to_owned()));
+    }
     spans.extend(event.rule.as_ref().map(|rule| Span::plain(format!(" by rule {}", page.say(rule)))));
     if page.style.detail > 0 {
         let device = event.device.as_ref().map(|device| format!(" {}", page.exact(device))).unwrap_or_default();

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use insta::assert_snapshot;
+use netdiag_model::event::LeftOut;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::{Style, doctor, event, explain, flows, groups, list, status, trace};
@@ -48,6 +49,17 @@ fn an_event_is_one_line_without_a_hostile_character() {
         assert!(shown.is_ascii() || !style.ascii, "{shown}");
     }
     assert_snapshot!("events", events(&Style::default()));
+}
+
+#[test]
+fn how_many_events_are_not_shown_is_one_line_too() {
+    let mut left_out = LeftOut { time_ns: 1_000_000_000, packets: 1, ports: ["p".to_owned()].into() };
+    let line = |left_out: &LeftOut| text(|out| event::left_out(left_out, &Style::default(), out));
+    let one = "00:00:01.000Z 1 refused of the link's multicast to 1 port, not shown (--multicast shows them)\n";
+    assert_eq!(line(&left_out), one);
+    left_out.packets = 30;
+    left_out.ports.insert("q".to_owned());
+    assert!(line(&left_out).contains(" 30 refused of the link's multicast to 2 ports,"));
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::{
 const BOUND: Duration = Duration::from_secs(30);
 
 /// 10,000 rules of three kinds in one group with 100,000 members, and ports that are in it.
-fn large(ports: u32) -> World {
+pub(super) fn large(ports: u32) -> World {
     let prefix = |number: u16| {
         let [high, low] = number.to_be_bytes();
         Remote::Prefix(format!("172.{high}.{low}.0/24").parse().unwrap())

@@ -113,9 +113,8 @@ impl<'s, 'i, 'a> Search<'s, 'i, 'a> {
             return self.one(port, self.here(carried.clone()));
         }
         // A device whose port Open vSwitch names is that port's, whatever it is called.
-        let cut = format!("tap{}", id.prefix(CUT));
-        if let Some(named) = self.by_device.get(cut.as_str()) {
-            return self.by_cut(port, &id, named.clone());
+        if let Some(places) = self.by_device.get(named(&id).as_str()) {
+            return self.by_cut(port, &id, places.clone());
         }
         match port.binding.host.as_deref() {
             Some(host) if is_this(host, self.inventory) => {
@@ -152,6 +151,16 @@ impl<'s, 'i, 'a> Search<'s, 'i, 'a> {
         let names: BTreeSet<&str> = identities.map(|identity| identity.name.as_str()).collect();
         names.into_iter().take(CANDIDATES).map(str::to_owned).collect()
     }
+}
+
+/// Name of the device Neutron makes for a port.
+fn named(id: &Uuid) -> String {
+    format!("tap{}", id.prefix(CUT))
+}
+
+/// The same for a port's id that may be none of Neutron's.
+pub(super) fn tap(id: &PortId) -> Option<String> {
+    id.0.parse().ok().map(|id| named(&id))
 }
 
 /// Whether an instance is meant by a name, a container's id or its beginning, or a Nova UUID.

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Datapath of an Open vSwitch bridge that takes frames off its devices before TC sees them.
-const USER_SPACE: &str = "netdev";
+pub(super) const USER_SPACE: &str = "netdev";
 
 /// A network card of this host.
 #[derive(Debug)]

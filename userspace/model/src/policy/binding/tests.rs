@@ -1,13 +1,13 @@
 //! Ports and the cards they are tied to.
 
-use super::{Bound, bind};
+use super::{Bound, ahead, beside, bind};
 use crate::{
-    fact::{MachineFact, MachineNic},
-    id::{LinkKey, NetnsId},
+    fact::{LinkFact, MachineFact, MachineNic},
+    id::{IfIndex, LinkKey, NetnsId},
     inventory::Inventory,
     policy::{
         convert::{Document, policy},
-        types::{Attached, Hook, Mode},
+        types::{Attached, Hook, Mode, PortId},
     },
     testing::{Host, PORT, mac, neutron},
 };
@@ -464,4 +464,57 @@ fn a_container_on_the_hosts_network_has_no_card_to_be_found() {
             "port p: no instance exporter with a network card on this host",
         ]
     );
+}
+
+fn link(name: &str, kind: Option<&str>) -> LinkFact {
+    LinkFact { ifindex: IfIndex(77), name: name.to_owned(), kind: kind.map(str::to_owned), ..LinkFact::default() }
+}
+
+/// What a new device of a name and kind is closed as.
+fn closed_ahead(text: &str, name: &str, kind: Option<&str>) -> Option<Attached> {
+    let text = format!("{GROUPS}{text}");
+    let policy = policy(&[Document { name: "a".to_owned(), text }]).unwrap();
+    ahead(&policy, &link(name, kind), Hook::Tc)
+}
+
+#[test]
+fn a_new_device_that_a_port_means_by_its_name_is_closed_ahead_of_the_look() {
+    let by_device = "ports: [{id: p, security_groups: [web], fixed_ips: [10.0.0.2], binding: {device: vnet0}}]";
+    let closed = closed_ahead(by_device, "vnet0", Some("tun")).unwrap();
+    assert_eq!((closed.id.0.as_str(), closed.ifindex, closed.mode), ("p", 77, Mode::Closed));
+    assert_eq!(closed.fixed_ips, ["10.0.0.2".parse().unwrap()].into());
+    let tap = format!("tap{}", &PORT[..11]);
+    let by_id = format!("ports: [{{id: {PORT}, security_groups: [web]}}]");
+    assert_eq!(closed_ahead(&by_id, &tap, Some("veth")).unwrap().id.0, PORT);
+}
+
+#[test]
+fn a_new_device_that_no_port_means_is_left_alone_ahead_of_the_look() {
+    let tap = format!("tap{}", &PORT[..11]);
+    let elsewhere = format!("ports: [{{id: {PORT}, security_groups: [web], binding: {{device: vnet0}}}}]");
+    let by_instance = format!("ports: [{{id: {PORT}, security_groups: [web], binding: {{instance: vm}}}}]");
+    let by_id = format!("ports: [{{id: {PORT}, security_groups: [web]}}]");
+    let trusted = "ports: [{id: p, port_security_enabled: false, binding: {device: vnet0}}]";
+    for (text, name, kind) in [
+        (elsewhere.as_str(), tap.as_str(), Some("tun")),
+        (&by_instance, &tap, Some("tun")),
+        (&by_id, "tap0", Some("tun")),
+        (&by_id, &format!("qvb{}", &PORT[..11]), Some("veth")),
+        (&by_id, &tap, Some("bridge")),
+        (&by_id, &tap, None),
+        (trusted, "vnet0", Some("tun")),
+    ] {
+        assert_eq!(closed_ahead(text, name, kind), None, "{text} {name} {kind:?}");
+    }
+}
+
+#[test]
+fn a_port_closed_ahead_of_the_look_stands_beside_those_found_and_never_in_their_place() {
+    let text = "ports: [{id: p, security_groups: [web], binding: {device: vnet0}}]";
+    let port = closed_ahead(text, "vnet0", Some("tun")).unwrap();
+    let at = |ifindex| Attached { ifindex, ..port.clone() };
+    let mut found = vec![at(5), Attached { id: PortId("q".to_owned()), ..at(6) }];
+    beside(&mut found, [at(6), at(77)]);
+    let ids: Vec<_> = found.iter().map(|port| (port.id.0.as_str(), port.ifindex)).collect();
+    assert_eq!(ids, [("p", 5), ("q", 6), ("p at device 77", 77)]);
 }

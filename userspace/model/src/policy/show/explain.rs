@@ -79,17 +79,23 @@ pub struct Explanation {
     pub nearest: Vec<NearMiss>,
 }
 
-/// A rule that would allow a packet but for one condition.
+/// A rule that would allow a packet but for one condition. `R` is how the rule is named: by its id, or in its author's words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct NearMiss {
+pub struct NearMiss<R = RuleId> {
     /// The rule.
-    pub rule: RuleId,
-    /// The group it is of.
-    pub group: GroupId,
-    /// The condition that fails.
+    pub rule: R,
+    /// The one condition that fails.
     pub condition: Condition,
-    /// What the rule wants, and what the packet has.
+    /// What the rule wants and what the packet has, as the end of a sentence about the rule.
     pub why: String,
+}
+
+impl NearMiss {
+    /// The same with the rule named by somebody who knows it; none where nobody does.
+    pub fn named<R>(self, name: impl FnOnce(&RuleId) -> Option<R>) -> Option<NearMiss<R>> {
+        let Self { rule, condition, why } = self;
+        name(&rule).map(|rule| NearMiss { rule, condition, why })
+    }
 }
 
 /// A condition of a rule, the one that is most easily meant otherwise first.
@@ -260,7 +266,7 @@ impl Asked<'_> {
                     (_, _) => continue,
                 };
                 let why = self.why(&group.id, rule, condition);
-                let miss = NearMiss { rule: rule.id.clone(), group: group.id.clone(), condition, why };
+                let miss = NearMiss { rule: rule.id.clone(), condition, why };
                 nearest.push((self.distance(rule, condition), miss));
             }
         }

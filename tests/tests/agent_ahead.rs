@@ -1,0 +1,151 @@
+//! A device that comes while the agent runs, with an instance behind it that sends from its first moment: what passes before
+//! anybody has looked.
+#![expect(clippy::unwrap_used, reason = "a harness that fails fails the test")]
+
+use std::{
+    net::Ipv4Addr,
+    os::unix::net::UnixListener,
+    thread,
+    time::{Duration, Instant},
+};
+
+use netdiag_common::logic::flow::protocol;
+use netdiag_model::id::Mac;
+use netdiag_tests::{
+    agent::{names, run},
+    machine::Machine,
+    site::{Site, document, rule},
+};
+
+const ALL: Mac = Mac([0xff; 6]);
+/// What the rules allow from the instances.
+const OPEN: u16 = 53;
+/// How long a look takes where Open vSwitch's database takes connections and never answers: three tenths of [`TIMEOUT`].
+const LOOK: Duration = Duration::from_secs(4);
+/// Seconds a source of a look may take.
+const TIMEOUT: &str = "14";
+
+/// A port bound to a device that is not there yet.
+fn port(device: &str, number: u8) -> String {
+    format!(
+        r#"{{"id": "{device}", "mac_address": "02:00:00:00:00:{number:02x}", "security_groups": ["dns"],
+             "fixed_ips": [{{"ip_address": "192.0.2.{number}"}}], "binding": {{"device": "{device}"}}}}"#
+    )
+}
+
+fn policy(ports: &[String]) -> String {
+    document(&[("dns", &rule("egress", "udp", OPEN, ""))], ports, "")
+}
+
+/// DHCP, which a closed port may use.
+fn discovery(from: &Machine) -> Vec<u8> {
+    let ends = (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::BROADCAST.into());
+    let content: Vec<u8> = [[0, 68], [0, 67], [0, 24], [0, 0]].concat().into_iter().chain([0; 16]).collect();
+    from.ip(ALL, ends, protocol::UDP, &content)
+}
+
+/// Whether anything of ours is attached to a device in both directions.
+fn is_attached(site: &Site, ifindex: u32) -> bool {
+    let links = site.host.root().join("links");
+    let of_device = names(&links).into_iter().filter(|name| name.starts_with(&format!("{ifindex}-")));
+    of_device.map(|name| names(&links.join(name))).any(|pins| pins.iter().any(|pin| pin == "out"))
+}
+
+/// What an instance sent, in order: when, since its device was asked for, and whether it passed.
+type Log = Vec<(Duration, bool)>;
+
+/// When the last frame passed before the first one that did not, when the first one passed again.
+fn gap(log: &Log) -> (Option<Duration>, Option<Duration>) {
+    let closed = log.iter().position(|(_, passes)| !passes).unwrap_or(log.len());
+    let (before, after) = log.split_at(closed);
+    (before.last().map(|(at, _)| *at), after.iter().find(|(_, passes)| *passes).map(|(at, _)| *at))
+}
+
+#[test]
+fn a_new_device_that_a_port_means_is_closed_at_once_and_stays_so_through_a_look_that_does_not_know_it() {
+    let test = "a_new_device_that_a_port_means_is_closed_at_once_and_stays_so_through_a_look_that_does_not_know_it";
+    let Some(mut site) = Site::enter(test) else { return };
+    site.host.ovsdb = site.host.path("run/hangs.sock");
+    let _hangs = UnixListener::bind(&site.host.ovsdb).unwrap();
+    site.host.policy(&policy(&[port("vm1", 1), port("vm9", 9)]));
+    site.host.start_with(&["--full-pass", "3600", "--timeout", TIMEOUT]);
+    site.host.wait_for_ports(&["vm1"]);
+    // A look begins that knows nothing of what comes next.
+    run("ip tuntap add other0 mode tap");
+    thread::sleep(Duration::from_secs(1));
+
+    let began = Instant::now();
+    let (meant, other) = (Machine::at_bridge("vm9", 9), Machine::at_bridge("vm8", 8));
+    let (mut of_meant, mut of_other, mut dhcp, mut inward) = (Log::new(), Log::new(), Log::new(), Log::new());
+    while began.elapsed() < LOOK * 5 && gap(&of_meant).1.is_none() {
+        let at = began.elapsed();
+        of_meant.push((at, meant.reaches(&site.world, &meant.udp(&site.world, 1000, OPEN, b"question"))));
+        of_other.push((at, other.reaches(&site.world, &other.udp(&site.world, 1000, OPEN, b"question"))));
+        dhcp.push((at, meant.reaches(&site.world, &discovery(&meant))));
+        inward.push((at, site.world.reaches(&meant, &site.world.udp(&meant, 1000, 1001, b"unasked"))));
+        thread::sleep(Duration::from_millis(1));
+    }
+
+    let (closed, opened) = gap(&of_meant);
+    println!("{} frames; the last one passed after {closed:?}, its rules held after {opened:?}", of_meant.len());
+    assert!(closed.unwrap_or_default() < LOOK / 4, "{closed:?}: no look can have been that quick");
+    assert!(opened.unwrap() > LOOK, "{opened:?}: a whole look that does not know the device ends before one that does");
+    let passed = |log: &Log| log.iter().filter(|(at, passes)| *passes && *at > LOOK / 4).count();
+    assert_eq!(passed(&inward), 0, "nothing reaches the instance");
+    let settled = |log: &Log| log.iter().filter(|(at, _)| *at > LOOK / 4).count();
+    assert_eq!(passed(&dhcp), settled(&dhcp), "a closed port may ask for its address");
+    assert_eq!(passed(&of_other), settled(&of_other), "nobody means this device");
+}
+
+/// How many devices are made, one after another.
+const ROUNDS: u8 = 12;
+
+#[test]
+#[ignore = "a measurement: cargo test -p netdiag-tests --test agent_ahead -- --ignored --nocapture"]
+fn how_long_a_new_device_passes_everything() {
+    let test = "how_long_a_new_device_passes_everything";
+    let Some(mut site) = Site::enter(test) else { return };
+    let numbers = 100..100 + ROUNDS;
+    let ports: Vec<_> = numbers.clone().map(|number| port(&format!("vm{number}"), number)).collect();
+    site.host.policy(&policy(&ports));
+    site.host.start_with(&["--full-pass", "3600"]);
+    let mut all = Vec::new();
+    for number in numbers {
+        // What the round before has changed is done with.
+        thread::sleep(Duration::from_secs(1));
+        all.push(round(&site, number));
+    }
+    let mut passed: Vec<Duration> = all.iter().map(|(passed, _)| passed.unwrap_or_default()).collect();
+    let mut attached: Vec<Duration> = all.iter().map(|(_, attached)| *attached).collect();
+    passed.sort();
+    attached.sort();
+    let middle = all.len() / 2;
+    println!(
+        "of {} devices {} let frames through",
+        all.len(),
+        all.iter().filter(|(passed, _)| passed.is_some()).count()
+    );
+    println!("the last frame passed after: median {:?}, most {:?}", passed[middle], passed[passed.len() - 1]);
+    println!("attached both ways after: median {:?}, most {:?}", attached[middle], attached[attached.len() - 1]);
+}
+
+/// When the last frame of a new instance passed that no rule allows, if any did, and when its device was attached, since the device
+/// was asked for.
+fn round(site: &Site, number: u8) -> (Option<Duration>, Duration) {
+    let (name, began) = (format!("vm{number}"), Instant::now());
+    let machine = Machine::at_bridge(&name, number);
+    let ifindex = machine.ifindex();
+    let (mut last, mut attached) = (None, None);
+    while attached.is_none() || began.elapsed() < Duration::from_secs(1) {
+        assert!(began.elapsed() < Duration::from_mins(1), "never attached");
+        let at = began.elapsed();
+        if machine.reaches(&site.world, &machine.udp(&site.world, 1000, 7, b"refused")) {
+            last = Some(at);
+        }
+        if attached.is_none() && is_attached(site, ifindex) {
+            attached = Some(at);
+        }
+    }
+    run(&format!("ip link del {name}"));
+    (last, attached.unwrap_or_default())
+}
