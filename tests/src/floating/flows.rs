@@ -255,12 +255,12 @@ impl Tcp {
     async fn begin(site: &FloatingHost, course: Course, port: u16) -> Self {
         let made = site.connect((course.from, course.to), course.address, port).await;
         assert_eq!(made.seen_as().ip(), course.seen, "{course:?}");
-        let side = |stream: TcpStream| {
+        let end = |stream: TcpStream| {
             stream.set_nonblocking(true).expect("do not wait");
             stream.set_nodelay(true).expect("do not collect");
             Side { stream, rest: Vec::new(), next: 0 }
         };
-        Self { client: side(made.here), server: side(made.there) }
+        Self { client: end(made.here), server: end(made.there) }
     }
 
     fn send(&mut self, message: &[u8]) -> io::Result<()> {
