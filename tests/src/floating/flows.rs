@@ -222,14 +222,10 @@ fn read(message: &[u8]) -> io::Result<(u64, u64)> {
 
 /// An error, unless it says that there is nothing yet, or no way now.
 fn unless_later(error: io::Error) -> io::Result<()> {
-    use io::ErrorKind::{ConnectionRefused, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable, WouldBlock};
+    use io::ErrorKind::{HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable, WouldBlock};
+    // That a port is refused says that somebody else has it, or nobody.
     let passes = [WouldBlock, Interrupted, HostUnreachable, NetworkUnreachable, NetworkDown];
-    match error.kind() {
-        // Somebody else has it, or nobody.
-        ConnectionRefused => Err(error),
-        kind if passes.contains(&kind) => Ok(()),
-        _ => Err(error),
-    }
+    if passes.contains(&error.kind()) { Ok(()) } else { Err(error) }
 }
 
 // === TCP ===
