@@ -123,11 +123,19 @@ impl AgentHost {
     /// # Panics
     /// As [`AgentHost::start`].
     pub fn start_with(&mut self, options: &[&str]) {
-        let log = fs::File::create(self.path("log")).expect("make the log");
-        self.agent = Some(self.agent().args(options).stderr(log).spawn().expect("start the agent"));
+        self.launch(options);
         self.wait("the agent answers and has looked", |status| {
             status["converged"].is_u64() || status["problems"].is_array() || status["mistakes"][0].is_object()
         });
+    }
+
+    /// Starts the agent, and does not wait for it.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn launch(&mut self, options: &[&str]) {
+        let log = fs::File::create(self.path("log")).expect("make the log");
+        self.agent = Some(self.agent().args(options).stderr(log).spawn().expect("start the agent"));
     }
 
     /// Runs another agent, which must end by itself.

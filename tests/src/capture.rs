@@ -17,7 +17,7 @@ use std::{
 
 use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, recv, socket_with,
-    sockopt::{Timeout, set_socket_recv_buffer_size, set_socket_timeout},
+    sockopt::{Timeout, set_socket_recv_buffer_size_force, set_socket_timeout},
 };
 
 /// Ports and identifiers of one run of a case.
@@ -41,7 +41,8 @@ impl Capture {
     pub fn open() -> io::Result<Self> {
         let protocol = NonZeroU32::new(EVERYTHING).map(Protocol::from_raw);
         let socket = socket_with(AddressFamily::PACKET, SocketType::DGRAM, SocketFlags::CLOEXEC, protocol)?;
-        set_socket_recv_buffer_size(&socket, 8 << 20)?;
+        // Of what happens beside what is looked for there may be much.
+        set_socket_recv_buffer_size_force(&socket, 64 << 20)?;
         set_socket_timeout(&socket, Timeout::Recv, Some(Duration::from_millis(20)))?;
         Ok(Self(socket))
     }

@@ -18,6 +18,9 @@ use crate::{
     agent::{PATIENCE, command, run},
 };
 
+/// Flows that go on and on.
+pub mod flows;
+
 /// The floating IP.
 pub const FLOATING: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 50);
 /// Another one.
@@ -26,6 +29,9 @@ pub const OTHER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 51);
 pub const FIXED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// Somebody outside.
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+/// MAC addresses of the router, which are those of its ports however often it is made.
+const INNER: &str = "fa:16:3e:00:00:11";
+const OUTER: &str = "fa:16:3e:00:00:22";
 /// The router's namespace.
 pub const ROUTER: &str = "qrouter-11111111-2222-4333-8444-555555555555";
 
@@ -96,6 +102,26 @@ impl FloatingHost {
         {
             self.from_outside(line);
         }
+    }
+
+    /// Removes the network card to the outside, and plugs another one in that is the same at the far end.
+    ///
+    /// # Panics
+    /// There is none.
+    pub fn plug_again(&self) {
+        let shown = self.from_outside("ip -o link show dev eth0");
+        let mac = shown.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a MAC address");
+        let outside = self.outside();
+        run("ip link del ext0");
+        for line in [
+            format!("ip link add ext0 type veth peer name eth0 address {mac}"),
+            format!("ip link set eth0 netns {}", outside.display()),
+            "ip link set ext0 master brex up".to_owned(),
+        ] {
+            run(&line);
+        }
+        self.from_outside("ip addr add 203.0.113.1/24 dev eth0");
+        self.from_outside("ip link set eth0 up");
     }
 
     fn outside(&self) -> PathBuf {
@@ -171,6 +197,12 @@ impl FloatingHost {
 
     /// Makes a router as Neutron's L3 agent does, plugged into Linux bridges, with a floating IP.
     pub fn add_router(&self) {
+        self.plug_outside();
+        self.build_router(&[(FLOATING, FIXED)]);
+    }
+
+    /// Puts the network card to the outside into a bridge.
+    pub fn plug_outside(&self) {
         for line in [
             "ip link add brex type bridge stp_state 0 forward_delay 0",
             "ip link set ext0 master brex",
@@ -178,21 +210,24 @@ impl FloatingHost {
         ] {
             run(line);
         }
-        self.build_router();
     }
 
     /// The router alone, where everything around it is there.
-    pub fn build_router(&self) {
+    pub fn build_router(&self, addresses: &[(Ipv4Addr, Ipv4Addr)]) {
         run(&format!("ip netns add {ROUTER}"));
-        for (device, end, bridge) in [("qr-11111111-11", "tapqr", "br0"), ("qg-22222222-22", "tapqg", "brex")] {
+        for (device, end, (bridge, mac)) in
+            [("qr-11111111-11", "tapqr", ("br0", INNER)), ("qg-22222222-22", "tapqg", ("brex", OUTER))]
+        {
             run(&format!("ip link add {end} type veth peer name {device} netns {ROUTER}"));
+            run(&format!("ip -n {ROUTER} link set {device} address {mac}"));
             run(&format!("ip link set {end} master {bridge} up"));
             run(&format!("ip -n {ROUTER} link set {device} up"));
         }
+        // Neutron's agent has the rules in place before the address: else the router would answer itself.
+        self.rules("iptables-restore", addresses);
         for line in [
             "ip addr add 192.0.2.1/24 dev qr-11111111-11",
             "ip addr add 203.0.113.20/24 dev qg-22222222-22",
-            "ip addr add 203.0.113.50/32 dev qg-22222222-22",
             "ip route add default via 203.0.113.1",
             "sysctl -qw net.ipv4.ip_forward=1",
             "sysctl -qw net.ipv4.conf.all.arp_ignore=1",
@@ -201,7 +236,9 @@ impl FloatingHost {
         ] {
             self.router(line);
         }
-        self.rules("iptables-restore", FLOATING, FIXED);
+        for (floating, _) in addresses {
+            self.router(&format!("ip addr add {floating}/32 dev qg-22222222-22"));
+        }
         // It knows its gateway, as a router does that has ever sent anything.
         self.router("ping -c 1 -W 5 203.0.113.1");
     }
@@ -210,9 +247,9 @@ impl FloatingHost {
     ///
     /// # Panics
     /// They are not taken.
-    pub fn rules(&self, tool: &str, floating: Ipv4Addr, fixed: Ipv4Addr) {
+    pub fn rules(&self, tool: &str, addresses: &[(Ipv4Addr, Ipv4Addr)]) {
         let file = self.host.path("rules");
-        std::fs::write(&file, rules(floating, fixed)).expect("write rules");
+        std::fs::write(&file, rules(addresses)).expect("write rules");
         let path = file.display();
         let said = command(&format!("ip netns exec {ROUTER} {tool} {path}"));
         assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
@@ -270,8 +307,15 @@ impl FloatingHost {
     }
 }
 
-/// Rules of a router as `iptables-save` prints them, with one floating IP.
-fn rules(floating: Ipv4Addr, fixed: Ipv4Addr) -> String {
+/// Rules of a router as `iptables-save` prints them, with these floating IPs.
+fn rules(addresses: &[(Ipv4Addr, Ipv4Addr)]) -> String {
+    let each = |rule: fn(Ipv4Addr, Ipv4Addr) -> String| {
+        let rules = addresses.iter().map(|(floating, fixed)| rule(*floating, *fixed));
+        rules.flat_map(|rule| ["-A neutron-l3-agent-", rule.as_str(), "\n"].map(str::to_owned)).collect::<String>()
+    };
+    let output = each(|floating, fixed| format!("OUTPUT -d {floating}/32 -j DNAT --to-destination {fixed}"));
+    let arrives = each(|floating, fixed| format!("PREROUTING -d {floating}/32 -j DNAT --to-destination {fixed}"));
+    let leaves = each(|floating, fixed| format!("float-snat -s {fixed}/32 -j SNAT --to-source {floating}"));
     let chains = |names: &[&str]| names.iter().flat_map(|name| [":", name, " - [0:0]\n"]).collect::<String>();
     let nat = chains(&[
         "neutron-l3-agent-OUTPUT",
@@ -287,10 +331,9 @@ fn rules(floating: Ipv4Addr, fixed: Ipv4Addr) -> String {
 -A OUTPUT -j neutron-l3-agent-OUTPUT
 -A POSTROUTING -j neutron-l3-agent-POSTROUTING
 -A POSTROUTING -j neutron-postrouting-bottom
--A neutron-l3-agent-OUTPUT -d {floating}/32 -j DNAT --to-destination {fixed}
+{output}\
 -A neutron-l3-agent-POSTROUTING ! -o qg-22222222-22 -m conntrack ! --ctstate DNAT -j ACCEPT
--A neutron-l3-agent-PREROUTING -d {floating}/32 -j DNAT --to-destination {fixed}
--A neutron-l3-agent-float-snat -s {fixed}/32 -j SNAT --to-source {floating}
+{arrives}{leaves}\
 -A neutron-l3-agent-snat -j neutron-l3-agent-float-snat
 -A neutron-l3-agent-snat -o qg-22222222-22 -j SNAT --to-source 203.0.113.20
 -A neutron-l3-agent-snat -m mark ! --mark 0x2/0xffff -m conntrack --ctstate DNAT -j SNAT --to-source 203.0.113.20

@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a harness that fails fails the test")]
 
 use std::{
-    net::Ipv4Addr,
+    fs,
+    net::{Ipv4Addr, UdpSocket},
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -187,7 +189,7 @@ async fn a_router_that_goes_takes_its_floating_ips_along_and_one_that_comes_agai
     until("the router is gone", || !command("ip link show dev tapqg").status.success());
     site.wait_for(FLOATING, "gone", serde_json::Value::is_null);
     assert!(!site.pings("outside", FLOATING).await);
-    site.build_router();
+    site.build_router(&[(FLOATING, FIXED)]);
     site.wait_until_fast(FLOATING);
     until("the instance answers again", || {
         tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(site.pings("outside", FLOATING)))
@@ -200,20 +202,20 @@ async fn rules_are_followed(test: &str, tool: &str) {
     site.add_router();
     site.router("iptables -t nat -F");
     site.router("iptables -t nat -X");
-    site.rules(&format!("{tool}-restore"), FLOATING, FIXED);
+    site.rules(&format!("{tool}-restore"), &[(FLOATING, FIXED)]);
     site.host.policy(OPEN);
     site.host.start_with(&["--full-pass", "3600"]);
     site.wait_until_fast(FLOATING);
     let mut stream = site.connect(("outside", "instance"), FLOATING, 7).await;
     assert!(stream.works(PATIENCE));
     // The floating IP moves to the other instance.
-    site.rules(&format!("{tool}-restore"), FLOATING, SECOND);
+    site.rules(&format!("{tool}-restore"), &[(FLOATING, SECOND)]);
     site.wait_for(FLOATING, "moved", |floating| floating["port_id"] == "p2" && floating["state"] == "fast");
     let mut moved = site.connect(("outside", "second"), FLOATING, 8).await;
     assert!(moved.works(PATIENCE) && !stream.works(A_WHILE), "exact from the next packet");
     site.router(&format!("{tool} -t nat -F neutron-l3-agent-float-snat"));
     site.wait_for(FLOATING, "broken", |floating| floating["state"] == "broken" && floating["reason"].is_string());
-    site.rules(&format!("{tool}-restore"), FLOATING, FIXED);
+    site.rules(&format!("{tool}-restore"), &[(FLOATING, FIXED)]);
     site.wait_for(FLOATING, "back", |floating| floating["port_id"] == "p1" && floating["state"] == "fast");
     assert!(site.pings("outside", FLOATING).await);
 }
@@ -364,4 +366,203 @@ async fn an_address_of_somebody_else_or_a_port_of_nobody_is_held_with_the_reason
     }
     assert!(site.pings("outside", FLOATING).await);
     assert!(run("ip addr show dev br0").contains("203.0.113.52"), "what is not netdiag's stays");
+}
+
+// === moving ===
+
+/// A datagram from outside, and which of the instances has heard it.
+fn heard(client: &UdpSocket, ends: [&UdpSocket; 2], number: u32) -> [bool; 2] {
+    // A port that nobody listens at any more may have said so about the one before.
+    while client.send(&number.to_be_bytes()).is_err() {}
+    let started = Instant::now();
+    let mut heard = [false; 2];
+    while started.elapsed() < Duration::from_millis(300) && heard == [false; 2] {
+        for (heard, end) in heard.iter_mut().zip(ends) {
+            let mut word = [0; 8];
+            *heard |= end.recv(&mut word).is_ok_and(|length| word[..length] == number.to_be_bytes());
+        }
+    }
+    heard
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_floating_ip_that_moves_takes_its_flows_along_with_the_next_packet_and_one_that_goes_leaves_nobody_behind() {
+    let test =
+        "a_floating_ip_that_moves_takes_its_flows_along_with_the_next_packet_and_one_that_goes_leaves_nobody_behind";
+    let Some(mut site) = enter(test) else { return };
+    site.be_router();
+    site.host.policy(OPEN);
+    site.host.start();
+    let bind = || UdpSocket::bind("0.0.0.0:9").unwrap();
+    let one = site.namespace("instance").run(bind).await.unwrap();
+    let two = site.namespace("second").run(bind).await.unwrap();
+    for end in [&one, &two] {
+        end.set_nonblocking(true).unwrap();
+    }
+    let client = site.namespace("outside").run(|| UdpSocket::bind("0.0.0.0:0")).await.unwrap().unwrap();
+    client.connect((FLOATING, 9)).unwrap();
+    let put = |port: &str| {
+        let body = format!(r#"{{"floating_ip_address": "{FLOATING}", "port_id": "{port}", "device": "ext0"}}"#);
+        site.host.request("PUT", "/v1/floatingips/f", &body)
+    };
+    let serve = |port: &str| {
+        let (status, answer) = put(port);
+        assert_eq!(status, 200, "{answer:#}");
+    };
+    // The agent may not have looked at the routers yet.
+    drop(put("p1"));
+    let floating = site.wait_until_fast(FLOATING);
+    assert_eq!(floating["port_id"], "p1");
+    let mac = mac(&run("ip -o link show dev ext0"));
+    let mut outward = site.connect(("instance", "outside"), OUTSIDE, 8).await;
+    assert!(outward.works(PATIENCE));
+    assert_eq!(outward.seen_as().ip(), FLOATING);
+    for (round, port) in (0..6).zip(["p1", "p2"].into_iter().cycle()) {
+        serve(port);
+        // One flow, whatever its next packet meets: the way past the host, or the host itself for the first moment.
+        let expected = if port == "p1" { [true, false] } else { [false, true] };
+        assert_eq!(heard(&client, [&one, &two], round), expected, "round {round}, right after the answer");
+        site.wait_for(FLOATING, "fast", |floating| floating["state"] == "fast" && floating["port_id"] == port);
+        assert_eq!(heard(&client, [&one, &two], round + 100), expected, "round {round}, past the host");
+    }
+    // Gone, and the outside still sends what it has for it here.
+    site.host.ok("DELETE", "/v1/floatingips/f", "");
+    site.from_outside(&format!("ip neigh replace {FLOATING} lladdr {mac} dev eth0 nud permanent"));
+    assert_eq!(heard(&client, [&one, &two], 1000), [false, false]);
+    assert!(!outward.works(A_WHILE), "nothing leaves as an address that is nobody's here");
+    // Back from another host: the outside knows it there, until it is told.
+    site.from_outside(&format!("ip neigh replace {FLOATING} lladdr 02:00:00:00:99:99 dev eth0 nud stale"));
+    serve("p2");
+    until("the outside has heard who has it", || {
+        site.from_outside(&format!("ip neigh show {FLOATING}")).contains(&mac)
+    });
+    assert_eq!(heard(&client, [&one, &two], 1001), [false, true]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_from_an_address_of_another_network_of_the_host_goes_through_it_and_its_rules() {
+    let test = "what_comes_from_an_address_of_another_network_of_the_host_goes_through_it_and_its_rules";
+    let Some(mut site) = enter(test) else { return };
+    site.be_router();
+    run("ip link add br1 type bridge");
+    run("ip addr add 198.18.0.1/24 dev br1");
+    run("ip link set br1 up");
+    run("iptables -t nat -A POSTROUTING -s 198.18.0.0/24 ! -o br1 -j MASQUERADE");
+    for device in ["all", "ext0"] {
+        run(&format!("sysctl -qw net.ipv4.conf.{device}.rp_filter=0"));
+    }
+    site.host.policy(&own(FLOATING, "p1"));
+    site.host.start();
+    site.wait_until_fast(FLOATING);
+    let server = site.namespace("instance").run(|| UdpSocket::bind("0.0.0.0:9")).await.unwrap().unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    site.from_outside("ip addr add 198.18.0.9/32 dev lo");
+    let mut word = [0; 4];
+    for (from, seen, fast) in [("203.0.113.1:0", OUTSIDE, true), ("198.18.0.9:0", Ipv4Addr::new(192, 0, 2, 1), false)] {
+        let before = site.packets(FLOATING, "ingress", "fast");
+        let client = site.namespace("outside").run(move || UdpSocket::bind(from)).await.unwrap().unwrap();
+        client.send_to(b"ping", (FLOATING, 9)).unwrap();
+        let (_, by) = server.recv_from(&mut word).unwrap();
+        assert_eq!(by.ip(), seen, "as the rules have it");
+        assert_eq!(site.packets(FLOATING, "ingress", "fast") > before, fast, "{:#}", site.floating(FLOATING));
+    }
+}
+
+// === straight ===
+
+/// Packets that a device has sent.
+fn packets_sent(device: &str) -> u64 {
+    let shown = run("cat /proc/net/dev");
+    let line = shown.lines().find_map(|line| line.trim().strip_prefix(device)?.strip_prefix(':')).unwrap();
+    line.split_whitespace().nth(9).unwrap().parse().unwrap()
+}
+
+/// Somebody else's program at a device, which lets everything pass, and what else is done with it.
+fn see_all(device: &str, file: &Path, action: &str) {
+    fs::write(file, "1,6 0 0 4294967295").unwrap();
+    if !run(&format!("tc qdisc show dev {device}")).contains("clsact") {
+        run(&format!("tc qdisc add dev {device} clsact"));
+    }
+    let file = file.display();
+    run(&format!("tc filter add dev {device} ingress prio 7 bpf bytecode-file {file}{action}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_of_one_bridge_send_straight_to_each_other_and_past_nobody_who_has_to_see_it() {
+    let test = "instances_of_one_bridge_send_straight_to_each_other_and_past_nobody_who_has_to_see_it";
+    if !require_programs(&["tc"]) {
+        return;
+    }
+    let Some(mut site) = enter(test) else { return };
+    site.add_router();
+    site.host.policy(OPEN);
+    // What programs there are is seen by looking alone.
+    let looking = ["--full-pass", "1"];
+    site.host.start_with(&looking);
+    site.wait_until_fast(FLOATING);
+    let udp = site.datagrams(("instance", "second"), SECOND, 9).await;
+    let straight = || site.packets(FLOATING, "egress", "straight");
+    // Whatever way it takes, it arrives; whether it goes straight is what is waited for.
+    let goes = |wanted: bool, what: &str| {
+        until(what, || {
+            let before = straight();
+            assert_eq!(udp.exchange().map(|from| from.ip()), Some(FIXED.into()), "{what}");
+            (straight() > before) == wanted
+        });
+        let before = straight();
+        for _ in 0..3 {
+            assert!(udp.exchange().is_some(), "{what}");
+        }
+        assert_eq!(straight() - before, if wanted { 3 } else { 0 }, "{what}");
+    };
+    goes(true, "two of one bridge");
+    run("ip link add watcher type veth peer name watches");
+    run("ip link set watcher up");
+    run("ip link set watches up");
+    let watched = || packets_sent("watcher");
+    for (who, action) in [("another program", ""), ("a mirror", " action mirred egress mirror dev watcher")] {
+        see_all("tap1", &site.host.path("bytecode"), action);
+        goes(false, who);
+        let before = watched();
+        for _ in 0..20 {
+            assert!(udp.exchange().is_some());
+        }
+        assert_eq!(watched() >= before + 20, who == "a mirror", "{who} sees what it has to see");
+        run("tc filter del dev tap1 ingress prio 7");
+        goes(true, "nobody looks any more");
+    }
+    // The same subnet behind another bridge: one network for those who are on it, and two for the host.
+    run("ip link add br1 type bridge");
+    run("ip link add between type veth peer name across");
+    for line in ["br1 up", "between master br0 up", "across master br1 up", "tap1 master br1"] {
+        run(&format!("ip link set {line}"));
+    }
+    goes(false, "two bridges");
+    run("ip link set tap1 master br0");
+    // The bridge knows it elsewhere until it says something.
+    assert!(site.pings("second", FIXED).await);
+    goes(true, "one bridge again");
+    // What groups refuse is refused on this way as well.
+    let closed = OPEN.replace("      - {direction: ingress, ethertype: IPv4}\n", "");
+    assert_ne!(closed, OPEN);
+    site.host.policy(&closed);
+    until("the group is closed", || udp.exchange().is_none());
+    site.host.policy(OPEN);
+    until("the group is open", || udp.exchange().is_some());
+    goes(true, "the group is open");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_send_to_each_other_by_their_bridge_where_the_switch_says_so() {
+    let test = "instances_send_to_each_other_by_their_bridge_where_the_switch_says_so";
+    let Some(mut site) = enter(test) else { return };
+    site.add_router();
+    site.host.policy(OPEN);
+    site.host.start_with(&["--straight", "off"]);
+    site.wait_until_fast(FLOATING);
+    let udp = site.datagrams(("instance", "second"), SECOND, 9).await;
+    for _ in 0..10 {
+        assert!(udp.exchange().is_some());
+    }
+    assert_eq!(site.packets(FLOATING, "egress", "straight"), 0, "{:#}", site.floating(FLOATING));
 }

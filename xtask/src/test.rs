@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every test there is, those that need a real kernel included.
 
-use std::{env, path::Path, process::Command};
+use std::{env, fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -13,6 +13,10 @@ use crate::{
 /// Variables that must reach the tests through sudo.
 const HANDED_ON: &str = "NETDIAG_CI,CI,NETDIAG_BIN,NETDIAG_XTASK,NETDIAG_BPF_OBJECT,PATH,INSTA_UPDATE,INSTA_WORKSPACE_ROOT,\
                          CARGO_MANIFEST_DIR,RUST_BACKTRACE,NETDIAG_DIFFERENTIAL_PACKETS,NETDIAG_DIFFERENTIAL_SEED";
+
+/// Tests that wait for packets for most of their time, each in a lab of its own, and how many of them run at once.
+const WAITING: [&str; 1] = ["floating_lab"];
+const AT_ONCE: &str = "8";
 
 /// Options of `test`.
 #[derive(Clone, Debug, clap::Args)]
@@ -42,15 +46,42 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Ok(cargo)
     };
     let unprivileged = command::run(&mut cargo(&["test", "--workspace", "--exclude", "netdiag-tests"])?);
-    let mut privileged = cargo(&["test", "--package", "netdiag-tests"])?;
-    if let Some((variable, runner)) = runner(&root)? {
-        privileged.env(variable, runner);
+    let runner = runner(&root)?;
+    let privileged = |targets: &[String], options: &[&str]| -> Result<()> {
+        let mut privileged = cargo(&["test", "--package", "netdiag-tests"])?;
+        privileged.args(targets).arg("--").args(options);
+        if let Some((variable, runner)) = &runner {
+            privileged.env(variable, runner);
+        }
+        command::run(&mut privileged)
+    };
+    let (waiting, others) = targets(&root)?;
+    let privileged = [
+        privileged(&others, &[]),
+        privileged(&["--doc".to_owned()], &[]),
+        privileged(&waiting, &["--test-threads", AT_ONCE]),
+    ];
+    let failed: Vec<_> = [unprivileged].into_iter().chain(privileged).filter_map(Result::err).collect();
+    if failed.is_empty() {
+        return Ok(());
     }
-    let privileged = command::run(&mut privileged);
-    match (unprivileged, privileged) {
-        (Err(first), Err(second)) => bail!("{first:#}; {second:#}"),
-        (first, second) => first.and(second),
+    bail!(failed.iter().map(|error| format!("{error:#}")).collect::<Vec<_>>().join("; "))
+}
+
+/// The privileged tests, as cargo is told of them: those of [`WAITING`], and all others.
+fn targets(root: &Path) -> Result<(Vec<String>, Vec<String>)> {
+    let directory = root.join("tests/tests");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&directory).with_context(|| format!("read {}", directory.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            names.extend(path.file_stem().and_then(|name| name.to_str()).map(str::to_owned));
+        }
     }
+    names.sort();
+    let (waiting, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| WAITING.contains(&name.as_str()));
+    let tests = |names: Vec<String>| names.into_iter().map(|name| format!("--test={name}"));
+    Ok((tests(waiting).collect(), ["--lib".to_owned()].into_iter().chain(tests(others)).collect()))
 }
 
 /// How cargo has to start the privileged tests: through sudo, unless this is root already.

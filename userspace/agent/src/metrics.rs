@@ -44,7 +44,7 @@ async fn metrics(Shared(api): Shared<Arc<Api>>) -> Response {
 /// What the maps say: of ports, and of the floating IPs of each.
 async fn read(api: &Api, published: &Published) -> Result<(EnforcementFact, Vec<Counted>), String> {
     let mut by_slot: BTreeMap<u32, Vec<String>> = BTreeMap::new();
-    for floating in &published.status.floating_ips {
+    for floating in published.status.floating_ips.iter().flatten() {
         if let Some(slot) = api::slot(floating, published) {
             by_slot.entry(slot).or_default().push(floating.floating_ip_address.to_string());
         }
@@ -114,7 +114,7 @@ fn rules(page: &mut Page, loaded: &EnforcementFact) {
 
 fn floating_ips(page: &mut Page, status: &Status, counted: &[Counted]) {
     page.family("netdiag_floating_ips", "gauge", "Floating IPs by state.");
-    let is = |state: &str| status.floating_ips.iter().filter(|one| one.way.name() == state).count();
+    let is = |state: &str| status.floating_ips.iter().flatten().filter(|one| one.way.name() == state).count();
     for state in ["fast", "slow", "broken"] {
         page.sample("netdiag_floating_ips", &[("state", state)], count(is(state)));
     }

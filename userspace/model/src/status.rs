@@ -29,9 +29,9 @@ pub struct Status {
     pub ports: Vec<PortStatus>,
     /// Ports that are asked for, are on this host, and cannot be enforced.
     pub refused: Vec<RefusedPort>,
-    /// Floating IPs of this host, and which way each of them goes.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub floating_ips: Vec<FloatingIp>,
+    /// Floating IPs of this host, and which way each of them goes; none until their routers have been looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub floating_ips: Option<Vec<FloatingIp>>,
     /// Flows tracked now.
     pub flows: u64,
     /// Records that nobody will read.

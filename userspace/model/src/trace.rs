@@ -47,7 +47,7 @@ pub(crate) mod switching;
 mod tests;
 
 pub use explain::explain;
-pub(crate) use filter::between_any;
+pub(crate) use filter::{between_any, called};
 pub use listing::list;
 
 /// The answer of `netdiag trace`: what the instance is, one path per interface, and what is wrong on them.

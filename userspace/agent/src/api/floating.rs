@@ -44,11 +44,12 @@ pub(super) async fn one(Shared(api): Shared<Arc<Api>>, Path(id): Path<String>) -
 
 async fn objects(api: &Api) -> Result<Vec<Value>, ApiError> {
     let published = published(api);
-    let slots: BTreeSet<u32> = published.status.floating_ips.iter().filter_map(|one| slot(one, &published)).collect();
+    let slots: BTreeSet<u32> =
+        published.status.floating_ips.iter().flatten().filter_map(|one| slot(one, &published)).collect();
     let refuse = |why| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, why);
     let ways = api.ways(slots).await.map_err(refuse)?;
     let asked = published.policy.as_deref().map(|policy| to_wire(policy).floatingips).unwrap_or_default();
-    let planned = published.status.floating_ips.iter();
+    let planned = published.status.floating_ips.iter().flatten();
     let mut objects: Vec<_> = planned.clone().map(|one| object(one, &asked, &published, &ways)).collect();
     let is_planned = |asked: &wire::FloatingIp| {
         let mut planned = planned.clone().filter(|one| one.owner == Owner::Netdiag);

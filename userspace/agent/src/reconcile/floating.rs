@@ -70,6 +70,8 @@ pub(crate) struct Floats {
     /// What the maps hold; none where a write failed and they have to be read first.
     tables: Option<FloatingTables>,
     plan: Plan,
+    /// The plan is one: routers have been looked at, or nobody wants to know of them.
+    looked: bool,
     problems: Vec<String>,
     holder: Holder,
     hops: Hops,
@@ -104,6 +106,7 @@ impl Floats {
             treatment,
             tables: Some(tables),
             plan: Plan::default(),
+            looked: false,
             problems: Vec::new(),
             incomplete: 0,
             held_due: Instant::now(),
@@ -157,6 +160,7 @@ impl Floats {
         let result = self.lead_past(enforcer, &mut plan, &places(asked.tables));
         detach(enforcer, &plan, &mut problems);
         self.plan = plan;
+        self.looked = true;
         self.problems = problems;
         result
     }
@@ -249,6 +253,11 @@ impl Floats {
     /// The plan that is in force.
     pub(crate) const fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Whether there has been a plan yet.
+    pub(super) const fn has_looked(&self) -> bool {
+        self.looked
     }
 
     /// What is not as it should be.

@@ -437,7 +437,7 @@ impl Pass {
             passes: report.passes.clone(),
             flows: report.flows,
             losses: report.losses,
-            floating_ips: self.floats.plan().floating_ips.clone(),
+            floating_ips: self.floats.has_looked().then(|| self.floats.plan().floating_ips.clone()),
             ..Status::default()
         }
     }

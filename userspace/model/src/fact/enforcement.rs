@@ -48,7 +48,8 @@ pub struct EnforcementFact {
     /// Floating IPs that go past their routers, as the maps have them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub floating: Vec<LoadedFloating>,
-    /// Every floating IP of this host with the way that the agent found for it; none without an agent.
+    /// Every floating IP of this host with the way that the agent found for it; none without an agent, or until it has looked
+    /// at the routers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub floating_ips: Option<Vec<FloatingIp>>,
 }
@@ -88,6 +89,12 @@ impl WayCount {
     /// True of packets that went past the router.
     pub fn is_fast(&self) -> bool {
         self.way == Way::Fast.name()
+    }
+
+    /// True of packets that were left to the router.
+    pub fn is_slow(&self) -> bool {
+        let others = [Way::Fast, Way::Refused, Way::Straight];
+        !others.iter().any(|way| way.name() == self.way)
     }
 }
 

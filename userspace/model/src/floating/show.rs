@@ -8,6 +8,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
+use netdiag_common::abi::floating::Way;
 use serde::Serialize;
 
 use super::{FastPath, FloatingIp, Owner, State, Switches, plan};
@@ -30,7 +31,7 @@ pub struct Listed {
     pub taken_at: u64,
     /// What was asked for; none is all.
     pub asked: Option<String>,
-    /// An agent says which ways there are.
+    /// An agent says which ways there are, or is about to.
     pub agent: bool,
     /// Floating IPs, by address.
     pub rows: Vec<Row>,
@@ -102,12 +103,19 @@ impl Standing {
 }
 
 impl Row {
-    /// Packets of a direction that went past the router, and those that did not.
+    /// Packets of a direction that went past the router, and those that were left to it.
     pub fn packets(&self, direction: Direction) -> (u64, u64) {
-        let of_it = self.ways.iter().filter(|count| count.direction == direction);
-        let (fast, slow): (Vec<_>, Vec<_>) = of_it.partition(|count| count.is_fast());
-        let sum = |counts: Vec<&WayCount>| counts.iter().map(|count| count.packets).sum();
-        (sum(fast), sum(slow))
+        (self.sum(direction, WayCount::is_fast), self.sum(direction, WayCount::is_slow))
+    }
+
+    /// Packets of a direction that security groups have refused where they would have gone past the router.
+    pub fn refused(&self, direction: Direction) -> u64 {
+        self.sum(direction, |count| count.way == Way::Refused.name())
+    }
+
+    fn sum(&self, direction: Direction, of: impl Fn(&WayCount) -> bool) -> u64 {
+        let counts = self.ways.iter().filter(|count| count.direction == direction && of(count));
+        counts.map(|count| count.packets).sum()
     }
 }
 
@@ -128,7 +136,7 @@ pub fn list(inventory: &Inventory<'_>, asked: Option<Wanted<'_, '_>>) -> Listed 
         hostname: inventory.snapshot.hostname.clone(),
         taken_at: inventory.snapshot.taken_at,
         asked: asked.map(|asked| asked.words()),
-        agent: facts.enforcement.as_ref().is_some_and(|fact| fact.floating_ips.is_some()),
+        agent: facts.enforcement.as_ref().is_some_and(|fact| fact.floating_ips.is_some() || fact.agent.is_some()),
         rows,
         gaps: facts.gaps().filter(concerns).cloned().collect(),
     }
@@ -231,8 +239,12 @@ impl<'s, 'a> Ways<'s, 'a> {
     /// What the rules of routers show, where nobody says more.
     fn found(&self) -> Vec<FloatingIp> {
         let unread = self.fact.is_none() && self.unread();
-        let why = match self.fact {
-            Some(_) => "no agent of netdiag answers, and it is not loaded",
+        let why = match self.fact.map(|fact| (&fact.floating_ips, &fact.agent)) {
+            Some((Some(_), _)) => {
+                "the agent of netdiag leaves the floating IPs of routers alone, or has not seen this one yet"
+            }
+            Some((None, Some(_))) => "the agent of netdiag has not looked at the routers of this host yet",
+            Some((None, None)) => "no agent of netdiag answers, and it is not loaded",
             None if unread => "what netdiag has loaded could not be read",
             None => "nothing of netdiag is loaded on this host",
         };
@@ -352,15 +364,18 @@ impl<'s, 'a> Ways<'s, 'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Standing, list};
+    use netdiag_common::abi::floating::Way;
+
+    use super::{Row, Standing, list};
     use crate::{
         fact::{
             SourceKind,
-            enforcement::{EnforcementFact, LoadedFloating},
+            enforcement::{AgentFact, EnforcementFact, LoadedFloating, WayCount},
         },
         floating::{ExternalHook, FastPath, FloatingIp, Owner, State},
         id::{IfIndex, Mac},
         inventory::Inventory,
+        policy::types::Direction,
         testing::Host,
     };
 
@@ -446,6 +461,78 @@ mod tests {
             assert_eq!(told.is_some(), why.is_some(), "{told:?}");
             assert!(why.is_none_or(|why| told.as_ref().unwrap().contains(why)), "{told:?}");
         }
+    }
+
+    /// A host with a router, single ports of whose address lead to an instance and which has a floating IP.
+    fn host_with_router() -> Host {
+        let mut host = Host::new();
+        let router = host.netns(&["qrouter-77aa11bb-22cc-43dd-84ee-00000000000b"]);
+        let qg = host.link(router, "qg-1", None);
+        host.address(qg, "172.24.4.6/32");
+        let qr = host.link(router, "qr-1", None);
+        host.address(qr, "10.0.0.1/24");
+        let chains = ["PREROUTING", "OUTPUT", "float-snat"].map(|chain| format!(":neutron-l3-agent-{chain} - [0:0]\n"));
+        let rules = [
+            "PREROUTING -j neutron-l3-agent-PREROUTING",
+            "OUTPUT -j neutron-l3-agent-OUTPUT",
+            "POSTROUTING -j neutron-l3-agent-float-snat",
+            "neutron-l3-agent-PREROUTING -d 172.24.4.6/32 -j DNAT --to-destination 10.0.0.2",
+            "neutron-l3-agent-OUTPUT -d 172.24.4.6/32 -j DNAT --to-destination 10.0.0.2",
+            "neutron-l3-agent-float-snat -s 10.0.0.2/32 -j SNAT --to-source 172.24.4.6",
+        ]
+        .map(|rule| format!("-A {rule}\n"));
+        let built_in = ":PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n";
+        host.rules(router, &format!("*nat\n{built_in}{}{}COMMIT\n", chains.concat(), rules.concat()));
+        host
+    }
+
+    #[test]
+    fn an_agent_that_has_not_looked_yet_is_told_from_one_that_leaves_it_alone_and_from_none() {
+        let why = |agent: bool, looked: bool| {
+            let mut host = host_with_router();
+            host.facts.enforcement = Some(EnforcementFact {
+                agent: agent.then(AgentFact::default),
+                floating_ips: looked.then(Vec::new),
+                ..EnforcementFact::default()
+            });
+            let snapshot = host.snapshot();
+            let listed = list(&Inventory::build(&snapshot), None);
+            (listed.agent, listed.rows[0].why.clone().unwrap_or_default())
+        };
+        let not_yet = "the agent of netdiag has not looked at the routers of this host yet";
+        assert_eq!(why(true, false), (true, not_yet.to_owned()));
+        let (agent, alone) = why(true, true);
+        assert!(agent && alone.contains("leaves the floating IPs of routers alone"), "{alone}");
+        assert_eq!(why(false, false), (false, "no agent of netdiag answers, and it is not loaded".to_owned()));
+    }
+
+    #[test]
+    fn what_groups_refuse_goes_neither_past_the_router_nor_through_it() {
+        let count = |way: Way, packets: u64| WayCount {
+            direction: Direction::Ingress,
+            way: way.name().to_owned(),
+            packets,
+            bytes: 0,
+        };
+        let ways = [(Way::Fast, 1), (Way::Refused, 20), (Way::Straight, 300), (Way::Gone, 4000), (Way::Ttl, 50_000)];
+        let ways = ways.into_iter().map(|(way, packets)| count(way, packets)).collect();
+        let mut host = Host::new();
+        host.facts.enforcement = Some(EnforcementFact {
+            floating: vec![LoadedFloating {
+                floating: [172, 24, 4, 6].into(),
+                fixed: [10, 0, 0, 2].into(),
+                slot: 0,
+                ifindex: IfIndex(3),
+                vlan: 0,
+                begins: true,
+            }],
+            ..EnforcementFact::default()
+        });
+        let snapshot = host.snapshot();
+        let listed = list(&Inventory::build(&snapshot), None);
+        let row = Row { ways, ..listed.rows[0].clone() };
+        assert_eq!((row.packets(Direction::Ingress), row.refused(Direction::Ingress)), ((1, 54_000), 20));
+        assert_eq!((row.packets(Direction::Egress), row.refused(Direction::Egress)), ((0, 0), 0));
     }
 
     #[test]

@@ -142,6 +142,15 @@ impl Table {
         self.index.get(name).and_then(|&place| self.chains.get(place))
     }
 
+    /// The same without some rules; the others keep their numbers.
+    #[must_use]
+    pub fn without(mut self, unwanted: impl Fn(&Rule) -> bool) -> Self {
+        for chain in &mut self.chains {
+            chain.rules.retain(|rule| !unwanted(rule));
+        }
+        self
+    }
+
     /// Every rule of every chain, to be completed.
     pub(super) fn rules_mut(&mut self) -> impl Iterator<Item = &mut Rule> {
         self.chains.iter_mut().flat_map(|chain| &mut chain.rules)

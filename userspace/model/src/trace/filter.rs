@@ -33,8 +33,8 @@ mod own;
 /// Routed traffic: forward filters and address translation.
 mod routed;
 
-pub(crate) use bridged::between_any;
 pub(super) use bridged::{at_host_device, inward_at_host_device};
+pub(crate) use bridged::{between_any, called};
 pub(super) use entrance::{Targets, floating_ips, once, port_words, publications};
 pub(super) use frames::{at_bridge, at_devices};
 pub(super) use groups::{lets_metadata_out, lets_nobody_in};

@@ -78,8 +78,9 @@ fn hop(way: &Way<'_, '_>, row: &Row, (direction, note): (Direction, String)) -> 
 }
 
 fn counted(row: &Row, direction: Direction) -> String {
-    let (fast, slow) = row.packets(direction);
-    format!("{fast} packets so, {slow} by the hops below")
+    let ((fast, slow), refused) = (row.packets(direction), row.refused(direction));
+    let refused = if refused > 0 { format!(", {refused} refused by its groups") } else { String::new() };
+    format!("{fast} packets so, {slow} by the hops below{refused}")
 }
 
 fn held(row: &Row) -> Finding {

@@ -20,7 +20,7 @@ pub(super) async fn ask(fact: EnforcementFact, options: &Options) -> (Enforcemen
     };
     // An agent that has no good policy yet has nothing to say here, and says so in its problems.
     let asked = client.get::<Value>("/v1/policy").await.ok();
-    let floating_ips = Some(status.floating_ips);
+    let floating_ips = status.floating_ips;
     (EnforcementFact { agent: Some(status.agent), refused: status.refused, asked, floating_ips, ..fact }, None)
 }
 

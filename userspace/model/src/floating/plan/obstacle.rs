@@ -1,16 +1,21 @@
 //! What at the devices of a way needs to see its packets, or lets none through. Flow: policy.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use super::{State, broken, slow, world::World};
 use crate::{
-    fact::{LinkFact, OperState, ProgramFact, ProgramHook},
+    fact::{Gap, LinkFact, OperState, ProgramFact, ProgramHook},
     id::LinkKey,
     inventory::PortPlace,
     netfilter::{
-        Hook, Outcome, Packet, Ruleset,
-        walk::{Layer, walk_layer},
+        Address, Hook, Known, Outcome, Packet, Ruleset,
+        walk::{Effect, Layer, Walk, walk, walk_layer},
     },
-    trace::between_any,
+    trace::{between_any, called},
 };
+
+/// How much of a rule is shown.
+const SHOWN: usize = 160;
 
 /// Queueing disciplines that only order what waits, as kernels give them to devices without being asked.
 const PLAIN: [&str; 8] = ["noqueue", "pfifo_fast", "pfifo", "fq_codel", "fq", "mq", "noop", "bfifo"];
@@ -50,9 +55,18 @@ fn frames(world: &World<'_, '_>, device: LinkKey) -> Result<(), State> {
         walks.flat_map(|walk| walk.steps).next()
     };
     let own = met(Layer::Device(&link.name), &[Hook::Ingress, Hook::Egress]);
-    let bridged = || met(Layer::Bridge, &[Hook::Prerouting, Hook::Forward, Hook::Postrouting]);
-    let rule = own.or_else(|| inventory.linux_bridge(device).and_then(|_| bridged()));
+    // A port of a bridge, or the bridge itself, to which its ports send and which sends to them.
+    let bridge =
+        inventory.linux_bridge(device).or_else(|| (inventory.kind(device) == Some("bridge")).then_some(device));
+    let hooks = [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting];
+    let rule = own.or_else(|| bridge.and_then(|_| met(Layer::Bridge, &hooks)));
+    let unread = |gap: &Gap| !gap.absent && gap.object == Gap::EBTABLES;
     match rule {
+        None if bridge.is_some() && inventory.snapshot.facts.gaps().any(unread) => slow(format!(
+            "{} for frames of {} were not read, and may have to see its packets",
+            Gap::EBTABLES,
+            link.name
+        )),
         Some(rule) => slow(format!("a rule for frames of {} has to see its packets: {}", link.name, rule.raw)),
         None => Ok(()),
     }
@@ -63,6 +77,54 @@ pub(super) fn filtered(world: &World<'_, '_>, bridge: LinkKey) -> Result<(), Sta
     match between_any(world.inventory, bridge, Packet::ipv4()) {
         None | Some(Outcome::Accept) => Ok(()),
         Some(_) => slow(format!("iptables of this host filters what bridge {} forwards", place(world, bridge))),
+    }
+}
+
+/// Rules of iptables for what a Linux bridge forwards of a floating IP, where `br_netfilter` asks them: they must let all of it
+/// pass as it is. `ends`: the ports it crosses the bridge between, the inner one first; the bridge itself is none of its ports.
+pub(super) fn bridged(
+    world: &World<'_, '_>,
+    bridge: LinkKey,
+    ends: [Option<LinkKey>; 2],
+    floating: Ipv4Addr,
+) -> Result<(), State> {
+    let inventory = world.inventory;
+    let Some(link) = inventory.link(bridge).filter(|_| called(inventory, bridge)) else { return Ok(()) };
+    let name = |end: Option<LinkKey>| match end.filter(|end| *end != bridge).and_then(|end| inventory.link(end)) {
+        Some(port) => Known::Is(port.name.clone()),
+        None => Known::Absent,
+    };
+    let [inner, outer] = ends;
+    let rulesets: Vec<&Ruleset> = inventory.rulesets(bridge.netns).iter().collect();
+    let at = Address::Is(IpAddr::V4(floating));
+    for (packet, from, to) in
+        [(Packet::between(Address::Unknown, at), outer, inner), (Packet::between(at, Address::Unknown), inner, outer)]
+    {
+        let packet = Packet {
+            physdev_in: name(from),
+            physdev_out: name(to),
+            bridged: Known::Is(true),
+            state: Known::Unknown,
+            to_local: Known::Is(false),
+            ..packet
+        };
+        let device = || Known::Is(link.name.clone());
+        let comes = Packet { in_device: device(), ..packet.clone() };
+        let crosses = Packet { out_device: device(), ..comes.clone() };
+        let leaves = Packet { in_device: Known::Absent, ..crosses.clone() };
+        for (hook, packet) in [(Hook::Prerouting, comes), (Hook::Forward, crosses), (Hook::Postrouting, leaves)] {
+            passes(&walk(&rulesets, hook, packet), hook).or_else(|state| {
+                slow(format!("bridge {} hands what it forwards to iptables: {}", link.name, why(state)))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn why(state: State) -> String {
+    match state {
+        State::Slow { why } | State::Broken { why } => why,
+        State::Fast(_) => String::new(),
     }
 }
 
@@ -118,4 +180,36 @@ pub(super) fn switched(port: &PortPlace<'_>) -> Result<(), State> {
         return slow(format!("bridge {} tells a collector of its packets, and has to see them", bridge.name));
     }
     Ok(())
+}
+
+/// Whether a packet leaves a hook as it came, and nobody wanted to see it.
+pub(super) fn passes(walk: &Walk, hook: Hook) -> Result<(), State> {
+    let shown = |raw: &str| raw.chars().take(SHOWN).collect::<String>();
+    let name = hook.name();
+    match &walk.outcome {
+        Outcome::Accept => {}
+        Outcome::Drop { step, .. } | Outcome::Unknown { step: Some(step), .. } => {
+            let rule = walk.steps.get(*step).map_or_else(String::new, |step| shown(&step.raw));
+            return slow(format!("a rule of this host decides about its packets in {name}: {rule}"));
+        }
+        Outcome::Unknown { step: None, why } => {
+            return slow(format!("what the rules of this host do with its packets in {name} is not known: {why}"));
+        }
+    }
+    let seen = walk.steps.iter().find(|step| match step.effect {
+        Effect::Accept | Effect::Return | Effect::Jump(_) | Effect::Goto(_) | Effect::Mark => false,
+        Effect::Snat(..)
+        | Effect::Drop
+        | Effect::Reject(_)
+        | Effect::Dnat(..)
+        | Effect::Zone(_)
+        | Effect::NoTrack
+        | Effect::Pass
+        | Effect::Queue
+        | Effect::Unknown => true,
+    });
+    match seen {
+        Some(step) => slow(format!("a rule of this host has to see its packets in {name}: {}", shown(&step.raw))),
+        None => Ok(()),
+    }
 }

@@ -59,7 +59,7 @@ pub(super) fn find(world: &World<'_, '_>, router: &Router, found: &Found, inner:
     }
     in_subnet(world, own, found.floating)?;
     obstacle::bypassed(world, own)?;
-    let wire = world.wire(own, || wire::find(world, own))?;
+    let wire = leads_out(world, own, found.floating)?;
     let Some(mac) = link.mac else { return slow(format!("{} has no MAC address", link.name)) };
     let mtu = link.mtu.min(wire.mtu);
     Ok(Outside { wire, mac, mtu, mtu_inward: u32::MAX, by: link.name.clone(), steps: vec![step] })
@@ -91,7 +91,7 @@ fn distributed(
     for device in [rfp, fpr, own] {
         obstacle::bypassed(world, device)?;
     }
-    let wire = world.wire(own, || wire::find(world, own))?;
+    let wire = leads_out(world, own, found.floating)?;
     let Some(mac) = link.mac else { return slow(format!("{} has no MAC address", link.name)) };
     let mtu = |key: LinkKey| inventory.link(key).map_or(0, |link| link.mtu);
     let second = Step {
@@ -110,6 +110,15 @@ fn distributed(
         by: name.to_owned(),
         steps: vec![first, second],
     })
+}
+
+/// The way out of a router's own device for one floating IP.
+fn leads_out(world: &World<'_, '_>, own: LinkKey, floating: Ipv4Addr) -> Result<Wire, State> {
+    let wire = world.wire(own, || wire::find(world, own))?;
+    if let Some(bridge) = wire.bridge {
+        obstacle::bridged(world, bridge, [world.inventory.peer(own), Some(wire.device)], floating)?;
+    }
+    Ok(wire)
 }
 
 /// Whether what comes to a floating IP is sent on to its router.

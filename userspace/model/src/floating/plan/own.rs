@@ -29,7 +29,7 @@ use crate::{
 /// Rules of the host.
 mod rules;
 
-use rules::HostRules;
+use rules::{HostRules, Outward};
 
 /// The router's name where the host itself is one.
 const HOST: &str = "host";
@@ -283,7 +283,6 @@ impl<'w> Own<'_, 'w, '_> {
             ));
         }
         obstacle::met(world, *external, false).map_err(serve_all_the_same)?;
-        self.rules.let_through(service, &inside.name)?;
         let step = Step {
             netns: host,
             by: inside.name.clone(),
@@ -293,6 +292,8 @@ impl<'w> Own<'_, 'w, '_> {
         };
         let beyond = External { device: *external, internal: false };
         let number = routers.number(world, HOST, beyond, &[step]).map_err(serve_all_the_same)?;
+        let leaves = Outward { router: number, hops: &routers.made[&number].hops };
+        self.rules.let_through(service, &inside.name, leaves)?;
         let mtu = world.inventory.link(*external).map_or(0, |link| link.mtu);
         debug_assert_eq!(inside.device, *inner);
         Ok(FastPath {

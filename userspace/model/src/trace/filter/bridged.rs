@@ -137,7 +137,7 @@ fn uplink(inventory: &Inventory<'_>, bridge: LinkKey, outer: LinkKey) -> Known<S
 }
 
 /// Whether bridged packets of a bridge are handed to iptables: by `br_netfilter`'s switch, or the bridge's own.
-fn called(inventory: &Inventory<'_>, bridge: LinkKey) -> bool {
+pub(crate) fn called(inventory: &Inventory<'_>, bridge: LinkKey) -> bool {
     inventory.sysctl(bridge.netns, "net.bridge.bridge-nf-call-iptables") == Some("1")
         || inventory
             .link(bridge)

@@ -25,6 +25,8 @@ pub(in super::super) struct Wire {
     pub(in super::super) vlan: u16,
     /// Bytes an IP packet may have there.
     pub(in super::super) mtu: u32,
+    /// The Linux bridge before it.
+    pub(in super::super) bridge: Option<LinkKey>,
 }
 
 /// The way out of a router's own device.
@@ -155,7 +157,7 @@ fn through_bridge(world: &World<'_, '_>, bridge: LinkKey) -> Result<Wire, State>
         !router && !ends.contains(key) && inventory.kind(*key) != Some("tun")
     };
     let uplinks: Vec<LinkKey> = inventory.bridge_ports(bridge).map(|(key, _)| key).filter(leads_out).collect();
-    match uplinks[..] {
+    let wire = match uplinks[..] {
         [] => wire(world, (Some(bridge), &name), ExternalHook::Internal, 0),
         [only] => match inventory.kind(only) {
             Some(kind @ ("vxlan" | "gretap" | "geneve")) => {
@@ -167,7 +169,8 @@ fn through_bridge(world: &World<'_, '_>, bridge: LinkKey) -> Result<Wire, State>
             let [one, other] = [one, other].map(|key| obstacle::place(world, key));
             slow(format!("{name} leaves the host by {one} and by {other}"))
         }
-    }
+    };
+    wire.map(|wire| Wire { bridge: Some(bridge), ..wire })
 }
 
 fn wire(
@@ -183,5 +186,5 @@ fn wire(
         return slow(format!("{} is not in the host's namespace", obstacle::place(world, device)));
     }
     obstacle::met(world, device, hook == ExternalHook::Xdp)?;
-    Ok(Wire { device, name: link.name.clone(), hook, vlan, mtu: link.mtu })
+    Ok(Wire { device, name: link.name.clone(), hook, vlan, mtu: link.mtu, bridge: None })
 }

@@ -3,20 +3,28 @@
 //! netdiag's own chains come first in the chains they hang in, and decide there: what comes for a floating IP is translated
 //! and let pass, what leaves by the external device leaves as its floating IP. All other rules must let every packet of it
 //! through as it is.
+//!
+//! What comes from an address that the host does not reach by the external device goes through the host whatever its rules
+//! are, as its answers could not leave past it, and so does what is sent there. So rules for such sources alone are not met
+//! on the way in, and those for such destinations not on the way out, as Docker's for its other networks.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{cell::RefCell, collections::BTreeMap, net::Ipv4Addr, rc::Rc};
 
 use ipnet::Ipv4Net;
 
-use super::{Service, State, ip, slow};
+use super::{
+    super::{
+        fib::{Prefixes, covering},
+        obstacle::passes,
+    },
+    Service, State, ip, slow,
+};
 use crate::{
     fact::{Gap, RuleBackend, RulesetFact, SourceKind},
+    floating::NextHop,
     id::NetnsId,
     inventory::Inventory,
-    netfilter::{
-        Address, Hook, Known, Outcome, Packet, Rule, Ruleset, Step, Target,
-        walk::{Effect, Walk, walk},
-    },
+    netfilter::{Address, Hook, Known, Packet, Rule, Ruleset, Target, walk::walk},
 };
 
 /// Start of the names of netdiag's own chains.
@@ -30,9 +38,6 @@ const LEAVES: &str = "netdiag-float-snat";
 const NAT: &str = "nat";
 const FILTER: &str = "filter";
 
-/// How much of a rule is shown.
-const SHOWN: usize = 160;
-
 /// The rules of the host.
 #[derive(Debug)]
 pub(super) struct HostRules {
@@ -41,10 +46,45 @@ pub(super) struct HostRules {
     /// What netdiag's own lead where.
     arrives: BTreeMap<Ipv4Addr, Ipv4Addr>,
     leaves: BTreeMap<Ipv4Addr, Ipv4Addr>,
-    /// Those of others: all, and without tables in which netdiag's decide before them.
+    /// Those of others.
     others: Vec<Ruleset>,
+    /// Those that what comes from outside can meet, and what is sent there, by the router that says where that is.
+    met: RefCell<BTreeMap<u32, Rc<[Others; 2]>>>,
+}
+
+/// Rules of others.
+#[derive(Debug)]
+struct Others {
+    all: Vec<Ruleset>,
+    /// Without tables in which netdiag's own decide before them.
     without_nat: Vec<Ruleset>,
     without_both: Vec<Ruleset>,
+}
+
+impl Others {
+    fn of(all: Vec<Ruleset>) -> Self {
+        let without = |tables: &[&str]| all.iter().map(|ruleset| without_tables(ruleset, tables)).collect();
+        let (without_nat, without_both) = (without(&[NAT]), without(&[NAT, FILTER]));
+        Self { all, without_nat, without_both }
+    }
+}
+
+/// A router of the host: where it sends what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outward<'o> {
+    /// Its number.
+    pub(super) router: u32,
+    /// Its next hops.
+    pub(super) hops: &'o Prefixes<NextHop>,
+}
+
+impl Outward<'_> {
+    /// Whether none of these addresses are reached by the external device.
+    fn is_elsewhere(&self, net: Ipv4Net) -> bool {
+        let within = self.hops.iter().filter(|(prefix, _)| net.contains(*prefix)).map(|(_, hop)| hop);
+        let around = covering(self.hops, net).map(|(_, hop)| hop);
+        around.into_iter().chain(within).all(|hop| *hop == NextHop::Slow)
+    }
 }
 
 impl HostRules {
@@ -71,9 +111,21 @@ impl HostRules {
         }
         let others: Vec<Ruleset> =
             facts.rulesets.iter().filter(|fact| fact.netns == host && !fact.ipv6).map(without_own).collect();
-        let without = |tables: &[&str]| others.iter().map(|ruleset| without_tables(ruleset, tables)).collect();
-        let (without_nat, without_both) = (without(&[NAT]), without(&[NAT, FILTER]));
-        Self { unread, arrives, leaves, others, without_nat, without_both }
+        Self { unread, arrives, leaves, others, met: RefCell::default() }
+    }
+
+    /// Rules of others that something from outside can meet, and something that is sent there.
+    fn met(&self, leaves: Outward<'_>) -> Rc<[Others; 2]> {
+        let without = |end: fn(&Rule) -> Option<ipnet::IpNet>| {
+            let elsewhere = |rule: &Rule| end(rule).and_then(super::net4).is_some_and(|net| leaves.is_elsewhere(net));
+            let kept = |ruleset: &Ruleset| Ruleset {
+                tables: ruleset.tables.iter().map(|table| table.clone().without(elsewhere)).collect(),
+                ..*ruleset
+            };
+            Others::of(self.others.iter().map(kept).collect())
+        };
+        let make = || Rc::new([without(Rule::source), without(Rule::destination)]);
+        Rc::clone(self.met.borrow_mut().entry(leaves.router).or_insert_with(make))
     }
 
     /// Whether netdiag's own rules are there for an address.
@@ -82,7 +134,7 @@ impl HostRules {
     }
 
     /// Whether every packet of a floating IP passes as it is, both directions.
-    pub(super) fn let_through(&self, service: &Service, inner: &str) -> Result<(), State> {
+    pub(super) fn let_through(&self, service: &Service, inner: &str, leaves: Outward<'_>) -> Result<(), State> {
         let Service { floating_ip_address: floating, fixed_ip_address: fixed, device: outer, .. } = service;
         if self.unread {
             return slow("the rules of this host could not be read");
@@ -98,17 +150,18 @@ impl HostRules {
         let through = |packet: Packet, out: &str| Packet { out_device: device(out), ..packet };
         let leaving =
             |packet: Packet, out: &str| Packet { out_device: device(out), in_device: Known::Absent, ..packet };
+        let met = self.met(leaves);
+        let [from_outside, from_inside] = &*met;
         for (rulesets, hook, packet) in [
-            (&self.without_nat, Hook::Prerouting, inward(to(*floating))),
-            (&self.without_both, Hook::Forward, through(inward(to(*fixed)), inner)),
-            (&self.others, Hook::Postrouting, leaving(to(*fixed), inner)),
-            (&self.others, Hook::Prerouting, outward(from(*fixed))),
-            (&self.others, Hook::Forward, through(outward(from(*fixed)), outer)),
-            (&self.without_nat, Hook::Postrouting, leaving(from(*fixed), outer)),
+            (&from_outside.without_nat, Hook::Prerouting, inward(to(*floating))),
+            (&from_outside.without_both, Hook::Forward, through(inward(to(*fixed)), inner)),
+            (&from_outside.all, Hook::Postrouting, leaving(to(*fixed), inner)),
+            (&from_inside.all, Hook::Prerouting, outward(from(*fixed))),
+            (&from_inside.all, Hook::Forward, through(outward(from(*fixed)), outer)),
+            (&from_inside.without_nat, Hook::Postrouting, leaving(from(*fixed), outer)),
         ] {
             let rulesets: Vec<&Ruleset> = rulesets.iter().collect();
-            let walked = walk(&rulesets, hook, packet);
-            passes(&walked, hook, |step| comes_from(&rulesets, step, service.network))?;
+            passes(&walk(&rulesets, hook, packet), hook)?;
         }
         Ok(())
     }
@@ -135,49 +188,4 @@ fn without_tables(ruleset: &Ruleset, tables: &[&str]) -> Ruleset {
     let foreign = ruleset.backend == RuleBackend::Nft;
     let kept = ruleset.tables.iter().filter(|table| foreign || !tables.contains(&table.name.as_str()));
     Ruleset { tables: kept.cloned().collect(), ..*ruleset }
-}
-
-/// Whether a rule is for what comes from a network, and so not for what comes from outside.
-fn comes_from(rulesets: &[&Ruleset], step: &Step, network: Ipv4Net) -> bool {
-    let of_step = |ruleset: &&&Ruleset| ruleset.backend == step.backend;
-    let tables = rulesets.iter().filter(of_step).flat_map(|ruleset| &ruleset.tables);
-    let mut rules = tables.filter(|table| table.name == step.table).filter_map(|table| {
-        let place = usize::try_from(step.number?.checked_sub(1)?).ok()?;
-        table.chain(&step.chain)?.rules.get(place)
-    });
-    let source = rules.next().and_then(Rule::source).and_then(super::net4);
-    source.is_some_and(|source| network.contains(&source))
-}
-
-/// Whether a packet leaves a hook as it came, and nobody wanted to see it. `inside` tells of a rule that may match that it
-/// does not.
-fn passes(walk: &Walk, hook: Hook, inside: impl Fn(&Step) -> bool) -> Result<(), State> {
-    let shown = |raw: &str| raw.chars().take(SHOWN).collect::<String>();
-    let name = hook.name();
-    match &walk.outcome {
-        Outcome::Accept => {}
-        Outcome::Drop { step, .. } | Outcome::Unknown { step: Some(step), .. } => {
-            let rule = walk.steps.get(*step).map_or_else(String::new, |step| shown(&step.raw));
-            return slow(format!("a rule of this host decides about its packets in {name}: {rule}"));
-        }
-        Outcome::Unknown { step: None, why } => {
-            return slow(format!("what the rules of this host do with its packets in {name} is not known: {why}"));
-        }
-    }
-    let seen = walk.steps.iter().find(|step| match step.effect {
-        Effect::Accept | Effect::Return | Effect::Jump(_) | Effect::Goto(_) | Effect::Mark => false,
-        Effect::Snat(..) => step.certain || !inside(step),
-        Effect::Drop
-        | Effect::Reject(_)
-        | Effect::Dnat(..)
-        | Effect::Zone(_)
-        | Effect::NoTrack
-        | Effect::Pass
-        | Effect::Queue
-        | Effect::Unknown => true,
-    });
-    match seen {
-        Some(step) => slow(format!("a rule of this host has to see its packets in {name}: {}", shown(&step.raw))),
-        None => Ok(()),
-    }
 }

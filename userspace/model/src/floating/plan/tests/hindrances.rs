@@ -2,7 +2,7 @@
 
 use super::Site;
 use crate::{
-    fact::{OperState, ProgramFact, ProgramHook, SourceKind},
+    fact::{Gap, OperState, ProgramFact, ProgramHook, SourceKind},
     id::LinkKey,
     policy::types::Mode,
     testing::{ROUTER, mac},
@@ -290,6 +290,82 @@ fn a_filter_of_bridged_packets_on_the_way_is_not_gone_past() {
     // Nobody asks it.
     assert_eq!(after("0", refuses), "fast");
     assert_eq!(after("1", "-A FORWARD -j ACCEPT"), "fast");
+}
+
+#[test]
+fn rules_that_a_bridge_outside_hands_packets_to_are_asked() {
+    let after = |called: &str, table: &str, rule: &str| {
+        let mut site = Site::bridged();
+        let id = site.host.id;
+        site.host.sysctl(id, "net.bridge.bridge-nf-call-iptables", called);
+        let chains = ":PREROUTING ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]";
+        site.host.rules(id, &format!("*{table}\n{chains}\n{rule}\nCOMMIT\n"));
+        site.way()
+    };
+    for (table, rule) in [
+        ("filter", "-A FORWARD -d 172.24.4.6/32 -p udp -j DROP"),
+        ("filter", "-A FORWARD -i brq-ext -m physdev --physdev-in eth1 --physdev-is-bridged -j LOG"),
+        ("filter", "-A FORWARD -m physdev --physdev-out eth1 --physdev-is-bridged -j DROP"),
+        ("nat", "-A POSTROUTING -o brq-ext -j MASQUERADE"),
+        ("nat", "-A PREROUTING -d 172.24.4.6/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.9.9.9"),
+        ("mangle", "-A FORWARD -s 172.24.4.6/32 -j TOS --set-tos 0x10"),
+    ] {
+        let way = after("1", table, rule);
+        assert!(
+            way.starts_with("slow: bridge brq-ext hands what it forwards to iptables: a rule of this host"),
+            "{way}"
+        );
+        assert!(way.ends_with(rule), "{way}");
+        assert_eq!(after("0", table, rule), "fast", "{rule}");
+    }
+    for (table, rule) in [
+        ("filter", "-A FORWARD -i virbr0 -j DROP"),
+        ("filter", "-A FORWARD -d 172.24.4.7/32 -j ACCEPT"),
+        ("nat", "-A POSTROUTING -o eth7 -j MASQUERADE"),
+        ("nat", "-A PREROUTING -i virbr0 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.9.9.9"),
+        ("filter", "-A FORWARD -i brq-ext -m physdev --physdev-out tap-web --physdev-is-bridged -j DROP"),
+        (
+            "filter",
+            "-A FORWARD -i brq-ext -m physdev --physdev-in eth1 --physdev-out eth1 --physdev-is-bridged -j DROP",
+        ),
+    ] {
+        assert_eq!(after("1", table, rule), "fast", "{rule}");
+    }
+}
+
+#[test]
+fn rules_for_frames_of_a_bridge_outside_are_asked_and_not_gone_past_where_they_cannot_be_read() {
+    let drops = r#"[{"match": {"op": "==", "left": {"payload": {"protocol": "ether", "field": "type"}}, "right": "ip"}}, {"drop": null}]"#;
+    let with = |chain: &str, internal: bool| {
+        let mut site = Site::bridged();
+        if internal {
+            let (nic, bridge) = (site.key("eth1"), site.key("brq-ext"));
+            site.host.edit(nic).master = None;
+            assert_ne!(nic, bridge);
+        }
+        site.host.nft(site.host.id, "bridge", chain, &[drops]);
+        site.way()
+    };
+    for hook in ["prerouting", "forward", "postrouting", "input", "output"] {
+        let chain = format!(r#""hook": "{hook}", "policy": "accept""#);
+        for (internal, device) in [(false, "eth1"), (true, "brq-ext")] {
+            let way = with(&chain, internal);
+            assert!(
+                way.starts_with(&format!("slow: a rule for frames of {device} has to see its packets")),
+                "{hook}: {way}"
+            );
+        }
+    }
+    let legacy = |mut site: Site| {
+        site.host.gap(SourceKind::Netfilter, None);
+        let report = site.host.facts.reports.iter_mut().find(|report| !report.gaps.is_empty()).unwrap();
+        report.gaps[0].object = Gap::EBTABLES.to_owned();
+        site.way()
+    };
+    let why = "slow: rules of ebtables-legacy for frames of eth1 were not read, and may have to see its packets";
+    assert_eq!(legacy(Site::bridged()), why);
+    // They concern nothing but Linux bridges.
+    assert_eq!(legacy(Site::central()), "fast");
 }
 
 #[test]

@@ -308,6 +308,72 @@ fn rules_of_the_host_that_decide_or_look_are_not_gone_past() {
     assert_eq!(early, "the rules that translate it on this host are not there yet");
 }
 
+/// A second network of Docker's, with the rules that it makes for one, or some rule instead of the one that masquerades.
+fn with_second_network(docker: &mut Docker, rule: &str) {
+    let id = docker.site.host.id;
+    let other = docker.site.host.bridge(id, "br-0123456789ab", &[]);
+    docker.site.host.mac(other, "02:42:00:00:00:02");
+    docker.site.host.address(other, "172.20.0.1/16");
+    docker.replace(
+        "-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\n",
+        &format!("-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\n{rule}\n"),
+    );
+    docker.replace(
+        "-A DOCKER-ISOLATION-STAGE-1 -j RETURN\n",
+        "-A DOCKER-ISOLATION-STAGE-1 -i br-0123456789ab ! -o br-0123456789ab -j DOCKER-ISOLATION-STAGE-2\n\
+         -A DOCKER-ISOLATION-STAGE-1 -j RETURN\n",
+    );
+    docker.replace(
+        "-A DOCKER-ISOLATION-STAGE-2 -o docker0 -j DROP\n",
+        "-A DOCKER-ISOLATION-STAGE-2 -o docker0 -j DROP\n-A DOCKER-ISOLATION-STAGE-2 -o br-0123456789ab -j DROP\n",
+    );
+}
+
+#[test]
+fn rules_for_another_network_of_the_host_are_not_met_by_what_comes_from_outside() {
+    for rule in [
+        "-A POSTROUTING -s 172.20.0.0/16 ! -o br-0123456789ab -j MASQUERADE",
+        "-A POSTROUTING -s 172.20.0.5/32 -d 172.20.0.5/32 -p tcp -m tcp --dport 80 -j MASQUERADE",
+        "-A POSTROUTING -s 172.20.3.0/24 -j SNAT --to-source 203.0.113.5",
+    ] {
+        assert_eq!(way(&after(|docker| with_second_network(docker, rule))), "fast", "{rule}");
+    }
+    // As newer versions of Docker guard the containers of every network.
+    let guarded = after(|docker| {
+        with_second_network(docker, "-A POSTROUTING -s 172.20.0.0/16 ! -o br-0123456789ab -j MASQUERADE");
+        docker.replace(
+            "*raw\n:PREROUTING ACCEPT [0:0]\n",
+            "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -d 172.20.0.2/32 ! -i br-0123456789ab -j DROP\n",
+        );
+    });
+    assert_eq!(way(&guarded), "fast");
+    let why = served_slowly(|docker| {
+        with_second_network(docker, "-A POSTROUTING -s 172.20.0.0/16 ! -o br-0123456789ab -j MASQUERADE");
+        docker.replace(
+            "*raw\n:PREROUTING ACCEPT [0:0]\n",
+            "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -d 198.51.100.2/32 ! -i br-0123456789ab -j DROP\n",
+        );
+    });
+    assert!(why.ends_with("-A PREROUTING -d 198.51.100.2/32 ! -i br-0123456789ab -j DROP"), "{why}");
+    // Outside are also those, and with them what is wider than the network.
+    for rule in [
+        "-A POSTROUTING -s 198.51.100.0/24 ! -o br-0123456789ab -j MASQUERADE",
+        "-A POSTROUTING -s 172.16.0.0/12 ! -o br-0123456789ab -j MASQUERADE",
+        "-A POSTROUTING -s 203.0.113.0/24 ! -o br-0123456789ab -j MASQUERADE",
+        "-A POSTROUTING ! -s 172.20.0.0/16 ! -o br-0123456789ab -j MASQUERADE",
+    ] {
+        let why = served_slowly(|docker| with_second_network(docker, rule));
+        assert_eq!(why, format!("a rule of this host has to see its packets in POSTROUTING: {rule}"));
+    }
+    // The network is elsewhere only as long as the host says so.
+    let why = served_slowly(|docker| {
+        with_second_network(docker, "-A POSTROUTING -s 172.20.0.0/16 ! -o br-0123456789ab -j MASQUERADE");
+        let id = docker.site.host.id;
+        docker.site.host.network(id).routes.retain(|route| route.destination.to_string() != "172.20.0.0/16");
+    });
+    assert!(why.contains("-s 172.20.0.0/16"), "{why}");
+}
+
 #[test]
 fn who_watches_the_hosts_devices_goes_on_seeing_packets_which_are_served_all_the_same() {
     let why = served_slowly(|docker| {
