@@ -1,6 +1,5 @@
 //! A device that comes while the agent runs, with an instance behind it that sends from its first moment: what passes before
 //! anybody has looked.
-#![expect(clippy::unwrap_used, reason = "a harness that fails fails the test")]
 
 use std::{
     net::Ipv4Addr,
