@@ -105,6 +105,9 @@ impl FloatingHost {
     }
 
     /// Removes the network card to the outside, and plugs another one in that is the same at the far end.
+    ///
+    /// # Panics
+    /// There is none.
     pub fn plug_again(&self) {
         let shown = self.from_outside("ip -o link show dev eth0");
         let mac = shown.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a MAC address");
@@ -307,10 +310,8 @@ impl FloatingHost {
 /// Rules of a router as `iptables-save` prints them, with these floating IPs.
 fn rules(addresses: &[(Ipv4Addr, Ipv4Addr)]) -> String {
     let each = |rule: fn(Ipv4Addr, Ipv4Addr) -> String| {
-        addresses
-            .iter()
-            .map(|(floating, fixed)| format!("-A neutron-l3-agent-{}\n", rule(*floating, *fixed)))
-            .collect::<String>()
+        let rules = addresses.iter().map(|(floating, fixed)| rule(*floating, *fixed));
+        rules.flat_map(|rule| ["-A neutron-l3-agent-", rule.as_str(), "\n"].map(str::to_owned)).collect::<String>()
     };
     let output = each(|floating, fixed| format!("OUTPUT -d {floating}/32 -j DNAT --to-destination {fixed}"));
     let arrives = each(|floating, fixed| format!("PREROUTING -d {floating}/32 -j DNAT --to-destination {fixed}"));

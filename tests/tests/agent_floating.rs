@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a harness that fails fails the test")]
 
 use std::{
+    fs,
     net::{Ipv4Addr, UdpSocket},
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -468,6 +470,23 @@ async fn what_comes_from_an_address_of_another_network_of_the_host_goes_through_
 
 // === straight ===
 
+/// Packets that a device has sent.
+fn packets_sent(device: &str) -> u64 {
+    let shown = run("cat /proc/net/dev");
+    let line = shown.lines().find_map(|line| line.trim().strip_prefix(device)?.strip_prefix(':')).unwrap();
+    line.split_whitespace().nth(9).unwrap().parse().unwrap()
+}
+
+/// Somebody else's program at a device, which lets everything pass, and what else is done with it.
+fn see_all(device: &str, file: &Path, action: &str) {
+    fs::write(file, "1,6 0 0 4294967295").unwrap();
+    if !run(&format!("tc qdisc show dev {device}")).contains("clsact") {
+        run(&format!("tc qdisc add dev {device} clsact"));
+    }
+    let file = file.display();
+    run(&format!("tc filter add dev {device} ingress prio 7 bpf bytecode-file {file}{action}"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_of_one_bridge_send_straight_to_each_other_and_past_nobody_who_has_to_see_it() {
     let test = "instances_of_one_bridge_send_straight_to_each_other_and_past_nobody_who_has_to_see_it";
@@ -500,20 +519,9 @@ async fn instances_of_one_bridge_send_straight_to_each_other_and_past_nobody_who
     run("ip link add watcher type veth peer name watches");
     run("ip link set watcher up");
     run("ip link set watches up");
-    // Packets that the mirror has sent there.
-    let watched = || -> u64 {
-        let shown = run("cat /proc/net/dev");
-        let line = shown.lines().find_map(|line| line.trim().strip_prefix("watcher:")).unwrap().to_owned();
-        line.split_whitespace().nth(9).unwrap().parse().unwrap()
-    };
+    let watched = || packets_sent("watcher");
     for (who, action) in [("another program", ""), ("a mirror", " action mirred egress mirror dev watcher")] {
-        let file = site.host.path("bytecode").display().to_string();
-        // One instruction that lets everything pass.
-        std::fs::write(&file, "1,6 0 0 4294967295").unwrap();
-        if !command("tc qdisc show dev tap1").stdout.windows(6).any(|word| word == b"clsact") {
-            run("tc qdisc add dev tap1 clsact");
-        }
-        run(&format!("tc filter add dev tap1 ingress prio 7 bpf bytecode-file {file}{action}"));
+        see_all("tap1", &site.host.path("bytecode"), action);
         goes(false, who);
         let before = watched();
         for _ in 0..20 {

@@ -222,14 +222,10 @@ fn read(message: &[u8]) -> io::Result<(u64, u64)> {
 
 /// An error, unless it says that there is nothing yet, or no way now.
 fn unless_later(error: io::Error) -> io::Result<()> {
-    use io::ErrorKind::{ConnectionRefused, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable, WouldBlock};
+    use io::ErrorKind::{HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable, WouldBlock};
+    // That a port is refused says that somebody else has it, or nobody.
     let passes = [WouldBlock, Interrupted, HostUnreachable, NetworkUnreachable, NetworkDown];
-    match error.kind() {
-        // Somebody else has it, or nobody.
-        ConnectionRefused => Err(error),
-        kind if passes.contains(&kind) => Ok(()),
-        _ => Err(error),
-    }
+    if passes.contains(&error.kind()) { Ok(()) } else { Err(error) }
 }
 
 // === TCP ===
@@ -255,12 +251,12 @@ impl Tcp {
     async fn begin(site: &FloatingHost, course: Course, port: u16) -> Self {
         let made = site.connect((course.from, course.to), course.address, port).await;
         assert_eq!(made.seen_as().ip(), course.seen, "{course:?}");
-        let side = |stream: TcpStream| {
+        let end = |stream: TcpStream| {
             stream.set_nonblocking(true).expect("do not wait");
             stream.set_nodelay(true).expect("do not collect");
             Side { stream, rest: Vec::new(), next: 0 }
         };
-        Self { client: side(made.here), server: side(made.there) }
+        Self { client: end(made.here), server: end(made.there) }
     }
 
     fn send(&mut self, message: &[u8]) -> io::Result<()> {

@@ -24,7 +24,7 @@ fn device(netns: &Namespace, start: &str) -> String {
     shown.lines().next().unwrap().to_owned()
 }
 
-/// QoS of a floating IP as Neutron's L3 agent sets it up on the device outside, each direction by itself.
+/// A limit (`fip_qos`) of a floating IP as Neutron's L3 agent sets it up on the device outside, each direction by itself.
 pub(crate) fn limited(proof: &Proof<'_>, runs: &Runs, start: &str) {
     let floating = &proof.floating[0];
     let outer = device(&floating.router, start);
