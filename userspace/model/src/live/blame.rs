@@ -312,6 +312,9 @@ fn by_trace(case: &Case<'_, '_>, journey: &Journey) -> Option<Blame> {
     })
 }
 
+/// What a fault elsewhere looks like: at the other end of a link, or at the other port of a VLAN.
+const EFFECTS: [&str; 2] = ["no-carrier", "router-vlan"];
+
 /// Errors that the trace has found between the last device that saw a packet and the next one, both included.
 fn faults(case: &Case<'_, '_>, journey: &Journey) -> Vec<Finding> {
     let hops = gap(case, journey);
@@ -321,9 +324,8 @@ fn faults(case: &Case<'_, '_>, journey: &Journey) -> Vec<Finding> {
     };
     let all = &case.trace.findings;
     let (effects, mut causes): (Vec<&Finding>, Vec<&Finding>) =
-        all.iter().filter(concerns).partition(|finding| finding.code == "no-carrier");
-    // A lost carrier is what the fault at the other end of a link looks like.
-    if causes.is_empty() && !effects.is_empty() {
+        all.iter().filter(concerns).partition(|finding| EFFECTS.contains(&finding.code.as_str()));
+    if causes.is_empty() && effects.iter().any(|finding| finding.code == "no-carrier") {
         causes.extend(all.iter().filter(|finding| finding.code == "link-down"));
     }
     if causes.is_empty() { effects.into_iter().cloned().collect() } else { causes.into_iter().cloned().collect() }

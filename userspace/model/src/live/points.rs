@@ -308,7 +308,9 @@ fn track(inventory: &Inventory<'_>, interface: &InterfaceTrace) -> Track {
     let is_network = |net: &&IpNet| net.prefix_len() < net.max_prefix_len();
     let subnets = interface.addresses.iter().filter(is_network).map(IpNet::trunc).collect();
     let elsewhere = elsewhere(inventory, &stops);
-    let last = stops.last().and_then(|stop| stop.outward).unwrap_or(0);
+    // What is behind the last device of this host is not this host's: whoever comes to that device has left.
+    let inside = stops.last().filter(|stop| stop.kind != HopKind::Uplink);
+    let last = inside.and_then(|stop| stop.outward).unwrap_or(usize::MAX);
     let broken = outward.iter().any(|hop| hop.number > last && hop.state == HopState::Broken);
     Track { stops, broken, own, subnets, elsewhere, shared, routers }
 }

@@ -169,7 +169,8 @@ const fn way(direction: Direction) -> &'static str {
 /// Says what watching came to.
 pub fn summary(summary: &Summary, style: &Style, out: &mut impl Write) -> io::Result<()> {
     let mut page = Page::new(style);
-    page.gap();
+    // What comes before was written already.
+    page.line(Line::new());
     rows(&mut page, summary);
     deaths(&mut page, &summary.deaths);
     findings::draw(&mut page, &summary.findings);
@@ -191,8 +192,9 @@ fn rows(page: &mut Page<'_>, summary: &Summary) {
         }
         page.gap();
         page.line(vec![Span::new(Paint::Heading, title)]);
+        let columns = device_columns(page);
         let heading = format!(
-            " {:>3} {:<10} {:<DEVICE$} {:>6} {:>5} {:>8} {:>8}",
+            " {:>3} {:<10} {:<columns$} {:>6} {:>5} {:>8} {:>8}",
             "#", "EXPECTED", "DEVICE", "SEEN", "LOST", "P50", "P99"
         );
         page.line(vec![Span::new(Paint::Dim, heading)]);

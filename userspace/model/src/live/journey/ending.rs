@@ -127,7 +127,11 @@ fn is_for(track: &Track, router: &Stop, headers: &Headers) -> bool {
     }
     let Some((_, to)) = headers.frame else { return true };
     let Some(own) = router.mac else { return true };
-    if is_group(to) { headers.addresses().is_none_or(|(_, address)| holds(track, router, address)) } else { to == own }
+    if is_to_many(headers) {
+        headers.addresses().is_none_or(|(_, address)| holds(track, router, address))
+    } else {
+        to == own
+    }
 }
 
 fn holds(track: &Track, router: &Stop, address: IpAddr) -> bool {
