@@ -2,6 +2,7 @@
 //! `cargo test --release -p netdiag-views --lib tui::tests::speed -- --ignored --nocapture`.
 
 use std::{
+    fs,
     io::Write as _,
     sync::Arc,
     time::{Duration, Instant},
@@ -22,6 +23,12 @@ fn say(text: &str) {
     writeln!(std::io::stderr(), "{text}").unwrap();
 }
 
+/// How long this thread has run. Time that other programs took from it is not its own.
+fn on_cpu() -> Duration {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
+}
+
 /// The median and the worst of some times.
 fn summary(mut times: Vec<Duration>) -> (Duration, Duration) {
     times.sort();
@@ -34,10 +41,10 @@ fn frames(mut state: State, keys: &[Key], count: usize) -> (Duration, Duration) 
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     let mut times = Vec::new();
     for key in keys.iter().cycle().take(count) {
-        let began = Instant::now();
+        let began = on_cpu();
         state = update(state, Action::Key(*key)).0;
         terminal.draw(|frame| draw(&state, frame)).unwrap();
-        times.push(began.elapsed());
+        times.push(on_cpu() - began);
     }
     summary(times)
 }
@@ -50,11 +57,12 @@ fn a_frame_of_ten_thousand_rows_is_drawn_in_time() {
     let state = State::new(Settings::default(), Origin::Live, (200, 60), NOW);
     let state = update(state, Action::Look(look)).0;
     say(&format!("a look with {ROWS} instances is taken in {:?}", began.elapsed()));
-    assert_eq!(state.view().entries.len(), ROWS);
+    // Some have two interfaces.
+    assert!(state.view().entries.len() >= ROWS);
     let scroll = [Key::char('j'), Key::ctrl('f'), Key::ctrl('f'), Key::char('k')];
     for tab in [Tab::Instances, Tab::Flows] {
         let state = press(state.clone(), if tab == Tab::Flows { "4 t" } else { "" });
-        assert_eq!(state.view().entries.len(), ROWS);
+        assert!(state.view().entries.len() >= ROWS);
         let (median, worst) = frames(state.clone(), &scroll, 1000);
         say(&format!("{}: scrolling, a frame takes {median:?}, at most {worst:?}", tab.title()));
         assert!(worst <= BUDGET, "{worst:?}");
