@@ -1,7 +1,7 @@
 //! What no rule can allow, and what every port needs: spoofed senders, servers that instances must not be, and the traffic
 //! without which no instance gets an address. Flow: policy.
 //!
-//! Where Neutron's two drivers differ, the stricter of both is done (`docs/DATAPATH.md`).
+//! Where Neutron's two drivers differ, the stricter of both is done (`docs/DATAPATH-details.md`).
 
 use super::{
     flow::protocol::{ICMPV6, UDP},
