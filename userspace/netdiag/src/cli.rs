@@ -230,7 +230,7 @@ pub(crate) struct Events {
     pub(crate) verdict: Option<Passed>,
     /// Text: show also refused multicast of the link to an instance (listener reports, router solicitations, mDNS …), of which
     /// there is otherwise only a count; JSON has it always, marked
-    #[arg(long)]
+    #[arg(long, env = "NETDIAG_MULTICAST")]
     pub(crate) multicast: bool,
     /// End after so many events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]

@@ -85,7 +85,7 @@ mod tests {
     }
 
     fn asked() -> Policy {
-        let text = "ports: [{id: p, binding: {device: vnet0}}]".to_owned();
+        let text = "ports: [{id: p, security_groups: [], binding: {device: vnet0}}]".to_owned();
         policy(&[Document { name: "a".to_owned(), text }]).unwrap()
     }
 
