@@ -418,20 +418,18 @@ pub fn openflow(headers: &Headers) -> Option<String> {
         (IpAddr::V6(_), _) => ("ipv6", ["ipv6_src", "ipv6_dst", "nw_ttl"]),
     };
     let [from, to, ttl] = names;
-    let mut flow = format!(
+    let flow = format!(
         "{kind},dl_src={source},dl_dst={destination},{from}={},{to}={},{ttl}={}",
         ip.source, ip.destination, ip.hops
     );
-    if matches!(kind, "ip" | "ipv6") {
-        flow.push_str(&format!(",nw_proto={}", ip.protocol));
-    }
-    if let Some((source, destination)) = ip.transport.ports() {
-        flow.push_str(&format!(",tp_src={source},tp_dst={destination}"));
-    }
-    if let super::packet::Transport::Icmp(icmp) = &ip.transport {
-        flow.push_str(&format!(",icmp_type={},icmp_code={}", icmp.kind, icmp.code));
-    }
-    Some(flow)
+    let protocol = matches!(kind, "ip" | "ipv6").then(|| format!(",nw_proto={}", ip.protocol));
+    let ports = ip.transport.ports().map(|(source, destination)| format!(",tp_src={source},tp_dst={destination}"));
+    let icmp = if let super::packet::Transport::Icmp(icmp) = &ip.transport {
+        Some(format!(",icmp_type={},icmp_code={}", icmp.kind, icmp.code))
+    } else {
+        None
+    };
+    Some([Some(flow), protocol, ports, icmp].into_iter().flatten().collect())
 }
 
 // === places ===
