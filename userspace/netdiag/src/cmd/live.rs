@@ -53,6 +53,9 @@ const TICK: Duration = Duration::from_millis(50);
 /// How long is waited for packets under way, once nothing new is wanted.
 const LINGER: Duration = Duration::from_millis(3_700);
 
+/// How long at least: packets are told of a moment after they were there.
+const MOMENT: Duration = Duration::from_millis(300);
+
 /// The most records a second on each CPU: beyond it the traffic wins, and what is left out is counted.
 pub(super) const BUDGET: u32 = 50_000;
 
@@ -223,7 +226,10 @@ impl Live<'_, '_> {
                     (closing, until) = (true, Some(Instant::now() + LINGER));
                 }
             }
-            if self.look().await? || (closing && self.journeys.is_empty()) {
+            // What is left of the time to linger, a moment of it being over.
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let settled = closing && left.is_some_and(|left| left + MOMENT <= LINGER) && self.journeys.is_empty();
+            if self.look().await? || settled {
                 return Ok(End::Bound);
             }
         }
