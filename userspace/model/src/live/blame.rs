@@ -283,8 +283,16 @@ fn with_fault(case: &Case<'_, '_>, journey: &Journey, blame: Blame) -> Blame {
 // === no reason ===
 
 fn by_trace(case: &Case<'_, '_>, journey: &Journey) -> Option<Blame> {
-    let faults = faults(case, journey);
-    let what = words::packet(last_headers(journey)?);
+    let mut faults = faults(case, journey);
+    let headers = last_headers(journey)?;
+    if faults.is_empty()
+        && let Some((_, destination)) = headers.addresses()
+    {
+        // What is wrong with the very address it is for: a floating IP without its translation.
+        let all = case.trace.findings.iter().filter(|finding| finding.severity == Severity::Error);
+        faults.extend(all.filter(|finding| finding.object == destination.to_string()).cloned());
+    }
+    let what = words::packet(headers);
     let after = last_stop(case, journey).map_or_else(|| "the instance".to_owned(), Stop::label);
     let (guilty, sentence) = match &faults[..] {
         [] => return None,

@@ -10,7 +10,7 @@ use netdiag_agent::{
 use netdiag_model::{
     inventory::Inventory,
     live::{
-        Filter, View,
+        Filter, Sighting, View,
         filter::{self, Wanted},
         journey::{Journey, Journeys},
         points::Points,
@@ -84,6 +84,8 @@ pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
         let name = inventory.link(link).map_or("", |link| &link.name);
         session.gaps().iter().any(|gap| gap.netns == Some(link.netns) && gap.object.ends_with(name))
     });
+    // What was under way while the programs were attached one by one was seen by some of them only.
+    let since_ns = now_ns();
     let epoch = epoch();
     let watch = watch(&points, &filter, &session);
     let mut show = Show::begin(asked.output, style, epoch)?;
@@ -99,6 +101,7 @@ pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
         verdicts,
         show,
         shown: 0,
+        since_ns,
     };
     let began = Instant::now();
     let end = live.follow().await?;
@@ -194,6 +197,7 @@ struct Live<'l, 'a> {
     verdicts: Verdicts,
     show: Show,
     shown: u64,
+    since_ns: u64,
 }
 
 impl Live<'_, '_> {
@@ -209,8 +213,7 @@ impl Live<'_, '_> {
         loop {
             tokio::select! {
                 sighting = self.session.next() => {
-                    self.show.sighting(&sighting, self.journeys.points())?;
-                    self.journeys.see(sighting);
+                    self.see(sighting)?;
                     continue;
                 }
                 _ = tick.tick() => {}
@@ -235,11 +238,19 @@ impl Live<'_, '_> {
         }
     }
 
+    /// Takes a sighting, unless it is of the time before everything was watched.
+    fn see(&mut self, sighting: Sighting) -> anyhow::Result<()> {
+        if sighting.time_ns >= self.since_ns {
+            self.show.sighting(&sighting, self.journeys.points())?;
+            self.journeys.see(sighting);
+        }
+        Ok(())
+    }
+
     /// Takes what is over by now; true where that is enough.
     async fn look(&mut self) -> anyhow::Result<bool> {
         for sighting in self.session.take() {
-            self.show.sighting(&sighting, self.journeys.points())?;
-            self.journeys.see(sighting);
+            self.see(sighting)?;
         }
         let now = now_ns();
         let losses = self.session.losses().context("read how many packets were lost")?;
