@@ -108,8 +108,8 @@ fn end(page: &Page<'_>, ended: &Ended) -> (Paint, String) {
 }
 
 /// A device with its hop's number and the time since the device before.
-fn step_line(page: &Page<'_>, (step, direction): (&Step, Direction), points: &Points, before: Option<u64>) -> Line {
-    let stop = points.stop(step.place);
+fn step_line(page: &Page<'_>, (seen, direction): (&Step, Direction), points: &Points, before: Option<u64>) -> Line {
+    let stop = points.stop(seen.place);
     let hop = stop.and_then(|stop| stop.hop(direction));
     let number = hop.map_or_else(|| "-".to_owned(), |hop| hop.to_string());
     let name = stop.map_or_else(|| "?".to_owned(), netdiag_model::live::points::Stop::label);
@@ -117,7 +117,7 @@ fn step_line(page: &Page<'_>, (step, direction): (&Step, Direction), points: &Po
     let pad = DEVICE.saturating_sub(super::page::width(&name));
     let since = before.map_or_else(
         || "seen first".to_owned(),
-        |before| format!("+{}", nanoseconds(step.time_ns.saturating_sub(before))),
+        |before| format!("+{}", nanoseconds(seen.time_ns.saturating_sub(before))),
     );
     vec![
         Span::new(Paint::Dim, format!("  {number:>4} ")),
