@@ -9,6 +9,8 @@ pub mod floating;
 pub mod flow;
 /// What must hold about size, alignment and offsets, checked at compile time.
 mod layout;
+/// Packets while they are watched.
+pub mod live;
 /// Keys and values of a compiled policy.
 pub mod policy;
 /// Why a packet passed or died.

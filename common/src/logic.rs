@@ -15,6 +15,7 @@
 //! | `flow` | states of a flow and their timeouts |
 //! | `floating` | which packets of floating IPs go past the router |
 //! | `rewrite` | changes the addresses of a packet |
+//! | `live` | which packets somebody watches |
 #![expect(
     clippy::inline_always,
     reason = "a call the compiler leaves costs the verifier and the packet more than it saves"
@@ -33,6 +34,8 @@ pub mod flow;
 pub mod frame;
 /// What no rule can allow, and what every port needs.
 pub mod guard;
+/// Which packets somebody watches.
+pub mod live;
 /// What is known of a packet.
 pub mod packet;
 /// Changes the addresses of a packet, and every checksum that covers them.

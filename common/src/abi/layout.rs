@@ -9,6 +9,7 @@ use super::{
     event::{Counted, Decided, Header},
     floating::{Floating, FloatingKey, Hop, HopKey, Leaving, LeavingKey, StationKey},
     flow::{Flow, FlowKey4, FlowKey6, Fragment, FragmentKey},
+    live,
     policy::{GrantKey, Label, MacKey, Page, PairKey, Port, Protocol, RemoteKey4, RemoteKey6, Settings, Side, View},
     value::{Budget, Counter, Losses, Tally},
 };
@@ -75,6 +76,21 @@ assert_layout!(Leaving: 44 bytes aligned to 4 {
 assert_layout!(StationKey: 12 bytes aligned to 4 { network at 0, mac at 4, pad at 10 });
 assert_layout!(HopKey: 8 bytes aligned to 4 { router at 0, address at 4 });
 assert_layout!(Hop: 12 bytes aligned to 4 { kind at 0, mac at 4, pad at 10 });
+assert_layout!(live::Seen: 248 bytes aligned to 8 {
+    time at 0, buffer at 8, cookie at 16, location at 24, inode at 32, ifindex at 36, length at 40, mark at 44, cpu at 48,
+    reason at 52, tag at 56, known at 58, kind at 60, flags at 61, pad at 62, head at 64,
+});
+assert_layout!(live::End: 40 bytes aligned to 4 { address at 0, mask at 16, first_port at 32, more_ports at 36 });
+assert_layout!(live::Clause: 96 bytes aligned to 4 {
+    here at 0, there at 40, ethertype at 80, ethertype_mask at 82, protocol at 84, protocol_mask at 86, family at 88,
+    family_mask at 90, flags at 92,
+});
+assert_layout!(live::Product: 4 bytes aligned to 2 { covered at 0, uncovered at 2 });
+assert_layout!(live::Config: 1616 bytes aligned to 4 {
+    clauses at 0, products at 4, budget at 8, pad at 12, clause at 16, product at 1552,
+});
+assert_layout!(live::Tally: 32 bytes aligned to 8 { tick at 0, used at 8, lost at 16, throttled at 24 });
+assert_layout!(live::Layout: 96 bytes aligned to 4 { skb_dev at 0, consumed at 88, receiver at 92 });
 const _: () = assert!(size_of::<Page>() == 1024 && size_of::<Label>() == 64);
 
 #[cfg(feature = "user")]
@@ -83,7 +99,7 @@ mod user {
     use super::{
         Budget, Counted, Counter, Decided, Floating, FloatingKey, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey,
         GrantKey, Hop, HopKey, Label, Leaving, LeavingKey, Losses, MacKey, Page, PairKey, Port, Protocol, RemoteKey4,
-        RemoteKey6, Settings, StationKey, Tally, View,
+        RemoteKey6, Settings, StationKey, Tally, View, live,
     };
 
     /// The one reason all of them are safe for.
@@ -127,5 +143,8 @@ mod user {
         StationKey,
         Tally,
         View,
+        live::Config,
+        live::Layout,
+        live::Tally,
     );
 }

@@ -14,3 +14,12 @@ pub const OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(env!(
 /// `cargo xtask build`.
 #[cfg(not(netdiag_bpf_object))]
 pub const OBJECT: Option<&[u8]> = None;
+
+/// The object with the programs that watch packets.
+#[cfg(netdiag_bpf_object)]
+pub(crate) const LIVE_OBJECT: Option<&[u8]> =
+    Some(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/live.bpf.o")));
+
+/// The object with the programs that watch packets.
+#[cfg(not(netdiag_bpf_object))]
+pub(crate) const LIVE_OBJECT: Option<&[u8]> = None;

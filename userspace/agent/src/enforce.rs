@@ -36,7 +36,6 @@ use netdiag_model::{
     policy::types::Direction,
 };
 
-pub(crate) use self::events::text as label_text;
 pub use self::{
     apply::ApplyError,
     attach::{AttachError, Behind, Change, ExternalState, Hook, HookState, Method},
@@ -50,6 +49,7 @@ pub use self::{
     straight::Stations,
 };
 use self::{attach::Attacher, bpffs::Root, load::Programs, maps::Maps};
+pub(crate) use self::{attach::has_tcx, events::text as label_text};
 
 /// Compiled tables to maps and back.
 mod apply;
@@ -76,7 +76,7 @@ pub(crate) mod netlink;
 /// The maps of who may send to whom past the bridge.
 mod straight;
 /// System calls that no library wraps.
-mod syscall;
+pub(crate) mod syscall;
 
 /// Where and how to enforce.
 #[derive(Clone, Debug)]
@@ -120,7 +120,7 @@ impl Enforcer {
         let root = Root::lock(&options.root)?;
         let programs = load::load(object, &root, max_flows(&options))?;
         let maps = Maps::open(&root.maps(), false)?;
-        let tcx = !options.clsact && attach::has_tcx();
+        let tcx = !options.clsact && has_tcx();
         Ok(Self { root, maps, programs, object: object.to_vec(), options, tcx, overtaken: BTreeMap::new() })
     }
 

@@ -16,6 +16,7 @@
 //! | | [`conntrack`] | the kernel's connection tracking |
 //! | | `own` | floating IPs that netdiag serves by itself |
 //! | observe | [`datapath`] | the eBPF programs netdiag carries, and what it does with them |
+//! | | [`live`] | packets as they are seen on their way |
 //! | | [`events`], `metrics` | what the datapath said and counted, for whoever asks |
 //! | | [`client`] | asks the agent |
 //! | | [`stream`] | events of a running agent |
@@ -37,12 +38,16 @@ pub mod doctor;
 pub mod enforce;
 /// The last events, for whoever wants to read them. Flow: observe.
 pub mod events;
+/// Packets as they are seen on their way. Flow: observe.
+pub mod live;
 /// Metrics for Prometheus. Flow: observe.
 mod metrics;
 /// Enters network namespaces; the only `setns` in the project.
 pub mod netns;
 /// What of an answer did not fit. Flow: discover.
 mod oddities;
+/// Questions to Open vSwitch about its flows. Flow: observe.
+pub mod ofproto;
 /// A small OVSDB client. Flow: discover.
 mod ovsdb;
 /// Floating IPs that netdiag serves by itself. Flow: policy.

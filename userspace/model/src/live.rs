@@ -6,6 +6,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::LinkKey;
 
+/// Where and why a packet died, and what is guilty.
+pub mod blame;
+/// Packets that were given up anywhere on the host.
+pub mod drops;
+/// Which packets are wanted.
+pub mod filter;
+/// One packet recognised across its sightings.
+pub mod journey;
+/// Bytes of a sighting to what its headers say.
+pub mod packet;
+/// Which devices to watch for an instance.
+pub mod points;
+/// The kernel's reasons to give a packet up, in sentences.
+pub mod reasons;
+/// What watching came to.
+pub mod report;
+/// Packets in words.
+pub mod words;
+
 /// One packet, seen once: at a device, or where the kernel gave it up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sighting {

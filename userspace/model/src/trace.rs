@@ -46,8 +46,9 @@ pub(crate) mod switching;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use command::{in_netns, quote};
 pub use explain::explain;
-pub(crate) use filter::between_any;
+pub(crate) use filter::{ask, between_any, cross, rule_ref};
 pub use listing::list;
 
 /// The answer of `netdiag trace`: what the instance is, one path per interface, and what is wrong on them.
@@ -291,7 +292,7 @@ pub struct RuleRef {
 }
 
 /// Which way packets go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Direction {
     /// From the instance.

@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// `netdiag agent`.
 pub(crate) mod agent;
+/// `netdiag trace`, and what is seen live.
+pub(crate) mod live;
 /// `netdiag tui`.
 pub(crate) mod tui;
 
@@ -42,19 +44,11 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Follow the packets of one instance, out and in, hop by hop
+    /// Follow the packets of one instance, out and in, hop by hop; with --live, packet by packet
     #[command(after_long_help = TRACE_NEEDS)]
-    Trace {
-        /// Name, container id, Nova or Neutron UUID (or a prefix), fixed or floating IP, MAC, device or pid
-        instance: String,
-        #[command(flatten)]
-        source: Source,
-        #[command(flatten)]
-        look: Look,
-        /// How to print it
-        #[arg(short, long, value_enum, default_value_t, env = "NETDIAG_OUTPUT")]
-        output: TraceOutput,
-    },
+    Trace(Box<live::Trace>),
+    /// Watch what the kernel and netdiag drop on this host: whose packet, where, why
+    Drops(Box<live::Drops>),
     /// List the instances of this host with all their identities
     List {
         #[command(flatten)]
@@ -369,6 +363,10 @@ pub(crate) enum TraceOutput {
     Mermaid,
     /// A picture
     Svg,
+    /// With --live: one line of JSON a packet, as they come
+    Jsonl,
+    /// With --live: a capture file, for Wireshark
+    Pcapng,
 }
 
 /// Forms of a list.
@@ -430,6 +428,12 @@ pub(crate) enum SchemaOf {
     Events,
     /// `netdiag agent status -o json`
     AgentStatus,
+    /// `netdiag trace --live -o json`
+    Live,
+    /// One line of `netdiag trace --live -o jsonl`
+    LiveLine,
+    /// One line of `netdiag drops -o json`
+    Drops,
 }
 
 #[cfg(test)]

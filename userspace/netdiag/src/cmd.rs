@@ -18,7 +18,7 @@ use netdiag_model::{
 use netdiag_views::{dot, escape, json, mermaid, schema, svg, text, wide, yaml};
 
 use crate::{
-    cli::{Cli, Enforced, ListOutput, Look, ReportOutput, SchemaOf, Sockets, Source, TraceOutput},
+    cli::{Cli, Enforced, ListOutput, Look, ReportOutput, SchemaOf, Sockets, Source, TraceOutput, live::Trace},
     config,
     exit::{Bad, Exit},
 };
@@ -27,19 +27,30 @@ use crate::{
 mod agent;
 
 pub(crate) use agent::{agent, fip_way};
+/// Packets that are given up anywhere.
+pub(crate) mod drops;
 /// What is refused and allowed, packet by packet.
 pub(crate) mod events;
 /// Floating IPs.
 pub(crate) mod fip;
 /// Tracked flows.
 pub(crate) mod flows;
+/// Packets as they are seen live.
+pub(crate) mod live;
 /// Security groups of an instance.
 pub(crate) mod sg;
 /// The live view of a host.
 pub(crate) mod tui;
 
 /// Follows the packets of one instance.
-pub(crate) async fn trace(instance: &str, source: &Source, look: &Look, output: TraceOutput) -> anyhow::Result<Exit> {
+pub(crate) async fn trace(asked: &Trace) -> anyhow::Result<Exit> {
+    if asked.live {
+        return live::run(asked).await;
+    }
+    if !asked.wanted.is_empty() || !asked.bounds.is_empty() {
+        return Err(Bad::usage("which packets, and when to end, goes with --live"));
+    }
+    let Trace { instance, source, look, output, .. } = asked;
     let snapshot = gather(source).await?;
     let inventory = Inventory::build(&snapshot);
     let place = match resolve(&inventory, instance) {
@@ -48,10 +59,13 @@ pub(crate) async fn trace(instance: &str, source: &Source, look: &Look, output: 
     };
     let trace = trace::explain(&inventory, &inventory.instances[place]);
     let style = config::style(look);
+    if matches!(output, TraceOutput::Jsonl | TraceOutput::Pcapng) {
+        return Err(Bad::usage("-o jsonl and -o pcapng show packets: they go with --live"));
+    }
     print(|out| match output {
         TraceOutput::Table => text::trace::render(&trace, &style, out),
         TraceOutput::Wide => wide::trace(&trace, &style, out),
-        TraceOutput::Json => json::render(&trace, out),
+        TraceOutput::Json | TraceOutput::Jsonl | TraceOutput::Pcapng => json::render(&trace, out),
         TraceOutput::Yaml => yaml::render(&trace, out),
         TraceOutput::Dot => dot::render(&trace, out),
         TraceOutput::Mermaid => mermaid::render(&trace, out),
@@ -110,6 +124,9 @@ pub(crate) fn schema(of: SchemaOf) -> anyhow::Result<Exit> {
         SchemaOf::Flows => schema::render(schema::Kind::Flows, out),
         SchemaOf::Events => schema::render(schema::Kind::Events, out),
         SchemaOf::AgentStatus => schema::render(schema::Kind::AgentStatus, out),
+        SchemaOf::Live => schema::render(schema::Kind::Live, out),
+        SchemaOf::LiveLine => schema::render(schema::Kind::LiveLine, out),
+        SchemaOf::Drops => schema::render(schema::Kind::Drops, out),
     })?;
     Ok(Exit::Works)
 }

@@ -22,8 +22,9 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("start the runtime")),
     };
-    // The agent ends in its own time.
-    let interruptible = !matches!(cli.command, Command::Agent(_));
+    // The agent ends in its own time, and what watches says first what it came to.
+    let interruptible = !matches!(&cli.command, Command::Agent(_) | Command::Drops(_))
+        && !matches!(&cli.command, Command::Trace(trace) if trace.live);
     let result = runtime.block_on(async {
         tokio::select! {
             result = run(cli.command) => result,
@@ -41,7 +42,8 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> anyhow::Result<Exit> {
     match command {
-        Command::Trace { instance, source, look, output } => cmd::trace(&instance, &source, &look, output).await,
+        Command::Trace(trace) => cmd::trace(&trace).await,
+        Command::Drops(drops) => cmd::drops::run(&drops).await,
         Command::List { source, look, output } => cmd::list(&source, &look, output).await,
         Command::Agent(agent) => cmd::agent(&agent).await,
         Command::Sg(Sg::Show { instance, source, look, output }) => {

@@ -8,6 +8,8 @@ pub(crate) mod enforced;
 mod hostile;
 /// A virtual machine behind a hybrid bridge, with a fault.
 mod hybrid;
+/// Packets seen live.
+pub(crate) mod live;
 /// A nova-docker instance whose network is on many hosts.
 mod mesh;
 /// A nova-docker instance where everything works.

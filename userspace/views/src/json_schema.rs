@@ -20,6 +20,8 @@ mod groups;
 mod interface;
 /// The answer of `netdiag list`.
 mod list;
+/// What `netdiag trace --live` writes.
+mod live;
 /// The answer of `netdiag agent status`.
 mod status;
 /// The answer of `netdiag trace`, and what other answers share with it.
@@ -43,6 +45,10 @@ pub use self::{
         RuleDocument, ServiceDocument, State,
     },
     list::{FloatingWayDocument, ListDocument, ListedInstance, ListedInterface},
+    live::{
+        BlameDocument, CensusDocument, ChangeDocument, CountDocument, DeathsDocument, DropDocument, DropsLine, End,
+        HopSeenDocument, LiveDocument, LiveLine, PacketDocument, StepDocument, SummaryDocument, WatchDocument,
+    },
     status::{MistakeDocument, PortDocument, RefusedDocument, StatusDocument},
     trace::{FindingDocument, GapDocument, InstanceDocument, InstanceKind, Severity, TraceDocument, Verdict},
 };

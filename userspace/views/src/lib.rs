@@ -17,6 +17,8 @@ pub mod json;
 pub mod json_schema;
 /// A trace as a Mermaid flowchart.
 pub mod mermaid;
+/// Packets as a capture file.
+pub mod pcapng;
 /// What a picture of a trace shows, whatever draws it.
 mod picture;
 /// Where a hop stands, in words.

@@ -7,8 +7,8 @@ use schemars::{Schema, generate::SchemaSettings};
 use crate::{
     json,
     json_schema::{
-        DoctorDocument, EventDocument, ExplainDocument, FloatingIpsDocument, FlowsDocument, GroupsDocument,
-        ListDocument, StatusDocument, TraceDocument,
+        DoctorDocument, DropsLine, EventDocument, ExplainDocument, FloatingIpsDocument, FlowsDocument, GroupsDocument,
+        ListDocument, LiveDocument, LiveLine, StatusDocument, TraceDocument,
     },
 };
 
@@ -33,11 +33,17 @@ pub enum Kind {
     Events,
     /// Of `netdiag agent status -o json`.
     AgentStatus,
+    /// Of `netdiag trace --live -o json`.
+    Live,
+    /// Of one line of `netdiag trace --live -o jsonl`.
+    LiveLine,
+    /// Of one line of `netdiag drops -o json`.
+    Drops,
 }
 
 impl Kind {
     /// Every shape there is.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Trace,
         Self::List,
         Self::Doctor,
@@ -47,6 +53,9 @@ impl Kind {
         Self::Flows,
         Self::Events,
         Self::AgentStatus,
+        Self::Live,
+        Self::LiveLine,
+        Self::Drops,
     ];
 
     /// The command whose answer has this shape.
@@ -61,6 +70,9 @@ impl Kind {
             Self::Flows => "flows",
             Self::Events => "events",
             Self::AgentStatus => "agent-status",
+            Self::Live => "live",
+            Self::LiveLine => "live-line",
+            Self::Drops => "drops",
         }
     }
 }
@@ -83,6 +95,9 @@ fn schema(kind: Kind) -> Schema {
         Kind::Flows => generator.into_root_schema_for::<FlowsDocument>(),
         Kind::Events => generator.into_root_schema_for::<EventDocument>(),
         Kind::AgentStatus => generator.into_root_schema_for::<StatusDocument>(),
+        Kind::Live => generator.into_root_schema_for::<LiveDocument>(),
+        Kind::LiveLine => generator.into_root_schema_for::<LiveLine>(),
+        Kind::Drops => generator.into_root_schema_for::<DropsLine>(),
     }
 }
 
@@ -92,9 +107,9 @@ mod tests {
 
     use super::{Kind, schema};
     use crate::{
-        fixtures::{self, enforced},
+        fixtures::{self, enforced, live::EPOCH},
         json,
-        json_schema::Published,
+        json_schema::{DropDocument, DropsLine, LiveDocument, LiveLine, PacketDocument, Published},
     };
 
     /// What [`json::render`] writes, read back.
@@ -195,6 +210,39 @@ mod tests {
             let rest = root.pointer(&shape["$ref"].as_str().unwrap()[1..]).unwrap();
             check(&root, rest, &line).unwrap();
         }
+    }
+
+    #[test]
+    fn what_is_seen_live_has_the_shape_its_schemas_promise() {
+        let run = fixtures::live::evil();
+        let packets: Vec<PacketDocument> =
+            run.told.iter().map(|told| PacketDocument::of(told, &run.points, EPOCH)).collect();
+        let root = schema(Kind::LiveLine).to_value();
+        let lines = packets.iter().map(|packet| LiveLine::Packet(Box::new(packet.clone())));
+        let ends = [LiveLine::Watch((&run.watch).into()), LiveLine::Summary(Box::new((&run.summary).into()))];
+        for line in lines.chain(ends) {
+            check_line(&root, &line);
+        }
+        let root = schema(Kind::Drops).to_value();
+        let (drops, census) = fixtures::live::drops();
+        drops.iter().for_each(|one| check_line(&root, &DropsLine::Drop(DropDocument::of(one, EPOCH))));
+        check_line(&root, &DropsLine::Summary((&census).into()));
+        let root = schema(Kind::Live).to_value();
+        let whole = LiveDocument { watch: (&run.watch).into(), packets, summary: (&run.summary).into() };
+        check(&root, &root, &written(&whole)).unwrap();
+    }
+
+    /// One line, whose first property names the alternative it is.
+    fn check_line(root: &Value, line: &impl Published) {
+        let mut out = Vec::new();
+        json::line(line, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text.lines().count(), 1);
+        let mut line: Value = serde_json::from_str(&text).unwrap();
+        let word = line.as_object_mut().unwrap().remove("line").unwrap();
+        let shapes = root["oneOf"].as_array().unwrap();
+        let shape = shapes.iter().find(|shape| shape["properties"]["line"]["const"] == word).unwrap();
+        check(root, root.pointer(&shape["$ref"].as_str().unwrap()[1..]).unwrap(), &line).unwrap();
     }
 
     #[test]

@@ -6,6 +6,8 @@
 
 /// Whether this host can do what netdiag needs.
 pub mod doctor;
+/// Packets that were given up anywhere on the host.
+pub mod drops;
 /// What the datapath says about single packets.
 pub mod event;
 /// What would become of a packet.
@@ -24,6 +26,8 @@ mod hops;
 mod interface;
 /// Every instance of the host.
 pub mod list;
+/// Packets as they are seen live.
+pub mod live;
 /// Lines of painted text, wrapped to the width.
 mod page;
 /// How the agent is.

@@ -29,6 +29,7 @@ use super::{
     netlink,
     syscall::{self, LinkInfo, Order, Place},
 };
+use crate::live;
 
 /// Filters of a clsact qdisc.
 mod clsact;
@@ -392,12 +393,14 @@ pub(super) fn remove_link(path: &Path) -> Result<(), RootError> {
     Ok(())
 }
 
-/// The program that runs first at TCX, if it is not that of this link.
+/// The program that runs first at TCX, if it is not that of this link. One that only watches is passed over: it goes first to
+/// see what ours drops, and drops nothing.
 fn before(ifindex: u32, place: Place, link: &OwnedFd) -> Result<Option<u32>, AttachError> {
     let failed = || AttachError::kernel("look at the programs of", ifindex, Method::Tcx);
     let ours = syscall::link_info(link.as_fd()).map_err(failed())?;
-    let first = syscall::query(ifindex, place).map_err(failed())?.first().copied();
-    Ok(first.filter(|first| first.link != ours.id).map(|first| first.program))
+    let queued = syscall::query(ifindex, place).map_err(failed())?;
+    let before = queued.into_iter().take_while(|queued| queued.link != ours.id);
+    Ok(before.map(|queued| queued.program).find(|program| !live::is_watcher(*program)))
 }
 
 /// An XDP program that is none of ours.
@@ -409,7 +412,7 @@ fn foreign_xdp(ifindex: u32, ours: &[u32]) -> Result<Option<Behind>, AttachError
 }
 
 /// True where the kernel knows TCX.
-pub(super) fn has_tcx() -> bool {
+pub(crate) fn has_tcx() -> bool {
     // Device 1 is the loopback device of every namespace; a kernel without TCX knows no such place.
     !syscall::query(1, Place::TcxIngress).is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
 }

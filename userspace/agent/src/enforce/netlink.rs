@@ -19,15 +19,15 @@ use crate::discover::netlink::{
 
 /// A filter of ours: where, and which.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Slot {
+pub(crate) struct Slot {
     /// The device.
-    pub(super) ifindex: u32,
+    pub(crate) ifindex: u32,
     /// It sees what leaves the device, rather than what comes in.
-    pub(super) egress: bool,
+    pub(crate) egress: bool,
     /// Lower is asked first.
-    pub(super) priority: u16,
+    pub(crate) priority: u16,
     /// Tells filters of one priority apart.
-    pub(super) handle: u32,
+    pub(crate) handle: u32,
 }
 
 impl Slot {
@@ -47,13 +47,13 @@ fn parent(egress: bool) -> TcHandle {
 }
 
 /// Makes a clsact qdisc; `EEXIST` where there is one, or an ingress qdisc in its place.
-pub(super) fn add_clsact(ifindex: u32) -> io::Result<()> {
+pub(crate) fn add_clsact(ifindex: u32) -> io::Result<()> {
     let request = RouteNetlinkMessage::NewQueueDiscipline(clsact(ifindex));
     exchange(request, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK).map(drop)
 }
 
 /// Removes the clsact qdisc, with all filters it has.
-pub(super) fn remove_clsact(ifindex: u32) -> io::Result<()> {
+pub(crate) fn remove_clsact(ifindex: u32) -> io::Result<()> {
     exchange(RouteNetlinkMessage::DelQueueDiscipline(clsact(ifindex)), NLM_F_ACK).map(drop)
 }
 
@@ -66,13 +66,13 @@ fn clsact(ifindex: u32) -> TcMessage {
 }
 
 /// True where the device has a clsact qdisc, rather than an ingress qdisc in its place.
-pub(super) fn has_clsact(ifindex: u32) -> io::Result<bool> {
+pub(crate) fn has_clsact(ifindex: u32) -> io::Result<bool> {
     let answers = exchange(RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()), NLM_F_DUMP)?;
     Ok(answers.iter().any(|answer| attachments::is_clsact(answer, ifindex)))
 }
 
 /// Filters of one side of the clsact qdisc, in the order they are asked; none where there is no such qdisc.
-pub(super) fn filters(ifindex: u32, egress: bool) -> io::Result<Vec<ClsactFilter>> {
+pub(crate) fn filters(ifindex: u32, egress: bool) -> io::Result<Vec<ClsactFilter>> {
     let mut message = TcMessage::with_index(ifindex.cast_signed());
     message.header.parent = parent(egress);
     let answers = match exchange(RouteNetlinkMessage::GetTrafficFilter(message), NLM_F_DUMP) {
@@ -84,7 +84,7 @@ pub(super) fn filters(ifindex: u32, egress: bool) -> io::Result<Vec<ClsactFilter
 }
 
 /// Puts a program into the place of a filter, or of the program that is there; no packet meets neither.
-pub(super) fn set_filter(slot: &Slot, program: RawFd, name: &str) -> io::Result<()> {
+pub(crate) fn set_filter(slot: &Slot, program: RawFd, name: &str) -> io::Result<()> {
     let mut message = slot.message();
     message.attributes.push(TcAttribute::Options(vec![
         TcOption::Bpf(TcFilterBpfOption::ProgFd(program.cast_unsigned())),
@@ -96,12 +96,12 @@ pub(super) fn set_filter(slot: &Slot, program: RawFd, name: &str) -> io::Result<
 }
 
 /// Removes a filter.
-pub(super) fn remove_filter(slot: &Slot) -> io::Result<()> {
+pub(crate) fn remove_filter(slot: &Slot) -> io::Result<()> {
     exchange(RouteNetlinkMessage::DelTrafficFilter(slot.message()), NLM_F_ACK).map(drop)
 }
 
 /// XDP programs of a device.
-pub(super) fn xdp(ifindex: u32) -> io::Result<Vec<Xdp>> {
+pub(crate) fn xdp(ifindex: u32) -> io::Result<Vec<Xdp>> {
     let mut message = LinkMessage::default();
     message.header.index = ifindex;
     let answers = exchange(RouteNetlinkMessage::GetLink(message), 0)?;

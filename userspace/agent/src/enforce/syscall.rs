@@ -144,7 +144,7 @@ pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
 /// Places of a device a program can be attached to by a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// `BPF_XDP`, generic mode.
     Xdp = 37,
     /// `BPF_TCX_INGRESS`.
@@ -155,7 +155,7 @@ pub(super) enum Place {
 
 /// Where a program goes among those at TCX.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
+pub(crate) enum Order {
     /// Before all others.
     First,
     /// After all that are there.
@@ -171,7 +171,7 @@ struct LinkCreate {
 }
 
 /// Attaches a program, at XDP in generic mode. The link ends with its last descriptor or pin.
-pub(super) fn create_link(program: BorrowedFd<'_>, ifindex: u32, place: Place, order: Order) -> io::Result<OwnedFd> {
+pub(crate) fn create_link(program: BorrowedFd<'_>, ifindex: u32, place: Place, order: Order) -> io::Result<OwnedFd> {
     let flags = match (place, order) {
         (Place::Xdp, _) => SKB_MODE,
         (Place::TcxIngress | Place::TcxEgress, Order::First) => BEFORE,

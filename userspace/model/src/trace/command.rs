@@ -5,7 +5,7 @@
 use crate::{fact::NameKind, id::NetnsId, inventory::Inventory};
 
 /// A command as an operator would type it to run it in a namespace.
-pub(super) fn in_netns(inventory: &Inventory<'_>, netns: NetnsId, command: &str) -> String {
+pub(crate) fn in_netns(inventory: &Inventory<'_>, netns: NetnsId, command: &str) -> String {
     if Some(netns) == inventory.host {
         return command.to_owned();
     }
@@ -21,7 +21,7 @@ pub(super) fn in_netns(inventory: &Inventory<'_>, netns: NetnsId, command: &str)
 }
 
 /// A word for a shell: itself if it is plain, in single quotes otherwise.
-pub(super) fn quote(word: &str) -> String {
+pub(crate) fn quote(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@%+=,".contains(&byte);
     if !word.is_empty() && word.bytes().all(plain) {
         return word.to_owned();

@@ -33,8 +33,8 @@ mod own;
 /// Routed traffic: forward filters and address translation.
 mod routed;
 
-pub(crate) use bridged::between_any;
 pub(super) use bridged::{at_host_device, inward_at_host_device};
+pub(crate) use bridged::{between_any, cross};
 pub(super) use entrance::{Targets, floating_ips, once, port_words, publications};
 pub(super) use frames::{at_bridge, at_devices};
 pub(super) use groups::{lets_metadata_out, lets_nobody_in};
@@ -52,13 +52,13 @@ pub(super) fn metadata_redirect(inventory: &Inventory<'_>, inside: LinkKey) -> O
 }
 
 /// Walks a packet through one hook of a namespace.
-fn ask(inventory: &Inventory<'_>, netns: NetnsId, hook: Hook, packet: Packet) -> Walk {
+pub(crate) fn ask(inventory: &Inventory<'_>, netns: NetnsId, hook: Hook, packet: Packet) -> Walk {
     let rulesets: Vec<_> = inventory.rulesets(netns).iter().collect();
     walk(&rulesets, hook, packet)
 }
 
 /// A rule the packet met, as a reader wants to see it.
-fn rule_ref(inventory: &Inventory<'_>, netns: NetnsId, step: &Step) -> RuleRef {
+pub(crate) fn rule_ref(inventory: &Inventory<'_>, netns: NetnsId, step: &Step) -> RuleRef {
     RuleRef {
         backend: step.backend,
         netns: inventory.netns(netns),

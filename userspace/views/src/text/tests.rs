@@ -5,10 +5,13 @@ use std::fmt::Write as _;
 use insta::assert_snapshot;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::{Style, doctor, event, explain, flows, groups, list, status, trace};
+use super::{Style, doctor, drops, event, explain, flows, groups, list, live, status, trace};
 use crate::{
     escape,
-    fixtures::{self, enforced},
+    fixtures::{
+        self, enforced,
+        live::{EPOCH, Live},
+    },
     wide,
 };
 
@@ -30,7 +33,20 @@ fn everything(style: &Style) -> Vec<(String, String)> {
     all.push(("explain".to_owned(), text(|out| explain::render(&enforced::explained(), style, out))));
     all.push(("flows".to_owned(), text(|out| flows::render(&enforced::flows(), style, out))));
     all.push(("status".to_owned(), text(|out| status::render(&enforced::status(), style, out))));
+    all.push(("live".to_owned(), watched(&fixtures::live::live(&fixtures::healthy().instance.name), style)));
+    all.push(("live_hostile".to_owned(), watched(&fixtures::live::evil(), style)));
+    all.push(("drops".to_owned(), text(|out| drops::census(&fixtures::live::drops().1, style, out))));
     all
+}
+
+/// A whole run of `netdiag trace --live`.
+fn watched(run: &Live, style: &Style) -> String {
+    let Live { watch, points, told, summary } = run;
+    text(|out| {
+        live::watch(watch, style, out)?;
+        told.iter().try_for_each(|told| live::packet(told, points, EPOCH, (style, &mut *out)))?;
+        live::summary(summary, style, out)
+    })
 }
 
 /// Events have one line each at any width.
@@ -48,6 +64,18 @@ fn an_event_is_one_line_without_a_hostile_character() {
         assert!(shown.is_ascii() || !style.ascii, "{shown}");
     }
     assert_snapshot!("events", events(&Style::default()));
+}
+
+#[test]
+fn a_dropped_packet_is_one_line_without_a_hostile_character() {
+    for style in [Style::default(), Style { detail: 1, ascii: true, ..Style::default() }] {
+        let each = fixtures::live::drops().0;
+        let shown: String = each.iter().map(|one| text(|out| drops::line(one, EPOCH, &style, out))).collect();
+        assert_eq!(shown.lines().count(), each.len());
+        assert!(!shown.chars().any(|found| found != '\n' && escape::is_hostile(found)), "{shown}");
+        assert!(shown.is_ascii() || !style.ascii, "{shown}");
+        assert_snapshot!(format!("drops_{}", if style.ascii { "lines_ascii" } else { "lines" }), shown);
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::{
         bpffs::{self, Root},
         netlink,
     },
+    live,
 };
 
 /// Handle of our filters: "nd" in ASCII.
@@ -132,10 +133,11 @@ pub(super) fn put(root: &Root, ifindex: u32, spot: Spot, program: &Loaded) -> Re
     Ok(change)
 }
 
-/// The filter that is asked first, if it is not ours.
+/// The filter that is asked first, if it is not ours and does more than watch.
 fn before(ifindex: u32, spot: Spot) -> Result<Option<Behind>, AttachError> {
-    let first = spot.filters(ifindex)?.into_iter().next();
-    let foreign = first.filter(|entry| !spot.is_ours(entry));
+    let filters = spot.filters(ifindex)?;
+    let mut before = filters.into_iter().take_while(|entry| !spot.is_ours(entry));
+    let foreign = before.find(|entry| !live::is_watching_filter(entry));
     Ok(foreign
         .map(|entry| Behind { method: Method::Clsact, program: entry.filter.program.and_then(|program| program.id) }))
 }

@@ -60,7 +60,7 @@ pub(in crate::trace) fn at_host_device(way: &mut Way<'_, '_>, outer: LinkKey) {
 }
 
 /// Rules a bridged packet meets: those before routing decide about its state, those of FORWARD about the packet.
-pub(super) fn cross(inventory: &Inventory<'_>, netns: NetnsId, packet: Packet) -> Walk {
+pub(crate) fn cross(inventory: &Inventory<'_>, netns: NetnsId, packet: Packet) -> Walk {
     let before = answers::through(inventory, netns, &[Hook::Prerouting], packet.clone());
     if matches!(before.outcome, Outcome::Drop { .. }) {
         return before;

@@ -1,0 +1,232 @@
+//! Fields of the kernel's own structures, at the offsets user space took from the running kernel's BTF.
+//!
+//! Every read is one the kernel checks: an address that is none gives nothing, never a fault.
+
+use core::{arch::asm, ffi::c_void};
+
+use aya_ebpf::helpers::{bpf_probe_read_kernel, generated::bpf_probe_read_kernel as copy};
+use netdiag_common::abi::live::{HEAD, Layout, Seen};
+
+use crate::maps::Scratch;
+
+/// Where things are. Written by user space before the programs are loaded.
+#[unsafe(no_mangle)]
+static LAYOUT: Layout = Layout {
+    skb_dev: 0,
+    skb_head: 0,
+    skb_data: 0,
+    skb_tail: 0,
+    skb_len: 0,
+    skb_mark: 0,
+    skb_mac_header: 0,
+    skb_network_header: 0,
+    skb_vlan_tci: 0,
+    skb_tagged: 0,
+    skb_tagged_mask: 0,
+    skb_iif: 0,
+    skb_dst: 0,
+    skb_sk: 0,
+    dev_ifindex: 0,
+    dev_net: 0,
+    dev_type: 0,
+    net_cookie: 0,
+    net_inode: 0,
+    net_loopback: 0,
+    dst_dev: 0,
+    sk_net: 0,
+    consumed: 0,
+    receiver: 0,
+};
+
+/// Where things are.
+#[inline(always)]
+pub fn layout() -> &'static Layout {
+    let layout = &raw const LAYOUT;
+    let place: *const Layout;
+    // The compiler must not take the zeros above for what is there.
+    // SAFETY: nothing is done but to hide where the address comes from.
+    unsafe { asm!("{place} = {layout}", layout = in(reg) layout, place = lateout(reg) place, options(pure, nomem, nostack)) };
+    // SAFETY: it is the address of the static.
+    unsafe { &*place }
+}
+
+/// The address a pointer of the kernel's holds, as a number the verifier knows nothing of.
+#[inline(always)]
+pub fn address_of(pointer: *const c_void) -> u64 {
+    let place = [pointer];
+    // SAFETY: the place is on this stack.
+    unsafe { bpf_probe_read_kernel(place.as_ptr().cast::<u64>()) }.unwrap_or(0)
+}
+
+/// A field at an offset.
+#[inline(always)]
+fn field<T>(address: u64, offset: u32) -> Option<T> {
+    if address == 0 {
+        return None;
+    }
+    // SAFETY: the helper checks the address, and every field read here is an integer.
+    unsafe { bpf_probe_read_kernel((address + u64::from(offset)) as *const T) }.ok()
+}
+
+#[inline(always)]
+fn number(address: u64, offset: u32) -> u32 {
+    field(address, offset).unwrap_or(0)
+}
+
+#[inline(always)]
+fn half(address: u64, offset: u32) -> u16 {
+    field(address, offset).unwrap_or(0)
+}
+
+#[inline(always)]
+fn pointer(address: u64, offset: u32) -> u64 {
+    field(address, offset).unwrap_or(0)
+}
+
+/// A length, but no more than is kept of a packet. In a register of its own, so that the bounds the verifier is shown are those of what
+/// it sees used.
+#[inline(always)]
+pub fn at_most_head(length: u32) -> u64 {
+    let mut known = u64::from(length).min(HEAD as u64);
+    // SAFETY: nothing is done but to hide what is known of the number.
+    unsafe { asm!("{known} = {known}", known = inout(reg) known, options(pure, nomem, nostack)) };
+    known
+}
+
+/// Cookie and inode of the namespace of a device; zeros where it is no device.
+#[inline(always)]
+pub fn namespace_of_device(device: u64) -> (u64, u32) {
+    let layout = layout();
+    namespace(pointer(device, layout.dev_net))
+}
+
+/// Cookie and inode of a namespace; zeros where it is none. The loopback device of a namespace leads back to it, which no other memory does.
+#[inline(always)]
+fn namespace(net: u64) -> (u64, u32) {
+    let layout = layout();
+    let loopback = pointer(net, layout.net_loopback);
+    if net == 0 || pointer(loopback, layout.dev_net) != net {
+        return (0, 0);
+    }
+    (field(net, layout.net_cookie).unwrap_or(0), number(net, layout.net_inode))
+}
+
+/// `ARPHRD_ETHER` and `ARPHRD_LOOPBACK` of `linux/if_arp.h`.
+const ETHERNET_TYPES: [u16; 2] = [1, 772];
+/// A header that has not been set.
+const UNSET: u16 = u16::MAX;
+/// Length of an Ethernet header.
+const ETHERNET: u16 = 14;
+
+/// Address of a `struct sk_buff`.
+#[derive(Clone, Copy)]
+pub struct Buffer(pub u64);
+
+impl Buffer {
+    /// The buffer a context or an argument stands for.
+    #[inline(always)]
+    pub fn of(pointer: *const c_void) -> Self {
+        Self(address_of(pointer))
+    }
+
+    /// Its device, or whatever else the kernel keeps in its place.
+    #[inline(always)]
+    pub fn device(self) -> u64 {
+        pointer(self.0, layout().skb_dev)
+    }
+
+    /// Its mark.
+    #[inline(always)]
+    pub fn mark(self) -> u32 {
+        number(self.0, layout().skb_mark)
+    }
+
+    /// The tag beside the frame.
+    #[inline(always)]
+    pub fn tag(self) -> Option<u16> {
+        let layout = layout();
+        let tagged = number(self.0, layout.skb_tagged) & layout.skb_tagged_mask != 0;
+        tagged.then(|| half(self.0, layout.skb_vlan_tci))
+    }
+
+    /// Loads the first bytes, from the Ethernet header on if there is one; true if they begin at an IP header.
+    #[inline(always)]
+    pub fn load(self, scratch: &mut Scratch) -> bool {
+        let layout = layout();
+        let head = pointer(self.0, layout.skb_head);
+        let data = pointer(self.0, layout.skb_data);
+        let (offset, network) = self.start(data.wrapping_sub(head));
+        let end = u64::from(number(self.0, layout.skb_tail));
+        let before = data.wrapping_sub(head).wrapping_sub(offset);
+        scratch.seen.length = number(self.0, layout.skb_len).wrapping_add(before as u32);
+        scratch.seen.known = 0;
+        let linear = if end > offset { end - offset } else { 0 };
+        let known = at_most_head(linear.min(HEAD as u64) as u32);
+        if known == 0 || known > HEAD as u64 {
+            return network;
+        }
+        let from = head.wrapping_add(offset) as *const c_void;
+        // SAFETY: there is room for so many bytes, and the helper checks the address.
+        if unsafe { copy(scratch.seen.head.as_mut_ptr().cast(), known as u32, from) } == 0 {
+            scratch.seen.known = known as u16;
+        }
+        network
+    }
+
+    /// Offset of the first byte from the head of the buffer on, and true if that is of an IP header.
+    ///
+    /// What has come from a device has a header of each kind, the second behind the first. What this host sends has a network
+    /// header first, and what has been put into a tunnel has its old link-layer header behind the new network header.
+    #[inline(always)]
+    fn start(self, data: u64) -> (u64, bool) {
+        let layout = layout();
+        let mac = half(self.0, layout.skb_mac_header);
+        let network = half(self.0, layout.skb_network_header);
+        let has_mac = mac != UNSET;
+        if has_mac && network >= mac + ETHERNET {
+            return (mac.into(), false);
+        }
+        if network == 0 || network == UNSET {
+            return (data, !self.is_ethernet());
+        }
+        if has_mac && network == mac && self.is_ethernet() {
+            return (mac.into(), false);
+        }
+        (network.into(), true)
+    }
+
+    #[inline(always)]
+    fn is_ethernet(self) -> bool {
+        let kind = half(self.device(), layout().dev_type);
+        kind == ETHERNET_TYPES[0] || kind == ETHERNET_TYPES[1]
+    }
+
+    /// Fills in namespace and device, as far as they can be known.
+    ///
+    /// The kernel uses the place of the device for something else while a packet waits at a socket: then the namespace is that of the
+    /// route or of the socket, and the device the one the packet came from.
+    #[inline(always)]
+    pub fn place(self, seen: &mut Seen, receiver: u64) {
+        let layout = layout();
+        let device = self.device();
+        (seen.cookie, seen.inode) = namespace_of_device(device);
+        seen.ifindex = number(device, layout.dev_ifindex);
+        if seen.cookie != 0 || seen.inode != 0 {
+            return;
+        }
+        seen.ifindex = number(self.0, layout.skb_iif);
+        let route = pointer(self.0, layout.skb_dst) & !1;
+        let device = pointer(route, layout.dst_dev);
+        (seen.cookie, seen.inode) = namespace_of_device(device);
+        if seen.inode != 0 {
+            if seen.ifindex == 0 {
+                seen.ifindex = number(device, layout.dev_ifindex);
+            }
+            return;
+        }
+        (seen.cookie, seen.inode) = namespace(pointer(receiver, layout.sk_net));
+        if seen.inode == 0 {
+            (seen.cookie, seen.inode) = namespace(pointer(pointer(self.0, layout.skb_sk), layout.sk_net));
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Every map, with who writes and who reads it.
+
+use aya_ebpf::{
+    btf_maps::{Array, PerCpuArray, RingBuf},
+    macros::btf_map,
+};
+use netdiag_common::abi::live::{Config, Seen, TALLIES, Tally};
+
+/// Which packets are spoken of. Written by user space.
+#[btf_map]
+pub static CONFIG: Array<Config, 1> = Array::new();
+
+/// What each CPU has counted. Written by the programs, read by user space.
+#[btf_map]
+pub static TALLY: PerCpuArray<Tally, TALLIES> = PerCpuArray::new();
+
+/// Records; user space says how many bytes of them. Written by the programs, drained by user space.
+#[btf_map]
+pub static RECORDS: RingBuf<Seen, { 4 * 1024 * 1024 }> = RingBuf::new();
+
+/// The packet at hand, apart for programs that may interrupt each other.
+#[btf_map]
+static SCRATCH: PerCpuArray<Scratch, TALLIES> = PerCpuArray::new();
+
+/// A record in the making.
+#[repr(C)]
+pub struct Scratch {
+    /// The record.
+    pub seen: Seen,
+    /// Nothing: a read within the reach of an offset of eight bits ends in here at the latest.
+    beyond: [u8; 88],
+}
+
+/// The record in the making of this CPU.
+#[inline(always)]
+pub fn scratch(place: u32) -> Option<&'static mut Scratch> {
+    let scratch = SCRATCH.get_ptr_mut(place)?;
+    // SAFETY: the element is this CPU's and this kind of program's own, and is never freed.
+    Some(unsafe { &mut *scratch })
+}

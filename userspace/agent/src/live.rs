@@ -1,0 +1,317 @@
+//! Packets as they are seen on their way, while somebody watches. Flow: observe.
+//!
+//! A session attaches programs to the devices of a plan and, if asked, to the place where the kernel gives packets up; what
+//! they say comes through one ring buffer. Nothing is pinned: what is attached is held by descriptors of this process and
+//! ends with the session, however it ends. Before Linux 6.6 there are filters instead, which a process that is killed leaves
+//! behind, doing nothing: the next session at the same device removes them.
+
+use std::{collections::VecDeque, io, os::fd::OwnedFd, time::Duration};
+
+use aya::programs::loaded_programs;
+use netdiag_common::abi::live::{Layout, TICK_BITS};
+use netdiag_model::{
+    fact::{Gap, SourceKind},
+    id::LinkKey,
+    live::{Cost, Filter, Losses, Sighting, View},
+};
+use rustix::time::{ClockId, clock_gettime};
+
+pub(crate) use self::clsact::is_ours as is_watching_filter;
+use self::{
+    attach::Held,
+    btf::Btf,
+    load::{Maps, Programs},
+    meter::Meter,
+    name::Names,
+};
+use crate::{
+    discover::{self, Options},
+    enforce::has_tcx,
+};
+
+/// Attaches the programs to devices.
+mod attach;
+/// What the running kernel says of its own types.
+mod btf;
+/// Filters of a clsact qdisc.
+mod clsact;
+/// A filter as the programs evaluate it.
+mod filter;
+/// Where the running kernel has what the programs read.
+mod layout;
+/// Loads the programs.
+mod load;
+/// What watching costs.
+mod meter;
+/// Names for the kernel's numbers.
+mod name;
+/// What the kernel calls the reasons for which it gives packets up.
+mod reason;
+/// Bytes of a record as a sighting.
+mod record;
+/// Packet sockets.
+mod socket;
+/// Names of the kernel's functions by address.
+mod symbol;
+
+/// What to watch, and how much of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Devices to watch; none of them twice with one view.
+    pub points: Vec<Point>,
+    /// Which packets.
+    pub filter: Filter,
+    /// Watch also where the kernel gives packets up, of whatever device.
+    pub drops: bool,
+    /// Size of the ring buffer: a power of two, and a multiple of the size of a page. A packet takes [`RECORD_BYTES`] of it.
+    pub ring_bytes: u32,
+    /// The most records a second, on each CPU: what is more is counted as throttled. None is no limit.
+    pub budget: Option<u32>,
+}
+
+/// What one packet takes of the ring buffer.
+pub const RECORD_BYTES: u32 = 256;
+
+/// Room for 16,384 packets.
+pub const RING_BYTES: u32 = 4 << 20;
+
+/// A device to watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// Which.
+    pub link: LinkKey,
+    /// What it is called, for messages.
+    pub name: String,
+    /// Watch what comes out of it into the host's network stack.
+    pub received: bool,
+    /// Watch what goes into it.
+    pub sent: bool,
+    /// Through what.
+    pub view: View,
+}
+
+/// Why nothing is watched.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    /// This binary carries no programs.
+    #[error("this netdiag was built without its eBPF programs")]
+    NoObject,
+    /// A filter that the programs have no room for, or that asks for what there cannot be.
+    #[error("use the filter: {0}")]
+    Filter(String),
+    /// The kernel refused, or lacks something.
+    #[error("{step} {object}")]
+    Kernel {
+        /// What was tried: `load the program`, `read`.
+        step: &'static str,
+        /// With what.
+        object: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Packets being watched. Watching ends when it is dropped.
+#[derive(Debug)]
+pub struct Session {
+    gaps: Vec<Gap>,
+    maps: Maps,
+    /// What was attached goes before the programs do.
+    held: Held,
+    programs: Programs,
+    /// The programs once more, to be asked about.
+    descriptors: Vec<OwnedFd>,
+    points: Vec<Point>,
+    budget: u32,
+    names: Names,
+    meter: Meter,
+    read: u64,
+    /// Packets that may yet be overtaken by older ones.
+    waiting: Vec<Sighting>,
+    ready: VecDeque<Sighting>,
+}
+
+/// How long a packet waits for older ones: a program may be interrupted between asking for the time and writing its record.
+const HELD_BACK: u64 = 2_000_000;
+/// How often is looked while packets come.
+const PAUSE: Duration = Duration::from_millis(2);
+/// How often is looked when none have come for a while.
+const LONG_PAUSE: Duration = Duration::from_millis(20);
+/// Records read at one look, so that a flood leaves the reader time for something else.
+const AT_ONCE: usize = 16_384;
+
+impl Session {
+    /// Begins to watch. What could not be watched is told by [`Session::gaps`]; the rest is.
+    ///
+    /// # Errors
+    /// Nothing at all can be watched: no programs, no privilege, a kernel without what it takes.
+    pub async fn start(plan: Plan, options: &Options) -> Result<Self, LiveError> {
+        Self::start_at(plan, options, has_tcx()).await
+    }
+
+    /// The same with filters of clsact qdiscs, as on a kernel without links at TC.
+    ///
+    /// # Errors
+    /// As of [`Session::start`].
+    pub async fn start_by_clsact(plan: Plan, options: &Options) -> Result<Self, LiveError> {
+        Self::start_at(plan, options, false).await
+    }
+
+    async fn start_at(plan: Plan, options: &Options, tcx: bool) -> Result<Self, LiveError> {
+        let Plan { points, filter, drops, ring_bytes, budget } = plan;
+        let budget = budget.map_or(0, per_tick);
+        let config = filter::config(&filter, budget).map_err(LiveError::Filter)?;
+        let mut gaps = Vec::new();
+        let (layout, btf) = match layout::read() {
+            Ok((layout, btf)) => (layout, Some(btf)),
+            Err(error) => {
+                gaps.push(gap("the kernel's description of its types", error.to_string()));
+                (Layout::default(), None)
+            }
+        };
+        let (mut programs, mut maps) = load::load(&layout, ring_bytes)?;
+        maps.set(&config)?;
+        let namespaces = if points.is_empty() { Vec::new() } else { discover::namespaces(options).await };
+        let (held, unattached) = attach::attach(&points, &namespaces, &mut programs, tcx).await?;
+        gaps.extend(unattached);
+        if drops {
+            match &btf {
+                Some(btf) => gaps.extend(watch_drops(btf, &mut programs)?),
+                None => gaps.push(gap("packets the kernel gives up", "it does not describe its types".to_owned())),
+            }
+        }
+        let names = Names::new(btf, drops, &mut gaps);
+        let descriptors = programs.descriptors()?;
+        let meter = Meter::new();
+        let (waiting, ready) = (Vec::new(), VecDeque::new());
+        Ok(Self { gaps, maps, held, programs, descriptors, points, budget, names, meter, read: 0, waiting, ready })
+    }
+
+    /// What could not be watched, with the reason and the fix.
+    pub fn gaps(&self) -> &[Gap] {
+        &self.gaps
+    }
+
+    /// How many places are watched: sides of devices, and the place where packets are given up.
+    pub fn places(&self) -> usize {
+        self.held.len() + usize::from(self.programs.watches_drops())
+    }
+
+    /// The next packet, as soon as there is one. They come in the order of their times, but for what was too late by more than
+    /// some milliseconds. Nothing is lost if the future is dropped.
+    pub async fn next(&mut self) -> Sighting {
+        let mut quiet = 0;
+        loop {
+            if let Some(sighting) = self.ready.pop_front() {
+                return sighting;
+            }
+            self.look();
+            if self.ready.is_empty() {
+                quiet += 1;
+                tokio::time::sleep(if quiet < 100 { PAUSE } else { LONG_PAUSE }).await;
+            }
+        }
+    }
+
+    /// Packets that have come so far, for who asks now and then; the same packets as [`Session::next`] gives, each once.
+    pub fn take(&mut self) -> Vec<Sighting> {
+        self.look();
+        self.ready.drain(..).collect()
+    }
+
+    /// Watches other packets from now on, at the same places.
+    ///
+    /// # Errors
+    /// The filter does not fit, or the kernel refuses to take it.
+    pub fn refilter(&mut self, filter: &Filter) -> Result<(), LiveError> {
+        let config = filter::config(filter, self.budget).map_err(LiveError::Filter)?;
+        self.maps.set(&config)
+    }
+
+    /// Packets of which there is no record, since the session began. One that was given up while another was being looked at on the
+    /// same CPU is lost as well, whether the filter covers it or not: nobody has looked at it.
+    ///
+    /// # Errors
+    /// The kernel refuses to say.
+    pub fn losses(&self) -> Result<Losses, LiveError> {
+        let mut losses = self.maps.losses()?;
+        losses.lost += meter::missed(&self.descriptors);
+        Ok(losses)
+    }
+
+    /// What watching costs, measured over the last seconds in which somebody looked.
+    pub fn cost(&mut self) -> Cost {
+        self.meter.cost()
+    }
+
+    /// Reads what is there, and lets go what nothing older can come before any more.
+    fn look(&mut self) {
+        let until = now().saturating_sub(HELD_BACK);
+        let mut count = 0;
+        while count < AT_ONCE
+            && let Some(bytes) = self.maps.records.next()
+        {
+            count += 1;
+            let record = record::decode(&bytes);
+            drop(bytes);
+            self.waiting.extend(record.map(|record| self.names.name(record, &self.points)));
+        }
+        self.read += count as u64;
+        self.meter.tick(&self.descriptors, self.read);
+        self.waiting.sort_by_key(|sighting| sighting.time_ns);
+        let old = self.waiting.partition_point(|sighting| sighting.time_ns <= until);
+        self.ready.extend(self.waiting.drain(..old));
+    }
+}
+
+/// True if a program is one of those that watch packets and let every one of them go on.
+pub(crate) fn is_watcher(program: u32) -> bool {
+    let mut programs = loaded_programs().filter_map(Result::ok);
+    programs
+        .find(|info| info.id() == program)
+        .is_some_and(|info| info.name_as_str().is_some_and(|name| attach::PROGRAMS.contains(&name)))
+}
+
+/// Watches where packets are given up; a gap where that is not known how on this kernel.
+fn watch_drops(btf: &Btf, programs: &mut Programs) -> Result<Option<Gap>, LiveError> {
+    match layout::knows_drops(btf) {
+        Ok(()) => programs.watch_drops().map(|()| None),
+        Err(why) => Ok(Some(gap("packets the kernel gives up", why))),
+    }
+}
+
+/// Records of one CPU in a tick, for so many a second.
+fn per_tick(a_second: u32) -> u32 {
+    let nanoseconds = u64::from(a_second) << TICK_BITS;
+    u32::try_from(nanoseconds.div_ceil(1_000_000_000)).unwrap_or(u32::MAX).max(1)
+}
+
+/// Nanoseconds of the clock the programs ask.
+fn now() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
+}
+
+fn gap(object: &str, why: String) -> Gap {
+    Gap {
+        source: SourceKind::Bpf,
+        netns: None,
+        object: object.to_owned(),
+        why,
+        fix: "run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYSLOG, on a kernel with BTF".to_owned(),
+        absent: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::per_tick;
+
+    #[test]
+    fn a_budget_of_a_second_is_shared_among_ticks_and_never_nothing() {
+        assert_eq!(per_tick(1_000_000), 16_778);
+        assert_eq!(per_tick(1), 1);
+        assert_eq!(per_tick(0), 1);
+    }
+}

@@ -1,0 +1,108 @@
+//! Where the running kernel has what the programs read. Flow: observe.
+
+use std::{io, sync::Arc};
+
+use netdiag_common::abi::live::Layout;
+
+use super::btf::Btf;
+
+/// The type of the tracepoint's function: a pointer that leads to what it takes.
+const TRACEPOINT: &str = "btf_trace_kfree_skb";
+/// Its arguments, behind the one that is the tracepoint's own.
+const ARGUMENTS: [&str; 3] = ["sk_buff", "", "skb_drop_reason"];
+/// What some kernels add.
+const RECEIVER: &str = "sock";
+
+/// Offsets of the running kernel, and its description for whoever wants more of it.
+pub(super) fn read() -> io::Result<(Layout, Arc<Btf>)> {
+    let btf = Btf::kernel()?;
+    let layout = layout(&btf)
+        .map_err(|missing| io::Error::new(io::ErrorKind::NotFound, format!("the kernel's BTF has no {missing}")))?;
+    Ok((layout, btf))
+}
+
+fn layout(btf: &Btf) -> Result<Layout, String> {
+    let at = |structure: &str, path: &[&str]| {
+        let field = btf.field(structure, path).filter(|field| field.bit % 8 == 0);
+        field.map(|field| field.bit / 8).ok_or_else(|| format!("{structure}.{}", path.join(".")))
+    };
+    let (skb_tagged, skb_tagged_mask) = tagged(btf)?;
+    Ok(Layout {
+        skb_dev: at("sk_buff", &["dev"])?,
+        skb_head: at("sk_buff", &["head"])?,
+        skb_data: at("sk_buff", &["data"])?,
+        skb_tail: at("sk_buff", &["tail"])?,
+        skb_len: at("sk_buff", &["len"])?,
+        skb_mark: at("sk_buff", &["mark"])?,
+        skb_mac_header: at("sk_buff", &["mac_header"])?,
+        skb_network_header: at("sk_buff", &["network_header"])?,
+        skb_vlan_tci: at("sk_buff", &["vlan_tci"])?,
+        skb_tagged,
+        skb_tagged_mask,
+        skb_iif: at("sk_buff", &["skb_iif"])?,
+        skb_dst: at("sk_buff", &["_skb_refdst"])?,
+        skb_sk: at("sk_buff", &["sk"])?,
+        dev_ifindex: at("net_device", &["ifindex"])?,
+        dev_net: at("net_device", &["nd_net", "net"])?,
+        dev_type: at("net_device", &["type"])?,
+        net_cookie: at("net", &["net_cookie"])?,
+        net_inode: at("net", &["ns", "inum"])?,
+        net_loopback: at("net", &["loopback_dev"])?,
+        dst_dev: at("dst_entry", &["dev"])?,
+        sk_net: at("sock", &["__sk_common", "skc_net", "net"])?,
+        consumed: consumed(btf),
+        receiver: u32::from(arguments(btf).is_some_and(|names| names.get(3).is_some_and(|name| name == RECEIVER))),
+    })
+}
+
+/// The word that says whether a tag is beside the frame, and its bits that say so: tag and protocol together, or before
+/// Linux 6.2 a bit of its own.
+fn tagged(btf: &Btf) -> Result<(u32, u32), String> {
+    if let Some(field) = btf.field("sk_buff", &["vlan_all"]) {
+        return Ok((field.bit / 8, u32::MAX));
+    }
+    let field = btf.field("sk_buff", &["vlan_present"]).ok_or("sk_buff.vlan_all")?;
+    // The bits of a field are counted from the least significant one of its byte on; so they are in a word that begins there.
+    let bit = if cfg!(target_endian = "little") { field.bit % 8 } else { 31 - field.bit % 8 };
+    Ok((field.bit / 8, 1 << bit))
+}
+
+/// The reason of packets that were used up, not given up; none has this number where the kernel has no such reason.
+fn consumed(btf: &Btf) -> u32 {
+    let values = btf.values("skb_drop_reason");
+    values.into_iter().find(|(name, _)| name == "SKB_CONSUMED").map_or(u32::MAX, |(_, value)| value)
+}
+
+fn arguments(btf: &Btf) -> Option<Vec<String>> {
+    btf.arguments(TRACEPOINT).and_then(|names| names.get(1..).map(<[_]>::to_vec))
+}
+
+/// Whether the tracepoint takes what the program expects; else what it takes.
+pub(super) fn knows_drops(btf: &Btf) -> Result<(), String> {
+    let Some(names) = arguments(btf) else {
+        return Err("the kernel has no tracepoint skb:kfree_skb in its BTF".to_owned());
+    };
+    if names.iter().zip(ARGUMENTS).filter(|(name, wanted)| name == wanted).count() == ARGUMENTS.len() {
+        return Ok(());
+    }
+    Err(format!("the kernel's tracepoint skb:kfree_skb takes ({})", names.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{knows_drops, read};
+
+    #[test]
+    fn the_running_kernel_has_everything_that_is_read() {
+        if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+            return;
+        }
+        let (layout, btf) = read().unwrap();
+        knows_drops(&btf).unwrap();
+        assert_ne!(layout.skb_head, layout.skb_data);
+        assert_ne!(layout.skb_mac_header, layout.skb_network_header);
+        assert_ne!(layout.skb_tagged_mask, 0);
+    }
+}

@@ -1,0 +1,246 @@
+//! Packets that were given up anywhere on the host: whose, where, why. Flow: observe.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+};
+
+use super::{Losses, Sighting, What, packet::Headers, points::is_copied, reasons};
+use crate::{
+    event::{Decision, VerdictEvent},
+    id::{LinkKey, NetnsId},
+    inventory::Inventory,
+};
+
+/// A packet that was given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// When, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub time_ns: u64,
+    /// Whose packet; none where nothing says.
+    pub instance: Option<String>,
+    /// Where: device and namespace.
+    pub place: String,
+    /// The kernel's reason, or the name of netdiag's.
+    pub reason: String,
+    /// Who names it: `core`, `openvswitch`, `netdiag`.
+    pub subsystem: String,
+    /// Function that gave it up.
+    pub location: Option<String>,
+    /// What the reason means.
+    pub because: Option<&'static str>,
+    /// The packet in words.
+    pub packet: String,
+}
+
+/// Whose packets are whose, by device and by address.
+#[derive(Debug, Default)]
+pub struct Owners {
+    links: HashMap<LinkKey, String>,
+    namespaces: HashMap<NetnsId, String>,
+    /// Tenants may use the same addresses, which then mean nobody.
+    addresses: HashMap<IpAddr, Option<String>>,
+    /// Devices Open vSwitch takes copies of: what the host's stack does to the rest says nothing.
+    copied: BTreeSet<LinkKey>,
+    places: HashMap<LinkKey, String>,
+    labels: HashMap<NetnsId, String>,
+}
+
+impl Owners {
+    /// Of every instance of a host.
+    pub fn of(inventory: &Inventory<'_>) -> Self {
+        let mut owners = Self::default();
+        for instance in &inventory.instances {
+            let name = &instance.identity.name;
+            for nic in &instance.nics {
+                for link in nic.inner.into_iter().chain(nic.outer) {
+                    owners.links.insert(link, name.clone());
+                }
+                let own = nic.addresses.iter().map(ipnet::IpNet::addr);
+                let floating = inventory.floating_ips(nic).into_iter().map(|floating| floating.address);
+                for address in own.chain(floating) {
+                    let known = owners.addresses.entry(address).or_insert_with(|| Some(name.clone()));
+                    if known.as_ref() != Some(name) {
+                        *known = None;
+                    }
+                }
+            }
+            // A virtual machine's namespace is the host's, which is nobody's.
+            if let Some(netns) = instance.netns.filter(|netns| Some(*netns) != inventory.host) {
+                owners.namespaces.insert(netns, name.clone());
+            }
+        }
+        for (key, link) in inventory.all_links() {
+            let label = inventory.netns(key.netns).label;
+            let place = if label == "host" { link.name.clone() } else { format!("{} in {label}", link.name) };
+            owners.places.insert(key, place);
+            owners.labels.entry(key.netns).or_insert(label);
+            if is_copied(inventory, key) {
+                owners.copied.insert(key);
+            }
+        }
+        owners
+    }
+
+    /// What there is to say of a packet that was given up; none where it is a copy that nobody misses.
+    pub fn dropped(&self, sighting: &Sighting) -> Option<Dropped> {
+        let What::Dropped { reason, subsystem, location } = &sighting.what else { return None };
+        if sighting.link.is_some_and(|link| self.copied.contains(&link)) {
+            return None;
+        }
+        let headers = Headers::of(sighting);
+        Some(Dropped {
+            time_ns: sighting.time_ns,
+            instance: self.whose(sighting.link, &headers).map(str::to_owned),
+            place: self.place(sighting.link),
+            reason: reason.clone(),
+            subsystem: subsystem.clone(),
+            location: location.clone(),
+            because: reasons::of(reason).map(|meaning| meaning.because),
+            packet: super::words::packet(headers.innermost()),
+        })
+    }
+
+    /// Whose packet it is: by its device, else by the namespace it was in, else by its addresses.
+    fn whose(&self, link: Option<LinkKey>, headers: &Headers) -> Option<&str> {
+        let by_link = link.and_then(|link| self.links.get(&link).or_else(|| self.namespaces.get(&link.netns)));
+        let by_address = || {
+            let (source, destination) = headers.innermost().addresses()?;
+            let known = |address| self.addresses.get(&address)?.as_ref();
+            known(source).or_else(|| known(destination))
+        };
+        by_link.or_else(by_address).map(String::as_str)
+    }
+
+    fn place(&self, link: Option<LinkKey>) -> String {
+        let Some(link) = link else { return "no device".to_owned() };
+        let device = self.places.get(&link).cloned();
+        device.or_else(|| self.labels.get(&link.netns).cloned()).unwrap_or_else(|| link.netns.to_string())
+    }
+}
+
+impl Dropped {
+    /// The same of a refusal of netdiag's own; none of what it allows.
+    pub fn refused(event: &VerdictEvent) -> Option<Self> {
+        if event.verdict != Decision::Deny {
+            return None;
+        }
+        let reason = netdiag_common::abi::reason::Reason::ALL.iter().find(|reason| reason.name() == event.reason);
+        let end = |address: Option<IpAddr>, port: u16| match address {
+            None => "?".to_owned(),
+            Some(address) if port == 0 => address.to_string(),
+            Some(IpAddr::V4(address)) => format!("{address}:{port}"),
+            Some(IpAddr::V6(address)) => format!("[{address}]:{port}"),
+        };
+        let protocol = event
+            .protocol
+            .map_or_else(|| format!("ethertype {:#06x}", event.ethertype), crate::policy::convert::protocol_name);
+        let icmp = matches!(event.protocol, Some(1 | 58));
+        let ports = if icmp { (0, 0) } else { (event.source_port, event.destination_port) };
+        Some(Self {
+            time_ns: event.time_ns,
+            instance: Some(event.instance.clone().unwrap_or_else(|| event.port_id.clone())),
+            place: event.device.clone().unwrap_or_else(|| event.port_id.clone()),
+            reason: event.reason.clone(),
+            subsystem: "netdiag".to_owned(),
+            location: None,
+            because: reason.map(|reason| reason.meaning()),
+            packet: format!("{protocol} {} > {}", end(event.source, ports.0), end(event.destination, ports.1)),
+        })
+    }
+}
+
+/// How many packets of whom died where and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    counts: BTreeMap<(Option<String>, String, String), u64>,
+    /// All of them.
+    pub packets: u64,
+    /// Copies that nobody misses.
+    pub copies: u64,
+    /// Drops of which there is no record.
+    pub losses: Losses,
+}
+
+impl Census {
+    /// Counts a packet.
+    pub fn add(&mut self, dropped: &Dropped) {
+        self.packets += 1;
+        let key = (dropped.instance.clone(), dropped.place.clone(), dropped.reason.clone());
+        *self.counts.entry(key).or_default() += 1;
+    }
+
+    /// Whose, where, why, how many: the most first.
+    pub fn rows(&self) -> Vec<(Option<&str>, &str, &str, u64)> {
+        let rows = self.counts.iter();
+        let mut rows: Vec<_> =
+            rows.map(|((whose, place, reason), count)| (whose.as_deref(), &**place, &**reason, *count)).collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(row.3));
+        rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        live::journey::simulation::Made,
+        testing::{Host, PORT, neutron},
+    };
+
+    /// Two containers of two tenants with one and the same address, behind a user-space switch.
+    fn host() -> (Host, [LinkKey; 4]) {
+        let mut host = Host::new();
+        let mut links = Vec::new();
+        for (name, device, address) in [("web-1", "tap1", "10.0.0.2/24"), ("web-2", "tap2", "10.0.0.2/24")] {
+            let netns = host.netns(&[]);
+            let (outer, inner) = host.veth((host.id, device), (netns, "eth0"));
+            host.address(inner, address);
+            host.container(name, Some(netns));
+            links.extend([inner, outer]);
+        }
+        neutron(host.ovs("br-int", "tap1", ""), PORT, "02:00:00:00:00:02", 1);
+        host.facts.switches[0].bridges[0].datapath_type = "netdev".to_owned();
+        (host, links.try_into().unwrap())
+    }
+
+    fn of(owners: &Owners, link: Option<LinkKey>) -> Option<Dropped> {
+        owners.dropped(&Sighting { link, ..Made::syn(1).dropped(1, None, "NO_SOCKET") })
+    }
+
+    #[test]
+    fn a_packet_is_of_the_instance_whose_device_it_was_at_and_an_address_of_two_means_neither() {
+        let (host, [inner, _, _, other]) = host();
+        let snapshot = host.snapshot();
+        let owners = Owners::of(&Inventory::build(&snapshot));
+        let at_inner = of(&owners, Some(inner)).unwrap();
+        assert_eq!((at_inner.instance.as_deref(), at_inner.place.as_str()), (Some("web-1"), "eth0 in web-1"));
+        assert_eq!(of(&owners, Some(other)).unwrap().instance.as_deref(), Some("web-2"));
+        let nowhere = of(&owners, None).unwrap();
+        assert_eq!((nowhere.instance, nowhere.place.as_str()), (None, "no device"));
+        assert_eq!(nowhere.because, Some("nobody listens there"));
+    }
+
+    #[test]
+    fn the_copy_that_is_left_when_open_vswitch_has_taken_a_frame_is_missed_by_nobody() {
+        let (host, [_, copied, _, plain]) = host();
+        let snapshot = host.snapshot();
+        let owners = Owners::of(&Inventory::build(&snapshot));
+        assert_eq!(of(&owners, Some(copied)), None);
+        assert!(of(&owners, Some(plain)).is_some());
+    }
+
+    #[test]
+    fn packets_are_counted_by_whose_they_are_where_and_why() {
+        let (host, [inner, _, _, other]) = host();
+        let snapshot = host.snapshot();
+        let owners = Owners::of(&Inventory::build(&snapshot));
+        let mut census = Census::default();
+        for link in [other, inner, inner] {
+            census.add(&of(&owners, Some(link)).unwrap());
+        }
+        let rows = census.rows();
+        assert_eq!(rows[0], (Some("web-1"), "eth0 in web-1", "NO_SOCKET", 2));
+        assert_eq!((rows.len(), census.packets), (2, 3));
+    }
+}

@@ -1,0 +1,476 @@
+//! One packet recognised across its sightings, through NAT, VLANs and tunnels. Flow: observe.
+//!
+//! A packet is known again by what no hop changes (`content`), and placed by the device and side it was seen at. Sightings
+//! are taken in the order of their times, a moment late, because those of other CPUs may come after their turn:
+//!
+//! ```text
+//! see() --> waiting, by time --advance()--> joined to an open journey, or a new one --quiet--> Journey, ended
+//! ```
+//!
+//! Where several open journeys fit, the one whose addresses fit best has it; among equals the one that was heard of last,
+//! because a retransmission comes long after the packet it repeats was lost; and of those that follow each other closely
+//! the first, because queues keep their order.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    net::IpAddr,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Losses, Sighting, What,
+    packet::Headers,
+    points::{Place, Points, Side},
+};
+use crate::{id::LinkKey, trace::Direction};
+
+/// What of a packet no hop changes.
+mod content;
+/// How a journey ends.
+mod ending;
+/// Journeys that are not over.
+mod open;
+/// Numbers over many journeys.
+pub mod statistics;
+
+use content::Content;
+use open::Open;
+
+/// How long a sighting waits for earlier ones of other CPUs.
+const REORDER_NS: u64 = 20_000_000;
+/// Quiet after which a packet that has arrived, or was given up, is over.
+const ARRIVED_NS: u64 = 100_000_000;
+/// Quiet after which a packet is taken for lost: the kernel holds one for up to three seconds while it asks for a neighbour.
+pub const SETTLE_NS: u64 = 3_500_000_000;
+/// How long a packet is remembered, to know a retransmission of it.
+const MEMORY_NS: u64 = 60_000_000_000;
+/// Journeys that are open or remembered at a time.
+const MOST: usize = 16_384;
+
+/// A packet's way past what is watched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journey {
+    /// Its number, from 1, in the order of first sightings.
+    pub number: u64,
+    /// Interface of the instance: place in [`Points::tracks`].
+    pub track: usize,
+    /// Which way.
+    pub direction: Direction,
+    /// The packet as it was seen nearest to the instance.
+    pub packet: Headers,
+    /// Where it was seen, in the order of its way.
+    pub steps: Vec<Step>,
+    /// Where the kernel gave it, or a copy of it, up.
+    pub drops: Vec<Drop>,
+    /// How it ended.
+    pub ended: Ended,
+    /// Number of the journey it repeats: a retransmission.
+    pub repeats: Option<u64>,
+}
+
+/// A device a packet was seen at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Where.
+    pub place: Place,
+    /// When, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub time_ns: u64,
+    /// The CPU.
+    pub cpu: u32,
+    /// What became of it since the step before.
+    pub changes: Vec<Change>,
+    /// The packet as it was here.
+    pub headers: Headers,
+    /// Its length with its frame, in bytes.
+    pub length: u32,
+    /// Address of the kernel's buffer.
+    pub buffer: u64,
+    /// Its mark.
+    pub mark: u32,
+}
+
+/// A packet that was given up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drop {
+    /// When.
+    pub time_ns: u64,
+    /// Device it belonged to.
+    pub link: Option<LinkKey>,
+    /// Reason as the kernel names it.
+    pub reason: String,
+    /// Who names it.
+    pub subsystem: String,
+    /// Function that gave it up.
+    pub location: Option<String>,
+    /// The packet as it was.
+    pub headers: Headers,
+    /// Its mark.
+    pub mark: u32,
+}
+
+/// What a hop, or what lies before it, made of a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// The source is another.
+    Source {
+        /// Before.
+        from: String,
+        /// After.
+        to: String,
+    },
+    /// The destination is another.
+    Destination {
+        /// Before.
+        from: String,
+        /// After.
+        to: String,
+    },
+    /// VLANs are others, outermost first.
+    Vlans {
+        /// Before.
+        from: Vec<u16>,
+        /// After.
+        to: Vec<u16>,
+    },
+    /// It was put into a tunnel.
+    Encapsulated {
+        /// VNI.
+        vni: u32,
+    },
+    /// It came out of a tunnel.
+    Decapsulated,
+}
+
+/// How a journey ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "how", rename_all = "kebab-case")]
+pub enum Ended {
+    /// It reached the end of what is watched, or the address it was for.
+    Delivered,
+    /// It went to somebody on its own segment, who is not on the path that is watched.
+    Aside,
+    /// The kernel gave it up: place in [`Journey::drops`].
+    Dropped {
+        /// Which drop.
+        drop: usize,
+    },
+    /// After its last step it was not seen again.
+    NotSeenAfter,
+    /// Sightings were lost while it was under way: what is missing may have been seen.
+    Inconclusive,
+}
+
+impl Ended {
+    /// The word for it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Aside => "aside",
+            Self::Dropped { .. } => "dropped",
+            Self::NotSeenAfter => "not-seen-after",
+            Self::Inconclusive => "inconclusive",
+        }
+    }
+
+    /// Whether the packet died.
+    pub const fn is_death(&self) -> bool {
+        matches!(self, Self::Dropped { .. } | Self::NotSeenAfter)
+    }
+}
+
+impl Journey {
+    /// The drop it ended with.
+    pub fn drop(&self) -> Option<&Drop> {
+        match self.ended {
+            Ended::Dropped { drop } => self.drops.get(drop),
+            Ended::Delivered | Ended::Aside | Ended::NotSeenAfter | Ended::Inconclusive => None,
+        }
+    }
+
+    /// When it was seen first.
+    pub fn began_ns(&self) -> u64 {
+        let first = self.steps.first().map(|step| step.time_ns);
+        first.or_else(|| self.drops.first().map(|drop| drop.time_ns)).unwrap_or(0)
+    }
+
+    /// From its first sighting to its last.
+    pub fn took_ns(&self) -> u64 {
+        self.steps.last().map_or(0, |step| step.time_ns.saturating_sub(self.began_ns()))
+    }
+}
+
+/// Sightings being joined to journeys.
+#[derive(Debug)]
+pub struct Journeys {
+    points: Points,
+    waiting: BTreeMap<(u64, u64), Sighting>,
+    open: HashMap<Content, Vec<Open>>,
+    past: Past,
+    arrived: u64,
+    numbered: u64,
+    counted: Counted,
+    now_ns: u64,
+}
+
+/// What was not made a journey, and losses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Sightings that were of no packet of the instance.
+    pub foreign: u64,
+    /// Journeys ended early because there were too many.
+    pub evicted: u64,
+    /// Sightings of which there is no record.
+    pub losses: Losses,
+    /// When that was noticed: begin and end of each span in which some were lost.
+    spans: VecDeque<(u64, u64)>,
+    asked_ns: u64,
+}
+
+impl Counted {
+    /// Whether sightings were lost in a span of time.
+    fn lossy(&self, from_ns: u64, to_ns: u64) -> bool {
+        self.spans.iter().any(|&(begin, end)| begin <= to_ns && from_ns <= end)
+    }
+
+    fn note(&mut self, now_ns: u64, losses: Losses) {
+        if losses != self.losses {
+            self.spans.push_back((self.asked_ns, now_ns));
+            if self.spans.len() > MOST {
+                self.spans.pop_front();
+            }
+        }
+        self.losses = losses;
+        self.asked_ns = now_ns;
+    }
+}
+
+/// Packets of the last while, to know those that are repeated.
+#[derive(Debug, Default)]
+struct Past {
+    known: HashMap<(Content, Option<Flow>), (u64, u64)>,
+    order: VecDeque<(u64, (Content, Option<Flow>))>,
+    /// Conversations of the instance, as answers have them where they come in.
+    asked: HashSet<Flow>,
+    asked_order: VecDeque<Flow>,
+}
+
+/// Ends of a conversation: source, destination, ports.
+type Flow = (IpAddr, IpAddr, (u16, u16));
+
+impl Past {
+    /// Learns what answers to packets of the instance look like before translation is undone.
+    fn asked(&mut self, closed: &[Open]) {
+        let outward = closed.iter().filter(|open| open.direction == Direction::Outward);
+        for flow in outward.filter_map(Open::answer) {
+            if self.asked.insert(flow) {
+                self.asked_order.push_back(flow);
+            }
+            if self.asked_order.len() > MOST
+                && let Some(oldest) = self.asked_order.pop_front()
+            {
+                self.asked.remove(&oldest);
+            }
+        }
+    }
+
+    /// The packet this one repeats; from now on it is known itself.
+    fn repeats(&mut self, key: (Content, Option<Flow>), number: u64, time_ns: u64) -> Option<u64> {
+        while self.order.len() >= MOST || self.order.front().is_some_and(|(then, _)| then + MEMORY_NS < time_ns) {
+            let Some((then, old)) = self.order.pop_front() else { break };
+            if self.known.get(&old).is_some_and(|(_, at)| *at == then) {
+                self.known.remove(&old);
+            }
+        }
+        self.order.push_back((time_ns, key.clone()));
+        let first = self.known.get(&key).map(|(first, _)| *first);
+        self.known.insert(key, (first.unwrap_or(number), time_ns));
+        first
+    }
+}
+
+impl Journeys {
+    /// Nothing seen yet.
+    pub fn new(points: Points) -> Self {
+        Self {
+            points,
+            waiting: BTreeMap::new(),
+            open: HashMap::new(),
+            past: Past::default(),
+            arrived: 0,
+            numbered: 0,
+            counted: Counted::default(),
+            now_ns: 0,
+        }
+    }
+
+    /// Whether no packet is under way.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.waiting.is_empty()
+    }
+
+    /// What is watched.
+    pub const fn points(&self) -> &Points {
+        &self.points
+    }
+
+    /// What was not made a journey.
+    pub const fn counted(&self) -> &Counted {
+        &self.counted
+    }
+
+    /// Takes a sighting.
+    pub fn see(&mut self, sighting: Sighting) {
+        self.arrived += 1;
+        self.waiting.insert((sighting.time_ns, self.arrived), sighting);
+    }
+
+    /// Takes note of how many sightings there is no record of.
+    pub fn losses(&mut self, now_ns: u64, losses: Losses) {
+        self.counted.note(now_ns, losses);
+    }
+
+    /// Journeys that are over by now.
+    pub fn advance(&mut self, now_ns: u64) -> Vec<Journey> {
+        self.now_ns = self.now_ns.max(now_ns);
+        self.join_until(now_ns.saturating_sub(REORDER_NS));
+        self.close(|open, counted| open.ended(counted, now_ns))
+    }
+
+    /// All that are left, at the end: what may still have been under way is over too.
+    pub fn finish(&mut self) -> Vec<Journey> {
+        self.join_until(u64::MAX);
+        let now_ns = self.now_ns;
+        self.close(|open, counted| Some(open.at_the_end(counted, now_ns)))
+    }
+
+    fn join_until(&mut self, time_ns: u64) {
+        let later = self.waiting.split_off(&(time_ns, u64::MAX));
+        for (_, sighting) in std::mem::replace(&mut self.waiting, later) {
+            self.join(&sighting);
+        }
+    }
+
+    fn close(&mut self, over: impl Fn(&Open, &Counted) -> Option<Ended>) -> Vec<Journey> {
+        let mut closed = Vec::new();
+        for journeys in self.open.values_mut() {
+            journeys.retain_mut(|open| match over(open, &self.counted) {
+                Some(ended) => {
+                    closed.push(open.take(ended));
+                    false
+                }
+                None => true,
+            });
+        }
+        self.open.retain(|_, journeys| !journeys.is_empty());
+        self.past.asked(&closed);
+        let all = closed.len();
+        closed.retain(|open| open.is_own(&self.points, &self.past.asked));
+        self.counted.foreign += (all - closed.len()) as u64;
+        closed.sort_by_key(Open::began_ns);
+        closed.into_iter().map(|open| self.number(open)).collect()
+    }
+
+    /// Gives a journey that is over its number, and says what it repeats.
+    fn number(&mut self, open: Open) -> Journey {
+        self.numbered += 1;
+        let key = (open.content.clone(), open.flow());
+        let repeats = self.past.repeats(key, self.numbered, open.began_ns());
+        open.journey(self.numbered, repeats, &self.points)
+    }
+
+    /// Joins a sighting to the journey it belongs to, or begins one with it.
+    fn join(&mut self, sighting: &Sighting) {
+        let headers = Headers::of(sighting);
+        let Some(content) = Content::of(&headers) else {
+            self.counted.foreign += 1;
+            return;
+        };
+        match Side::of(&sighting.what) {
+            Some(side) => self.join_step(sighting, side, (content, headers)),
+            None => self.join_drop(sighting, (content, headers)),
+        }
+    }
+
+    fn join_step(&mut self, sighting: &Sighting, side: Side, (content, headers): (Content, Headers)) {
+        let places: Vec<(Place, Direction)> =
+            sighting.link.into_iter().flat_map(|link| self.points.places(link, side)).collect();
+        if places.is_empty() {
+            self.counted.foreign += 1;
+            return;
+        }
+        let journeys = self.open.entry(content.clone()).or_default();
+        let candidates = journeys.iter().enumerate().filter_map(|(number, open)| {
+            let place = open.takes(&places, &headers, &self.points)?;
+            Some((number, place, open.likeness(&headers, sighting.buffer), open.last_ns()))
+        });
+        match best(candidates.collect()) {
+            Some((number, place)) => journeys[number].step(place, sighting, headers, &self.points),
+            None => {
+                let (place, direction) = open::first_place(&places, &headers, &self.points);
+                let mut open = Open::new(content, place.track, direction);
+                open.step(place, sighting, headers, &self.points);
+                journeys.push(open);
+            }
+        }
+        self.bound();
+    }
+
+    fn join_drop(&mut self, sighting: &Sighting, (content, headers): (Content, Headers)) {
+        let What::Dropped { reason, subsystem, location } = &sighting.what else { return };
+        let drop = Drop {
+            time_ns: sighting.time_ns,
+            link: sighting.link,
+            reason: reason.clone(),
+            subsystem: subsystem.clone(),
+            location: location.clone(),
+            headers,
+            mark: sighting.mark,
+        };
+        let journeys = self.open.entry(content.clone()).or_default();
+        let candidates = journeys.iter().enumerate().filter(|(_, open)| open.fits(&drop.headers));
+        let candidates = candidates
+            .map(|(number, open)| (number, (), open.likeness(&drop.headers, sighting.buffer), open.last_ns()));
+        match best(candidates.collect()) {
+            Some((number, ())) => journeys[number].drop(drop, &self.points),
+            None => {
+                let (track, direction) = open::of_drop(&drop, &self.points);
+                let mut open = Open::new(content, track, direction);
+                open.drop(drop, &self.points);
+                journeys.push(open);
+            }
+        }
+        self.bound();
+    }
+
+    /// Ends the oldest journey early where there are too many.
+    fn bound(&mut self) {
+        // Counting is cheap beside what it bounds: keys are as many as packets but for repeated ones.
+        if self.open.len() <= MOST {
+            return;
+        }
+        let oldest = self.open.iter().min_by_key(|(_, journeys)| journeys.first().map(Open::began_ns));
+        let Some(key) = oldest.map(|(key, _)| key.clone()) else { return };
+        self.counted.evicted += count(self.open.remove(&key).into_iter().flatten());
+    }
+}
+
+/// Of journeys that fit, with how well and when they were heard of last, the one a sighting belongs to.
+fn best<P: Copy>(candidates: Vec<(usize, P, u32, u64)>) -> Option<(usize, P)> {
+    /// Packets that follow each other within this are in one queue.
+    const QUEUE_NS: u64 = 2_000_000;
+    let likest = candidates.iter().map(|candidate| candidate.2).max()?;
+    let latest = candidates.iter().filter(|one| one.2 == likest).map(|one| one.3).max()?;
+    let first = candidates.iter().find(|one| one.2 == likest && latest - one.3 <= QUEUE_NS)?;
+    Some((first.0, first.1))
+}
+
+fn count(things: impl Iterator) -> u64 {
+    things.count() as u64
+}
+
+#[cfg(test)]
+pub(crate) mod simulation;
+#[cfg(test)]
+mod tests;

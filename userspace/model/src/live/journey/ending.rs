@@ -1,0 +1,138 @@
+//! How a journey ends: where it should come to, and what its silence means.
+
+use std::net::IpAddr;
+
+use super::{ARRIVED_NS, Counted, Drop, Ended, SETTLE_NS, open::Open};
+use crate::{
+    id::Mac,
+    live::{
+        packet::{Content, Headers},
+        points::{Points, Stop, Track},
+        reasons,
+    },
+    trace::Direction,
+};
+
+impl Open {
+    /// How it ended, if it has by now.
+    pub(super) fn ended(&self, counted: &Counted, now_ns: u64) -> Option<Ended> {
+        let quiet = now_ns.saturating_sub(self.last_ns());
+        let known = self.arrived || self.fatal().is_some();
+        let wait = if known { ARRIVED_NS } else { SETTLE_NS };
+        (quiet >= wait).then(|| self.outcome(counted, self.last_ns() + wait))
+    }
+
+    /// How it ended, when nobody looks any longer: what may have gone on is not known to be lost.
+    pub(super) fn at_the_end(&self, counted: &Counted, now_ns: u64) -> Ended {
+        let settled = now_ns.saturating_sub(self.last_ns()) >= SETTLE_NS;
+        match self.outcome(counted, now_ns) {
+            Ended::NotSeenAfter if !settled => Ended::Inconclusive,
+            ended => ended,
+        }
+    }
+
+    fn outcome(&self, counted: &Counted, until_ns: u64) -> Ended {
+        if let Some(drop) = self.fatal() {
+            return Ended::Dropped { drop };
+        }
+        if self.arrived {
+            Ended::Delivered
+        } else if self.aside {
+            Ended::Aside
+        } else if counted.lossy(self.began_ns(), until_ns) {
+            Ended::Inconclusive
+        } else {
+            Ended::NotSeenAfter
+        }
+    }
+
+    /// The drop that nothing comes after: what was seen later was not dropped, but a copy of it.
+    fn fatal(&self) -> Option<usize> {
+        let last_step = self.steps.last().map_or(0, |step| step.time_ns);
+        let to_many = self.steps.last().is_some_and(|step| is_to_many(step.headers.innermost()));
+        // What was for others, or for many, somebody else may well let go of.
+        if self.aside || (self.arrived && to_many) {
+            return None;
+        }
+        let harmless =
+            |drop: &Drop| self.arrived && reasons::of(&drop.reason).is_some_and(reasons::Meaning::is_harmless);
+        self.drops.iter().position(|drop| drop.time_ns >= last_step && !harmless(drop))
+    }
+
+    /// Whether it is where it was to go, or leaves what is watched.
+    pub(super) fn has_arrived(&self, points: &Points) -> bool {
+        let Some(track) = points.tracks.get(self.track) else { return false };
+        let Some(last) = self.steps.last() else { return false };
+        let position = track.position(last.place.stop, self.direction);
+        let Some(stop) = points.stop(last.place) else { return false };
+        position + 1 == track.stops.len() || ends_at(track, stop, self.direction, last.headers.innermost())
+    }
+
+    /// Whether it went to somebody on its segment, or behind another device of its router, instead of along the path.
+    pub(super) fn has_left(&self, points: &Points) -> bool {
+        let Some(track) = points.tracks.get(self.track) else { return false };
+        let Some(last) = self.steps.last() else { return false };
+        let position = track.position(last.place.stop, self.direction);
+        let Some(stop) = points.stop(last.place) else { return false };
+        let headers = last.headers.innermost();
+        let outward = self.direction != Direction::Inward;
+        if stop.routes && comes_out(stop, self.direction) {
+            let to_others = headers.ip().is_some_and(|ip| outward && track.is_elsewhere(ip.destination));
+            return to_others || (is_to_many(headers) && !is_for(track, stop, headers));
+        }
+        // Past its last device before a router a frame is for the router, or for somebody else on the segment.
+        let next = track.at(position + 1, self.direction).filter(|next| next.routes && !stop.routes);
+        // What is for somebody beyond is for the router, whatever the frame says: a wrong address in it is a fault.
+        let beyond = headers.ip().is_some_and(|ip| outward && track.is_beyond(ip.destination));
+        next.is_some_and(|next| !beyond && !is_for(track, next, headers))
+    }
+}
+
+/// Whether packets of a direction come out of a device there, into a network stack.
+fn comes_out(stop: &Stop, direction: Direction) -> bool {
+    stop.side == if direction == Direction::Inward { super::Side::Sent } else { super::Side::Received }
+}
+
+/// Whether a packet is for many: by broadcast or multicast, in its frame or by its address.
+fn is_to_many(headers: &Headers) -> bool {
+    let by_address = headers.ip().is_some_and(|ip| match ip.destination {
+        IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_multicast(),
+    });
+    by_address || headers.frame.is_some_and(|(_, to)| is_group(to))
+}
+
+/// Whether a packet ends in the network stack behind a device: it came out of it, and its address is that stack's own.
+fn ends_at(track: &Track, stop: &Stop, direction: Direction, headers: &Headers) -> bool {
+    let Some((_, destination)) = headers.addresses() else { return false };
+    if !stop.routes || !comes_out(stop, direction) {
+        return false;
+    }
+    let held = track.routers.iter().any(|(netns, address)| *netns == stop.link.netns && *address == destination);
+    match &headers.content {
+        // Whoever routes answers for the addresses it translates.
+        Content::Arp(_) => held || track.own.contains(&destination),
+        // What comes for an address it shares with others goes on to whoever opened the connection.
+        Content::Ip(_) => held && !(direction == Direction::Inward && track.shared.contains(&destination)),
+        Content::Other { .. } => false,
+    }
+}
+
+/// Whether a frame on its segment is for the end of a router.
+fn is_for(track: &Track, router: &Stop, headers: &Headers) -> bool {
+    if let Content::Arp(arp) = &headers.content {
+        return arp.operation != 1 || holds(track, router, arp.target);
+    }
+    let Some((_, to)) = headers.frame else { return true };
+    let Some(own) = router.mac else { return true };
+    if is_group(to) { headers.addresses().is_none_or(|(_, address)| holds(track, router, address)) } else { to == own }
+}
+
+fn holds(track: &Track, router: &Stop, address: IpAddr) -> bool {
+    track.routers.iter().any(|(netns, held)| *netns == router.link.netns && *held == address)
+}
+
+/// Whether a MAC address is a multicast or broadcast address.
+const fn is_group(mac: Mac) -> bool {
+    mac.0[0] & 1 != 0
+}

@@ -1,0 +1,256 @@
+//! Journeys that are not over.
+
+use std::collections::HashSet;
+
+use super::{
+    Change, Drop, Ended, Flow, Journey, Step,
+    content::{self, Content},
+};
+use crate::{
+    live::{
+        Sighting,
+        packet::Headers,
+        points::{Place, Points},
+    },
+    trace::Direction,
+};
+
+/// What the same buffer weighs, beside addresses: it says most where NAT leaves little else.
+const BUFFER: u32 = 16;
+
+/// A journey that is not over.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) content: Content,
+    pub(super) track: usize,
+    pub(super) direction: Direction,
+    pub(super) steps: Vec<Step>,
+    pub(super) drops: Vec<Drop>,
+    /// Where it must have come to be at its end, as far as that is known.
+    pub(super) arrived: bool,
+    /// Whether it left the path that is watched for somebody on its segment.
+    pub(super) aside: bool,
+    ended: Option<Ended>,
+}
+
+/// Where a journey begins that no other takes: on the track of the address it is from or for, else on the first.
+pub(super) fn first_place(places: &[(Place, Direction)], headers: &Headers, points: &Points) -> (Place, Direction) {
+    let owner = owner(headers, points);
+    let own = places.iter().find(|(place, _)| Some(place.track) == owner);
+    own.or(places.first()).copied().unwrap_or((Place { track: 0, stop: 0 }, Direction::Outward))
+}
+
+/// The track whose instance a packet is from or for.
+fn owner(headers: &Headers, points: &Points) -> Option<usize> {
+    let (source, destination) = headers.innermost().addresses()?;
+    points.owner(source).or_else(|| points.owner(destination))
+}
+
+/// Track and direction of a packet that was given up before it was seen anywhere.
+pub(super) fn of_drop(drop: &Drop, points: &Points) -> (usize, Direction) {
+    let addresses = drop.headers.innermost().addresses();
+    let outward = addresses.and_then(|(source, _)| points.owner(source));
+    let inward = addresses.and_then(|(_, destination)| points.owner(destination));
+    match (outward, inward) {
+        (Some(track), _) => (track, Direction::Outward),
+        (None, Some(track)) => (track, Direction::Inward),
+        (None, None) => (0, Direction::Outward),
+    }
+}
+
+impl Open {
+    pub(super) const fn new(content: Content, track: usize, direction: Direction) -> Self {
+        Self {
+            content,
+            track,
+            direction,
+            steps: Vec::new(),
+            drops: Vec::new(),
+            arrived: false,
+            aside: false,
+            ended: None,
+        }
+    }
+
+    fn latest(&self) -> Option<&Headers> {
+        let step = self.steps.last().map(|step| (step.time_ns, &step.headers));
+        let drop = self.drops.last().map(|drop| (drop.time_ns, &drop.headers));
+        step.max_by_time(drop).map(|(_, headers)| headers)
+    }
+
+    /// When it was heard of last.
+    pub(super) fn last_ns(&self) -> u64 {
+        let step = self.steps.last().map_or(0, |step| step.time_ns);
+        self.drops.last().map_or(0, |drop| drop.time_ns).max(step)
+    }
+
+    pub(super) fn began_ns(&self) -> u64 {
+        let step = self.steps.first().map_or(u64::MAX, |step| step.time_ns);
+        self.drops.first().map_or(u64::MAX, |drop| drop.time_ns).min(step)
+    }
+
+    /// Whether a sighting of the same key may be of this packet.
+    pub(super) fn fits(&self, headers: &Headers) -> bool {
+        self.latest().is_none_or(|latest| content::may_be_one(latest, headers))
+    }
+
+    /// The one of some places that this packet may have come to: further on its way than all before.
+    pub(super) fn takes(&self, places: &[(Place, Direction)], headers: &Headers, points: &Points) -> Option<Place> {
+        let track = points.tracks.get(self.track)?;
+        let position = |place: Place| track.position(place.stop, self.direction);
+        let here = places.iter().find(|(place, direction)| place.track == self.track && *direction == self.direction);
+        let &(place, _) = here?;
+        let further = self.steps.last().is_none_or(|last| position(place) > position(last.place));
+        (further && self.fits(headers)).then_some(place)
+    }
+
+    /// How much a sighting looks like this packet.
+    pub(super) fn likeness(&self, headers: &Headers, buffer: u64) -> u32 {
+        let same_buffer = buffer != 0 && self.steps.last().is_some_and(|step| step.buffer == buffer);
+        let ends = self.latest().map_or(0, |latest| content::likeness(latest, headers));
+        ends + if same_buffer { BUFFER } else { 0 }
+    }
+
+    /// Adds a device it was seen at.
+    pub(super) fn step(&mut self, place: Place, sighting: &Sighting, headers: Headers, points: &Points) {
+        let changes = self.steps.last().map(|before| changes(&before.headers, &headers)).unwrap_or_default();
+        self.steps.push(Step {
+            place,
+            time_ns: sighting.time_ns,
+            cpu: sighting.cpu,
+            changes,
+            headers,
+            length: sighting.length,
+            buffer: sighting.buffer,
+            mark: sighting.mark,
+        });
+        self.arrived = self.has_arrived(points);
+        self.aside = self.has_left(points);
+    }
+
+    /// Adds where it, or a copy of it, was given up. What Open vSwitch has taken a copy of dies in the host's own stack,
+    /// which says nothing.
+    pub(super) fn drop(&mut self, drop: Drop, points: &Points) {
+        let copied = points.devices().iter().any(|stop| stop.copied && Some(stop.link) == drop.link);
+        if !copied || !self.passed(&drop, points) {
+            self.drops.push(drop);
+        }
+    }
+
+    /// Whether the packet had come out of the device the drop is about, which is where copies are taken.
+    fn passed(&self, drop: &Drop, points: &Points) -> bool {
+        let is_it = |step: &Step| points.stop(step.place).is_some_and(|stop| Some(stop.link) == drop.link);
+        self.steps.iter().any(is_it)
+    }
+
+    /// Whether anything says that it is the instance's packet: a device nobody else uses, its address, or that it answers
+    /// what the instance has sent.
+    pub(super) fn is_own(&self, points: &Points, asked: &HashSet<Flow>) -> bool {
+        let answers = self.steps.iter().any(|step| flow(&step.headers).is_some_and(|flow| asked.contains(&flow)));
+        let private = self.steps.iter().any(|step| points.stop(step.place).is_some_and(|stop| stop.is_private()));
+        let headers = self.steps.iter().map(|step| &step.headers).chain(self.drops.iter().map(|drop| &drop.headers));
+        answers || private || headers.filter_map(|headers| owner(headers, points)).next().is_some()
+    }
+
+    /// Ends of its conversation, as it was seen first.
+    pub(super) fn flow(&self) -> Option<Flow> {
+        let headers = self.steps.first().map(|step| &step.headers).or(self.drops.first().map(|drop| &drop.headers))?;
+        flow(headers)
+    }
+
+    /// Ends of the conversation of what was seen last, as an answer has them.
+    pub(super) fn answer(&self) -> Option<Flow> {
+        let (source, destination, ports) = flow(&self.steps.last()?.headers)?;
+        Some((destination, source, (ports.1, ports.0)))
+    }
+
+    /// Takes it out of the open ones.
+    pub(super) fn take(&mut self, ended: Ended) -> Self {
+        let taken = Self::new(self.content.clone(), self.track, self.direction);
+        let open = std::mem::replace(self, taken);
+        Self { ended: Some(ended), ..open }
+    }
+
+    /// The journey it was.
+    pub(super) fn journey(self, number: u64, repeats: Option<u64>, points: &Points) -> Journey {
+        let nearest = match self.direction {
+            Direction::Outward | Direction::Lateral => self.steps.first(),
+            Direction::Inward => self
+                .steps
+                .last()
+                .filter(|step| points.stop(step.place).is_some_and(|stop| stop.is_private()))
+                .or(self.steps.first()),
+        };
+        let packet = nearest.map(|step| &step.headers).or(self.drops.first().map(|drop| &drop.headers));
+        let packet = packet.map(|headers| headers.innermost().clone());
+        Journey {
+            number,
+            track: self.track,
+            direction: self.direction,
+            packet: packet.unwrap_or_else(Headers::unknown),
+            steps: self.steps,
+            drops: self.drops,
+            ended: self.ended.unwrap_or(Ended::NotSeenAfter),
+            repeats,
+        }
+    }
+}
+
+/// Ends of a conversation.
+fn flow(headers: &Headers) -> Option<Flow> {
+    let inner = headers.innermost();
+    let (source, destination) = inner.addresses()?;
+    Some((source, destination, inner.ports().unwrap_or_default()))
+}
+
+/// The later of two.
+trait Later<T> {
+    fn max_by_time(self, other: Option<(u64, T)>) -> Option<(u64, T)>;
+}
+
+impl<T> Later<T> for Option<(u64, T)> {
+    fn max_by_time(self, other: Self) -> Self {
+        match (self, other) {
+            (Some(one), Some(two)) => Some(if two.0 > one.0 { two } else { one }),
+            (one, two) => one.or(two),
+        }
+    }
+}
+
+/// What became of a packet between two sightings.
+fn changes(before: &Headers, after: &Headers) -> Vec<Change> {
+    let mut found = Vec::new();
+    let vni = |headers: &Headers| match headers.ip().map(|ip| &ip.transport) {
+        Some(crate::live::packet::Transport::Tunnel { vni, .. }) => Some(*vni),
+        _ => None,
+    };
+    match (vni(before), vni(after)) {
+        (None, Some(vni)) => found.push(Change::Encapsulated { vni }),
+        (Some(_), None) => found.push(Change::Decapsulated),
+        (None, None) | (Some(_), Some(_)) => {}
+    }
+    let (before, after) = (before.innermost(), after.innermost());
+    if before.vlans != after.vlans {
+        found.push(Change::Vlans { from: before.vlans.clone(), to: after.vlans.clone() });
+    }
+    let (Some(old), Some(new)) = (ends(before), ends(after)) else { return found };
+    if old.0 != new.0 {
+        found.push(Change::Source { from: old.0, to: new.0 });
+    }
+    if old.1 != new.1 {
+        found.push(Change::Destination { from: old.1, to: new.1 });
+    }
+    found
+}
+
+/// Source and destination in words.
+fn ends(headers: &Headers) -> Option<(String, String)> {
+    let (source, destination) = headers.addresses()?;
+    let ports = headers.ip().and_then(|ip| ip.transport.ports());
+    let word = |address: std::net::IpAddr, port: Option<u16>| match (address, port) {
+        (address, None) => address.to_string(),
+        (std::net::IpAddr::V4(address), Some(port)) => format!("{address}:{port}"),
+        (std::net::IpAddr::V6(address), Some(port)) => format!("[{address}]:{port}"),
+    };
+    Some((word(source, ports.map(|ports| ports.0)), word(destination, ports.map(|ports| ports.1))))
+}

@@ -1,0 +1,319 @@
+use proptest::prelude::*;
+
+use super::{
+    simulation::{FIXED, FLOATING, GATEWAY, Kind, Made, REMOTE, joined, neutron},
+    statistics::Statistics,
+    *,
+};
+use crate::testing::cases;
+
+const MS: u64 = 1_000_000;
+
+/// A packet on all devices of Neutron's path outward, translated in the router.
+fn outward(packet: &Made, begin: u64, stops: usize) -> Vec<Sighting> {
+    let translated = Made { source: (FLOATING, 50_000), hops: 63, ..packet.clone() };
+    let way = neutron().tracks[0].stops.iter().map(|stop| stop.side).collect::<Vec<_>>();
+    let seen = |stop: usize| if stop < 3 { packet } else { &translated };
+    (0..stops).map(|stop| seen(stop).at(begin + stop as u64 * 10_000, stop, way[stop])).collect()
+}
+
+/// The same inward.
+fn inward(packet: &Made, begin: u64) -> Vec<Sighting> {
+    let untranslated = Made { destination: (FLOATING, packet.destination.1), ..packet.clone() };
+    let way: Vec<Side> = neutron().tracks[0].stops.iter().map(|stop| stop.side.other()).collect();
+    let seen = |stop: usize| if stop < 3 { packet } else { &untranslated };
+    (0..5).rev().map(|stop| seen(stop).at(begin + (4 - stop) as u64 * 10_000, stop, way[stop])).collect()
+}
+
+fn places(journey: &Journey) -> Vec<usize> {
+    journey.steps.iter().map(|step| step.place.stop).collect()
+}
+
+#[test]
+fn a_packet_through_nat_is_one_journey_with_the_translation_where_it_was_made() {
+    let found = joined(neutron(), outward(&Made::syn(7), MS, 5));
+    let [journey] = &found[..] else { panic!("{found:#?}") };
+    assert_eq!((places(journey), &journey.ended), (vec![0, 1, 2, 3, 4], &Ended::Delivered));
+    let changed: Vec<usize> =
+        journey.steps.iter().filter(|step| !step.changes.is_empty()).map(|step| step.place.stop).collect();
+    assert_eq!(changed, [3]);
+    let expected = Change::Source { from: format!("{FIXED}:40000"), to: format!("{FLOATING}:50000") };
+    assert_eq!(journey.steps[3].changes, [expected]);
+    assert_eq!(journey.packet.addresses().unwrap().0, IpAddr::from(FIXED));
+}
+
+#[test]
+fn an_answer_comes_inward_and_is_named_by_the_instances_own_address() {
+    let packet = Made::syn(7).answer();
+    let found = joined(neutron(), inward(&packet, MS));
+    let [journey] = &found[..] else { panic!("{found:#?}") };
+    assert_eq!((journey.direction, &journey.ended), (Direction::Inward, &Ended::Delivered));
+    assert_eq!(places(journey), [4, 3, 2, 1, 0]);
+    assert_eq!(journey.packet.addresses().unwrap().1, IpAddr::from(FIXED));
+}
+
+#[test]
+fn a_packet_that_is_not_seen_again_ended_after_its_last_device_and_not_before_the_kernel_gives_up_asking() {
+    let mut journeys = Journeys::new(neutron());
+    for sighting in outward(&Made::syn(7), MS, 3) {
+        journeys.see(sighting);
+    }
+    assert_eq!(journeys.advance(3_000 * MS), []);
+    let found = journeys.advance(4_000 * MS);
+    assert_eq!(found[0].ended, Ended::NotSeenAfter);
+    assert_eq!(places(&found[0]), [0, 1, 2]);
+}
+
+#[test]
+fn a_drop_is_the_end_only_of_a_packet_that_is_not_seen_later() {
+    let packet = Made::syn(7);
+    let gone = packet.dropped(MS + 25_000, Some(2), "NETFILTER_DROP");
+    let died = [outward(&packet, MS, 3), vec![gone.clone()]].concat();
+    let found = joined(neutron(), died);
+    assert_eq!(found[0].drop().map(|drop| drop.reason.as_str()), Some("NETFILTER_DROP"));
+    let mut copy = [outward(&packet, MS, 5), vec![gone]].concat();
+    copy.sort_by_key(|sighting| sighting.time_ns);
+    let found = joined(neutron(), copy);
+    assert_eq!((found.len(), &found[0].ended), (1, &Ended::Delivered));
+}
+
+#[test]
+fn what_the_hosts_stack_does_to_a_copy_of_open_vswitchs_says_nothing() {
+    let mut points = neutron();
+    points.tracks[0].stops[1].copied = true;
+    let packet = Made::syn(7);
+    let copy = packet.dropped(MS + 11_000, Some(1), "OTHERHOST");
+    let found = joined(points, [outward(&packet, MS, 2), vec![copy]].concat());
+    assert_eq!((found.len(), &found[0].ended), (1, &Ended::NotSeenAfter));
+    assert_eq!(found[0].drops, []);
+}
+
+#[test]
+fn a_packet_that_died_before_any_device_is_a_journey_of_its_drop_alone() {
+    let found = joined(neutron(), vec![Made::syn(7).dropped(MS, None, "NETFILTER_DROP")]);
+    assert_eq!((found.len(), &found[0].ended, found[0].steps.len()), (1, &Ended::Dropped { drop: 0 }, 0));
+}
+
+#[test]
+fn packets_of_others_on_shared_devices_are_no_journeys() {
+    let other = Made { source: ([172, 24, 4, 2].into(), 1), ..Made::syn(7) };
+    let mut journeys = Journeys::new(neutron());
+    journeys.see(other.at(MS, 3, Side::Sent));
+    journeys.see(other.at(2 * MS, 4, Side::Sent));
+    assert_eq!((journeys.finish(), journeys.counted().foreign), (vec![], 1));
+}
+
+#[test]
+fn an_answer_to_an_address_shared_with_others_is_known_by_what_it_answers() {
+    let shared = [172, 24, 4, 2].into();
+    let mut points = neutron();
+    points.tracks[0].own.pop();
+    points.tracks[0].shared.push(IpAddr::V4(shared));
+    let out = Made::syn(7);
+    let translated = Made { source: (shared, 61_000), ..out.clone() };
+    let mut seen = outward(&out, MS, 3);
+    seen.extend([translated.at(MS + 30_000, 3, Side::Sent), translated.at(MS + 40_000, 4, Side::Sent)]);
+    let answer = Made { kind: Kind::Tcp { sequence: 99, flags: 18, payload: vec![] }, ..translated.answer() };
+    seen.push(answer.at(20 * MS, 4, Side::Received));
+    let found = joined(points, seen);
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert_eq!((found[1].direction, &found[1].ended), (Direction::Inward, &Ended::NotSeenAfter));
+}
+
+#[test]
+fn a_retransmission_after_a_loss_is_a_journey_of_its_own_that_repeats_the_first() {
+    let packet = Made::syn(7);
+    let found = joined(neutron(), [outward(&packet, MS, 2), outward(&packet, 1_000 * MS, 5)].concat());
+    let mut by_begin: Vec<_> = found.iter().collect();
+    by_begin.sort_by_key(|journey| journey.began_ns());
+    assert_eq!((places(by_begin[0]), places(by_begin[1])), (vec![0, 1], vec![0, 1, 2, 3, 4]));
+    assert_eq!(found.iter().filter(|journey| journey.repeats.is_some()).count(), 1);
+}
+
+#[test]
+fn what_is_for_the_router_itself_or_for_a_neighbour_does_not_vanish() {
+    let to_router = Made { destination: (GATEWAY, 53), ..Made::syn(7) };
+    let found = joined(neutron(), outward(&to_router, MS, 3));
+    assert_eq!(found[0].ended, Ended::Delivered);
+    // The frame is for another MAC address than the router's: of somebody on the segment, or a wrong one.
+    let to_neighbour = Made { destination: ([10, 0, 0, 9].into(), 53), ..Made::syn(7) };
+    for (packet, ended) in [(to_neighbour, Ended::Aside), (Made::syn(7), Ended::NotSeenAfter)] {
+        let mut points = neutron();
+        points.tracks[0].stops[2].mac = Some(crate::id::Mac([2, 0, 0, 0, 0, 9]));
+        assert_eq!(joined(points, outward(&packet, MS, 2))[0].ended, ended);
+    }
+}
+
+#[test]
+fn what_the_router_leads_to_another_network_or_back_goes_aside_there() {
+    for destination in [[10, 0, 1, 3].into(), FLOATING] {
+        let packet = Made { destination: (destination, 80), ..Made::syn(7) };
+        assert_eq!(joined(neutron(), outward(&packet, MS, 3))[0].ended, Ended::Aside, "{destination}");
+    }
+}
+
+#[test]
+fn a_frame_for_all_that_also_comes_to_the_router_is_not_lost_in_it() {
+    let mut everybody = Made { destination: ([255, 255, 255, 255].into(), 67), ..Made::syn(7) };
+    everybody.kind = Kind::Udp(vec![1; 30]);
+    let mut seen = outward(&everybody, MS, 3);
+    seen.push(everybody.dropped(MS + 30_000, Some(2), "NO_SOCKET"));
+    assert_eq!(joined(neutron(), seen)[0].ended, Ended::Aside);
+}
+
+#[test]
+fn losses_while_a_packet_is_under_way_leave_its_end_open_and_those_before_it_do_not() {
+    for (noticed, ended) in [(500 * MS, Ended::NotSeenAfter), (1_500 * MS, Ended::Inconclusive)] {
+        let mut journeys = Journeys::new(neutron());
+        journeys.losses(400 * MS, Losses::default());
+        journeys.losses(noticed, Losses { lost: 1, throttled: 0 });
+        for sighting in outward(&Made::syn(7), 1_000 * MS, 3) {
+            journeys.see(sighting);
+        }
+        assert_eq!(journeys.advance(6_000 * MS)[0].ended, ended);
+    }
+}
+
+#[test]
+fn two_clients_who_send_the_same_bytes_at_once_are_told_apart_by_their_addresses() {
+    let one = Made::new(Kind::Udp(b"hello".to_vec())).answer();
+    let two = Made { source: ([198, 51, 100, 9].into(), 443), ..one.clone() };
+    let mut seen = [inward(&one, MS), inward(&two, MS + 5_000)].concat();
+    seen.sort_by_key(|sighting| sighting.time_ns);
+    let found = joined(neutron(), seen);
+    assert_eq!(found.len(), 2);
+    for journey in found {
+        assert_eq!(journey.steps.len(), 5);
+        let sources: Vec<_> = journey.steps.iter().map(|step| step.headers.addresses().unwrap().0).collect();
+        assert!(sources.windows(2).all(|pair| pair[0] == pair[1]), "{sources:?}");
+    }
+    assert_ne!(one.source.0, two.source.0);
+    assert_eq!(one.source.0, REMOTE);
+}
+
+#[test]
+fn statistics_count_the_way_hop_by_hop() {
+    let mut statistics = Statistics::default();
+    for number in 0..10 {
+        let stops = if number == 9 { 3 } else { 5 };
+        for journey in joined(neutron(), outward(&Made::syn(number), MS, stops)) {
+            statistics.add(&journey);
+        }
+    }
+    assert_eq!((statistics.journeys, statistics.delivered, statistics.dead), (10, 9, 1));
+    let router = statistics.hop(Direction::Outward, Place { track: 0, stop: 2 });
+    assert_eq!((router.seen, router.lost), (10, 1));
+    let leg = statistics.legs().next().unwrap();
+    assert_eq!((leg.packets, leg.p50_ns, leg.p99_ns), (10, 10_000, 10_000));
+}
+
+/// A packet of a random run: what it is, when it begins, how far it comes.
+#[derive(Clone, Debug)]
+struct Run {
+    kind: Kind,
+    inward: bool,
+    begin_ms: u64,
+    stops: usize,
+    gaps: Vec<u64>,
+    port: u16,
+    again: Option<usize>,
+}
+
+fn run() -> impl Strategy<Value = Run> {
+    let payload = || prop::collection::vec(any::<u8>(), 0..200);
+    let kind = prop_oneof![
+        (any::<u32>(), payload()).prop_map(|(sequence, payload)| Kind::Tcp { sequence, flags: 24, payload }),
+        payload().prop_map(Kind::Udp),
+        (any::<bool>(), any::<u16>(), any::<u16>(), payload()).prop_map(|(asks, identifier, number, payload)| {
+            Kind::Echo { kind: if asks { 8 } else { 0 }, identifier, number, payload }
+        }),
+    ];
+    let times = prop::collection::vec(1..400_000_u64, 5);
+    (kind, any::<bool>(), 1..400_u64, 1..=5_usize, times, 1024..60_000_u16, prop::option::of(1..=5_usize)).prop_map(
+        |(kind, inward, begin_ms, stops, gaps, port, again)| Run { kind, inward, begin_ms, stops, gaps, port, again },
+    )
+}
+
+/// Sightings of a run with what must come of them: places and times of each journey.
+fn simulate(number: usize, run: &Run, translated_at: usize, wrapped: (Option<u16>, bool)) -> Vec<Vec<Sighting>> {
+    // The number makes every packet's content its own.
+    let kind = match run.kind.clone() {
+        Kind::Tcp { flags, payload, sequence } => {
+            Kind::Tcp { flags, payload, sequence: (sequence & !0xff) | u32::try_from(number).unwrap() }
+        }
+        Kind::Udp(mut payload) => {
+            payload.insert(0, u8::try_from(number).unwrap());
+            Kind::Udp(payload)
+        }
+        Kind::Echo { kind, identifier, number: _, payload } => {
+            Kind::Echo { kind, identifier, number: u16::try_from(number).unwrap(), payload }
+        }
+    };
+    let near = Made { source: (FIXED, run.port), ..Made::new(kind.clone()) };
+    let far_kind = match kind {
+        Kind::Echo { kind, identifier, number, payload } => {
+            Kind::Echo { kind, identifier: identifier ^ 0x5555, number, payload }
+        }
+        other @ (Kind::Tcp { .. } | Kind::Udp(_)) => other,
+    };
+    let far = Made { source: (FLOATING, run.port ^ 0x2a), kind: far_kind, hops: 63, ..near.clone() };
+    let far = Made { vlan: wrapped.0, ..far };
+    let stops = neutron().tracks.swap_remove(0).stops;
+    let pass = |begin: u64, come: usize| {
+        let mut time = begin;
+        let way: Vec<usize> = if run.inward { (0..5).rev().collect() } else { (0..5).collect() };
+        let mut seen = Vec::new();
+        for (place, stop) in way.into_iter().take(come).enumerate() {
+            time += run.gaps[place];
+            let mut made = if stop < translated_at { near.clone() } else { far.clone() };
+            made.tunnelled = wrapped.1 && stop == 4;
+            let (made, side) =
+                if run.inward { (made.answer(), stops[stop].side.other()) } else { (made, stops[stop].side) };
+            seen.push(made.at(time, stop, side));
+        }
+        seen
+    };
+    let first = pass(run.begin_ms * MS, run.stops);
+    let again = run.again.map(|come| pass((run.begin_ms + 700) * MS, come));
+    std::iter::once(first).chain(again).collect()
+}
+
+proptest! {
+    #![proptest_config(cases(192))]
+
+    #[test]
+    fn whatever_is_interleaved_translated_wrapped_lost_and_repeated_is_joined_exactly(
+        runs in prop::collection::vec(run(), 1..24),
+        translated_at in 1..5_usize,
+        vlan in prop::option::of(1..4095_u16),
+        tunnelled: bool,
+        shuffle in prop::collection::vec(0..15 * MS, 240),
+    ) {
+        let expected: Vec<Vec<Sighting>> = runs
+            .iter()
+            .enumerate()
+            .flat_map(|(number, run)| simulate(number, run, translated_at, (vlan, tunnelled)))
+            .collect();
+        // Each arrives up to some milliseconds after its time, so not in the order of the times.
+        let late = expected.iter().flatten().cloned().zip(shuffle.iter().cycle());
+        let mut arrivals: Vec<(u64, Sighting)> = late.map(|(seen, delay)| (seen.time_ns + delay, seen)).collect();
+        arrivals.sort_by_key(|(arrival, _)| *arrival);
+        let mut journeys = Journeys::new(neutron());
+        let mut found = Vec::new();
+        for (arrival, sighting) in arrivals {
+            journeys.see(sighting);
+            found.extend(journeys.advance(arrival));
+        }
+        found.extend(journeys.advance(60_000 * MS));
+        let times = |one: &Journey| one.steps.iter().map(|step| step.time_ns).collect::<Vec<_>>();
+        let mut got: Vec<Vec<u64>> = found.iter().map(times).collect();
+        let mut wanted: Vec<Vec<u64>> =
+            expected.iter().map(|seen| seen.iter().map(|sighting| sighting.time_ns).collect()).collect();
+        got.sort();
+        wanted.sort();
+        prop_assert_eq!(got, wanted);
+        for journey in &found {
+            prop_assert_eq!(journey.ended == Ended::Delivered, journey.steps.len() == 5);
+        }
+    }
+}

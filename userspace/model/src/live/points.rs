@@ -1,0 +1,410 @@
+//! Which devices to watch for an instance, in the order of its path. Flow: observe.
+//!
+//! The hops of a trace are more than its devices: bridges, rules and routers have none of their own. Every device stands in
+//! a track once, with the side its packets pass on the way out: into it, or out of it into a network stack. On the way in
+//! it is the other side, so device and side tell a packet's direction.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Clause, End, View, What,
+    filter::{Alias, Wanted},
+};
+use crate::{
+    id::{LinkKey, Mac, NetnsId},
+    inventory::Inventory,
+    trace::{Direction, Hop, HopKind, InterfaceTrace, Trace, Translation},
+};
+
+/// Which side of a device a packet passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Side {
+    /// Out of it, into the network stack.
+    Received,
+    /// Into it.
+    Sent,
+}
+
+impl Side {
+    /// The side of a sighting at a device; none where the kernel gave the packet up.
+    pub const fn of(what: &What) -> Option<Self> {
+        match what {
+            What::Received(_) => Some(Self::Received),
+            What::Sent(_) => Some(Self::Sent),
+            What::Dropped { .. } => None,
+        }
+    }
+
+    /// The other one.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Received => Self::Sent,
+            Self::Sent => Self::Received,
+        }
+    }
+}
+
+/// A device on the path of an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// Which.
+    pub link: LinkKey,
+    /// Its name.
+    pub name: String,
+    /// Namespace it lives in, as a reader wants to see it.
+    pub netns: String,
+    /// What it is on the path.
+    pub kind: HopKind,
+    /// Number of its hop outward.
+    pub outward: Option<usize>,
+    /// Number of its hop inward.
+    pub inward: Option<usize>,
+    /// The side that packets of the instance pass on their way out.
+    pub side: Side,
+    /// Through what it is watched.
+    pub view: View,
+    /// MAC address.
+    pub mac: Option<Mac>,
+    /// It is an end of a namespace that routes: what is sent to an address of that namespace ends here.
+    pub routes: bool,
+    /// Open vSwitch's user-space datapath reads from it: the host's own stack then drops a copy of every frame.
+    pub copied: bool,
+}
+
+/// The devices of one interface, from the instance outward.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Track {
+    /// In order.
+    pub stops: Vec<Stop>,
+    /// Addresses that mean the instance: its own, and those translation gives to it alone.
+    pub own: Vec<IpAddr>,
+    /// Networks it is in: what it sends elsewhere is for a router.
+    pub subnets: Vec<IpNet>,
+    /// Networks that its routers reach by other devices than the way out.
+    pub elsewhere: Vec<IpNet>,
+    /// Addresses its packets may have on the way that others' packets have too: its router's.
+    pub shared: Vec<IpAddr>,
+    /// Addresses of the namespaces that route, which are ends of their own.
+    pub routers: Vec<(NetnsId, IpAddr)>,
+}
+
+/// What to watch for an instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Points {
+    /// The instance, by its name.
+    pub instance: String,
+    /// One track an interface, as the trace has them.
+    pub tracks: Vec<Track>,
+}
+
+/// A place on a track.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Place {
+    /// Which track.
+    pub track: usize,
+    /// Which of its stops.
+    pub stop: usize,
+}
+
+impl Stop {
+    /// Number of its hop in a direction.
+    pub const fn hop(&self, direction: Direction) -> Option<usize> {
+        match direction {
+            Direction::Outward | Direction::Lateral => self.outward,
+            Direction::Inward => self.inward,
+        }
+    }
+
+    /// The direction of a packet that passes a side.
+    pub fn direction(&self, side: Side) -> Direction {
+        if side == self.side { Direction::Outward } else { Direction::Inward }
+    }
+
+    /// Name and place: `tap1a2b3c4d-5e`, `eth0 in web-1`.
+    pub fn label(&self) -> String {
+        if self.netns == "host" { self.name.clone() } else { format!("{} in {}", self.name, self.netns) }
+    }
+
+    /// Whether nobody else's packets pass it.
+    pub const fn is_private(&self) -> bool {
+        matches!(self.kind, HopKind::InnerDevice | HopKind::HostDevice | HopKind::Veth)
+    }
+}
+
+impl Track {
+    /// How far along the way a stop is, for a direction: more is later.
+    pub const fn position(&self, stop: usize, direction: Direction) -> usize {
+        match direction {
+            Direction::Outward | Direction::Lateral => stop,
+            Direction::Inward => self.stops.len().saturating_sub(stop + 1),
+        }
+    }
+
+    /// Whether an address is beyond all networks the instance is in, so that only a router leads to it.
+    pub fn is_beyond(&self, address: IpAddr) -> bool {
+        let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+        let same = |net: &&IpNet| net.addr().is_ipv4() == address.is_ipv4();
+        let mut subnets = self.subnets.iter().filter(same).peekable();
+        !address.is_multicast() && !broadcast && subnets.peek().is_some() && !subnets.any(|net| net.contains(&address))
+    }
+
+    /// Whether the routers of the path lead an address elsewhere than along it: to another network of theirs, or back to the
+    /// instance itself.
+    pub fn is_elsewhere(&self, address: IpAddr) -> bool {
+        self.own.contains(&address) || self.elsewhere.iter().any(|net| net.contains(&address))
+    }
+
+    /// The stop at a position.
+    pub fn at(&self, position: usize, direction: Direction) -> Option<&Stop> {
+        // Its own inverse.
+        self.stops.get(self.position(position, direction)).filter(|_| position < self.stops.len())
+    }
+}
+
+impl Points {
+    /// The devices of an instance's paths, as the trace has found them.
+    pub fn of(inventory: &Inventory<'_>, trace: &Trace) -> Self {
+        let tracks = trace.interfaces.iter().map(|interface| track(inventory, interface)).collect();
+        Self { instance: trace.instance.name.clone(), tracks }
+    }
+
+    /// Where a device is on the tracks, with the direction of what passes that side of it.
+    pub fn places(&self, link: LinkKey, side: Side) -> impl Iterator<Item = (Place, Direction)> {
+        let tracks = self.tracks.iter().enumerate();
+        tracks.flat_map(move |(track, one)| {
+            let stops = one.stops.iter().enumerate().filter(move |(_, stop)| stop.link == link);
+            stops.map(move |(number, stop)| (Place { track, stop: number }, stop.direction(side)))
+        })
+    }
+
+    /// A stop.
+    pub fn stop(&self, place: Place) -> Option<&Stop> {
+        self.tracks.get(place.track)?.stops.get(place.stop)
+    }
+
+    /// Every device once.
+    pub fn devices(&self) -> Vec<&Stop> {
+        let mut found: Vec<&Stop> = Vec::new();
+        for stop in self.tracks.iter().flat_map(|track| &track.stops) {
+            if !found.iter().any(|one| one.link == stop.link) {
+                found.push(stop);
+            }
+        }
+        found
+    }
+
+    /// Leaves out devices that could not be watched.
+    pub fn forget(&mut self, unwatched: impl Fn(LinkKey) -> bool) {
+        for track in &mut self.tracks {
+            track.stops.retain(|stop| !unwatched(stop.link));
+        }
+    }
+
+    /// Names that one end of the instance's packets has on its way, before and after translation.
+    pub fn aliases(&self, trace: &Trace) -> Vec<Alias> {
+        let mut found = Vec::new();
+        for (track, interface) in self.tracks.iter().zip(&trace.interfaces) {
+            let fixed = || interface.addresses.iter().map(ipnet::IpNet::addr);
+            for floating in &interface.floating_ips {
+                found.push(Alias { one: (floating.fixed_address, None), other: (floating.address, None) });
+            }
+            for shared in &track.shared {
+                let same = fixed().filter(|address| address.is_ipv4() == shared.is_ipv4());
+                found.extend(same.map(|address| Alias { one: (address, None), other: (*shared, None) }));
+            }
+            for published in &interface.published_ports {
+                let port = &published.port;
+                let outside: Vec<IpAddr> =
+                    if port.host_address.is_unspecified() { track.shared.clone() } else { vec![port.host_address] };
+                for (inside, outside) in
+                    fixed().flat_map(|inside| outside.iter().map(move |outside| (inside, *outside)))
+                {
+                    let (one, other) = ((inside, Some(port.container_port)), (outside, Some(port.host_port)));
+                    if inside.is_ipv4() == outside.is_ipv4() {
+                        found.push(Alias { one, other });
+                    }
+                }
+            }
+        }
+        found.dedup();
+        found
+    }
+
+    /// Packets that can be the instance's: by every address they have on their way, and its questions to DHCP, which have
+    /// none yet.
+    pub fn scope(&self) -> Wanted {
+        let mut addresses: Vec<IpAddr> =
+            self.tracks.iter().flat_map(|track| track.own.iter().chain(&track.shared)).copied().collect();
+        addresses.sort();
+        addresses.dedup();
+        if addresses.is_empty() {
+            return Wanted::Any;
+        }
+        let dhcp = Clause {
+            protocol: Some(super::packet::UDP),
+            here: End { prefix: None, ports: Some((67, 68)) },
+            ..Clause::default()
+        };
+        Wanted::One(addresses.into_iter().map(Wanted::host).chain([Wanted::Clause(dhcp)]).collect())
+    }
+
+    /// The track whose instance an address means.
+    pub fn owner(&self, address: IpAddr) -> Option<usize> {
+        self.tracks.iter().position(|track| track.own.contains(&address))
+    }
+}
+
+/// The devices of an interface: those of the way out, and what the way in has besides.
+fn track(inventory: &Inventory<'_>, interface: &InterfaceTrace) -> Track {
+    let mut stops: Vec<Stop> = Vec::new();
+    let outward: Vec<&Hop> = interface.hops.iter().filter(|hop| hop.direction == Direction::Outward).collect();
+    for (place, hop) in outward.iter().enumerate() {
+        let Some(link) = device(inventory, hop) else { continue };
+        // An internal port is the end of a switch and of a namespace, and so two hops.
+        if stops.iter().any(|stop| stop.link == link) {
+            continue;
+        }
+        let before = stops.last().map(|stop| stop.link);
+        let Some(side) = side(inventory, &outward, place, (before, link)) else { continue };
+        stops.push(stop(inventory, hop, (link, side), routes(&outward, place)));
+    }
+    for stop in &mut stops {
+        let is_it = |hop: &&Hop| hop.direction == Direction::Inward && device(inventory, hop) == Some(stop.link);
+        stop.inward = interface.hops.iter().find(is_it).map(|hop| hop.number);
+    }
+    let (own, shared) = addresses(interface);
+    let routers = stops.iter().filter(|stop| stop.routes).map(|stop| stop.link.netns);
+    let mut routers: Vec<(NetnsId, IpAddr)> = routers
+        .flat_map(|netns| {
+            let links = inventory.links_in(netns).flat_map(|(_, link)| &link.addresses);
+            links.map(move |held| (netns, held.address.addr()))
+        })
+        .filter(|(_, address)| !own.contains(address))
+        .collect();
+    routers.sort();
+    routers.dedup();
+    // A guest's addresses are known without their networks.
+    let is_network = |net: &&IpNet| net.prefix_len() < net.max_prefix_len();
+    let subnets = interface.addresses.iter().filter(is_network).map(IpNet::trunc).collect();
+    let elsewhere = elsewhere(inventory, &stops);
+    Track { stops, own, subnets, elsewhere, shared, routers }
+}
+
+/// Networks behind devices of the path's routers that are not on the path.
+fn elsewhere(inventory: &Inventory<'_>, stops: &[Stop]) -> Vec<IpNet> {
+    let mut found = Vec::new();
+    for stop in stops.iter().filter(|stop| stop.routes) {
+        let others = inventory
+            .links_in(stop.link.netns)
+            .filter(|(key, link)| !link.loopback && !stops.iter().any(|stop| stop.link == *key));
+        let nets = others.flat_map(|(_, link)| &link.addresses).map(|held| held.address.trunc());
+        found.extend(nets.filter(|net| net.prefix_len() < net.max_prefix_len()));
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// The device a hop is.
+fn device(inventory: &Inventory<'_>, hop: &Hop) -> Option<LinkKey> {
+    match hop.kind {
+        HopKind::InnerDevice
+        | HopKind::HostDevice
+        | HopKind::LinuxBridge
+        | HopKind::Veth
+        | HopKind::RouterPort
+        | HopKind::Uplink
+        | HopKind::Vlan => inventory.link_named(hop.netns.as_ref()?.id, &hop.name),
+        HopKind::Instance
+        | HopKind::Namespace
+        | HopKind::OvsPort
+        | HopKind::OvsBridge
+        | HopKind::Patch
+        | HopKind::Tunnel
+        | HopKind::Filter
+        | HopKind::Router
+        | HopKind::Nat
+        | HopKind::NextHop
+        | HopKind::Outside
+        | HopKind::Service
+        | HopKind::SecurityGroup
+        | HopKind::FastPath => None,
+    }
+}
+
+/// The side of a device that packets of the instance pass on their way out; none where they pass neither.
+fn side(
+    inventory: &Inventory<'_>,
+    outward: &[&Hop],
+    place: usize,
+    (before, link): (Option<LinkKey>, LinkKey),
+) -> Option<Side> {
+    // What went into one end of a veth comes out of the other.
+    if before.is_some() && inventory.peer(link) == before {
+        return Some(Side::Received);
+    }
+    match outward[place].kind {
+        HopKind::HostDevice => Some(Side::Received),
+        HopKind::RouterPort if routes(outward, place) => Some(Side::Received),
+        // A bridge that only passes frames on has no packet of theirs itself.
+        HopKind::LinuxBridge => routes(outward, place).then_some(Side::Received),
+        _ => Some(Side::Sent),
+    }
+}
+
+/// Whether the next hop that is more than rules is the router, so that this device is its entrance.
+fn routes(outward: &[&Hop], place: usize) -> bool {
+    let own = outward[place].netns.as_ref().map(|netns| netns.id);
+    let next = outward[place + 1..].iter().find(|hop| !matches!(hop.kind, HopKind::Filter | HopKind::Nat));
+    next.is_some_and(|hop| hop.kind == HopKind::Router && hop.netns.as_ref().map(|netns| netns.id) == own)
+}
+
+fn stop(inventory: &Inventory<'_>, hop: &Hop, (link, side): (LinkKey, Side), entrance: bool) -> Stop {
+    let routes = entrance || matches!(hop.kind, HopKind::RouterPort);
+    Stop {
+        link,
+        name: hop.name.clone(),
+        netns: hop.netns.as_ref().map_or_else(String::new, |netns| netns.label.clone()),
+        kind: hop.kind,
+        outward: Some(hop.number),
+        inward: None,
+        side,
+        view: View::Tc,
+        mac: inventory.link(link).and_then(|link| link.mac),
+        routes,
+        copied: is_copied(inventory, link),
+    }
+}
+
+/// Whether Open vSwitch's user-space datapath takes copies of a device's frames (`AF_PACKET`). Its internal ports are TAPs,
+/// whose frames it has for itself.
+pub(super) fn is_copied(inventory: &Inventory<'_>, link: LinkKey) -> bool {
+    let port = inventory.port_of(link);
+    port.is_some_and(|port| {
+        port.bridge.datapath_type == "netdev" && matches!(port.interface.kind.as_str(), "" | "system")
+    })
+}
+
+/// Addresses that mean the instance alone, and those it shares with others.
+fn addresses(interface: &InterfaceTrace) -> (Vec<IpAddr>, Vec<IpAddr>) {
+    let mut own: Vec<IpAddr> = interface.addresses.iter().map(ipnet::IpNet::addr).collect();
+    own.extend(interface.floating_ips.iter().map(|floating| floating.address));
+    let becomes = interface.hops.iter().filter_map(|hop| match hop.translation.as_ref()? {
+        Translation::Source(words) => words.split(' ').next()?.parse::<IpAddr>().ok(),
+        Translation::Destination(_) => None,
+    });
+    let mut shared: Vec<IpAddr> = becomes.filter(|address| !own.contains(address)).collect();
+    shared.sort();
+    shared.dedup();
+    own.dedup();
+    (own, shared)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! `netdiag trace` with its live part, and `netdiag drops`, as clap reads them.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Enforced, Look, Sockets, Source, StreamOutput, TraceOutput, Way};
+
+/// `netdiag trace`.
+#[derive(Debug, Args)]
+pub(crate) struct Trace {
+    /// Name, container id, Nova or Neutron UUID (or a prefix), fixed or floating IP, MAC, device or pid
+    pub(crate) instance: String,
+    /// Watch real packets at every device of the path, and say where and why each one dies
+    #[arg(long, conflicts_with = "from")]
+    pub(crate) live: bool,
+    #[command(flatten)]
+    pub(crate) wanted: Wanted,
+    #[command(flatten)]
+    pub(crate) bounds: Bounds,
+    /// With --live: which way, as the instance sees it
+    #[arg(long, value_enum, requires = "live")]
+    pub(crate) direction: Option<Way>,
+    /// With --live: say what is asked of the kernel, and end
+    #[arg(long, requires = "live")]
+    pub(crate) print_filter: bool,
+    #[command(flatten)]
+    pub(crate) source: Source,
+    #[command(flatten)]
+    pub(crate) look: Look,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t, env = "NETDIAG_OUTPUT")]
+    pub(crate) output: TraceOutput,
+}
+
+/// Which packets. Of one option given several times any may hold; different options must all hold.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Wanted {
+    /// Address or prefix of either end
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) ip: Vec<String>,
+    /// Address or prefix it comes from
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) from_ip: Vec<String>,
+    /// Address or prefix it goes to
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) to_ip: Vec<String>,
+    /// Port of either end, or a range: 8000-8080
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Vec<String>,
+    /// Port it comes from
+    #[arg(long, value_name = "PORT")]
+    pub(crate) from_port: Vec<String>,
+    /// Port it goes to
+    #[arg(long, value_name = "PORT")]
+    pub(crate) to_port: Vec<String>,
+    /// IP protocol, by name or number, or arp
+    #[arg(long, visible_alias = "protocol", value_name = "PROTOCOL")]
+    pub(crate) proto: Vec<String>,
+    /// An expression in the language of pcap, behind --: host, net, port, portrange, src, dst, tcp, and, or, not and so on
+    #[arg(last = true, value_name = "EXPRESSION")]
+    pub(crate) expression: Vec<String>,
+}
+
+/// When to end.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Bounds {
+    /// End after so many packets
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// End after so long: 30s, 5m, 500ms; without a unit, seconds
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) duration: Option<Duration>,
+    /// End with the first packet that dies
+    #[arg(long)]
+    pub(crate) until_drop: bool,
+    /// Run this command by the shell, and end with it
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) cmd: Option<String>,
+}
+
+impl Wanted {
+    /// Whether anything was said.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self { ip, from_ip, to_ip, port, from_port, to_port, proto, expression } = self;
+        [ip, from_ip, to_ip, port, from_port, to_port, proto, expression].iter().all(|words| words.is_empty())
+    }
+}
+
+impl Bounds {
+    /// Whether anything was said.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.count.is_none() && self.duration.is_none() && !self.until_drop && self.cmd.is_none()
+    }
+}
+
+/// `netdiag drops`.
+#[derive(Debug, Args)]
+pub(crate) struct Drops {
+    /// Only packets of this instance
+    #[arg(long)]
+    pub(crate) instance: Option<String>,
+    /// Only with this reason, the kernel's (`NETFILTER_DROP`) or netdiag's (no-rule); may be given several times
+    #[arg(long)]
+    pub(crate) reason: Vec<String>,
+    #[command(flatten)]
+    pub(crate) wanted: Wanted,
+    /// End after so many packets
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// End after so long: 30s, 5m, 500ms; without a unit, seconds
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) duration: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+    #[command(flatten)]
+    pub(crate) enforced: Enforced,
+    #[command(flatten)]
+    pub(crate) look: Look,
+    /// How to print them
+    #[arg(short, long, value_enum, default_value_t, env = "NETDIAG_OUTPUT")]
+    pub(crate) output: StreamOutput,
+}
+
+/// A span of time: a number with a unit, or seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|sign: char| !sign.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let scale = match unit {
+        "ms" => 1,
+        "" | "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("a time is a number with ms, s, m or h, as 30s is".to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| "a time begins with a number, as 30s does".to_owned())?;
+    match number.checked_mul(scale) {
+        Some(0) => Err("it has to be longer than nothing".to_owned()),
+        Some(milliseconds) => Ok(Duration::from_millis(milliseconds)),
+        None => Err("nobody waits so long".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::duration;
+
+    #[test]
+    fn a_time_is_a_number_with_a_unit() {
+        for (text, milliseconds) in
+            [("30s", 30_000), ("30", 30_000), ("500ms", 500), ("5m", 300_000), ("1h", 3_600_000)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in ["", "s", "-1s", "1d", "0s", "1.5s", "99999999999999999999s", "9999999999999999h"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

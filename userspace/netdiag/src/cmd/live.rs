@@ -1,0 +1,330 @@
+//! `netdiag trace --live`: gather, watch, join, blame, render; at the end what it came to.
+
+use std::{io, process::Stdio, time::Duration};
+
+use anyhow::Context as _;
+use netdiag_agent::{
+    discover::{self, Options},
+    live::{LiveError, Plan, Point, RING_BYTES, Session},
+};
+use netdiag_model::{
+    inventory::Inventory,
+    live::{
+        Filter, View,
+        filter::{self, Wanted},
+        journey::{Journey, Journeys},
+        points::Points,
+        report::{Tally, Told, Watch},
+    },
+    resolve::resolve,
+    trace::{self, Direction, Trace},
+};
+use netdiag_views::text::live::Epoch;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::{
+    process::{Child, Command},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+
+use super::{not_found, print};
+use crate::{
+    cli::{self, TraceOutput, Way},
+    config,
+    exit::{Bad, Exit},
+};
+
+/// Why packets died, by the host as it is then.
+pub(super) mod host;
+/// What is seen, as it is printed.
+mod show;
+/// netdiag's own verdicts.
+pub(super) mod verdicts;
+/// What the command line says of packets.
+pub(super) mod wanted;
+
+use host::Host;
+use show::Show;
+use verdicts::Verdicts;
+
+/// How often is looked for packets that are over.
+const TICK: Duration = Duration::from_millis(50);
+
+/// How long is waited for packets under way, once nothing new is wanted.
+const LINGER: Duration = Duration::from_millis(3_700);
+
+/// The most records a second on each CPU: beyond it the traffic wins, and what is left out is counted.
+pub(super) const BUDGET: u32 = 50_000;
+
+/// Watches the packets of one instance.
+pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
+    let style = config::style(&asked.look);
+    let wanted = wanted::read(&asked.wanted)?;
+    let options = config::all_options(&asked.source.sockets, &asked.source.enforced);
+    let snapshot = discover::look(options.clone()).await;
+    let inventory = Inventory::build(&snapshot);
+    let place = match resolve(&inventory, &asked.instance) {
+        Ok(place) => place,
+        Err(unresolved) => return not_found(&unresolved, &snapshot, style.ascii),
+    };
+    let instance = &inventory.instances[place];
+    let expected = trace::explain(&inventory, instance);
+    let mut points = Points::of(&inventory, &expected);
+    let filter = compile(&wanted, &points, &expected)?;
+    if asked.print_filter {
+        let words = filter::words(&filter).join("\n");
+        return print(|out| io::Write::write_all(out, format!("{words}\n").as_bytes())).map(|()| Exit::Works);
+    }
+    let verdicts = Verdicts::follow(asked.source.enforced.agent_socket.as_deref()).await;
+    let session = start(&points, &filter, &options).await?;
+    points.forget(|link| {
+        let name = inventory.link(link).map_or("", |link| &link.name);
+        session.gaps().iter().any(|gap| gap.netns == Some(link.netns) && gap.object.ends_with(name))
+    });
+    let epoch = epoch();
+    let watch = watch(&points, &filter, &session);
+    let mut show = Show::begin(asked.output, style, epoch)?;
+    show.watch(&watch)?;
+    let host = Host::new(options, &inventory, place, &expected);
+    let mut live = Live {
+        asked,
+        wanted,
+        session,
+        journeys: Journeys::new(points),
+        tally: Tally::default(),
+        host,
+        verdicts,
+        show,
+        shown: 0,
+    };
+    let began = Instant::now();
+    let end = live.follow().await?;
+    live.end(&expected, began.elapsed(), end).await
+}
+
+/// What the kernel asks of a packet: whether it is wanted, before and after translation, and can be the instance's.
+pub(super) fn compile(wanted: &Wanted, points: &Points, trace: &Trace) -> anyhow::Result<Filter> {
+    let wide = wanted.clone().widened(&points.aliases(trace));
+    wide.and(points.scope()).compile().map_err(|unfit| Bad::usage(format!("the filter does not fit: {unfit}")))
+}
+
+/// Begins to watch every device of the path, and where packets are given up.
+pub(super) async fn start(points: &Points, filter: &Filter, options: &Options) -> anyhow::Result<Session> {
+    let devices = points.devices();
+    if devices.is_empty() {
+        return Err(Bad::inconclusive("there is no device to watch: the instance has no network card on this host"));
+    }
+    let point = |stop: &&netdiag_model::live::points::Stop| Point {
+        link: stop.link,
+        name: stop.name.clone(),
+        received: true,
+        sent: true,
+        view: stop.view,
+    };
+    let points = devices.iter().map(point).collect();
+    let plan = Plan { points, filter: filter.clone(), drops: true, ring_bytes: RING_BYTES, budget: Some(BUDGET) };
+    let session = Session::start(plan, options).await.map_err(refused)?;
+    if session.places() == 0 {
+        let gap = session.gaps().first().map_or_else(String::new, |gap| format!(": {}: {}", gap.object, gap.why));
+        return Err(Bad::missing(format!("nothing can be watched{gap}")));
+    }
+    Ok(session)
+}
+
+/// Why nothing is watched, with the exit code that belongs to it.
+pub(super) fn refused(error: LiveError) -> anyhow::Error {
+    let fix = "watching needs root, or CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_ADMIN";
+    match error {
+        LiveError::Filter(_) => Bad::usage(error.to_string()),
+        LiveError::NoObject => Bad::missing(error.to_string()),
+        LiveError::Kernel { ref source, .. } => Bad::missing(format!("{error}: {source}; {fix}")),
+    }
+}
+
+/// What is watched, in words.
+fn watch(points: &Points, filter: &Filter, session: &Session) -> Watch {
+    let devices = points.devices();
+    let by = |view: View| devices.iter().any(|stop| stop.view == view);
+    let names = [(View::Tc, "TC"), (View::Socket, "packet sockets")];
+    Watch {
+        instance: Some(points.instance.clone()),
+        by: names.iter().filter(|(view, _)| by(*view)).map(|(_, name)| (*name).to_owned()).collect(),
+        devices: devices.iter().map(|stop| stop.label()).collect(),
+        drops: session.places() > 0,
+        filter: filter::words(filter),
+        gaps: session.gaps().to_vec(),
+    }
+}
+
+/// Nanoseconds from 1970 to the beginning of the clock of sightings.
+pub(super) fn epoch() -> Epoch {
+    let nanoseconds = |clock| {
+        let now = clock_gettime(clock);
+        now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
+    };
+    Epoch(nanoseconds(ClockId::Realtime).saturating_sub(nanoseconds(ClockId::Monotonic)))
+}
+
+/// Nanoseconds of the clock of sightings.
+pub(super) fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
+}
+
+/// Why watching ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// As it was asked to.
+    Bound,
+    /// Ctrl-C.
+    Interrupted,
+}
+
+/// Packets being watched.
+struct Live<'l, 'a> {
+    asked: &'l cli::live::Trace,
+    wanted: Wanted,
+    session: Session,
+    journeys: Journeys,
+    tally: Tally,
+    host: Host<'l, 'a>,
+    verdicts: Verdicts,
+    show: Show,
+    shown: u64,
+}
+
+impl Live<'_, '_> {
+    /// Watches until a bound is reached or somebody interrupts.
+    async fn follow(&mut self) -> anyhow::Result<End> {
+        let mut command = self.asked.bounds.cmd.as_deref().map(command).transpose()?;
+        let mut until = self.asked.bounds.duration.map(|duration| Instant::now() + duration);
+        let mut closing = false;
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                sighting = self.session.next() => {
+                    self.show.sighting(&sighting, self.journeys.points())?;
+                    self.journeys.see(sighting);
+                    continue;
+                }
+                _ = tick.tick() => {}
+                _ = tokio::signal::ctrl_c() => return Ok(End::Interrupted),
+                _ = ended(&mut command) => {
+                    command = None;
+                    (closing, until) = (true, Some(Instant::now() + LINGER));
+                }
+                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
+                    if closing {
+                        return Ok(End::Bound);
+                    }
+                    (closing, until) = (true, Some(Instant::now() + LINGER));
+                }
+            }
+            if self.look().await? || (closing && self.journeys.is_empty()) {
+                return Ok(End::Bound);
+            }
+        }
+    }
+
+    /// Takes what is over by now; true where that is enough.
+    async fn look(&mut self) -> anyhow::Result<bool> {
+        for sighting in self.session.take() {
+            self.show.sighting(&sighting, self.journeys.points())?;
+            self.journeys.see(sighting);
+        }
+        let now = now_ns();
+        let losses = self.session.losses().context("read how many packets were lost")?;
+        self.journeys.losses(now, losses);
+        let over = self.journeys.advance(now);
+        self.tell(over).await
+    }
+
+    /// Tells of packets; true where that is enough.
+    async fn tell(&mut self, over: Vec<Journey>) -> anyhow::Result<bool> {
+        let over: Vec<Journey> = over.into_iter().filter(|journey| self.is_wanted(journey)).collect();
+        if over.iter().any(|journey| journey.ended.is_death()) {
+            self.host.look_again().await;
+        }
+        let verdicts = self.verdicts.known();
+        let mut enough = false;
+        for journey in over {
+            let blame = self.host.blame(&journey, self.journeys.points(), &verdicts).await;
+            let told = Told { journey, blame };
+            self.show.packet(&told, self.journeys.points())?;
+            self.tally.add(&told, self.journeys.points());
+            self.shown += 1;
+            enough |= self.asked.bounds.count == Some(self.shown);
+            enough |= self.asked.bounds.until_drop && told.blame.is_some();
+            if enough {
+                break;
+            }
+        }
+        Ok(enough)
+    }
+
+    /// Whether a packet is what was asked for: at one of its devices, it need not be at all of them.
+    fn is_wanted(&self, journey: &Journey) -> bool {
+        let way = self.asked.direction.is_none_or(|way| match way {
+            Way::In => journey.direction == Direction::Inward,
+            Way::Out => journey.direction != Direction::Inward,
+        });
+        let steps = journey.steps.iter().map(|step| &step.headers);
+        let mut headers = steps.chain(journey.drops.iter().map(|drop| &drop.headers));
+        way && headers.any(|headers| self.wanted.covers(headers))
+    }
+
+    /// Says what it came to.
+    async fn end(mut self, expected: &Trace, took: Duration, end: End) -> anyhow::Result<Exit> {
+        let enough = self.asked.bounds.count == Some(self.shown);
+        let verdicts = self.verdicts.known();
+        for journey in self.journeys.finish().into_iter().filter(|_| !enough) {
+            if self.is_wanted(&journey) {
+                let blame = self.host.blame(&journey, self.journeys.points(), &verdicts).await;
+                let told = Told { journey, blame };
+                self.show.packet(&told, self.journeys.points())?;
+                self.tally.add(&told, self.journeys.points());
+            }
+        }
+        let cost = self.session.cost();
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let summary = self.tally.summary(self.journeys.points(), expected, (self.journeys.counted(), cost), took);
+        self.show.summary(&summary)?;
+        Ok(match end {
+            End::Interrupted => Exit::Interrupted,
+            End::Bound => summary.verdict.into(),
+        })
+    }
+}
+
+/// Starts a command of the operator's. What it says goes to standard error: standard output is ours.
+fn command(line: &str) -> anyhow::Result<Child> {
+    let out = rustix::io::dup(io::stderr()).context("share standard error")?;
+    Command::new("sh")
+        .args(["-c", line])
+        .stdin(Stdio::null())
+        .stdout(Stdio::from(out))
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("start sh -c {line:?}"))
+}
+
+/// When a command has ended; never, where there is none.
+async fn ended(command: &mut Option<Child>) {
+    match command {
+        Some(child) => drop(child.wait().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// The form that is asked for.
+fn form(output: TraceOutput) -> anyhow::Result<show::Form> {
+    match output {
+        TraceOutput::Table => Ok(show::Form::Text),
+        TraceOutput::Json => Ok(show::Form::Json),
+        TraceOutput::Jsonl => Ok(show::Form::Lines),
+        TraceOutput::Pcapng => Ok(show::Form::Capture),
+        TraceOutput::Wide | TraceOutput::Yaml | TraceOutput::Dot | TraceOutput::Mermaid | TraceOutput::Svg => {
+            Err(Bad::usage("--live can be printed as table, json, jsonl or pcapng"))
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Packets that were given up anywhere on the host: a line each, and how many of whom, where and why.
+
+use std::io::{self, Write};
+
+use netdiag_model::live::drops::{Census, Dropped};
+
+use super::{
+    Style,
+    live::Epoch,
+    page::{Page, Paint, Span},
+};
+use crate::time;
+
+/// Columns of whose packet it is, and of where it died.
+const WHOSE: usize = 18;
+const PLACE: usize = 24;
+
+/// Writes one packet as one line, however long: a stream is read with `grep` as often as by eye.
+pub fn line(dropped: &Dropped, epoch: Epoch, style: &Style, out: &mut impl Write) -> io::Result<()> {
+    let mut page = Page::new(style);
+    let whose = page.say(dropped.instance.as_deref().unwrap_or("-"));
+    let place = page.say(&dropped.place);
+    let because = dropped.because.map_or_else(String::new, |because| format!(": {because}"));
+    let mut spans = vec![
+        Span::new(Paint::Dim, time::of_day(epoch.at(dropped.time_ns))),
+        Span::new(Paint::Strong, format!(" {whose}")),
+        Span::plain(format!(" at {place} ")),
+        Span::new(Paint::Bad, page.exact(&dropped.reason)),
+        Span::plain(format!(" {}", page.exact(&dropped.packet))),
+        Span::new(Paint::Dim, page.exact(&because)),
+    ];
+    if page.style.detail > 0 {
+        let location = dropped.location.as_deref().unwrap_or("no function");
+        spans.push(Span::new(Paint::Dim, page.exact(&format!(" ({}, {location})", dropped.subsystem))));
+    }
+    page.line(spans);
+    page.write(out)
+}
+
+/// Says how many packets of whom died where and why.
+pub fn census(census: &Census, style: &Style, out: &mut impl Write) -> io::Result<()> {
+    let mut page = Page::new(style);
+    page.gap();
+    let heading = format!("{:>8}  {:<WHOSE$} {:<PLACE$} REASON", "PACKETS", "INSTANCE", "PLACE");
+    page.line(vec![Span::new(Paint::Heading, heading)]);
+    for (whose, place, reason, packets) in census.rows() {
+        let whose = page.cut(&page.say(whose.unwrap_or("-")), WHOSE);
+        let place = page.cut(&page.say(place), PLACE);
+        let reason = page.exact(reason);
+        page.line(vec![
+            Span::plain(format!("{packets:>8}  {whose:<WHOSE$} {place:<PLACE$} ")),
+            Span::new(Paint::Bad, reason),
+        ]);
+    }
+    page.gap();
+    let losses = census.losses;
+    page.line(vec![Span::plain(format!(
+        "{} dropped; no record of {} for want of room and {} left out to keep the cost down",
+        census.packets, losses.lost, losses.throttled
+    ))]);
+    if census.copies > 0 {
+        page.line(vec![Span::new(
+            Paint::Dim,
+            format!(
+                "{} copies not counted: Open vSwitch had taken the frame, and the host's stack let go of the rest",
+                census.copies
+            ),
+        )]);
+    }
+    page.write(out)
+}
