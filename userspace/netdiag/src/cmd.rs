@@ -45,7 +45,7 @@ pub(crate) mod tui;
 /// Follows the packets of one instance.
 pub(crate) async fn trace(asked: &Trace) -> anyhow::Result<Exit> {
     if asked.live {
-        return live::run(asked).await;
+        return Box::pin(live::run(asked)).await;
     }
     if !asked.wanted.is_empty() || !asked.bounds.is_empty() {
         return Err(Bad::usage("which packets, and when to end, goes with --live"));

@@ -262,8 +262,14 @@ fn rule_words(rule: &RuleRef) -> String {
 
 /// What the trace has found at the very place, where it says more than the kernel's reason.
 fn with_fault(case: &Case<'_, '_>, journey: &Journey, blame: Blame) -> Blame {
-    let faults = faults(case, journey);
-    let [fault] = &faults[..] else { return blame };
+    // What goes with the kernel's reason says more than what else is wrong near by.
+    let codes = blame.reason.as_deref().map_or(&[][..], reasons::findings);
+    let of_reason: Vec<Finding> =
+        case.trace.findings.iter().filter(|finding| codes.contains(&finding.code.as_str())).cloned().collect();
+    let at_place = |finding: &&Finding| finding.object == blame.place;
+    let here: Vec<Finding> = of_reason.iter().filter(at_place).cloned().collect();
+    let faults = [here, of_reason, faults(case, journey)].into_iter().find(|faults| !faults.is_empty());
+    let Some([fault]) = faults.as_deref() else { return blame };
     Blame {
         guilty: Some(fault.message.clone()),
         sentence: format!("{}; {}", blame.sentence, lower(&fault.message)),
@@ -306,6 +312,9 @@ fn by_trace(case: &Case<'_, '_>, journey: &Journey) -> Option<Blame> {
     })
 }
 
+/// What a fault elsewhere looks like: at the other end of a link, or at the other port of a VLAN.
+const EFFECTS: [&str; 2] = ["no-carrier", "router-vlan"];
+
 /// Errors that the trace has found between the last device that saw a packet and the next one, both included.
 fn faults(case: &Case<'_, '_>, journey: &Journey) -> Vec<Finding> {
     let hops = gap(case, journey);
@@ -315,9 +324,8 @@ fn faults(case: &Case<'_, '_>, journey: &Journey) -> Vec<Finding> {
     };
     let all = &case.trace.findings;
     let (effects, mut causes): (Vec<&Finding>, Vec<&Finding>) =
-        all.iter().filter(concerns).partition(|finding| finding.code == "no-carrier");
-    // A lost carrier is what the fault at the other end of a link looks like.
-    if causes.is_empty() && !effects.is_empty() {
+        all.iter().filter(concerns).partition(|finding| EFFECTS.contains(&finding.code.as_str()));
+    if causes.is_empty() && effects.iter().any(|finding| finding.code == "no-carrier") {
         causes.extend(all.iter().filter(|finding| finding.code == "link-down"));
     }
     if causes.is_empty() { effects.into_iter().cloned().collect() } else { causes.into_iter().cloned().collect() }
@@ -410,20 +418,18 @@ pub fn openflow(headers: &Headers) -> Option<String> {
         (IpAddr::V6(_), _) => ("ipv6", ["ipv6_src", "ipv6_dst", "nw_ttl"]),
     };
     let [from, to, ttl] = names;
-    let mut flow = format!(
+    let flow = format!(
         "{kind},dl_src={source},dl_dst={destination},{from}={},{to}={},{ttl}={}",
         ip.source, ip.destination, ip.hops
     );
-    if matches!(kind, "ip" | "ipv6") {
-        flow.push_str(&format!(",nw_proto={}", ip.protocol));
-    }
-    if let Some((source, destination)) = ip.transport.ports() {
-        flow.push_str(&format!(",tp_src={source},tp_dst={destination}"));
-    }
-    if let super::packet::Transport::Icmp(icmp) = &ip.transport {
-        flow.push_str(&format!(",icmp_type={},icmp_code={}", icmp.kind, icmp.code));
-    }
-    Some(flow)
+    let protocol = matches!(kind, "ip" | "ipv6").then(|| format!(",nw_proto={}", ip.protocol));
+    let ports = ip.transport.ports().map(|(source, destination)| format!(",tp_src={source},tp_dst={destination}"));
+    let icmp = if let super::packet::Transport::Icmp(icmp) = &ip.transport {
+        Some(format!(",icmp_type={},icmp_code={}", icmp.kind, icmp.code))
+    } else {
+        None
+    };
+    Some([Some(flow), protocol, ports, icmp].into_iter().flatten().collect())
 }
 
 // === places ===

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     id::{LinkKey, Mac, NetnsId},
     inventory::Inventory,
-    trace::{Direction, Hop, HopKind, InterfaceTrace, Trace, Translation},
+    trace::{Direction, Hop, HopKind, HopState, InterfaceTrace, Trace, Translation},
 };
 
 /// Which side of a device a packet passes.
@@ -82,6 +82,8 @@ pub struct Stop {
 pub struct Track {
     /// In order.
     pub stops: Vec<Stop>,
+    /// The way out ends at its last device because of a fault: whoever comes there goes no further.
+    pub broken: bool,
     /// Addresses that mean the instance: its own, and those translation gives to it alone.
     pub own: Vec<IpAddr>,
     /// Networks it is in: what it sends elsewhere is for a router.
@@ -188,6 +190,19 @@ impl Points {
         self.tracks.get(place.track)?.stops.get(place.stop)
     }
 
+    /// Whether anything of the path is in a namespace.
+    pub fn has_namespace(&self, netns: NetnsId) -> bool {
+        self.tracks.iter().flat_map(|track| &track.stops).any(|stop| stop.link.netns == netns)
+    }
+
+    /// Whether a packet that was given up at a device before it was seen anywhere can be the instance's: the device is on the
+    /// path, or in a namespace that is not everybody's.
+    pub fn may_begin_at(&self, link: Option<LinkKey>) -> bool {
+        let Some(link) = link else { return false };
+        let mut stops = self.tracks.iter().flat_map(|track| &track.stops);
+        stops.any(|stop| stop.link == link || (stop.link.netns == link.netns && stop.netns != "host"))
+    }
+
     /// Every device once.
     pub fn devices(&self) -> Vec<&Stop> {
         let mut found: Vec<&Stop> = Vec::new();
@@ -210,7 +225,7 @@ impl Points {
     pub fn aliases(&self, trace: &Trace) -> Vec<Alias> {
         let mut found = Vec::new();
         for (track, interface) in self.tracks.iter().zip(&trace.interfaces) {
-            let fixed = || interface.addresses.iter().map(ipnet::IpNet::addr);
+            let fixed = || interface.addresses.iter().map(IpNet::addr);
             for floating in &interface.floating_ips {
                 found.push(Alias { one: (floating.fixed_address, None), other: (floating.address, None) });
             }
@@ -293,7 +308,11 @@ fn track(inventory: &Inventory<'_>, interface: &InterfaceTrace) -> Track {
     let is_network = |net: &&IpNet| net.prefix_len() < net.max_prefix_len();
     let subnets = interface.addresses.iter().filter(is_network).map(IpNet::trunc).collect();
     let elsewhere = elsewhere(inventory, &stops);
-    Track { stops, own, subnets, elsewhere, shared, routers }
+    // What is behind the last device of this host is not this host's: whoever comes to that device has left.
+    let inside = stops.last().filter(|stop| stop.kind != HopKind::Uplink);
+    let last = inside.and_then(|stop| stop.outward).unwrap_or(usize::MAX);
+    let broken = outward.iter().any(|hop| hop.number > last && hop.state == HopState::Broken);
+    Track { stops, broken, own, subnets, elsewhere, shared, routers }
 }
 
 /// Networks behind devices of the path's routers that are not on the path.
@@ -354,7 +373,25 @@ fn side(
         HopKind::RouterPort if routes(outward, place) => Some(Side::Received),
         // A bridge that only passes frames on has no packet of theirs itself.
         HopKind::LinuxBridge => routes(outward, place).then_some(Side::Received),
-        _ => Some(Side::Sent),
+        HopKind::InnerDevice
+        | HopKind::Veth
+        | HopKind::RouterPort
+        | HopKind::Uplink
+        | HopKind::Vlan
+        | HopKind::Instance
+        | HopKind::Namespace
+        | HopKind::OvsPort
+        | HopKind::OvsBridge
+        | HopKind::Patch
+        | HopKind::Tunnel
+        | HopKind::Filter
+        | HopKind::Router
+        | HopKind::Nat
+        | HopKind::NextHop
+        | HopKind::Outside
+        | HopKind::Service
+        | HopKind::SecurityGroup
+        | HopKind::FastPath => Some(Side::Sent),
     }
 }
 
@@ -393,7 +430,7 @@ pub(super) fn is_copied(inventory: &Inventory<'_>, link: LinkKey) -> bool {
 
 /// Addresses that mean the instance alone, and those it shares with others.
 fn addresses(interface: &InterfaceTrace) -> (Vec<IpAddr>, Vec<IpAddr>) {
-    let mut own: Vec<IpAddr> = interface.addresses.iter().map(ipnet::IpNet::addr).collect();
+    let mut own: Vec<IpAddr> = interface.addresses.iter().map(IpNet::addr).collect();
     own.extend(interface.floating_ips.iter().map(|floating| floating.address));
     let becomes = interface.hops.iter().filter_map(|hop| match hop.translation.as_ref()? {
         Translation::Source(words) => words.split(' ').next()?.parse::<IpAddr>().ok(),

@@ -30,6 +30,20 @@ impl Meaning {
     }
 }
 
+/// What the trace finds where the kernel has this reason to give packets up: codes of its findings.
+pub fn findings(name: &str) -> &'static [&'static str] {
+    match name {
+        "OTHERHOST" => &["wrong-neighbour", "mac-mismatch"],
+        "NEIGH_FAILED" => &["next-hop-silent", "gateway-silent"],
+        "PKT_TOO_BIG" => &["mtu-mismatch"],
+        "DEV_READY" | "QDISC_DROP" => &["link-down"],
+        "IP_INADDRERRORS" => &["forwarding-off"],
+        "IP_INNOROUTES" | "IP_OUTNOROUTES" => &["no-route", "no-default-route", "route-refuses", "no-route-back"],
+        "IP_RPFILTER" => &["rp-filter", "no-route-back"],
+        _ => &[],
+    }
+}
+
 /// Reasons that are there, each once.
 pub const ALL: &[Meaning] = &[
     // Filters and programs.
@@ -71,6 +85,8 @@ pub const ALL: &[Meaning] = &[
         "the receiving socket's buffer is full",
         "see whether the application reads; net.core.rmem_max",
     ),
+    meaning("QUEUE_PURGE", "its socket was closed before anybody read it", "harmless: whoever was to read it is gone"),
+    meaning("SOCKET_CLOSE", "its socket was closed", "harmless: whoever was to read it is gone"),
     meaning("SOCKET_BACKLOG", "the receiving socket's backlog is full", "see whether the application reads"),
     meaning("PROTO_MEM", "the memory of its protocol is used up", "net.ipv4.tcp_mem, net.ipv4.udp_mem"),
     meaning("UNICAST_IN_L2_MULTICAST", "a packet for one came in a frame for many", "see who sends it"),
@@ -79,6 +95,11 @@ pub const ALL: &[Meaning] = &[
         "IP_INNOROUTES",
         "there is no route for it, or routing is switched off",
         "ip route get …; sysctl net.ipv4.ip_forward",
+    ),
+    meaning(
+        "IP_INADDRERRORS",
+        "it is for an address this namespace neither has nor forwards to",
+        "sysctl net.ipv4.ip_forward; ip route get …",
     ),
     meaning("IP_OUTNOROUTES", "there is no route to its destination", "ip route get …"),
     meaning(
@@ -138,7 +159,7 @@ pub const ALL: &[Meaning] = &[
         "its frame is for another MAC address",
         "compare its destination with the device's address; ip neigh at its sender",
     ),
-    meaning("DEV_READY", "the device it was to leave by is down", "ip link"),
+    meaning("DEV_READY", "the device is down", "ip link"),
     meaning("DEV_HDR", "no frame could be made for it", "ip link; ip neigh"),
     meaning("QDISC_DROP", "a queueing discipline dropped it: its queue is full, or a limit was reached", "tc -s qdisc"),
     meaning("QDISC_OVERLIMIT", "a queueing discipline's queue is full", "tc -s qdisc"),

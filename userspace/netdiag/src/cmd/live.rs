@@ -23,6 +23,7 @@ use netdiag_views::text::live::Epoch;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::{
     process::{Child, Command},
+    signal::unix::{SignalKind, signal},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
@@ -198,6 +199,8 @@ impl Live<'_, '_> {
         let mut command = self.asked.bounds.cmd.as_deref().map(command).transpose()?;
         let mut until = self.asked.bounds.duration.map(|duration| Instant::now() + duration);
         let mut closing = false;
+        // One listener for all the time: a signal that comes while nobody listens is gone.
+        let mut interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -208,8 +211,8 @@ impl Live<'_, '_> {
                     continue;
                 }
                 _ = tick.tick() => {}
-                _ = tokio::signal::ctrl_c() => return Ok(End::Interrupted),
-                _ = ended(&mut command) => {
+                _ = interrupt.recv() => return Ok(End::Interrupted),
+                () = ended(&mut command) => {
                     command = None;
                     (closing, until) = (true, Some(Instant::now() + LINGER));
                 }

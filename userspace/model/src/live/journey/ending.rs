@@ -25,10 +25,8 @@ impl Open {
     /// How it ended, when nobody looks any longer: what may have gone on is not known to be lost.
     pub(super) fn at_the_end(&self, counted: &Counted, now_ns: u64) -> Ended {
         let settled = now_ns.saturating_sub(self.last_ns()) >= SETTLE_NS;
-        match self.outcome(counted, now_ns) {
-            Ended::NotSeenAfter if !settled => Ended::Inconclusive,
-            ended => ended,
-        }
+        let ended = self.outcome(counted, now_ns);
+        if ended == Ended::NotSeenAfter && !settled { Ended::Inconclusive } else { ended }
     }
 
     fn outcome(&self, counted: &Counted, until_ns: u64) -> Ended {
@@ -65,7 +63,9 @@ impl Open {
         let Some(last) = self.steps.last() else { return false };
         let position = track.position(last.place.stop, self.direction);
         let Some(stop) = points.stop(last.place) else { return false };
-        position + 1 == track.stops.len() || ends_at(track, stop, self.direction, last.headers.innermost())
+        let goes_on = self.direction != Direction::Inward && track.broken;
+        (position + 1 == track.stops.len() && !goes_on)
+            || ends_at(track, stop, self.direction, last.headers.innermost())
     }
 
     /// Whether it went to somebody on its segment, or behind another device of its router, instead of along the path.
@@ -125,7 +125,11 @@ fn is_for(track: &Track, router: &Stop, headers: &Headers) -> bool {
     }
     let Some((_, to)) = headers.frame else { return true };
     let Some(own) = router.mac else { return true };
-    if is_group(to) { headers.addresses().is_none_or(|(_, address)| holds(track, router, address)) } else { to == own }
+    if is_to_many(headers) {
+        headers.addresses().is_none_or(|(_, address)| holds(track, router, address))
+    } else {
+        to == own
+    }
 }
 
 fn holds(track: &Track, router: &Stop, address: IpAddr) -> bool {

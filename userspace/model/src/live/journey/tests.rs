@@ -90,8 +90,12 @@ fn what_the_hosts_stack_does_to_a_copy_of_open_vswitchs_says_nothing() {
 
 #[test]
 fn a_packet_that_died_before_any_device_is_a_journey_of_its_drop_alone() {
-    let found = joined(neutron(), vec![Made::syn(7).dropped(MS, None, "NETFILTER_DROP")]);
+    let found = joined(neutron(), vec![Made::syn(7).dropped(MS, Some(0), "NETFILTER_DROP")]);
     assert_eq!((found.len(), &found[0].ended, found[0].steps.len()), (1, &Ended::Dropped { drop: 0 }, 0));
+    // The same addresses are somebody else's in other namespaces, and anybody's where nothing says in which.
+    for elsewhere in [Some(9), None] {
+        assert_eq!(joined(neutron(), vec![Made::syn(7).dropped(MS, elsewhere, "NETFILTER_DROP")]), []);
+    }
 }
 
 #[test]
@@ -159,6 +163,14 @@ fn a_frame_for_all_that_also_comes_to_the_router_is_not_lost_in_it() {
     let mut seen = outward(&everybody, MS, 3);
     seen.push(everybody.dropped(MS + 30_000, Some(2), "NO_SOCKET"));
     assert_eq!(joined(neutron(), seen)[0].ended, Ended::Aside);
+}
+
+#[test]
+fn at_the_last_device_of_a_way_that_a_fault_ends_nobody_has_arrived() {
+    let mut points = neutron();
+    points.tracks[0].stops.truncate(2);
+    points.tracks[0].broken = true;
+    assert_eq!(joined(points, outward(&Made::syn(7), MS, 2))[0].ended, Ended::NotSeenAfter);
 }
 
 #[test]
