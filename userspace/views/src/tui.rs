@@ -20,6 +20,8 @@ pub mod filter;
 pub mod keymap;
 /// What one look at a host gave, in the shape the tabs show.
 mod look;
+/// Packets as they are watched.
+mod packet;
 /// Rows and columns, one kind for each tab.
 mod sheet;
 /// Everything the screen is a function of.
@@ -35,6 +37,7 @@ mod tests;
 pub use self::{
     draw::draw,
     look::{Agent, Extra, Look, Rates, Traced},
+    packet::Packet,
     state::{Origin, Replay, Settings, State, Stream, Tab, Trouble},
     update::{Action, Mouse, MouseKind, ReplayOrder, Request, update},
 };

@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// Why packets died, by the host as it is then.
-mod host;
+pub(super) mod host;
 /// What is seen, as it is printed.
 mod show;
 /// netdiag's own verdicts.
@@ -109,13 +109,13 @@ pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
 }
 
 /// What the kernel asks of a packet: whether it is wanted, before and after translation, and can be the instance's.
-fn compile(wanted: &Wanted, points: &Points, trace: &Trace) -> anyhow::Result<Filter> {
+pub(super) fn compile(wanted: &Wanted, points: &Points, trace: &Trace) -> anyhow::Result<Filter> {
     let wide = wanted.clone().widened(&points.aliases(trace));
     wide.and(points.scope()).compile().map_err(|unfit| Bad::usage(format!("the filter does not fit: {unfit}")))
 }
 
 /// Begins to watch every device of the path, and where packets are given up.
-async fn start(points: &Points, filter: &Filter, options: &Options) -> anyhow::Result<Session> {
+pub(super) async fn start(points: &Points, filter: &Filter, options: &Options) -> anyhow::Result<Session> {
     let devices = points.devices();
     if devices.is_empty() {
         return Err(Bad::inconclusive("there is no device to watch: the instance has no network card on this host"));
@@ -172,7 +172,7 @@ pub(super) fn epoch() -> Epoch {
 }
 
 /// Nanoseconds of the clock of sightings.
-fn now_ns() -> u64 {
+pub(super) fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }

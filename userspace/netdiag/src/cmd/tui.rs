@@ -234,6 +234,8 @@ impl App {
                 state.step(Action::Say(said));
             }
             Request::LookNow => self.feed.look_now(),
+            Request::Packets { id, snapshot } => self.feed.watch_packets(id, snapshot, self.actions.clone()),
+            Request::NoPackets => self.feed.watch_no_packets(),
             Request::Replay(order) => self.feed.order(order),
             Request::Copy(text) => self.screen.copy(&text)?,
         }

@@ -71,7 +71,7 @@ fn banner(state: &State) -> u16 {
                 1
             }
         }
-        Tab::Live => u16::from(state.stream != Stream::Open),
+        Tab::Live => u16::from(state.stream != Stream::Open || state.watching.is_some()),
         Tab::Flows => 1,
         Tab::Doctor => u16::from(state.look().is_some_and(|look| look.doctor_partial)),
         Tab::Path | Tab::Instances | Tab::Policy | Tab::Agent => 0,

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{
     look::{Fact, Look},
     sheet,
-    state::{Entry, State, Tab},
+    state::{Entry, Seen, State, Tab},
 };
 use crate::{
     json,
@@ -26,7 +26,10 @@ pub(super) fn row(state: &State, row: usize) -> Option<String> {
             text(&ListedInstance::from(look.listing.instances.get(line.instance)?))
         }
         Tab::Path => text(&HopDocument::from(sheet::hops::PathRows::of(state).hops.get(row)?.2)),
-        Tab::Live => text(&state.events().lines.get(row)?.event.document()),
+        Tab::Live => match &state.events().lines.get(row)?.seen {
+            Seen::Event(event) => text(&event.document()),
+            Seen::Packet(packet) => Some(packet.document.clone()),
+        },
         Tab::Flows => text(&FlowDocument::from(look()?.flows.rows.get(row)?)),
         Tab::Policy => {
             let line = look()?.rules.get(row)?;
@@ -104,8 +107,11 @@ fn document(state: &State, out: &mut Vec<u8>) -> io::Result<()> {
         }
         Tab::Path => state.traced.as_ref().map_or(Ok(()), |traced| json::render(&traced.trace, out)),
         Tab::Live => {
-            let lines = rows.filter_map(|row| state.events().lines.get(row));
-            lines.map(|line| &line.event).try_for_each(|event| json::line(event, out))
+            let mut lines = rows.filter_map(|row| state.events().lines.get(row));
+            lines.try_for_each(|line| match &line.seen {
+                Seen::Event(event) => json::line(event, out),
+                Seen::Packet(packet) => one_line(&packet.document, out),
+            })
         }
         Tab::Flows => {
             let rows = rows.filter_map(|row| look.flows.rows.get(row).cloned()).collect();
@@ -121,4 +127,12 @@ fn document(state: &State, out: &mut Vec<u8>) -> io::Result<()> {
         }
         Tab::Doctor => json::render(&look.doctor, out),
     }
+}
+
+/// A document on one line.
+fn one_line(document: &str, out: &mut Vec<u8>) -> io::Result<()> {
+    // Strings of JSON hold no line ends, so what is between two lines is nothing but indentation.
+    let parts = document.lines().map(str::trim_start);
+    out.extend(parts.flat_map(str::bytes).chain([b'\n']));
+    Ok(())
 }

@@ -180,6 +180,8 @@ pub enum Command {
     Group,
     /// Look at the host now.
     LookNow,
+    /// Watch packets, or stop.
+    Packets,
     /// Replay faster.
     Faster,
     /// Replay slower.
@@ -302,6 +304,13 @@ impl Default for Keymap {
             bind(Command::Past, "past", &[char('t')], On(&[Tab::Flows]), "show flows that are over"),
             bind(Command::Group, "group", &[char('a')], On(GROUPED), "put rows together"),
             bind(Command::LookNow, "look", &[char('r')], Live, "look at the host now"),
+            bind(
+                Command::Packets,
+                "packets",
+                &[char('l')],
+                Live,
+                "watch packets in Live: of the instance, elsewhere what this host drops; once more: stop",
+            ),
             bind(Command::Faster, "faster", &[char('+')], Replay, "replay: faster"),
             bind(Command::Slower, "slower", &[char('-')], Replay, "replay: slower"),
             bind(Command::StepBack, "step-back", &[char(',')], Replay, "replay: one look back"),

@@ -11,6 +11,7 @@ use super::{
     filter::Filter,
     keymap::Keymap,
     look::{Look, Traced},
+    packet::Packet,
     sheet::Health,
     theme::Theme,
 };
@@ -153,13 +154,22 @@ pub struct Trouble {
     pub advice: String,
 }
 
+/// Something that was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// A verdict of netdiag's own, or that some are missing.
+    Event(Event),
+    /// A packet that was watched.
+    Packet(Box<Packet>),
+}
+
 /// An event with its place in all that came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
     /// Its number, from 1.
     pub(crate) number: u64,
     /// The event.
-    pub(crate) event: Event,
+    pub(crate) seen: Seen,
 }
 
 /// The last events, and counts of all.
@@ -179,7 +189,7 @@ pub(crate) struct Events {
 
 impl Events {
     /// Takes what came.
-    pub(crate) fn take(&mut self, events: Vec<Event>, now_ms: u64) {
+    pub(crate) fn take(&mut self, events: Vec<Seen>, now_ms: u64) {
         let second = now_ms / 1000;
         let count = u64::try_from(events.len()).unwrap_or(u64::MAX);
         match self.recent.back_mut() {
@@ -189,13 +199,14 @@ impl Events {
         while self.recent.front().is_some_and(|(at, _)| at + SPAN <= second) {
             self.recent.pop_front();
         }
-        for event in events {
+        for seen in events {
             self.total += 1;
-            match &event {
-                Event::Verdict(verdict) => self.denied += u64::from(verdict.verdict == Decision::Deny),
-                Event::Lost(loss) => self.lost += loss.suppressed + loss.lost + loss.skipped,
+            match &seen {
+                Seen::Event(Event::Verdict(verdict)) => self.denied += u64::from(verdict.verdict == Decision::Deny),
+                Seen::Packet(packet) => self.denied += u64::from(packet.health == Health::Broken),
+                Seen::Event(Event::Lost(loss)) => self.lost += loss.suppressed + loss.lost + loss.skipped,
             }
-            self.lines.push_back(Arc::new(Line { number: self.total, event }));
+            self.lines.push_back(Arc::new(Line { number: self.total, seen }));
         }
         let over = self.lines.len().saturating_sub(KEPT);
         self.lines.drain(..over);
@@ -326,6 +337,8 @@ pub struct State {
     pub(crate) watched: Option<String>,
     /// Events.
     pub(crate) stream: Stream,
+    /// What packets are watched, in words.
+    pub(crate) watching: Option<String>,
     /// The events themselves.
     pub(crate) all_events: Events,
     /// Frozen.
@@ -367,6 +380,7 @@ impl State {
             traced_before: None,
             watched: None,
             stream: Stream::Unasked,
+            watching: None,
             all_events: Events::default(),
             frozen: None,
             tab: Tab::Instances,
@@ -427,10 +441,10 @@ impl State {
 mod tests {
     use netdiag_model::event::{Event, LossEvent};
 
-    use super::{Events, KEPT, SPAN};
+    use super::{Events, KEPT, SPAN, Seen};
 
-    fn lost(number: u64) -> Event {
-        Event::Lost(LossEvent { lost: number, ..LossEvent::default() })
+    fn lost(number: u64) -> Seen {
+        Seen::Event(Event::Lost(LossEvent { lost: number, ..LossEvent::default() }))
     }
 
     #[test]

@@ -15,8 +15,8 @@ use ratatui::{
 };
 
 use super::{
-    Action, Agent, Extra, Look, Mouse, MouseKind, Origin, Replay, Request, Settings, State, Stream, Tab, Traced,
-    Trouble, draw,
+    Action, Agent, Extra, Look, Mouse, MouseKind, Origin, Packet, Replay, Request, Settings, State, Stream, Tab,
+    Traced, Trouble, draw,
     keymap::{Code, Key},
     theme::{Background, Theme},
     update,
@@ -418,6 +418,8 @@ fn hostile(size: (u16, u16)) -> State {
     let traced = Traced { id: "x".to_owned(), at_ms: NOW, trace: fixtures::hostile() };
     let state = after(state, Action::Traced(Arc::new(traced)));
     let state = after(state, Action::Stream(Stream::Absent("\u{1b}]0;x\u{7}".to_owned())));
+    let state =
+        after(state, Action::Packets(vec![packet("DROPPED", super::sheet::Health::Broken, "\u{1b}[2J\u{202e}")]));
     after(state, Action::Events(fixtures::enforced::events()))
 }
 
@@ -574,6 +576,48 @@ fn ctrl_c_ends_it_whatever_covers_the_screen_and_q_asks_while_recording() {
     let (on, none) = update(asked.clone(), Action::Key(Key::char('x')));
     assert!(none.is_none() && on.overlay.is_none());
     assert!(matches!(update(asked, Action::Key(Key::char('q'))).1, Some(Request::Quit { .. })));
+}
+
+/// A packet that was watched.
+fn packet(end: &'static str, health: super::sheet::Health, text: &str) -> Packet {
+    Packet {
+        time_ns: NOW * 1_000_000,
+        instance: Some(text.to_owned()),
+        way: "in",
+        health,
+        end,
+        what: "tcp 203.0.113.7:51512 > 172.17.0.2:22 SYN".to_owned(),
+        place: "docker0".to_owned(),
+        reason: text.to_owned(),
+        sentence: text.to_owned(),
+        length: 74,
+        steps: vec![
+            ("at".to_owned(), "eth0, seen first".to_owned()),
+            ("at".to_owned(), "docker0, 12 us later".to_owned()),
+        ],
+        document: "{\n  \"what\": \"packet\"\n}\n".to_owned(),
+    }
+}
+
+#[test]
+fn packets_are_watched_by_a_key_shown_among_verdicts_and_found_by_their_ends() {
+    use super::sheet::Health;
+    let (state, request) = update(docker((132, 20)), Action::Key(Key::char('l')));
+    let instance = state.look().unwrap().listing.instances[0].identity.container_id.clone();
+    assert!(matches!(&request, Some(Request::Packets { id, .. }) if *id == instance), "the selected one");
+    let state = after(state, Action::Watching(Some("watching packets of web-1 at 4 devices; 0 lost".to_owned())));
+    let seen =
+        [("delivered", Health::Ok, ""), ("DROPPED", Health::Broken, "iptables rule"), ("VANISHED", Health::Broken, "")];
+    let packets = seen.map(|(end, health, text)| packet(end, health, text)).to_vec();
+    let state = press(after(state, Action::Packets(packets)), "3");
+    assert_snapshot!("packets", screen(&state));
+    assert_snapshot!("packet-describe", screen(&press(state.clone(), "k d")));
+    let found = press(enter_text(press(state.clone(), "/"), "port:51512 verdict:dropped"), "enter");
+    assert_eq!(found.view().entries.len(), 1);
+    let (stopped, request) = update(state, Action::Key(Key::char('l')));
+    assert!(matches!(request, Some(Request::NoPackets)) && stopped.watching.is_none());
+    let (_, request) = update(press(stopped, "4"), Action::Key(Key::char('l')));
+    assert!(matches!(request, Some(Request::Packets { id: None, .. })), "the whole host, where no instance is meant");
 }
 
 #[test]

@@ -7,8 +7,9 @@ use netdiag_model::{event::Event, snapshot::Snapshot};
 use super::{
     keymap::{Command, Key},
     look::{Look, Traced},
+    packet::Packet,
     sheet::{self, Health, Order, Sheet},
-    state::{Entry, Frozen, Overlay, Replay, State, Stream, Tab, Trouble, View},
+    state::{Entry, Frozen, Overlay, Replay, Seen, State, Stream, Tab, Trouble, View},
 };
 
 /// What is typed into the command bar.
@@ -42,6 +43,10 @@ pub enum Action {
     Traced(Arc<Traced>),
     /// Packets met their verdicts.
     Events(Vec<Event>),
+    /// Packets were watched.
+    Packets(Vec<Packet>),
+    /// What packets are watched, in words; none any more.
+    Watching(Option<String>),
     /// Events come, or do not.
     Stream(Stream),
     /// The share of a core netdiag itself uses, in thousandths.
@@ -104,6 +109,15 @@ pub enum Request {
     },
     /// Look at the host now.
     LookNow,
+    /// Watch packets, in place of those that are watched.
+    Packets {
+        /// Of this instance; of none, what the whole host drops.
+        id: Option<String>,
+        /// The look.
+        snapshot: Arc<Snapshot>,
+    },
+    /// Watch no packets any more.
+    NoPackets,
     /// Something about the replay.
     Replay(ReplayOrder),
     /// Put a text into the terminal's clipboard.
@@ -146,11 +160,15 @@ pub fn update(mut state: State, action: Action) -> (State, Option<Request>) {
             None
         }
         Action::Events(events) => {
-            let now_ms = state.now_ms;
-            state.all_events.take(events, now_ms);
-            if state.frozen.is_none() {
-                stale(&mut state, &[Tab::Live]);
-            }
+            take_seen(&mut state, events.into_iter().map(Seen::Event).collect());
+            None
+        }
+        Action::Packets(packets) => {
+            take_seen(&mut state, packets.into_iter().map(|packet| Seen::Packet(Box::new(packet))).collect());
+            None
+        }
+        Action::Watching(words) => {
+            state.watching = words;
             None
         }
         Action::Stream(stream) => {
@@ -176,6 +194,31 @@ pub fn update(mut state: State, action: Action) -> (State, Option<Request>) {
     };
     refresh(&mut state);
     (state, request)
+}
+
+/// Takes what was seen.
+fn take_seen(state: &mut State, seen: Vec<Seen>) {
+    let now_ms = state.now_ms;
+    state.all_events.take(seen, now_ms);
+    if state.frozen.is_none() {
+        stale(state, &[Tab::Live]);
+    }
+}
+
+/// Begins to watch packets, or stops. Of the instance that is selected or whose path is seen; else what the host drops.
+fn packets(state: &mut State) -> Option<Request> {
+    if state.watching.take().is_some() {
+        say(state, "no packets are watched any more");
+        return Some(Request::NoPackets);
+    }
+    let id = match state.tab {
+        Tab::Instances => selected_instance(state),
+        Tab::Path => state.watched.clone(),
+        Tab::Live | Tab::Flows | Tab::Policy | Tab::Agent | Tab::Doctor => None,
+    };
+    let snapshot = Arc::clone(&state.look()?.snapshot);
+    state.watching = Some("beginning to watch packets …".to_owned());
+    Some(Request::Packets { id, snapshot })
 }
 
 /// Says something in the last line for a while.
@@ -301,6 +344,7 @@ fn run(state: &mut State, command: Command) -> Option<Request> {
         Command::QuitKeep => return Some(Request::Quit { keep: true }),
         Command::Suspend => return Some(Request::Suspend),
         Command::LookNow => return Some(Request::LookNow),
+        Command::Packets => return packets(state),
         Command::Faster => return Some(Request::Replay(ReplayOrder::Faster)),
         Command::Slower => return Some(Request::Replay(ReplayOrder::Slower)),
         Command::StepBack => return Some(Request::Replay(ReplayOrder::Back)),

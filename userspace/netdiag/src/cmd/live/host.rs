@@ -26,7 +26,7 @@ use netdiag_model::{
 const FRESH: Duration = Duration::from_secs(3);
 
 /// The host at two moments: when watching began, and when a packet last died.
-pub(super) struct Host<'h, 'a> {
+pub(in crate::cmd) struct Host<'h, 'a> {
     options: Options,
     first: &'h Inventory<'a>,
     place: usize,
@@ -36,21 +36,26 @@ pub(super) struct Host<'h, 'a> {
 }
 
 impl<'h, 'a> Host<'h, 'a> {
-    pub(super) fn new(options: Options, first: &'h Inventory<'a>, place: usize, expected: &'h Trace) -> Self {
+    pub(in crate::cmd) fn new(options: Options, first: &'h Inventory<'a>, place: usize, expected: &'h Trace) -> Self {
         let identity = &first.instances[place].identity;
         let name = identity.container_id.clone().unwrap_or_else(|| identity.name.clone());
         Self { options, first, place, expected, name, later: None }
     }
 
     /// Looks at the host again, unless that was just done.
-    pub(super) async fn look_again(&mut self) {
+    pub(in crate::cmd) async fn look_again(&mut self) {
         if self.later.as_ref().is_none_or(|(_, taken)| taken.elapsed() > FRESH) {
             self.later = Some((discover::look(self.options.clone()).await, Instant::now()));
         }
     }
 
     /// Says why a packet died; none if it did not.
-    pub(super) async fn blame(&self, journey: &Journey, points: &Points, verdicts: &[VerdictEvent]) -> Option<Blame> {
+    pub(in crate::cmd) async fn blame(
+        &self,
+        journey: &Journey,
+        points: &Points,
+        verdicts: &[VerdictEvent],
+    ) -> Option<Blame> {
         if !journey.ended.is_death() {
             return None;
         }

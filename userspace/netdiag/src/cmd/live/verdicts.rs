@@ -43,7 +43,7 @@ impl Verdicts {
     }
 
     /// Refusals of the last while, their times on the clock of sightings.
-    pub(super) fn known(&self) -> Vec<VerdictEvent> {
+    pub(in crate::cmd) fn known(&self) -> Vec<VerdictEvent> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let epoch = super::epoch().0;
         let on_clock =

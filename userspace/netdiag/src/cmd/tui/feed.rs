@@ -22,6 +22,8 @@ use crate::{cli::tui::Tui, exit::Bad};
 mod events;
 /// Looks at this host.
 mod host;
+/// Packets of this host.
+mod packets;
 /// A recording.
 mod replay;
 
@@ -82,13 +84,17 @@ type Record = Option<Arc<Mutex<Recorder>>>;
 pub(super) struct Feed {
     shared: Arc<Shared>,
     orders: Option<mpsc::UnboundedSender<ReplayOrder>>,
+    /// Where packets are watched, and whoever does it.
+    place: packets::Place,
+    packets: Option<packets::Watcher>,
 }
 
 impl Feed {
     /// Starts them.
     pub(super) fn start(asked: &Tui, source: Source, record: Record, actions: mpsc::Sender<Action>) -> Self {
         let shared = Arc::new(Shared::default());
-        let mut feed = Self { shared: Arc::clone(&shared), orders: None };
+        let mut feed =
+            Self { shared: Arc::clone(&shared), orders: None, place: packets::Place::of(asked), packets: None };
         match source {
             Source::Live => {
                 host::start(asked, shared, record.clone(), actions.clone());
@@ -107,6 +113,16 @@ impl Feed {
     pub(super) fn somebody_is_here(&self) {
         *self.shared.presence.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         self.shared.pressed.notify_one();
+    }
+
+    /// Watches packets, in place of those that are watched.
+    pub(super) fn watch_packets(&mut self, id: Option<String>, snapshot: Arc<Snapshot>, actions: mpsc::Sender<Action>) {
+        self.packets = Some(packets::start(self.place.clone(), id, snapshot, actions));
+    }
+
+    /// Watches no packets any more.
+    pub(super) fn watch_no_packets(&mut self) {
+        self.packets = None;
     }
 
     /// Looks at once.

@@ -10,6 +10,7 @@ use crate::{
     time,
     tui::{
         area,
+        keymap::Command,
         sheet::{self, Health, Paint},
         state::{Origin, State, Stream, Tab},
     },
@@ -71,6 +72,9 @@ pub(super) fn header(state: &State, ink: &mut Ink<'_>, area: Rect) {
     }
     if let Some(cpu) = state.own_cpu {
         parts.push((4, Paint::Dim, format!("own cpu {}.{} %", cpu / 10, cpu % 10)));
+    }
+    if state.watching.is_some() {
+        parts.push((0, Paint::Warning, "WATCHING PACKETS".to_owned()));
     }
     if state.settings.recording {
         parts.push((0, Paint::Bad, "RECORDING".to_owned()));
@@ -174,7 +178,7 @@ pub(super) fn banner(state: &State, ink: &mut Ink<'_>, area: Rect) {
     }
     let (paint, text) = match state.tab {
         Tab::Path => path(state),
-        Tab::Live => (Paint::Warning, live(state)),
+        Tab::Live => live(state),
         Tab::Flows => flows(state),
         Tab::Doctor | Tab::Instances | Tab::Policy | Tab::Agent => (
             Paint::Dim,
@@ -200,17 +204,22 @@ fn path(state: &State) -> (Paint, String) {
     (health.paint(), format!("{} {word}: {}", health.glyph(state.settings.ascii), traced.trace.sentence))
 }
 
-/// Why there are no events.
-fn live(state: &State) -> String {
-    match (&state.stream, &state.origin) {
-        (Stream::Absent(why), _) => why.clone(),
+/// What packets are watched; else why there are no events.
+fn live(state: &State) -> (Paint, String) {
+    if let Some(words) = &state.watching {
+        return (Paint::Good, words.clone());
+    }
+    let key = state.settings.keys.hint(Command::Packets);
+    let words = match (&state.stream, &state.origin) {
+        (Stream::Absent(why), _) => format!("{why}; {key} watches packets without it"),
         (Stream::Unasked, Origin::Live) => "asking the agent for events …".to_owned(),
         (Stream::Unasked, Origin::Snapshot(_)) => {
             "a snapshot has no events; a recording has those that came while it was made".to_owned()
         }
         (Stream::Unasked, Origin::Recording(_)) => "no event in this recording so far".to_owned(),
         (Stream::Open, _) => String::new(),
-    }
+    };
+    (Paint::Warning, words)
 }
 
 /// How many flows there are, or why none are known.

@@ -1,4 +1,4 @@
-//! Verdicts of packets as the agent says them, the newest at the end.
+//! Verdicts of packets as the agent says them, and packets that are watched, the newest at the end.
 
 use std::net::IpAddr;
 
@@ -13,18 +13,19 @@ use crate::{
     time,
     tui::{
         filter::Field,
-        state::{Events, Line},
+        packet::Packet,
+        state::{Events, Line, Seen},
     },
 };
 
 const COLUMNS: [Column; 10] = [
-    Column::new('v', "VERDICT", (7, 7), 0),
+    Column::new('v', "VERDICT", (7, 11), 0),
     Column::new('t', "TIME", (13, 13), 80),
     Column::new('n', "INSTANCE", (12, 28), 0),
     Column::new('d', "DIR", (3, 3), 0),
     Column::new('p', "PROTO", (5, 7), 90),
     Column::new('f', "FROM", (16, 28), 90),
-    Column::new('o', "TO", (16, 28), 0),
+    Column::new('o', "TO, PACKET", (16, 44), 0),
     Column::new('r', "REASON", (14, 26), 0),
     Column::new('u', "RULE", (9, 36), 132),
     Column::number('l', "BYTES", 6, 132),
@@ -56,35 +57,39 @@ impl Sheet for Live<'_> {
     }
 
     fn cell(&self, row: usize, column: usize) -> Cell {
-        match &self.line(row).event {
-            Event::Verdict(event) => verdict(event, COLUMNS[column].code, self.ascii),
-            Event::Lost(loss) => lost(loss, COLUMNS[column].code, self.ascii),
+        let code = COLUMNS[column].code;
+        match &self.line(row).seen {
+            Seen::Event(Event::Verdict(event)) => verdict(event, code, self.ascii),
+            Seen::Event(Event::Lost(loss)) => lost(loss, code, self.ascii),
+            Seen::Packet(one) => packet(one, code, self.ascii),
         }
     }
 
     fn order(&self, row: usize, column: usize) -> Order {
         let line = self.line(row);
-        match (&line.event, COLUMNS[column].code) {
+        match (&line.seen, COLUMNS[column].code) {
             (_, 't') => Order::Number(line.number.into()),
-            (Event::Verdict(event), 'l') => Order::Number(event.length.into()),
-            (Event::Verdict(event), 'f') => Order::address(event.source),
-            (Event::Verdict(event), 'o') => Order::address(event.destination),
+            (Seen::Event(Event::Verdict(event)), 'l') => Order::Number(event.length.into()),
+            (Seen::Event(Event::Verdict(event)), 'f') => Order::address(event.source),
+            (Seen::Event(Event::Verdict(event)), 'o') => Order::address(event.destination),
             _ => Order::Text(self.cell(row, column).text),
         }
     }
 
     fn health(&self, row: usize) -> Health {
-        match &self.line(row).event {
-            Event::Verdict(event) if event.verdict == Decision::Allow => Health::Ok,
-            Event::Verdict(_) => Health::Broken,
-            Event::Lost(_) => Health::Unknown,
+        match &self.line(row).seen {
+            Seen::Event(Event::Verdict(event)) if event.verdict == Decision::Allow => Health::Ok,
+            Seen::Event(Event::Verdict(_)) => Health::Broken,
+            Seen::Event(Event::Lost(_)) => Health::Unknown,
+            Seen::Packet(packet) => packet.health,
         }
     }
 
     fn fields(&self, row: usize, say: &mut dyn FnMut(Field, &str)) {
-        match &self.line(row).event {
-            Event::Verdict(event) => fields(event, say),
-            Event::Lost(loss) => {
+        match &self.line(row).seen {
+            Seen::Event(Event::Verdict(event)) => fields(event, say),
+            Seen::Packet(packet) => packet_fields(packet, say),
+            Seen::Event(Event::Lost(loss)) => {
                 say(Field::Verdict, "lost");
                 say(Field::Instance, loss.port_id.as_deref().unwrap_or_default());
             }
@@ -95,7 +100,12 @@ impl Sheet for Live<'_> {
         let columns = self.columns().iter().enumerate();
         let mut lines: Details =
             columns.map(|(place, column)| (column.title.to_lowercase(), self.cell(row, place).text)).collect();
-        if let Event::Verdict(event) = &self.line(row).event {
+        if let Seen::Packet(packet) = &self.line(row).seen {
+            lines.push(("last at".to_owned(), packet.place.clone()));
+            lines.push(("because".to_owned(), packet.sentence.clone()));
+            lines.extend(packet.steps.iter().cloned());
+        }
+        if let Seen::Event(Event::Verdict(event)) = &self.line(row).seen {
             lines.push(("port".to_owned(), event.port_id.clone()));
             lines.push(("host end".to_owned(), event.device.clone().unwrap_or_else(|| "not known".to_owned())));
             lines.push(("ethertype".to_owned(), format!("0x{:04x}", event.ethertype)));
@@ -163,5 +173,42 @@ fn fields(event: &VerdictEvent, say: &mut dyn FnMut(Field, &str)) {
     if has_ports(protocol) {
         say(Field::Port, &event.source_port.to_string());
         say(Field::Port, &event.destination_port.to_string());
+    }
+}
+
+/// A cell of a packet that was watched.
+fn packet(packet: &Packet, code: char, ascii: bool) -> Cell {
+    match code {
+        't' => Cell::new(Paint::Dim, time::of_day(packet.time_ns)),
+        'v' => Cell::new(packet.health.paint(), format!("{} {}", packet.health.glyph(ascii), packet.end)),
+        'n' => Cell::new(Paint::Strong, packet.instance.as_deref().unwrap_or("-")),
+        'd' => Cell::plain(packet.way),
+        'o' => Cell::plain(&packet.what),
+        'r' if packet.reason.is_empty() => Cell::maybe(None::<String>),
+        'r' => Cell::new(Paint::Warning, format!("{} at {}", packet.reason, packet.place)),
+        'l' if packet.length > 0 => Cell::plain(packet.length.to_string()),
+        _ => Cell::default(),
+    }
+}
+
+fn packet_fields(packet: &Packet, say: &mut dyn FnMut(Field, &str)) {
+    say(Field::Instance, packet.instance.as_deref().unwrap_or_default());
+    say(Field::Verdict, packet.end);
+    say(Field::Reason, &packet.reason);
+    say(Field::Reason, &packet.sentence);
+    say(Field::Hop, &packet.place);
+    say(Field::Other, &packet.what);
+    say(Field::Other, packet.way);
+    for (_, step) in &packet.steps {
+        say(Field::Hop, step);
+    }
+    // The packet's words hold its addresses and ports: `10.0.0.2:50312 > 192.0.2.1:53`.
+    for word in packet.what.split([' ', '>', ',']) {
+        if let Ok(end) = word.parse::<std::net::SocketAddr>() {
+            say(Field::Address, &end.ip().to_string());
+            say(Field::Port, &end.port().to_string());
+        } else if word.parse::<IpAddr>().is_ok() {
+            say(Field::Address, word);
+        }
     }
 }
