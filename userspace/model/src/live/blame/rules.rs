@@ -122,7 +122,7 @@ fn way(case: &Case<'_, '_>, journey: &Journey, (drop, netns): (&Drop, NetnsId), 
     if let Some(port) = entrance
         && let Some(bridge) = inventory.linux_bridge(port).filter(|bridge| !routes(inventory, *bridge))
     {
-        return bridged(inventory, (port, bridge), packet);
+        return bridged(inventory, (port, bridge), &packet);
     }
     match entrance {
         Some(link) => routed(case, journey, link, packet),
@@ -145,7 +145,7 @@ fn name(inventory: &Inventory<'_>, link: LinkKey) -> Known<String> {
 }
 
 /// From one port of a bridge to another.
-fn bridged(inventory: &Inventory<'_>, (port, bridge): (LinkKey, LinkKey), packet: Packet) -> Walk {
+fn bridged(inventory: &Inventory<'_>, (port, bridge): (LinkKey, LinkKey), packet: &Packet) -> Walk {
     let others: Vec<LinkKey> = inventory.bridge_ports(bridge).map(|(key, _)| key).filter(|key| *key != port).collect();
     let out = if let [only] = others[..] { name(inventory, only) } else { Known::Unknown };
     let device = name(inventory, bridge);
@@ -158,7 +158,7 @@ fn bridged(inventory: &Inventory<'_>, (port, bridge): (LinkKey, LinkKey), packet
             physdev_in: name(inventory, port),
             physdev_out: out,
             bridged: Known::Is(true),
-            ..packet
+            ..packet.clone()
         },
     )
 }
@@ -168,8 +168,8 @@ fn routed(case: &Case<'_, '_>, journey: &Journey, link: LinkKey, packet: Packet)
     let inventory = case.inventory;
     // A bridge that routes is where the packet comes in.
     let link = inventory.linux_bridge(link).unwrap_or(link);
-    let came = Packet { in_device: name(inventory, link), out_device: Known::Absent, ..packet };
-    let before = ask(inventory, link.netns, Hook::Prerouting, came);
+    let arrived = Packet { in_device: name(inventory, link), out_device: Known::Absent, ..packet };
+    let before = ask(inventory, link.netns, Hook::Prerouting, arrived);
     if !matches!(before.outcome, Outcome::Accept) {
         return before;
     }
