@@ -464,7 +464,7 @@ mod tests {
     fn every_option_with_a_value_can_be_set_by_the_environment() {
         // What is asked, rather than how, belongs on the command line.
         let of_packets = ["from", "to", "proto", "port", "icmp_type", "icmp_code", "ip", "direction", "state", "rule"];
-        let of_streams = ["sort", "reason", "verdict", "count", "duration"];
+        let of_streams = ["sort", "reason", "verdict", "count", "duration", "record", "print_keys"];
         let asked =
             ["instance", "floating_ip", "all", "write", "of", "shell", "dir", "detach", "verbose", "help", "version"];
         let asked = [&asked[..], &of_packets, &of_streams].concat();
