@@ -22,7 +22,8 @@ pub(crate) struct Tui {
     pub(crate) from: Option<PathBuf>,
     /// Seconds between two looks at the host; unless somebody works with the keys they are stretched so that looking takes
     /// at most 1 % of a core
-    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, env = "NETDIAG_INTERVAL",
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) interval: u64,
     /// Write every look and every verdict to this file, which --from replays
     #[arg(long, value_name = "FILE", conflicts_with = "from")]
@@ -44,7 +45,7 @@ pub(crate) struct Tui {
     #[arg(long, env = "NETDIAG_FULL_IDS")]
     pub(crate) full_ids: bool,
     /// Leave the mouse to the terminal, for selecting text
-    #[arg(long)]
+    #[arg(long, env = "NETDIAG_NO_MOUSE")]
     pub(crate) no_mouse: bool,
     /// File with keys and colours
     #[arg(long, value_name = "FILE", env = "NETDIAG_TUI_CONFIG")]

@@ -110,7 +110,10 @@ fn document(state: &State, out: &mut Vec<u8>) -> io::Result<()> {
             let mut lines = rows.filter_map(|row| state.events().lines.get(row));
             lines.try_for_each(|line| match &line.seen {
                 Seen::Event(event) => json::line(event, out),
-                Seen::Packet(packet) => one_line(&packet.document, out),
+                Seen::Packet(packet) => {
+                    one_line(&packet.document, out);
+                    Ok(())
+                }
             })
         }
         Tab::Flows => {
@@ -130,9 +133,8 @@ fn document(state: &State, out: &mut Vec<u8>) -> io::Result<()> {
 }
 
 /// A document on one line.
-fn one_line(document: &str, out: &mut Vec<u8>) -> io::Result<()> {
+fn one_line(document: &str, out: &mut Vec<u8>) {
     // Strings of JSON hold no line ends, so what is between two lines is nothing but indentation.
     let parts = document.lines().map(str::trim_start);
     out.extend(parts.flat_map(str::bytes).chain([b'\n']));
-    Ok(())
 }

@@ -253,6 +253,9 @@ pub struct Keymap {
     bindings: Vec<Binding>,
 }
 
+/// What watching packets does, for a reader.
+const PACKETS: &str = "watch packets in Live: of the instance, elsewhere what this host drops; once more: stop";
+
 /// Tabs whose rows can be put together.
 const GROUPED: &[Tab] = &[Tab::Instances, Tab::Path, Tab::Live, Tab::Flows, Tab::Policy, Tab::Agent];
 
@@ -304,13 +307,7 @@ impl Default for Keymap {
             bind(Command::Past, "past", &[char('t')], On(&[Tab::Flows]), "show flows that are over"),
             bind(Command::Group, "group", &[char('a')], On(GROUPED), "put rows together"),
             bind(Command::LookNow, "look", &[char('r')], Live, "look at the host now"),
-            bind(
-                Command::Packets,
-                "packets",
-                &[char('l')],
-                Live,
-                "watch packets in Live: of the instance, elsewhere what this host drops; once more: stop",
-            ),
+            bind(Command::Packets, "packets", &[char('l')], Live, PACKETS),
             bind(Command::Faster, "faster", &[char('+')], Replay, "replay: faster"),
             bind(Command::Slower, "slower", &[char('-')], Replay, "replay: slower"),
             bind(Command::StepBack, "step-back", &[char(',')], Replay, "replay: one look back"),

@@ -48,7 +48,7 @@ fn frames(mut state: State, keys: &[Key], count: usize) -> (Duration, Duration) 
         state = update(state, Action::Key(*key)).0;
         terminal.draw(|frame| draw(&state, frame)).unwrap();
         // The scheduler counts in steps of some milliseconds, the clock counts what others took as well.
-        times.push(began.elapsed().min((on_cpu() - ran).max(STEP)));
+        times.push(began.elapsed().min(on_cpu().saturating_sub(ran).max(STEP)));
     }
     summary(times)
 }

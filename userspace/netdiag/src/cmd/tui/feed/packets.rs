@@ -117,11 +117,11 @@ pub(super) fn start(
     let watcher = Watcher { ended: Arc::clone(&ended) };
     std::thread::spawn(move || {
         runtime.block_on(async move {
-            let watched = match &id {
+            let outcome = match &id {
                 Some(id) => instance(&place, id, &snapshot, teller).await,
                 None => host(&place, &snapshot, teller).await,
             };
-            if let Err(error) = watched
+            if let Err(error) = outcome
                 && !ended.load(Ordering::Relaxed)
             {
                 drop(actions.send(Action::Watching(None)).await);
