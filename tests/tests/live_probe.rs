@@ -293,12 +293,11 @@ async fn a_packet_a_rule_drops_is_seen_dying_there_whichever_way_it_went() {
 
 #[tokio::test]
 async fn what_a_ring_of_64_entries_has_no_room_for_is_counted_exactly() {
+    const OFFERED: u64 = 1000;
     host!("what_a_ring_of_64_entries_has_no_room_for_is_counted_exactly");
     let _host = Host::new().await;
     introduce();
-    const OFFERED: u64 = 1000;
-    let mut points = vec![Host::point("", "tap-a", View::Tc), Host::point("", "tap-a", View::Socket)];
-    points.iter_mut().for_each(|point| point.sent = false);
+    let points = [View::Tc, View::Socket].map(|view| Point { sent: false, ..Host::point("", "tap-a", view) });
     let filter = only(Clause { there: port(4000), ..Clause::default() });
     let ring_bytes = 64 * RECORD_BYTES;
     for point in points {
@@ -316,10 +315,10 @@ async fn what_a_ring_of_64_entries_has_no_room_for_is_counted_exactly() {
 
 #[tokio::test]
 async fn what_the_budget_has_no_room_for_is_counted_exactly() {
+    const OFFERED: u64 = 2000;
     host!("what_the_budget_has_no_room_for_is_counted_exactly");
     let _host = Host::new().await;
     introduce();
-    const OFFERED: u64 = 2000;
     let mut point = Host::point("", "tap-a", View::Tc);
     point.sent = false;
     let filter = only(Clause { there: port(4000), ..Clause::default() });

@@ -31,7 +31,7 @@ fn binary() -> Option<PathBuf> {
 fn fixture(name: &str) -> String {
     let path =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../userspace/views/tests/fixtures").join(format!("{name}.json"));
-    path.canonicalize().unwrap().display().to_string()
+    path.canonicalize().expect("find the fixture").display().to_string()
 }
 
 impl Terminal {
@@ -41,7 +41,7 @@ impl Terminal {
         if !require_programs(&["tmux", "stty"]) {
             return None;
         }
-        let terminal = Self { directory: tempfile::tempdir().unwrap(), netdiag };
+        let terminal = Self { directory: tempfile::tempdir().expect("make a directory"), netdiag };
         let directory = terminal.directory.path().display().to_string();
         let shell = "env -u NO_COLOR LC_ALL=C.UTF-8 PS1='ready> ' HISTFILE= sh -i";
         terminal.tmux(&["new-session", "-d", "-x", "100", "-y", "30", "-c", &directory, shell]);
@@ -67,7 +67,7 @@ impl Terminal {
 
     /// What is on the screen.
     fn screen(&self) -> String {
-        String::from_utf8(self.tmux(&["capture-pane", "-p"]).stdout).unwrap()
+        String::from_utf8(self.tmux(&["capture-pane", "-p"]).stdout).expect("a screen is text")
     }
 
     /// Waits until something is on the screen.
@@ -312,7 +312,7 @@ fn a_still_screen_costs_next_to_nothing() {
 /// Runs a line of shell that must succeed.
 #[track_caller]
 fn sh(line: &str) {
-    let output = Command::new("sh").args(["-c", line]).output().unwrap();
+    let output = Command::new("sh").args(["-c", line]).output().expect("start a shell");
     assert!(output.status.success(), "{line}: {output:?}");
 }
 

@@ -72,7 +72,7 @@ pub(crate) async fn run(asked: &Drops) -> anyhow::Result<Exit> {
 async fn start(filter: &Filter, options: &discover::Options) -> anyhow::Result<Session> {
     let plan =
         Plan { points: Vec::new(), filter: filter.clone(), drops: true, ring_bytes: RING_BYTES, budget: Some(BUDGET) };
-    let session = Session::start(plan, options).await.map_err(refused)?;
+    let session = Session::start(plan, options).await.map_err(|error| refused(&error))?;
     if session.places() == 0 {
         let gap = session.gaps().first().map_or_else(String::new, |gap| format!(": {}: {}", gap.object, gap.why));
         return Err(Bad::missing(format!("nothing can be watched{gap}")));

@@ -129,7 +129,7 @@ pub(super) async fn start(points: &Points, filter: &Filter, options: &Options) -
     };
     let points = devices.iter().map(point).collect();
     let plan = Plan { points, filter: filter.clone(), drops: true, ring_bytes: RING_BYTES, budget: Some(BUDGET) };
-    let session = Session::start(plan, options).await.map_err(refused)?;
+    let session = Session::start(plan, options).await.map_err(|error| refused(&error))?;
     if session.places() == 0 {
         let gap = session.gaps().first().map_or_else(String::new, |gap| format!(": {}: {}", gap.object, gap.why));
         return Err(Bad::missing(format!("nothing can be watched{gap}")));
@@ -138,12 +138,12 @@ pub(super) async fn start(points: &Points, filter: &Filter, options: &Options) -
 }
 
 /// Why nothing is watched, with the exit code that belongs to it.
-pub(super) fn refused(error: LiveError) -> anyhow::Error {
+pub(super) fn refused(error: &LiveError) -> anyhow::Error {
     let fix = "watching needs root, or CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_ADMIN";
     match error {
         LiveError::Filter(_) => Bad::usage(error.to_string()),
         LiveError::NoObject => Bad::missing(error.to_string()),
-        LiveError::Kernel { ref source, .. } => Bad::missing(format!("{error}: {source}; {fix}")),
+        LiveError::Kernel { source, .. } => Bad::missing(format!("{error}: {source}; {fix}")),
     }
 }
 

@@ -308,15 +308,22 @@ impl Default for Keymap {
             bind(Command::Group, "group", &[char('a')], On(GROUPED), "put rows together"),
             bind(Command::LookNow, "look", &[char('r')], Live, "look at the host now"),
             bind(Command::Packets, "packets", &[char('l')], Live, PACKETS),
-            bind(Command::Faster, "faster", &[char('+')], Replay, "replay: faster"),
-            bind(Command::Slower, "slower", &[char('-')], Replay, "replay: slower"),
-            bind(Command::StepBack, "step-back", &[char(',')], Replay, "replay: one look back"),
-            bind(Command::StepOn, "step-on", &[char('.')], Replay, "replay: one look on"),
             bind(Command::Suspend, "suspend", &[Key::ctrl('z')], Everywhere, "to the shell and back (fg)"),
         ];
-        bindings.extend(tabs());
+        bindings.extend(replay().into_iter().chain(tabs()));
         Self { bindings }
     }
+}
+
+/// The keys of a recording.
+fn replay() -> [Binding; 4] {
+    [
+        (Command::Faster, "faster", '+', "replay: faster"),
+        (Command::Slower, "slower", '-', "replay: slower"),
+        (Command::StepBack, "step-back", ',', "replay: one look back"),
+        (Command::StepOn, "step-on", '.', "replay: one look on"),
+    ]
+    .map(|(command, name, key, words)| Binding { command, name, keys: vec![Key::char(key)], scope: Replay, words })
 }
 
 /// The keys of the tabs.

@@ -182,7 +182,7 @@ async fn host(place: &Place, snapshot: &Snapshot, mut teller: Teller) -> anyhow:
     let filter = Wanted::Any.compile().map_err(|unfit| anyhow::anyhow!("the filter does not fit: {unfit}"))?;
     let owners = Owners::of(&Inventory::build(snapshot));
     let plan = Plan { points: Vec::new(), filter, drops: true, ring_bytes: RING_BYTES, budget: Some(BUDGET) };
-    let mut session = Session::start(plan, &place.options).await.map_err(refused)?;
+    let mut session = Session::start(plan, &place.options).await.map_err(|error| refused(&error))?;
     if session.places() == 0 {
         let gap = session.gaps().first().map_or_else(String::new, |gap| format!("{}: {}", gap.object, gap.why));
         anyhow::bail!("nothing can be watched: {gap}");
