@@ -89,6 +89,9 @@ impl Owners {
             return None;
         }
         let headers = Headers::of(sighting);
+        if reasons::is_left_over(reason, &headers) {
+            return None;
+        }
         Some(Dropped {
             time_ns: sighting.time_ns,
             instance: self.whose(sighting.link, &headers).map(str::to_owned),

@@ -22,6 +22,7 @@ use super::{
     Losses, Sighting, What,
     packet::Headers,
     points::{Place, Points, Side},
+    reasons,
 };
 use crate::{id::LinkKey, trace::Direction};
 
@@ -422,6 +423,9 @@ impl Journeys {
         let elsewhere = sighting.link.is_some_and(|link| !self.points.has_namespace(link.netns));
         if elsewhere {
             self.counted.foreign += 1;
+            return;
+        }
+        if reasons::is_left_over(reason, &headers) {
             return;
         }
         let drop = Drop {

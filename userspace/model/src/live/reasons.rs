@@ -3,6 +3,10 @@
 //! Names are those of `enum skb_drop_reason` without their prefix, and of the subsystems that have reasons of their own. A
 //! kernel that knows more, or names it otherwise, is shown in its own words.
 
+use std::net::IpAddr;
+
+use super::packet::{Headers, Transport};
+
 /// What a reason means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meaning {
@@ -28,6 +32,14 @@ impl Meaning {
     pub fn is_harmless(&self) -> bool {
         self.advice.starts_with("harmless")
     }
+}
+
+/// Whether a packet that was given up is what is left when everybody has had a copy: answers to pings are given to raw sockets,
+/// which is what most programs ping with, and then looked for sockets of another kind (`ping_rcv` of `net/ipv4/ping.c`).
+pub(super) fn is_left_over(name: &str, headers: &Headers) -> bool {
+    let Some(ip) = headers.innermost().ip() else { return false };
+    let Transport::Icmp(icmp) = &ip.transport else { return false };
+    name == "NO_SOCKET" && matches!((ip.source, icmp.kind), (IpAddr::V4(_), 0) | (IpAddr::V6(_), 129))
 }
 
 /// What the trace finds where the kernel has this reason to give packets up: codes of its findings.

@@ -89,6 +89,20 @@ fn what_the_hosts_stack_does_to_a_copy_of_open_vswitchs_says_nothing() {
 }
 
 #[test]
+fn an_answer_to_a_ping_of_which_raw_sockets_have_had_copies_has_arrived() {
+    let echo = |kind| Made::new(Kind::Echo { kind, identifier: 7, number: 1, payload: vec![1; 8] }).answer();
+    let ended = |packet: &Made, reason| {
+        let rest = packet.dropped(MS + 50_000, Some(0), reason);
+        let found = joined(neutron(), [inward(packet, MS), vec![rest]].concat());
+        assert_eq!(found.len(), 1);
+        found[0].ended.clone()
+    };
+    assert_eq!(ended(&echo(0), "NO_SOCKET"), Ended::Delivered);
+    assert_eq!(ended(&echo(0), "NETFILTER_DROP"), Ended::Dropped { drop: 0 });
+    assert_eq!(ended(&Made::syn(7).answer(), "NO_SOCKET"), Ended::Dropped { drop: 0 });
+}
+
+#[test]
 fn a_packet_that_died_before_any_device_is_a_journey_of_its_drop_alone() {
     let found = joined(neutron(), vec![Made::syn(7).dropped(MS, Some(0), "NETFILTER_DROP")]);
     assert_eq!((found.len(), &found[0].ended, found[0].steps.len()), (1, &Ended::Dropped { drop: 0 }, 0));
