@@ -42,7 +42,7 @@ pub(crate) mod sg;
 
 /// Follows the packets of one instance.
 pub(crate) async fn trace(asked: &Trace) -> anyhow::Result<Exit> {
-    if asked.live {
+    if asked.live || asked.probed.probe.is_some() {
         return live::run(asked).await;
     }
     if !asked.wanted.is_empty() || !asked.bounds.is_empty() {

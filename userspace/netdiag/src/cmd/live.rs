@@ -35,6 +35,8 @@ use crate::{
 
 /// Why packets died, by the host as it is then.
 mod host;
+/// One packet of netdiag's own.
+mod probing;
 /// What is seen, as it is printed.
 mod show;
 /// netdiag's own verdicts.
@@ -43,6 +45,7 @@ pub(super) mod verdicts;
 pub(super) mod wanted;
 
 use host::Host;
+use probing::Probing;
 use show::Show;
 use verdicts::Verdicts;
 
@@ -69,6 +72,8 @@ pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
     let instance = &inventory.instances[place];
     let expected = trace::explain(&inventory, instance);
     let mut points = Points::of(&inventory, &expected);
+    let probing = Probing::prepare(&asked.probed, (&inventory, &expected), &points, &options).await?;
+    let wanted = probing.as_ref().map_or(wanted, Probing::wanted);
     let filter = compile(&wanted, &points, &expected)?;
     if asked.print_filter {
         let words = filter::words(&filter).join("\n");
@@ -88,6 +93,7 @@ pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
     let mut live = Live {
         asked,
         wanted,
+        probing,
         session,
         journeys: Journeys::new(points),
         tally: Tally::default(),
@@ -183,6 +189,7 @@ enum End {
 struct Live<'l, 'a> {
     asked: &'l cli::live::Trace,
     wanted: Wanted,
+    probing: Option<Probing>,
     session: Session,
     journeys: Journeys,
     tally: Tally,
@@ -196,10 +203,14 @@ impl Live<'_, '_> {
     /// Watches until a bound is reached or somebody interrupts.
     async fn follow(&mut self) -> anyhow::Result<End> {
         let mut command = self.asked.bounds.cmd.as_deref().map(command).transpose()?;
-        let mut until = self.asked.bounds.duration.map(|duration| Instant::now() + duration);
+        let patience = self.probing.as_ref().map(|_| probing::PATIENCE);
+        let mut until = self.asked.bounds.duration.or(patience).map(|duration| Instant::now() + duration);
         let mut closing = false;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        if let Some(probing) = &self.probing {
+            probing.send().await?;
+        }
         loop {
             tokio::select! {
                 sighting = self.session.next() => {
@@ -253,6 +264,7 @@ impl Live<'_, '_> {
             self.show.packet(&told, self.journeys.points())?;
             self.tally.add(&told, self.journeys.points());
             self.shown += 1;
+            enough |= self.probing.as_mut().is_some_and(|probing| probing.hear(&told));
             enough |= self.asked.bounds.count == Some(self.shown);
             enough |= self.asked.bounds.until_drop && told.blame.is_some();
             if enough {
@@ -270,7 +282,8 @@ impl Live<'_, '_> {
         });
         let steps = journey.steps.iter().map(|step| &step.headers);
         let mut headers = steps.chain(journey.drops.iter().map(|drop| &drop.headers));
-        way && headers.any(|headers| self.wanted.covers(headers))
+        let probed = self.probing.as_ref().is_none_or(|probing| probing.concerns(journey));
+        way && probed && headers.any(|headers| self.wanted.covers(headers))
     }
 
     /// Says what it came to.
@@ -283,11 +296,16 @@ impl Live<'_, '_> {
                 let told = Told { journey, blame };
                 self.show.packet(&told, self.journeys.points())?;
                 self.tally.add(&told, self.journeys.points());
+                let _enough = self.probing.as_mut().map(|probing| probing.hear(&told));
             }
         }
         let cost = self.session.cost();
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let summary = self.tally.summary(self.journeys.points(), expected, (self.journeys.counted(), cost), took);
+        let summary = match &self.probing {
+            Some(probing) => probing.judge(summary),
+            None => summary,
+        };
         self.show.summary(&summary)?;
         Ok(match end {
             End::Interrupted => Exit::Interrupted,
