@@ -43,7 +43,7 @@ pub(crate) mod sg;
 /// Follows the packets of one instance.
 pub(crate) async fn trace(asked: &Trace) -> anyhow::Result<Exit> {
     if asked.live || asked.probed.probe.is_some() {
-        return live::run(asked).await;
+        return Box::pin(live::run(asked)).await;
     }
     if !asked.wanted.is_empty() || !asked.bounds.is_empty() {
         return Err(Bad::usage("which packets, and when to end, goes with --live"));

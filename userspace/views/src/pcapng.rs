@@ -65,9 +65,10 @@ impl<W: Write> Writer<W> {
         let time = self.epoch.at(sighting.time_ns);
         let captured = u32::try_from(sighting.head.len()).unwrap_or(u32::MAX);
         let mut body = Vec::new();
-        for word in [interface, (time >> 32) as u32, (time & u64::from(u32::MAX)) as u32] {
-            body.extend(word.to_ne_bytes());
-        }
+        // The upper half of the time comes first, whatever the byte order.
+        let [upper, lower] =
+            [time >> 32, time & u64::from(u32::MAX)].map(|half| u32::try_from(half).unwrap_or(u32::MAX));
+        body.extend([interface, upper, lower].map(u32::to_ne_bytes).concat());
         body.extend([captured.to_ne_bytes(), sighting.length.max(captured).to_ne_bytes()].concat());
         padded(&mut body, &sighting.head);
         option(&mut body, COMMENT, escape::terminal(comment, false).as_bytes());

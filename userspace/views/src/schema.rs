@@ -225,7 +225,9 @@ mod tests {
         }
         let root = schema(Kind::Drops).to_value();
         let (drops, census) = fixtures::live::drops();
-        drops.iter().for_each(|one| check_line(&root, &DropsLine::Drop(DropDocument::of(one, EPOCH))));
+        for one in &drops {
+            check_line(&root, &DropsLine::Drop(DropDocument::of(one, EPOCH)));
+        }
         check_line(&root, &DropsLine::Summary((&census).into()));
         let root = schema(Kind::Live).to_value();
         let whole = LiveDocument { watch: (&run.watch).into(), packets, summary: (&run.summary).into() };

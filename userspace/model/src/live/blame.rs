@@ -283,8 +283,16 @@ fn with_fault(case: &Case<'_, '_>, journey: &Journey, blame: Blame) -> Blame {
 // === no reason ===
 
 fn by_trace(case: &Case<'_, '_>, journey: &Journey) -> Option<Blame> {
-    let faults = faults(case, journey);
-    let what = words::packet(last_headers(journey)?);
+    let mut faults = faults(case, journey);
+    let headers = last_headers(journey)?;
+    if faults.is_empty()
+        && let Some((_, destination)) = headers.addresses()
+    {
+        // What is wrong with the very address it is for: a floating IP without its translation.
+        let all = case.trace.findings.iter().filter(|finding| finding.severity == Severity::Error);
+        faults.extend(all.filter(|finding| finding.object == destination.to_string()).cloned());
+    }
+    let what = words::packet(headers);
     let after = last_stop(case, journey).map_or_else(|| "the instance".to_owned(), Stop::label);
     let (guilty, sentence) = match &faults[..] {
         [] => return None,
@@ -418,20 +426,18 @@ pub fn openflow(headers: &Headers) -> Option<String> {
         (IpAddr::V6(_), _) => ("ipv6", ["ipv6_src", "ipv6_dst", "nw_ttl"]),
     };
     let [from, to, ttl] = names;
-    let mut flow = format!(
+    let flow = format!(
         "{kind},dl_src={source},dl_dst={destination},{from}={},{to}={},{ttl}={}",
         ip.source, ip.destination, ip.hops
     );
-    if matches!(kind, "ip" | "ipv6") {
-        flow.push_str(&format!(",nw_proto={}", ip.protocol));
-    }
-    if let Some((source, destination)) = ip.transport.ports() {
-        flow.push_str(&format!(",tp_src={source},tp_dst={destination}"));
-    }
-    if let super::packet::Transport::Icmp(icmp) = &ip.transport {
-        flow.push_str(&format!(",icmp_type={},icmp_code={}", icmp.kind, icmp.code));
-    }
-    Some(flow)
+    let protocol = matches!(kind, "ip" | "ipv6").then(|| format!(",nw_proto={}", ip.protocol));
+    let ports = ip.transport.ports().map(|(source, destination)| format!(",tp_src={source},tp_dst={destination}"));
+    let icmp = if let super::packet::Transport::Icmp(icmp) = &ip.transport {
+        Some(format!(",icmp_type={},icmp_code={}", icmp.kind, icmp.code))
+    } else {
+        None
+    };
+    Some([Some(flow), protocol, ports, icmp].into_iter().flatten().collect())
 }
 
 // === places ===

@@ -181,8 +181,11 @@ fn ip_covers(clause: &Clause, ip: &Ip) -> bool {
     let inner = match &ip.transport {
         Transport::Tunnel { inner, .. } => clause_covers(clause, inner),
         Transport::Icmp(icmp) => icmp.quoted.as_deref().is_some_and(|quoted| ip_covers(clause, quoted)),
-        Transport::Tcp { .. } | Transport::Udp { .. } | Transport::Sctp { .. } | Transport::Ports { .. } => false,
-        Transport::None => false,
+        Transport::Tcp { .. }
+        | Transport::Udp { .. }
+        | Transport::Sctp { .. }
+        | Transport::Ports { .. }
+        | Transport::None => false,
     };
     inner || layer_covers(clause, &own)
 }

@@ -405,14 +405,13 @@ impl Journeys {
             let place = open.takes(&places, &headers, &self.points)?;
             Some((number, place, open.likeness(&headers, sighting.buffer), open.last_ns()))
         });
-        match best(candidates.collect()) {
-            Some((number, place)) => journeys[number].step(place, sighting, headers, &self.points),
-            None => {
-                let (place, direction) = open::first_place(&places, &headers, &self.points);
-                let mut open = Open::new(content, place.track, direction);
-                open.step(place, sighting, headers, &self.points);
-                journeys.push(open);
-            }
+        if let Some((number, place)) = best(&candidates.collect::<Vec<_>>()) {
+            journeys[number].step(place, sighting, headers, &self.points);
+        } else {
+            let (place, direction) = open::first_place(&places, &headers, &self.points);
+            let mut open = Open::new(content, place.track, direction);
+            open.step(place, sighting, headers, &self.points);
+            journeys.push(open);
         }
         self.bound();
     }
@@ -438,7 +437,7 @@ impl Journeys {
         let candidates = journeys.iter().enumerate().filter(|(_, open)| open.fits(&drop.headers));
         let candidates = candidates
             .map(|(number, open)| (number, (), open.likeness(&drop.headers, sighting.buffer), open.last_ns()));
-        match best(candidates.collect()) {
+        match best(&candidates.collect::<Vec<_>>()) {
             Some((number, ())) => journeys[number].drop(drop, &self.points),
             // Without a device, and without having been seen before, it may be anybody's.
             None if !self.points.may_begin_at(drop.link) => self.counted.foreign += 1,
@@ -465,7 +464,7 @@ impl Journeys {
 }
 
 /// Of journeys that fit, with how well and when they were heard of last, the one a sighting belongs to.
-fn best<P: Copy>(candidates: Vec<(usize, P, u32, u64)>) -> Option<(usize, P)> {
+fn best<P: Copy>(candidates: &[(usize, P, u32, u64)]) -> Option<(usize, P)> {
     /// Packets that follow each other within this are in one queue.
     const QUEUE_NS: u64 = 2_000_000;
     let likest = candidates.iter().map(|candidate| candidate.2).max()?;

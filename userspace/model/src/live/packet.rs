@@ -149,10 +149,11 @@ impl Headers {
 
     /// Source and destination port; of an ICMP echo its identifier for both, which plays their part.
     pub fn ports(&self) -> Option<(u16, u16)> {
-        match &self.ip()?.transport {
-            Transport::Icmp(icmp) => icmp.echo.map(|(identifier, _)| (identifier, identifier)),
-            other => other.ports(),
+        let transport = &self.ip()?.transport;
+        if let Transport::Icmp(icmp) = transport {
+            return icmp.echo.map(|(identifier, _)| (identifier, identifier));
         }
+        transport.ports()
     }
 
     /// Ethertype of what the frame carries.
@@ -178,18 +179,12 @@ impl Headers {
 impl Ip {
     /// The packet inside of it, where it is a tunnel's.
     pub fn tunnelled(&self) -> Option<&Headers> {
-        match &self.transport {
-            Transport::Tunnel { inner, .. } => Some(inner),
-            _ => None,
-        }
+        if let Transport::Tunnel { inner, .. } = &self.transport { Some(inner) } else { None }
     }
 
     /// The packet an ICMP error is about, as far as it quotes it.
     pub fn quoted(&self) -> Option<&Self> {
-        match &self.transport {
-            Transport::Icmp(icmp) => icmp.quoted.as_deref(),
-            _ => None,
-        }
+        if let Transport::Icmp(icmp) = &self.transport { icmp.quoted.as_deref() } else { None }
     }
 
     /// Reads an IP packet, whole or cut.

@@ -373,7 +373,25 @@ fn side(
         HopKind::RouterPort if routes(outward, place) => Some(Side::Received),
         // A bridge that only passes frames on has no packet of theirs itself.
         HopKind::LinuxBridge => routes(outward, place).then_some(Side::Received),
-        _ => Some(Side::Sent),
+        HopKind::InnerDevice
+        | HopKind::Veth
+        | HopKind::RouterPort
+        | HopKind::Uplink
+        | HopKind::Vlan
+        | HopKind::Instance
+        | HopKind::Namespace
+        | HopKind::OvsPort
+        | HopKind::OvsBridge
+        | HopKind::Patch
+        | HopKind::Tunnel
+        | HopKind::Filter
+        | HopKind::Router
+        | HopKind::Nat
+        | HopKind::NextHop
+        | HopKind::Outside
+        | HopKind::Service
+        | HopKind::SecurityGroup
+        | HopKind::FastPath => Some(Side::Sent),
     }
 }
 

@@ -25,7 +25,10 @@ use netdiag_views::{
     json_schema::{DropDocument, DropsLine},
     text::{self, Style, live::Epoch},
 };
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
 
 use super::{
     live::{BUDGET, epoch, refused, verdicts::Verdicts, wanted},
@@ -108,6 +111,8 @@ impl Live<'_> {
     /// Watches until a bound is reached; true where somebody interrupted.
     async fn follow(&mut self, options: &discover::Options) -> anyhow::Result<bool> {
         let until = self.asked.duration.map(|duration| Instant::now() + duration);
+        // One listener for all the time: a signal that comes while nobody listens is gone.
+        let mut interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looked = Instant::now();
@@ -125,7 +130,7 @@ impl Live<'_> {
                     }
                 }
                 _ = tick.tick() => self.refusals()?,
-                _ = tokio::signal::ctrl_c() => return Ok(true),
+                _ = interrupt.recv() => return Ok(true),
                 () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => return Ok(false),
             };
             if enough {

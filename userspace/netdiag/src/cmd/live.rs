@@ -10,7 +10,7 @@ use netdiag_agent::{
 use netdiag_model::{
     inventory::Inventory,
     live::{
-        Filter, View,
+        Filter, Sighting, View,
         filter::{self, Wanted},
         journey::{Journey, Journeys},
         points::Points,
@@ -23,6 +23,7 @@ use netdiag_views::text::live::Epoch;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::{
     process::{Child, Command},
+    signal::unix::{SignalKind, signal},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
@@ -55,6 +56,9 @@ const TICK: Duration = Duration::from_millis(50);
 /// How long is waited for packets under way, once nothing new is wanted.
 const LINGER: Duration = Duration::from_millis(3_700);
 
+/// How long at least: packets are told of a moment after they were there.
+const MOMENT: Duration = Duration::from_millis(300);
+
 /// The most records a second on each CPU: beyond it the traffic wins, and what is left out is counted.
 pub(super) const BUDGET: u32 = 50_000;
 
@@ -85,6 +89,8 @@ pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
         let name = inventory.link(link).map_or("", |link| &link.name);
         session.gaps().iter().any(|gap| gap.netns == Some(link.netns) && gap.object.ends_with(name))
     });
+    // What was under way while the programs were attached one by one was seen by some of them only.
+    let since_ns = now_ns();
     let epoch = epoch();
     let watch = watch(&points, &filter, &session);
     let mut show = Show::begin(asked.output, style, epoch)?;
@@ -101,6 +107,7 @@ pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
         verdicts,
         show,
         shown: 0,
+        since_ns,
     };
     let began = Instant::now();
     let end = live.follow().await?;
@@ -197,6 +204,7 @@ struct Live<'l, 'a> {
     verdicts: Verdicts,
     show: Show,
     shown: u64,
+    since_ns: u64,
 }
 
 impl Live<'_, '_> {
@@ -206,6 +214,8 @@ impl Live<'_, '_> {
         let patience = self.probing.as_ref().map(|_| probing::PATIENCE);
         let mut until = self.asked.bounds.duration.or(patience).map(|duration| Instant::now() + duration);
         let mut closing = false;
+        // One listener for all the time: a signal that comes while nobody listens is gone.
+        let mut interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         if let Some(probing) = &self.probing {
@@ -214,13 +224,12 @@ impl Live<'_, '_> {
         loop {
             tokio::select! {
                 sighting = self.session.next() => {
-                    self.show.sighting(&sighting, self.journeys.points())?;
-                    self.journeys.see(sighting);
+                    self.see(sighting)?;
                     continue;
                 }
                 _ = tick.tick() => {}
-                _ = tokio::signal::ctrl_c() => return Ok(End::Interrupted),
-                _ = ended(&mut command) => {
+                _ = interrupt.recv() => return Ok(End::Interrupted),
+                () = ended(&mut command) => {
                     command = None;
                     (closing, until) = (true, Some(Instant::now() + LINGER));
                 }
@@ -231,17 +240,28 @@ impl Live<'_, '_> {
                     (closing, until) = (true, Some(Instant::now() + LINGER));
                 }
             }
-            if self.look().await? || (closing && self.journeys.is_empty()) {
+            // What is left of the time to linger, a moment of it being over.
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let settled = closing && left.is_some_and(|left| left + MOMENT <= LINGER) && self.journeys.is_empty();
+            if self.look().await? || settled {
                 return Ok(End::Bound);
             }
         }
     }
 
+    /// Takes a sighting, unless it is of the time before everything was watched.
+    fn see(&mut self, sighting: Sighting) -> anyhow::Result<()> {
+        if sighting.time_ns >= self.since_ns {
+            self.show.sighting(&sighting, self.journeys.points())?;
+            self.journeys.see(sighting);
+        }
+        Ok(())
+    }
+
     /// Takes what is over by now; true where that is enough.
     async fn look(&mut self) -> anyhow::Result<bool> {
         for sighting in self.session.take() {
-            self.show.sighting(&sighting, self.journeys.points())?;
-            self.journeys.see(sighting);
+            self.see(sighting)?;
         }
         let now = now_ns();
         let losses = self.session.losses().context("read how many packets were lost")?;

@@ -285,7 +285,7 @@ impl PacketDocument {
 
 impl StepDocument {
     fn of(
-        step: &journey::Step,
+        seen: &journey::Step,
         stop: Option<&points::Stop>,
         (direction, since_ns): (trace::Direction, Option<u64>),
     ) -> Self {
@@ -294,12 +294,12 @@ impl StepDocument {
             device: stop.map(|stop| stop.name.clone()).unwrap_or_default(),
             netns: stop.map(|stop| stop.netns.clone()).unwrap_or_default(),
             netns_inode: stop.map_or(0, |stop| stop.link.netns.inode),
-            time_ns: step.time_ns,
+            time_ns: seen.time_ns,
             since_ns,
-            length: step.length,
-            vlans: step.headers.vlans.clone(),
-            mark: step.mark,
-            changes: published(&step.changes),
+            length: seen.length,
+            vlans: seen.headers.vlans.clone(),
+            mark: seen.mark,
+            changes: published(&seen.changes),
         }
     }
 }

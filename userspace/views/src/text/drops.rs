@@ -7,13 +7,15 @@ use netdiag_model::live::drops::{Census, Dropped};
 use super::{
     Style,
     live::Epoch,
-    page::{Page, Paint, Span},
+    page::{Line, Page, Paint, Span},
 };
 use crate::time;
 
-/// Columns of whose packet it is, and of where it died.
+/// Columns of whose packet it is.
 const WHOSE: usize = 18;
-const PLACE: usize = 24;
+
+/// Columns of everything but of where it died, with room for a reason of the usual length.
+const BESIDES: usize = 48;
 
 /// Writes one packet as one line, however long: a stream is read with `grep` as often as by eye.
 pub fn line(dropped: &Dropped, epoch: Epoch, style: &Style, out: &mut impl Write) -> io::Result<()> {
@@ -40,32 +42,29 @@ pub fn line(dropped: &Dropped, epoch: Epoch, style: &Style, out: &mut impl Write
 /// Says how many packets of whom died where and why.
 pub fn census(census: &Census, style: &Style, out: &mut impl Write) -> io::Result<()> {
     let mut page = Page::new(style);
-    page.gap();
-    let heading = format!("{:>8}  {:<WHOSE$} {:<PLACE$} REASON", "PACKETS", "INSTANCE", "PLACE");
+    page.line(Line::new());
+    let columns = page.width().saturating_sub(BESIDES).clamp(12, 40);
+    let heading = format!("{:>8}  {:<WHOSE$} {:<columns$} REASON", "PACKETS", "INSTANCE", "PLACE");
     page.line(vec![Span::new(Paint::Heading, heading)]);
     for (whose, place, reason, packets) in census.rows() {
         let whose = page.cut(&page.say(whose.unwrap_or("-")), WHOSE);
-        let place = page.cut(&page.say(place), PLACE);
+        let place = page.cut(&page.say(place), columns);
         let reason = page.exact(reason);
         page.line(vec![
-            Span::plain(format!("{packets:>8}  {whose:<WHOSE$} {place:<PLACE$} ")),
+            Span::plain(format!("{packets:>8}  {whose:<WHOSE$} {place:<columns$} ")),
             Span::new(Paint::Bad, reason),
         ]);
     }
     page.gap();
     let losses = census.losses;
-    page.line(vec![Span::plain(format!(
+    let dropped = format!(
         "{} dropped; no record of {} for want of room and {} left out to keep the cost down",
         census.packets, losses.lost, losses.throttled
-    ))]);
+    );
+    page.hang(Line::new(), &Span::plain(dropped));
     if census.copies > 0 {
-        page.line(vec![Span::new(
-            Paint::Dim,
-            format!(
-                "{} copies not counted: Open vSwitch had taken the frame, and the host's stack let go of the rest",
-                census.copies
-            ),
-        )]);
+        let why = "Open vSwitch had taken the frame, and the host's stack let go of the rest";
+        page.hang(Line::new(), &Span::new(Paint::Dim, format!("{} copies not counted: {why}", census.copies)));
     }
     page.write(out)
 }

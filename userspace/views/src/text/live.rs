@@ -108,8 +108,8 @@ fn end(page: &Page<'_>, ended: &Ended) -> (Paint, String) {
 }
 
 /// A device with its hop's number and the time since the device before.
-fn step_line(page: &Page<'_>, (step, direction): (&Step, Direction), points: &Points, before: Option<u64>) -> Line {
-    let stop = points.stop(step.place);
+fn step_line(page: &Page<'_>, (seen, direction): (&Step, Direction), points: &Points, before: Option<u64>) -> Line {
+    let stop = points.stop(seen.place);
     let hop = stop.and_then(|stop| stop.hop(direction));
     let number = hop.map_or_else(|| "-".to_owned(), |hop| hop.to_string());
     let name = stop.map_or_else(|| "?".to_owned(), netdiag_model::live::points::Stop::label);
@@ -117,7 +117,7 @@ fn step_line(page: &Page<'_>, (step, direction): (&Step, Direction), points: &Po
     let pad = DEVICE.saturating_sub(super::page::width(&name));
     let since = before.map_or_else(
         || "seen first".to_owned(),
-        |before| format!("+{}", nanoseconds(step.time_ns.saturating_sub(before))),
+        |before| format!("+{}", nanoseconds(seen.time_ns.saturating_sub(before))),
     );
     vec![
         Span::new(Paint::Dim, format!("  {number:>4} ")),
@@ -169,7 +169,8 @@ const fn way(direction: Direction) -> &'static str {
 /// Says what watching came to.
 pub fn summary(summary: &Summary, style: &Style, out: &mut impl Write) -> io::Result<()> {
     let mut page = Page::new(style);
-    page.gap();
+    // What comes before was written already.
+    page.line(Line::new());
     rows(&mut page, summary);
     deaths(&mut page, &summary.deaths);
     findings::draw(&mut page, &summary.findings);
@@ -191,8 +192,9 @@ fn rows(page: &mut Page<'_>, summary: &Summary) {
         }
         page.gap();
         page.line(vec![Span::new(Paint::Heading, title)]);
+        let columns = device_columns(page);
         let heading = format!(
-            " {:>3} {:<10} {:<DEVICE$} {:>6} {:>5} {:>8} {:>8}",
+            " {:>3} {:<10} {:<columns$} {:>6} {:>5} {:>8} {:>8}",
             "#", "EXPECTED", "DEVICE", "SEEN", "LOST", "P50", "P99"
         );
         page.line(vec![Span::new(Paint::Dim, heading)]);

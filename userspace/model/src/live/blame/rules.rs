@@ -78,14 +78,12 @@ fn packet(headers: &Headers) -> Packet {
 fn of_ip(ip: &Ip) -> Packet {
     let ports = ip.transport.ports();
     let port = |port: Option<u16>| port.map_or(Known::Absent, Known::Is);
-    let icmp = match &ip.transport {
-        Transport::Icmp(icmp) => Known::Is(Icmp { kind: icmp.kind, code: icmp.code }),
-        _ => Known::Absent,
-    };
-    let tcp_flags = match &ip.transport {
-        Transport::Tcp { flags, .. } => Known::Is(*flags),
-        _ => Known::Absent,
-    };
+    let (mut icmp, mut tcp_flags) = (Known::Absent, Known::Absent);
+    if let Transport::Icmp(own) = &ip.transport {
+        icmp = Known::Is(Icmp { kind: own.kind, code: own.code });
+    } else if let Transport::Tcp { flags, .. } = &ip.transport {
+        tcp_flags = Known::Is(*flags);
+    }
     Packet {
         protocol: Known::Is(ip.protocol),
         source_port: port(ports.map(|ports| ports.0)),
@@ -149,10 +147,7 @@ fn name(inventory: &Inventory<'_>, link: LinkKey) -> Known<String> {
 /// From one port of a bridge to another.
 fn bridged(inventory: &Inventory<'_>, (port, bridge): (LinkKey, LinkKey), packet: Packet) -> Walk {
     let others: Vec<LinkKey> = inventory.bridge_ports(bridge).map(|(key, _)| key).filter(|key| *key != port).collect();
-    let out = match others[..] {
-        [only] => name(inventory, only),
-        _ => Known::Unknown,
-    };
+    let out = if let [only] = others[..] { name(inventory, only) } else { Known::Unknown };
     let device = name(inventory, bridge);
     cross(
         inventory,

@@ -52,7 +52,7 @@ fn last_flow(answer: &str) -> Option<String> {
         let number = line.trim_start().split_once(". ").map(|(number, _)| number);
         number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
     };
-    let (number, flow) = answer.lines().filter(is_flow).next_back()?.trim().split_once(". ")?;
+    let (number, flow) = answer.lines().rfind(is_flow)?.trim().split_once(". ")?;
     Some(format!("table {number}, {}", flow.trim_end_matches('.')))
 }
 

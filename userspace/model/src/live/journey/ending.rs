@@ -25,10 +25,8 @@ impl Open {
     /// How it ended, when nobody looks any longer: what may have gone on is not known to be lost.
     pub(super) fn at_the_end(&self, counted: &Counted, now_ns: u64) -> Ended {
         let settled = now_ns.saturating_sub(self.last_ns()) >= SETTLE_NS;
-        match self.outcome(counted, now_ns) {
-            Ended::NotSeenAfter if !settled => Ended::Inconclusive,
-            ended => ended,
-        }
+        let ended = self.outcome(counted, now_ns);
+        if ended == Ended::NotSeenAfter && !settled { Ended::Inconclusive } else { ended }
     }
 
     fn outcome(&self, counted: &Counted, until_ns: u64) -> Ended {

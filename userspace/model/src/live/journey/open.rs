@@ -9,8 +9,8 @@ use super::{
 use crate::{
     live::{
         Sighting,
-        packet::Headers,
-        points::{Place, Points},
+        packet::{Headers, Transport},
+        points::{Place, Points, Stop},
     },
     trace::Direction,
 };
@@ -147,9 +147,10 @@ impl Open {
     /// what the instance has sent.
     pub(super) fn is_own(&self, points: &Points, asked: &HashSet<Flow>) -> bool {
         let answers = self.steps.iter().any(|step| flow(&step.headers).is_some_and(|flow| asked.contains(&flow)));
-        let private = self.steps.iter().any(|step| points.stop(step.place).is_some_and(|stop| stop.is_private()));
-        let headers = self.steps.iter().map(|step| &step.headers).chain(self.drops.iter().map(|drop| &drop.headers));
-        answers || private || headers.filter_map(|headers| owner(headers, points)).next().is_some()
+        let private = self.steps.iter().any(|step| points.stop(step.place).is_some_and(Stop::is_private));
+        let mut headers =
+            self.steps.iter().map(|step| &step.headers).chain(self.drops.iter().map(|drop| &drop.headers));
+        answers || private || headers.any(|headers| owner(headers, points).is_some())
     }
 
     /// Ends of its conversation, as it was seen first.
@@ -178,7 +179,7 @@ impl Open {
             Direction::Inward => self
                 .steps
                 .last()
-                .filter(|step| points.stop(step.place).is_some_and(|stop| stop.is_private()))
+                .filter(|step| points.stop(step.place).is_some_and(Stop::is_private))
                 .or(self.steps.first()),
         };
         let packet = nearest.map(|step| &step.headers).or(self.drops.first().map(|drop| &drop.headers));
@@ -220,9 +221,14 @@ impl<T> Later<T> for Option<(u64, T)> {
 /// What became of a packet between two sightings.
 fn changes(before: &Headers, after: &Headers) -> Vec<Change> {
     let mut found = Vec::new();
-    let vni = |headers: &Headers| match headers.ip().map(|ip| &ip.transport) {
-        Some(crate::live::packet::Transport::Tunnel { vni, .. }) => Some(*vni),
-        _ => None,
+    let vni = |headers: &Headers| match headers.ip()?.transport {
+        Transport::Tunnel { vni, .. } => Some(vni),
+        Transport::Tcp { .. }
+        | Transport::Udp { .. }
+        | Transport::Icmp(_)
+        | Transport::Sctp { .. }
+        | Transport::Ports { .. }
+        | Transport::None => None,
     };
     match (vni(before), vni(after)) {
         (None, Some(vni)) => found.push(Change::Encapsulated { vni }),

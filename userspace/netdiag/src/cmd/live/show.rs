@@ -76,6 +76,9 @@ impl Show {
     /// A packet at one device, which only a capture file shows by itself.
     pub(super) fn sighting(&mut self, sighting: &Sighting, points: &Points) -> anyhow::Result<()> {
         let Some(capture) = &mut self.capture else { return Ok(()) };
+        if !belongs(sighting, points) {
+            return Ok(());
+        }
         let (name, comment) = at(sighting, points);
         capture.packet(sighting, &name, &comment).and_then(|()| capture.flush()).context("write to standard output")
     }
@@ -110,6 +113,16 @@ impl Show {
         }
         .and_then(|()| self.out.flush())
         .context("write to standard output")
+    }
+}
+
+/// Whether a sighting is one of the path: not given up elsewhere, and no copy that Open vSwitch left behind.
+fn belongs(sighting: &Sighting, points: &Points) -> bool {
+    let copied = |link| points.devices().iter().any(|stop| stop.copied && stop.link == link);
+    match (&sighting.what, sighting.link) {
+        (What::Received(_) | What::Sent(_), _) => true,
+        (What::Dropped { .. }, Some(link)) => points.has_namespace(link.netns) && !copied(link),
+        (What::Dropped { .. }, None) => false,
     }
 }
 
