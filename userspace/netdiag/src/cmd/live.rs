@@ -272,7 +272,7 @@ impl Live<'_, '_> {
 
     /// Tells of packets; true where that is enough.
     async fn tell(&mut self, over: Vec<Journey>) -> anyhow::Result<bool> {
-        let over: Vec<Journey> = over.into_iter().filter(|journey| self.is_wanted(journey)).collect();
+        let over = self.wanted(over);
         if over.iter().any(|journey| journey.ended.is_death()) {
             self.host.look_again().await;
         }
@@ -294,6 +294,15 @@ impl Live<'_, '_> {
         Ok(enough)
     }
 
+    /// Those of the packets that were asked for.
+    fn wanted(&self, over: Vec<Journey>) -> Vec<Journey> {
+        let over = over.into_iter().filter(|journey| self.is_wanted(journey));
+        match &self.probing {
+            Some(probing) => over.map(|journey| probing.settled(journey)).collect(),
+            None => over.collect(),
+        }
+    }
+
     /// Whether a packet is what was asked for: at one of its devices, it need not be at all of them.
     fn is_wanted(&self, journey: &Journey) -> bool {
         let way = self.asked.direction.is_none_or(|way| match way {
@@ -310,14 +319,13 @@ impl Live<'_, '_> {
     async fn end(mut self, expected: &Trace, took: Duration, end: End) -> anyhow::Result<Exit> {
         let enough = self.asked.bounds.count == Some(self.shown);
         let verdicts = self.verdicts.known();
-        for journey in self.journeys.finish().into_iter().filter(|_| !enough) {
-            if self.is_wanted(&journey) {
-                let blame = self.host.blame(&journey, self.journeys.points(), &verdicts).await;
-                let told = Told { journey, blame };
-                self.show.packet(&told, self.journeys.points())?;
-                self.tally.add(&told, self.journeys.points());
-                let _enough = self.probing.as_mut().map(|probing| probing.hear(&told));
-            }
+        let left = self.journeys.finish();
+        for journey in self.wanted(left).into_iter().filter(|_| !enough) {
+            let blame = self.host.blame(&journey, self.journeys.points(), &verdicts).await;
+            let told = Told { journey, blame };
+            self.show.packet(&told, self.journeys.points())?;
+            self.tally.add(&told, self.journeys.points());
+            let _enough = self.probing.as_mut().map(|probing| probing.hear(&told));
         }
         let cost = self.session.cost();
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);

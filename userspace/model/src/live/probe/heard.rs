@@ -9,7 +9,7 @@ use crate::{
         packet::{Content, Headers, ICMP, Icmp, Ip, TCP, Transport, UDP},
         report::Told,
     },
-    trace::Verdict,
+    trace::{Direction, Verdict},
 };
 
 /// Flags of TCP.
@@ -74,6 +74,19 @@ impl Probe {
     /// Whether a packet is the probe or an answer to it.
     pub fn concerns(&self, journey: &Journey) -> bool {
         self.is_it(journey) || self.answer(journey).is_some()
+    }
+
+    /// The same packet, but that an answer which the instance's own stack gives up because nobody there has asked for it has
+    /// come back: netdiag sent the question, and opens nothing to take the answer.
+    #[must_use]
+    pub fn settled(&self, journey: Journey) -> Journey {
+        let unasked = journey.drop().is_some_and(|drop| drop.reason == "NO_SOCKET");
+        let is_home = journey.steps.last().is_some_and(|step| step.place.stop == 0);
+        let inward = journey.direction == Direction::Inward;
+        if unasked && is_home && inward && !self.from_outside && self.answer(&journey).is_some() {
+            return Journey { ended: Ended::Delivered, ..journey };
+        }
+        journey
     }
 
     /// Whether a packet is the probe.

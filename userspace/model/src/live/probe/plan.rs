@@ -19,6 +19,8 @@ use crate::{
 const FIRST_PORT: u16 = 61_000;
 /// How many there are.
 const PORTS: u16 = 4_000;
+/// Source of frames from outside, where nothing says the gateway's: an address that is nobody's (locally administered).
+const STRANGER: Mac = Mac([0x02, b'p', b'r', b'o', b'b', b'e']);
 
 /// Why there is no packet to send.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -225,8 +227,8 @@ impl Plan<'_, '_> {
         let own = own.ok_or_else(|| unknown("the MAC address of its router is not known"))?;
         let gateway = self.route(router.netns.id, floating, None)?;
         let (_, gateway) = gateway.ok_or_else(|| unknown("its router has no way to the outside"))?;
-        let mac = self.neighbour(external, gateway);
-        let mac = mac.ok_or_else(|| unknown(&format!("the router does not know the MAC address of {gateway}")))?;
+        // Answers go to whom the router's ARP finds, wherever this one comes from.
+        let mac = self.neighbour(external, gateway).unwrap_or(STRANGER);
         Ok(Probe {
             link: uplink.link,
             device: uplink.label(),

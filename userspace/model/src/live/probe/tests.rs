@@ -9,7 +9,7 @@ use crate::{
     id::{IfIndex, NetnsId},
     live::{
         Layer, Sighting, View, What,
-        journey::{Ended, Journey, Step},
+        journey::{Drop, Ended, Journey, Step},
         packet::Headers,
         points::Place,
         report::Told,
@@ -231,6 +231,22 @@ fn what_dies_is_broken_and_what_is_not_answered_is_not_known() {
     let (died, said) = verdict(&self::probe(Kind::Icmp), vec![reply]);
     assert_eq!(died, Verdict::Broken);
     assert!(said.contains("the answer died"), "{said}");
+}
+
+#[test]
+fn an_answer_that_nobody_in_the_instance_waits_for_has_come_back() {
+    let probe = probe(Kind::Icmp);
+    let ended = |headers: Headers, reason: &str| {
+        let Told { journey, .. } = told(headers.clone(), (5, Ended::Dropped { drop: 0 }));
+        let (reason, subsystem) = (reason.to_owned(), "core".to_owned());
+        let drop = Drop { time_ns: 6, link: None, reason, subsystem, location: None, headers, mark: 0 };
+        probe.settled(Journey { direction: Direction::Inward, drops: vec![drop], ..journey }).ended
+    };
+    let reply = turned(&probe, |frame| frame[34] = 0);
+    assert_eq!(ended(reply.clone(), "NO_SOCKET"), Ended::Delivered);
+    assert_eq!(ended(reply, "NETFILTER_DROP"), Ended::Dropped { drop: 0 });
+    let other = turned(&probe, |frame| frame[41] ^= 1);
+    assert_eq!(ended(other, "NO_SOCKET"), Ended::Dropped { drop: 0 });
 }
 
 #[test]

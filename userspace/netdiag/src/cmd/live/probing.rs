@@ -21,6 +21,7 @@ use netdiag_model::{
     },
     trace::Trace,
 };
+use netdiag_views::escape;
 use rustix::{
     process::getpid,
     time::{ClockId, clock_gettime},
@@ -89,6 +90,11 @@ impl Probing {
         self.probe.concerns(journey)
     }
 
+    /// A packet with the end that it has for a probe.
+    pub(super) fn settled(&self, journey: Journey) -> Journey {
+        self.probe.settled(journey)
+    }
+
     /// Takes a packet that is over; true where nothing more is waited for.
     pub(super) fn hear(&mut self, told: &Told) -> bool {
         self.heard.hear(&self.probe, told);
@@ -142,5 +148,5 @@ fn unsent(error: SendError) -> anyhow::Error {
 
 /// Says something beside the answer.
 fn say(line: &str) -> anyhow::Result<()> {
-    writeln!(io::stderr(), "{line}").context("write to standard error")
+    writeln!(io::stderr(), "{}", escape::terminal(line, false)).context("write to standard error")
 }
