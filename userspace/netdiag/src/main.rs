@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     };
     // The agent ends in its own time, and what watches says first what it came to.
     let interruptible = !matches!(&cli.command, Command::Agent(_) | Command::Drops(_))
-        && !matches!(&cli.command, Command::Trace(trace) if trace.live);
+        && !matches!(&cli.command, Command::Trace(trace) if trace.live || trace.probed.probe.is_some());
     let result = runtime.block_on(async {
         tokio::select! {
             result = run(cli.command) => result,
