@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Trace(Box<live::Trace>),
     /// Watch what the kernel and netdiag drop on this host: whose packet, where, why
     Drops(Box<live::Drops>),
+    /// Watch one instance: its verdict, findings, hops and counters, one line for each change
+    Watch(Box<live::Watch>),
     /// List the instances of this host with all their identities
     List {
         #[command(flatten)]
@@ -429,6 +431,8 @@ pub(crate) enum SchemaOf {
     LiveLine,
     /// One line of `netdiag drops -o json`
     Drops,
+    /// One line of `netdiag watch -o jsonl`
+    Watch,
 }
 
 #[cfg(test)]

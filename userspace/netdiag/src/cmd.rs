@@ -39,6 +39,8 @@ pub(crate) mod flows;
 pub(crate) mod live;
 /// Security groups of an instance.
 pub(crate) mod sg;
+/// What changes at one instance.
+pub(crate) mod watch;
 
 /// Follows the packets of one instance.
 pub(crate) async fn trace(asked: &Trace) -> anyhow::Result<Exit> {
@@ -125,6 +127,7 @@ pub(crate) fn schema(of: SchemaOf) -> anyhow::Result<Exit> {
         SchemaOf::Live => schema::render(schema::Kind::Live, out),
         SchemaOf::LiveLine => schema::render(schema::Kind::LiveLine, out),
         SchemaOf::Drops => schema::render(schema::Kind::Drops, out),
+        SchemaOf::Watch => schema::render(schema::Kind::Watch, out),
     })?;
     Ok(Exit::Works)
 }

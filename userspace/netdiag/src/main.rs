@@ -43,6 +43,7 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Trace(trace) => cmd::trace(&trace).await,
+        Command::Watch(watch) => cmd::watch::run(&watch).await,
         Command::Drops(drops) => cmd::drops::run(&drops).await,
         Command::List { source, look, output } => cmd::list(&source, &look, output).await,
         Command::Agent(agent) => cmd::agent(&agent).await,

@@ -156,6 +156,31 @@ pub(crate) struct Drops {
     pub(crate) output: StreamOutput,
 }
 
+/// `netdiag watch`.
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// Name, container id, Nova or Neutron UUID (or a prefix), fixed or floating IP, MAC, device or pid
+    pub(crate) instance: String,
+    /// Time between two looks: 2s, 500ms, 1m; without a unit, seconds
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2s")]
+    pub(crate) interval: Duration,
+    /// End after so many lines
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// End after so long: 30s, 5m, 500ms; without a unit, seconds
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) duration: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+    #[command(flatten)]
+    pub(crate) enforced: Enforced,
+    #[command(flatten)]
+    pub(crate) look: Look,
+    /// How to print them
+    #[arg(short, long, value_enum, default_value_t, env = "NETDIAG_OUTPUT")]
+    pub(crate) output: StreamOutput,
+}
+
 /// A span of time: a number with a unit, or seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|sign: char| !sign.is_ascii_digit()).unwrap_or(text.len());
