@@ -83,10 +83,8 @@ pub fn covers(config: &Config, bytes: &impl Bytes, start: Start) -> bool {
 /// True if one of the products has these answers.
 #[inline(always)]
 fn wanted(config: &Config, answers: u16) -> bool {
-    let products = config.product.iter().take(PRODUCTS).zip(0..config.products);
-    products.fold(false, |wanted, (product, _)| {
-        wanted | ((answers & product.covered == product.covered) & (answers & product.uncovered == 0))
-    })
+    let mut products = config.product.iter().take(PRODUCTS).zip(0..config.products);
+    products.any(|(product, _)| answers & product.covered == product.covered && answers & product.uncovered == 0)
 }
 
 // === clauses ===
@@ -110,7 +108,7 @@ fn clause_covers(clause: &Clause, layer: &Layer) -> bool {
     let forward = differs(&clause.here, source) | differs(&clause.there, destination);
     let backward =
         differs(&clause.there, source) | differs(&clause.here, destination) | u64::from(clause.flags & CLAUSE_ONE_WAY);
-    (kind == 0) & ((forward == 0) | (backward == 0))
+    kind == 0 && (forward == 0 || backward == 0)
 }
 
 /// 0 if an address and a port are of an end. Without a branch: the verifier would follow each.
@@ -190,12 +188,12 @@ fn arp(bytes: &impl Bytes, network: u32, layer: &mut Layer) -> Option<Start> {
 #[inline(always)]
 fn ipv4(bytes: &impl Bytes, network: u32, layer: &mut Layer) -> Option<Start> {
     let length = u32::from(bytes.number(network)? >> 8 & 0xf) * 4;
-    let later = bytes.number(network + 6)? & 0x1fff != 0;
+    let continued = bytes.number(network + 6)? & 0x1fff != 0;
     let protocol = bytes.number(network + 8)? & 0xff;
     let [source, destination] = [bytes.word(network + 12)?, bytes.word(network + 16)?];
     (layer.source, layer.destination, layer.family) = (mapped(source), mapped(destination), 4);
     layer.protocol = protocol;
-    if later { None } else { transport(bytes, network + length, layer) }
+    if continued { None } else { transport(bytes, network + length, layer) }
 }
 
 #[inline(always)]
@@ -217,11 +215,11 @@ fn ipv6(bytes: &impl Bytes, network: u32, layer: &mut Layer) -> Option<Start> {
             // Fragment.
             44 => {
                 let head = bytes.number(transport_at)?;
-                let later = bytes.number(transport_at + 2)? & 0xfff8 != 0;
+                let continued = bytes.number(transport_at + 2)? & 0xfff8 != 0;
                 transport_at += 8;
                 next = head >> 8;
                 layer.protocol = next;
-                if later {
+                if continued {
                     return None;
                 }
             }

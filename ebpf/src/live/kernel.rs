@@ -45,7 +45,7 @@ pub fn layout() -> &'static Layout {
     let place: *const Layout;
     // The compiler must not take the zeros above for what is there.
     // SAFETY: nothing is done but to hide where the address comes from.
-    unsafe { asm!("{place} = {layout}", layout = in(reg) layout, place = lateout(reg) place, options(pure, nomem, nostack)) };
+    unsafe { asm!("{place} = {layout}", layout = in(reg) layout, place = lateout(reg) place, options(pure, readonly, nostack)) };
     // SAFETY: it is the address of the static.
     unsafe { &*place }
 }
@@ -160,8 +160,8 @@ impl Buffer {
         let before = data.wrapping_sub(head).wrapping_sub(offset);
         scratch.seen.length = number(self.0, layout.skb_len).wrapping_add(before as u32);
         scratch.seen.known = 0;
-        let linear = if end > offset { end - offset } else { 0 };
-        let known = at_most_head(linear.min(HEAD as u64) as u32);
+        let linear = end.saturating_sub(offset).min(HEAD as u64);
+        let known = at_most_head(linear as u32);
         if known == 0 || known > HEAD as u64 {
             return network;
         }

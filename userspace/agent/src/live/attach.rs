@@ -97,6 +97,12 @@ impl Here<'_> {
         self.gaps.push(gap(self.namespace.id, device, error));
     }
 
+    fn refuse_all(&mut self, points: &[&Point], error: &io::Error) {
+        for point in points {
+            self.refuse(&point.name, error);
+        }
+    }
+
     /// Work on a thread of the namespace; none where it could not be done, which is a gap of every device then.
     async fn run<T: Send + 'static>(
         &mut self,
@@ -107,7 +113,7 @@ impl Here<'_> {
             Ok(done) => Some(done),
             Err(error) => {
                 let error = cause(error);
-                points.iter().for_each(|point| self.refuse(&point.name, &error));
+                self.refuse_all(points, &error);
                 None
             }
         }
@@ -134,7 +140,7 @@ impl Here<'_> {
                 Ok(())
             }),
             Err(error) => {
-                points.iter().for_each(|point| self.refuse(&point.name, &error));
+                self.refuse_all(&points, &error);
                 Ok(())
             }
         }
@@ -236,9 +242,10 @@ fn cause(error: NetnsError) -> io::Error {
 }
 
 fn gap(netns: NetnsId, device: &str, error: &io::Error) -> Gap {
-    let fix = match error.kind() {
-        io::ErrorKind::PermissionDenied => "run as root, or with CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF",
-        _ => "look at the path again: it may have changed (netdiag trace)",
+    let fix = if error.kind() == io::ErrorKind::PermissionDenied {
+        "run as root, or with CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_PERFMON"
+    } else {
+        "look at the path again: it may have changed (netdiag trace)"
     };
     Gap {
         source: SourceKind::Bpf,

@@ -46,6 +46,10 @@ pub(super) struct Btf {
     places: Vec<usize>,
 }
 
+/// A structure; looking for one by its name takes a while.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Structure(u32);
+
 /// A field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Field {
@@ -83,10 +87,14 @@ impl Btf {
         modules.filter_map(|entry| read(&entry.path(), Some(Arc::clone(kernel))).ok()).collect()
     }
 
+    /// A structure.
+    pub(super) fn structure(&self, name: &str) -> Option<Structure> {
+        self.find(name, &[kind::STRUCT]).map(Structure)
+    }
+
     /// Where a field lies in a structure; a path leads into structures that are fields.
-    pub(super) fn field(&self, structure: &str, path: &[&str]) -> Option<Field> {
-        let structure = self.find(structure, &[kind::STRUCT, kind::UNION])?;
-        let whole = Field { bit: 0, bits: 0, kind: structure };
+    pub(super) fn field(&self, structure: Structure, path: &[&str]) -> Option<Field> {
+        let whole = Field { bit: 0, bits: 0, kind: structure.0 };
         path.iter().try_fold(whole, |field, name| {
             let inner = self.member(field.kind, name, DEPTH)?;
             Some(Field { bit: field.bit + inner.bit, ..inner })
@@ -325,7 +333,7 @@ mod tests {
     #[test]
     fn a_member_of_a_member_without_a_name_is_found_at_its_own_place() {
         let btf = small();
-        let place = |name| btf.field("a", &[name]).map(|field| (field.bit, field.bits));
+        let place = |name| btf.field(btf.structure("a").unwrap(), &[name]).map(|field| (field.bit, field.bits));
         assert_eq!(place("x"), Some((0, 0)));
         assert_eq!(place("y"), Some((64, 0)));
         assert_eq!(place("f"), Some((128, 3)));
@@ -357,9 +365,9 @@ mod tests {
     #[test]
     fn the_running_kernel_says_where_the_device_of_a_packet_is() {
         let Some(kernel) = kernel() else { return };
-        let device = kernel.field("sk_buff", &["dev"]).unwrap();
+        let device = kernel.field(kernel.structure("sk_buff").unwrap(), &["dev"]).unwrap();
         assert_eq!((device.bit % 64, device.bits), (0, 0));
-        assert!(kernel.field("net", &["ns", "inum"]).is_some());
+        assert!(kernel.field(kernel.structure("net").unwrap(), &["ns", "inum"]).is_some());
         assert!(kernel.values("skb_drop_reason").iter().any(|(name, _)| name == "SKB_DROP_REASON_NO_SOCKET"));
         let size = fs::metadata("/sys/kernel/btf/vmlinux").unwrap().len();
         assert!(u64::try_from(kernel.types.len() + kernel.strings.len()).unwrap() < size);

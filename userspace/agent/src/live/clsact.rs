@@ -71,7 +71,9 @@ pub(super) async fn keep(namespace: Namespace, jobs: Vec<Job>) -> Option<(Keeper
             if ready.send(results).is_ok() {
                 stopping.recv().ok();
             }
-            jobs.iter().for_each(|job| filters.remove(job.ifindex, job.sent));
+            for job in &jobs {
+                filters.remove(job.ifindex, job.sent);
+            }
             drop(stopped_here);
         };
         namespace.run(work).await

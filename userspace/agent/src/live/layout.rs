@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use netdiag_common::abi::live::Layout;
 
-use super::btf::Btf;
+use super::btf::{Btf, Structure};
 
 /// The type of the tracepoint's function: a pointer that leads to what it takes.
 const TRACEPOINT: &str = "btf_trace_kfree_skb";
@@ -22,34 +22,37 @@ pub(super) fn read() -> io::Result<(Layout, Arc<Btf>)> {
 }
 
 fn layout(btf: &Btf) -> Result<Layout, String> {
-    let at = |structure: &str, path: &[&str]| {
+    let [skb, device, net, route, socket] = ["sk_buff", "net_device", "net", "dst_entry", "sock"]
+        .map(|name| btf.structure(name).map(|found| (found, name)).ok_or_else(|| format!("struct {name}")));
+    let [skb, device, net, route, socket] = [skb?, device?, net?, route?, socket?];
+    let at = |(structure, name): (Structure, &str), path: &[&str]| {
         let field = btf.field(structure, path).filter(|field| field.bit % 8 == 0);
-        field.map(|field| field.bit / 8).ok_or_else(|| format!("{structure}.{}", path.join(".")))
+        field.map(|field| field.bit / 8).ok_or_else(|| format!("{name}.{}", path.join(".")))
     };
-    let (skb_tagged, skb_tagged_mask) = tagged(btf)?;
+    let (skb_tagged, skb_tagged_mask) = tagged(btf, skb.0)?;
     Ok(Layout {
-        skb_dev: at("sk_buff", &["dev"])?,
-        skb_head: at("sk_buff", &["head"])?,
-        skb_data: at("sk_buff", &["data"])?,
-        skb_tail: at("sk_buff", &["tail"])?,
-        skb_len: at("sk_buff", &["len"])?,
-        skb_mark: at("sk_buff", &["mark"])?,
-        skb_mac_header: at("sk_buff", &["mac_header"])?,
-        skb_network_header: at("sk_buff", &["network_header"])?,
-        skb_vlan_tci: at("sk_buff", &["vlan_tci"])?,
+        skb_dev: at(skb, &["dev"])?,
+        skb_head: at(skb, &["head"])?,
+        skb_data: at(skb, &["data"])?,
+        skb_tail: at(skb, &["tail"])?,
+        skb_len: at(skb, &["len"])?,
+        skb_mark: at(skb, &["mark"])?,
+        skb_mac_header: at(skb, &["mac_header"])?,
+        skb_network_header: at(skb, &["network_header"])?,
+        skb_vlan_tci: at(skb, &["vlan_tci"])?,
         skb_tagged,
         skb_tagged_mask,
-        skb_iif: at("sk_buff", &["skb_iif"])?,
-        skb_dst: at("sk_buff", &["_skb_refdst"])?,
-        skb_sk: at("sk_buff", &["sk"])?,
-        dev_ifindex: at("net_device", &["ifindex"])?,
-        dev_net: at("net_device", &["nd_net", "net"])?,
-        dev_type: at("net_device", &["type"])?,
-        net_cookie: at("net", &["net_cookie"])?,
-        net_inode: at("net", &["ns", "inum"])?,
-        net_loopback: at("net", &["loopback_dev"])?,
-        dst_dev: at("dst_entry", &["dev"])?,
-        sk_net: at("sock", &["__sk_common", "skc_net", "net"])?,
+        skb_iif: at(skb, &["skb_iif"])?,
+        skb_dst: at(skb, &["_skb_refdst"])?,
+        skb_sk: at(skb, &["sk"])?,
+        dev_ifindex: at(device, &["ifindex"])?,
+        dev_net: at(device, &["nd_net", "net"])?,
+        dev_type: at(device, &["type"])?,
+        net_cookie: at(net, &["net_cookie"])?,
+        net_inode: at(net, &["ns", "inum"])?,
+        net_loopback: at(net, &["loopback_dev"])?,
+        dst_dev: at(route, &["dev"])?,
+        sk_net: at(socket, &["__sk_common", "skc_net", "net"])?,
         consumed: consumed(btf),
         receiver: u32::from(arguments(btf).is_some_and(|names| names.get(3).is_some_and(|name| name == RECEIVER))),
     })
@@ -57,11 +60,11 @@ fn layout(btf: &Btf) -> Result<Layout, String> {
 
 /// The word that says whether a tag is beside the frame, and its bits that say so: tag and protocol together, or before
 /// Linux 6.2 a bit of its own.
-fn tagged(btf: &Btf) -> Result<(u32, u32), String> {
-    if let Some(field) = btf.field("sk_buff", &["vlan_all"]) {
+fn tagged(btf: &Btf, skb: Structure) -> Result<(u32, u32), String> {
+    if let Some(field) = btf.field(skb, &["vlan_all"]) {
         return Ok((field.bit / 8, u32::MAX));
     }
-    let field = btf.field("sk_buff", &["vlan_present"]).ok_or("sk_buff.vlan_all")?;
+    let field = btf.field(skb, &["vlan_present"]).ok_or("sk_buff.vlan_all")?;
     // The bits of a field are counted from the least significant one of its byte on; so they are in a word that begins there.
     let bit = if cfg!(target_endian = "little") { field.bit % 8 } else { 31 - field.bit % 8 };
     Ok((field.bit / 8, 1 << bit))

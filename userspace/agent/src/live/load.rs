@@ -167,18 +167,17 @@ fn missing(what: &str, name: &str) -> LiveError {
 
 /// What the system call said; the verifier's log is not for a line.
 fn refused(name: &str, error: ProgramError) -> LiveError {
-    let source = match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
-            let said = verifier_log.to_string();
-            // Behind what it objects to come its statistics.
-            let statistics = ["verification time ", "stack depth ", "processed "];
-            let is_said = |line: &&str| !line.is_empty() && !statistics.iter().any(|begin| line.starts_with(begin));
-            match said.lines().rev().find(is_said) {
-                Some(last) => io::Error::new(io_error.kind(), format!("{io_error}: {last}")),
-                None => io_error,
-            }
+    let source = if let ProgramError::LoadError { io_error, verifier_log } = error {
+        let said = verifier_log.to_string();
+        // Behind what it objects to come its statistics.
+        let statistics = ["verification time ", "stack depth ", "processed "];
+        let is_said = |line: &&str| !line.is_empty() && !statistics.iter().any(|begin| line.starts_with(begin));
+        match said.lines().rev().find(is_said) {
+            Some(last) => io::Error::new(io_error.kind(), format!("{io_error}: {last}")),
+            None => io_error,
         }
-        other => io::Error::other(other),
+    } else {
+        io::Error::other(error)
     };
     failed("load the program", name, source)
 }

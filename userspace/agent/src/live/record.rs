@@ -34,11 +34,12 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Record> {
         _ => return None,
     };
     let ifindex = word(bytes, offset_of!(Seen, ifindex))?;
+    let [inode, cookie] = [word(bytes, offset_of!(Seen, inode))?.into(), long(bytes, offset_of!(Seen, cookie))?];
     let tag = half(bytes, offset_of!(Seen, tag))?;
     let sighting = Sighting {
         time_ns: long(bytes, offset_of!(Seen, time))?,
         cpu: word(bytes, offset_of!(Seen, cpu))?,
-        link: link(bytes, ifindex)?,
+        link: link(inode, cookie, ifindex),
         what,
         buffer: long(bytes, offset_of!(Seen, buffer))?,
         length: word(bytes, offset_of!(Seen, length))?,
@@ -52,10 +53,9 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Record> {
 }
 
 /// The device; none where there is none, or its namespace is not known.
-fn link(bytes: &[u8], ifindex: u32) -> Option<Option<LinkKey>> {
-    let inode = word(bytes, offset_of!(Seen, inode))?.into();
-    let netns = NetnsId { inode, cookie: long(bytes, offset_of!(Seen, cookie))? };
-    Some((ifindex != 0 && inode != 0).then_some(LinkKey { netns, ifindex: IfIndex(ifindex) }))
+fn link(inode: u64, cookie: u64, ifindex: u32) -> Option<LinkKey> {
+    let netns = NetnsId { inode, cookie };
+    (ifindex != 0 && inode != 0).then_some(LinkKey { netns, ifindex: IfIndex(ifindex) })
 }
 
 fn byte(bytes: &[u8], offset: usize) -> Option<u8> {
