@@ -79,13 +79,12 @@ impl Change {
                 Severity::Warning => HopState::Warning,
                 Severity::Info => HopState::Unknown,
             },
-            Self::Mended(_) => HopState::Ok,
+            Self::Mended(_) | Self::Hits { .. } => HopState::Ok,
             Self::Hop { after, .. } => after.unwrap_or(HopState::Unknown),
             Self::Counted { by, .. } => {
                 let bad = by.rx_dropped + by.rx_errors + by.tx_dropped + by.tx_errors;
                 if bad > 0 { HopState::Warning } else { HopState::Ok }
             }
-            Self::Hits { .. } => HopState::Ok,
             Self::Restarted { .. } => HopState::Unknown,
         }
     }
@@ -147,7 +146,8 @@ fn keyed(trace: &Trace) -> BTreeMap<Key, &Hop> {
     for (interface, hop) in all(trace) {
         let netns = hop.netns.as_ref().map(|netns| netns.id);
         let key = |place| (interface, hop.direction, hop.kind, hop.name.clone(), netns, place);
-        let place = (0..).find(|place| !found.contains_key(&key(*place))).unwrap_or(usize::MAX);
+        // There are no more alike than there are hops.
+        let place = (0..found.len()).find(|place| !found.contains_key(&key(*place))).unwrap_or(found.len());
         found.insert(key(place), hop);
     }
     found

@@ -213,7 +213,7 @@ impl Heard {
             (_, Some((_, end))) if end.is_dead() => {
                 (Verdict::Broken, format!("{what}: it was answered, and the answer died: {}", end.why()))
             }
-            (sent, Some((answer, end))) => self.answered(&what, answer, (sent.as_ref(), end)),
+            (sent, Some((answer, end))) => answered(&what, answer, (sent.as_ref(), end)),
             (Some(sent), None) if sent.is_dead() => (Verdict::Broken, format!("{what}: it died: {}", sent.why())),
             (Some(sent), None) => (Verdict::Inconclusive, format!("{what}: {}", unanswered(&sent.ended))),
             (None, None) => {
@@ -221,22 +221,23 @@ impl Heard {
             }
         }
     }
+}
 
-    fn answered(&self, what: &str, answer: &Answer, (sent, end): (Option<&End>, &End)) -> (Verdict, String) {
-        let after = sent.map_or_else(String::new, |sent| {
-            let took = end.last_ns.saturating_sub(sent.began_ns) / 1_000;
-            format!(" after {}.{:03} ms", took / 1_000, took % 1_000)
-        });
-        match answer {
-            Answer::Reply(words) => (Verdict::Works, format!("{what}: it was answered{after}: {words}")),
-            Answer::Refused(words) => {
-                (Verdict::Works, format!("{what}: it came there and back{after}: nobody listens there ({words})"))
-            }
-            Answer::Stopped { by, says } => match sent.filter(|sent| sent.is_dead()) {
-                Some(sent) => (Verdict::Broken, format!("{what}: it died: {}", sent.why())),
-                None => (Verdict::Broken, format!("{what}: {by} says that it goes no further: {says}")),
-            },
+/// What an answer means.
+fn answered(what: &str, answer: &Answer, (sent, end): (Option<&End>, &End)) -> (Verdict, String) {
+    let after = sent.map_or_else(String::new, |sent| {
+        let took = end.last_ns.saturating_sub(sent.began_ns) / 1_000;
+        format!(" after {}.{:03} ms", took / 1_000, took % 1_000)
+    });
+    match answer {
+        Answer::Reply(words) => (Verdict::Works, format!("{what}: it was answered{after}: {words}")),
+        Answer::Refused(words) => {
+            (Verdict::Works, format!("{what}: it came there and back{after}: nobody listens there ({words})"))
         }
+        Answer::Stopped { by, says } => match sent.filter(|sent| sent.is_dead()) {
+            Some(sent) => (Verdict::Broken, format!("{what}: it died: {}", sent.why())),
+            None => (Verdict::Broken, format!("{what}: {by} says that it goes no further: {says}")),
+        },
     }
 }
 

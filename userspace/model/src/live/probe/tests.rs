@@ -89,9 +89,9 @@ fn turned(probe: &Probe, change: impl Fn(&mut Vec<u8>)) -> Headers {
     headers(&frame)
 }
 
-fn verdict(probe: &Probe, packets: Vec<Told>) -> (Verdict, String) {
+fn verdict(probe: &Probe, packets: &[Told]) -> (Verdict, String) {
     let mut heard = Heard::default();
-    for told in &packets {
+    for told in packets {
         heard.hear(probe, told);
     }
     heard.verdict(probe)
@@ -162,7 +162,7 @@ fn an_answer_makes_it_work_and_its_time_is_said() {
     let probe = probe(Kind::Icmp);
     let sent = told(headers(&probe.frame().unwrap()), (1_000_000, Ended::Delivered));
     let reply = told(turned(&probe, |frame| frame[34] = 0), (2_234_000, Ended::Delivered));
-    let (verdict, said) = verdict(&probe, vec![sent, reply]);
+    let (verdict, said) = verdict(&probe, &[sent, reply]);
     assert_eq!(verdict, Verdict::Works);
     assert_eq!(said, "icmp 10.0.0.2 > 203.0.113.7 echo request: it was answered after 1.234 ms: echo reply");
 }
@@ -174,7 +174,7 @@ fn a_reset_means_that_it_came_there_and_nobody_listens() {
         frame[42..46].copy_from_slice(&0x0102_0305_u32.to_be_bytes());
         frame[47] = 0x14;
     });
-    let (verdict, said) = verdict(&probe, vec![told(reset, (5, Ended::Delivered))]);
+    let (verdict, said) = verdict(&probe, &[told(reset, (5, Ended::Delivered))]);
     assert_eq!(verdict, Verdict::Works);
     assert!(said.contains("nobody listens there (RST)"), "{said}");
 }
@@ -197,7 +197,7 @@ fn an_icmp_error_about_it_says_who_stops_it() {
     frame.extend(quoted);
     let length = u16::try_from(frame.len() - 14).unwrap();
     frame[16..18].copy_from_slice(&length.to_be_bytes());
-    let (verdict, said) = verdict(&probe, vec![told(headers(&frame), (5, Ended::Delivered))]);
+    let (verdict, said) = verdict(&probe, &[told(headers(&frame), (5, Ended::Delivered))]);
     assert_eq!(verdict, Verdict::Broken);
     assert!(said.contains("10.0.0.1 says that it goes no further") && said.contains("host unreachable"), "{said}");
 }
@@ -209,7 +209,7 @@ fn an_offer_of_dhcp_says_what_it_offers() {
         frame[42] = 2;
         frame[58..62].copy_from_slice(&SOURCE.octets());
     });
-    let (verdict, said) = verdict(&probe, vec![told(offer, (5, Ended::Delivered))]);
+    let (verdict, said) = verdict(&probe, &[told(offer, (5, Ended::Delivered))]);
     assert_eq!(verdict, Verdict::Works);
     assert!(said.ends_with("it was answered: 10.0.0.3 offers 10.0.0.2"), "{said}");
 }
@@ -225,10 +225,10 @@ fn what_dies_is_broken_and_what_is_not_answered_is_not_known() {
         (sent(Ended::Inconclusive), Verdict::Inconclusive),
         (vec![], Verdict::Inconclusive),
     ] {
-        assert_eq!(verdict(&probe, packets.clone()).0, expected, "{packets:?}");
+        assert_eq!(verdict(&probe, &packets).0, expected, "{packets:?}");
     }
     let reply = told(turned(&self::probe(Kind::Icmp), |frame| frame[34] = 0), (2, Ended::NotSeenAfter));
-    let (died, said) = verdict(&self::probe(Kind::Icmp), vec![reply]);
+    let (died, said) = verdict(&self::probe(Kind::Icmp), &[reply]);
     assert_eq!(died, Verdict::Broken);
     assert!(said.contains("the answer died"), "{said}");
 }

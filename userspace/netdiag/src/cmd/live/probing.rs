@@ -57,10 +57,11 @@ impl Probing {
         let asked = Asked { kind: kind.into(), to: asked.to, from_outside: asked.from_outside, mark: mark() };
         let mut probe = probe::plan(inventory, trace, points, &asked).map_err(refused)?;
         let device = (probe.link, probe.device.as_str());
-        let sender = Sender::open(device, probe.entry, options).await.map_err(unsent)?;
+        let sender = Sender::open(device, probe.entry, options).await.map_err(|error| unsent(&error))?;
         if probe.next_mac.is_none() {
             say(&probe.question_announcement())?;
-            let answer = sender.ask(probe.question(), probe.next_hop, ARP_PATIENCE).await.map_err(unsent)?;
+            let answer =
+                sender.ask(probe.question(), probe.next_hop, ARP_PATIENCE).await.map_err(|error| unsent(&error))?;
             let Some(mac) = answer else {
                 let Probe { next_hop, device, .. } = &probe;
                 return Err(Bad::broken(format!(
@@ -82,7 +83,7 @@ impl Probing {
     pub(super) async fn send(&self) -> anyhow::Result<()> {
         say(&self.probe.announcement())?;
         let frame = self.probe.frame().context("build the probe: its destination is not known")?;
-        self.sender.send(frame).await.map_err(unsent)
+        self.sender.send(frame).await.map_err(|error| unsent(&error))
     }
 
     /// Whether a packet is the probe, or answers it.
@@ -128,8 +129,10 @@ fn mark() -> Mark {
         ^ now.tv_sec.cast_unsigned()
         ^ u64::from(getpid().as_raw_nonzero().get().cast_unsigned()) << 32;
     let bytes = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
-    let [a, b, c, d, e, f, ..] = bytes;
-    Mark { id: u16::from_be_bytes([a, b]).max(1), number: u32::from_be_bytes([c, d, e, f]) }
+    let ([id, ..], [.., number]) = (bytes.as_chunks::<2>().0, bytes.as_chunks::<4>().0) else {
+        return Mark { id: 1, number: 1 };
+    };
+    Mark { id: u16::from_be_bytes(*id).max(1), number: u32::from_be_bytes(*number) }
 }
 
 fn refused(refusal: Refusal) -> anyhow::Error {
@@ -140,8 +143,8 @@ fn refused(refusal: Refusal) -> anyhow::Error {
     }
 }
 
-fn unsent(error: SendError) -> anyhow::Error {
-    let source = std::error::Error::source(&error).map_or_else(String::new, |source| format!(": {source}"));
+fn unsent(error: &SendError) -> anyhow::Error {
+    let source = std::error::Error::source(error).map_or_else(String::new, |source| format!(": {source}"));
     let fix = "sending needs root, or CAP_NET_RAW and CAP_SYS_ADMIN, at a guest's device CAP_BPF and CAP_NET_ADMIN";
     Bad::missing(format!("{error}{source}; {fix}"))
 }
