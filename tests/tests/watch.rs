@@ -27,7 +27,7 @@ fn what_breaks_counts_and_is_mended_is_said_as_it_happens() {
         let found = lines.iter().position(|line| line["change"] == what && fits(line));
         found.unwrap_or_else(|| panic!("no {what}: {lines:#?}"))
     };
-    let about_tap = |line: &Value| line["object"] == tap;
+    let about_tap = |line: &Value| line["object"].as_str().is_some_and(|object| object.starts_with(tap));
     let counted = place("counted", &|line| about_tap(line) && line["counters"]["rx_packets"].as_u64() > Some(0));
     let found = place("found", &about_tap);
     let broken = place("hop", &|line| about_tap(line) && line["after"] == "broken");

@@ -468,7 +468,8 @@ mod tests {
         // What is asked, rather than how, belongs on the command line.
         let of_packets = ["from", "to", "proto", "port", "icmp_type", "icmp_code", "ip", "direction", "state", "rule"];
         let of_streams = ["sort", "reason", "verdict", "count", "duration", "until_drop", "cmd"];
-        let of_ends = ["from_ip", "to_ip", "from_port", "to_port", "expression", "live", "print_filter"];
+        let of_ends =
+            ["from_ip", "to_ip", "from_port", "to_port", "expression", "live", "print_filter", "probe", "from_outside"];
         let asked =
             ["instance", "floating_ip", "all", "write", "of", "shell", "dir", "detach", "verbose", "help", "version"];
         let asked = [&asked[..], &of_packets, &of_streams, &of_ends].concat();

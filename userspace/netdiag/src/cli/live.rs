@@ -162,7 +162,7 @@ pub(crate) struct Watch {
     /// Name, container id, Nova or Neutron UUID (or a prefix), fixed or floating IP, MAC, device or pid
     pub(crate) instance: String,
     /// Time between two looks: 2s, 500ms, 1m; without a unit, seconds
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2s")]
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2s", env = "NETDIAG_INTERVAL")]
     pub(crate) interval: Duration,
     /// End after so many lines
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
