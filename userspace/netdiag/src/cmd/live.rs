@@ -210,6 +210,9 @@ struct Live<'l, 'a> {
 impl Live<'_, '_> {
     /// Watches until a bound is reached or somebody interrupts.
     async fn follow(&mut self) -> anyhow::Result<End> {
+        if let Some(probing) = &mut self.probing {
+            probing.send().await?;
+        }
         let mut command = self.asked.bounds.cmd.as_deref().map(command).transpose()?;
         let patience = self.probing.as_ref().map(|_| probing::PATIENCE);
         let mut until = self.asked.bounds.duration.or(patience).map(|duration| Instant::now() + duration);
@@ -218,9 +221,6 @@ impl Live<'_, '_> {
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        if let Some(probing) = &self.probing {
-            probing.send().await?;
-        }
         loop {
             tokio::select! {
                 sighting = self.session.next() => {

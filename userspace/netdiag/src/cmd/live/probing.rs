@@ -46,7 +46,7 @@ pub(super) struct Probing {
 }
 
 impl Probing {
-    /// The packet that is asked for; asks for the MAC address it goes to, if nothing says it.
+    /// The packet that is asked for. Nothing is sent yet.
     pub(super) async fn prepare(
         asked: &Probed,
         (inventory, trace): (&Inventory<'_>, &Trace),
@@ -55,22 +55,9 @@ impl Probing {
     ) -> anyhow::Result<Option<Self>> {
         let Some(kind) = asked.probe else { return Ok(None) };
         let asked = Asked { kind: kind.into(), to: asked.to, from_outside: asked.from_outside, mark: mark() };
-        let mut probe = probe::plan(inventory, trace, points, &asked).map_err(refused)?;
+        let probe = probe::plan(inventory, trace, points, &asked).map_err(refused)?;
         let device = (probe.link, probe.device.as_str());
         let sender = Sender::open(device, probe.entry, options).await.map_err(|error| unsent(&error))?;
-        if probe.next_mac.is_none() {
-            say(&probe.question_announcement())?;
-            let answer =
-                sender.ask(probe.question(), probe.next_hop, ARP_PATIENCE).await.map_err(|error| unsent(&error))?;
-            let Some(mac) = answer else {
-                let Probe { next_hop, device, .. } = &probe;
-                return Err(Bad::broken(format!(
-                    "the probe was not sent: {next_hop} does not answer ARP at {device}; --probe arp --to {next_hop} shows \
-                     where the question or its answer dies"
-                )));
-            };
-            probe.next_mac = Some(mac);
-        }
         Ok(Some(Self { probe, sender, heard: Heard::default() }))
     }
 
@@ -79,11 +66,29 @@ impl Probing {
         self.probe.wanted()
     }
 
-    /// Says what is sent, and sends it.
-    pub(super) async fn send(&self) -> anyhow::Result<()> {
+    /// Says what is sent, and sends it; before that it asks for the MAC address it goes to, if nothing says it.
+    pub(super) async fn send(&mut self) -> anyhow::Result<()> {
+        if self.probe.next_mac.is_none() {
+            self.ask().await?;
+        }
         say(&self.probe.announcement())?;
         let frame = self.probe.frame().context("build the probe: its destination is not known")?;
         self.sender.send(frame).await.map_err(|error| unsent(&error))
+    }
+
+    async fn ask(&mut self) -> anyhow::Result<()> {
+        let Self { probe, sender, .. } = self;
+        say(&probe.question_announcement())?;
+        let answer = sender.ask(probe.question(), probe.next_hop, ARP_PATIENCE).await;
+        let Some(mac) = answer.map_err(|error| unsent(&error))? else {
+            let Probe { next_hop, device, .. } = probe;
+            return Err(Bad::broken(format!(
+                "the probe was not sent: {next_hop} does not answer ARP at {device}; --probe arp --to {next_hop} shows where \
+                 the question or its answer dies"
+            )));
+        };
+        probe.next_mac = Some(mac);
+        Ok(())
     }
 
     /// Whether a packet is the probe, or answers it.
