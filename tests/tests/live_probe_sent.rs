@@ -141,3 +141,16 @@ fn what_makes_no_packet_is_refused_and_nothing_is_sent() {
         assert!(said.err.contains(says) && !said.err.contains("sends one"), "{said:#?}");
     }
 }
+
+#[test]
+fn a_probe_of_a_virtual_machine_comes_as_from_its_guest() {
+    let Some(lab) = Lab::up("vm") else { return };
+    let instance = instance(&lab);
+    let floating = text(&instance, "/ports/0/floating_ip");
+    let tap = text(&instance, "/ports/0/host_devices/0");
+    for (words, says) in [(vec!["icmp", "--to", OUTSIDE], "echo reply"), (vec!["dhcp"], "offers")] {
+        let said = lab.netdiag(HOST, &[&["trace", floating, "-o", "json", "--probe"], words.as_slice()].concat());
+        assert!(said.err.contains(&format!("as if {tap} had received it from the guest")), "{said:#?}");
+        is_answered(&said, &said.json(), says);
+    }
+}
