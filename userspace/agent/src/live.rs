@@ -45,6 +45,8 @@ mod load;
 mod meter;
 /// Names for the kernel's numbers.
 mod name;
+/// Sends one packet of netdiag's own.
+pub mod probe;
 /// What the kernel calls the reasons for which it gives packets up.
 mod reason;
 /// Bytes of a record as a sighting.

@@ -18,6 +18,8 @@ pub mod journey;
 pub mod packet;
 /// Which devices to watch for an instance.
 pub mod points;
+/// One packet that netdiag sends itself.
+pub mod probe;
 /// The kernel's reasons to give a packet up, in sentences.
 pub mod reasons;
 /// What watching came to.

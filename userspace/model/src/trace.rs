@@ -16,6 +16,8 @@ use crate::{
 
 /// Linux bridges on a path.
 mod bridge;
+/// What is different between two looks.
+pub mod changes;
 /// Read-only commands that show the same by hand.
 mod command;
 /// Security groups that netdiag itself enforces.

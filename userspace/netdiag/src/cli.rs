@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Trace(Box<live::Trace>),
     /// Watch what the kernel and netdiag drop on this host: whose packet, where, why
     Drops(Box<live::Drops>),
+    /// Watch one instance: its verdict, findings, hops and counters, one line for each change
+    Watch(Box<live::Watch>),
     /// List the instances of this host with all their identities
     List {
         #[command(flatten)]
@@ -438,6 +440,8 @@ pub(crate) enum SchemaOf {
     LiveLine,
     /// One line of `netdiag drops -o json`
     Drops,
+    /// One line of `netdiag watch -o jsonl`
+    Watch,
 }
 
 #[cfg(test)]
@@ -473,11 +477,11 @@ mod tests {
         // What is asked, rather than how, belongs on the command line.
         let of_packets = ["from", "to", "proto", "port", "icmp_type", "icmp_code", "ip", "direction", "state", "rule"];
         let of_streams = ["sort", "reason", "verdict", "count", "duration", "until_drop", "cmd"];
-        let of_ends =
-            ["from_ip", "to_ip", "from_port", "to_port", "expression", "live", "print_filter", "record", "print_keys"];
+        let of_ends = ["from_ip", "to_ip", "from_port", "to_port", "expression", "live", "probe", "from_outside"];
+        let of_screens = ["print_filter", "record", "print_keys"];
         let asked =
             ["instance", "floating_ip", "all", "write", "of", "shell", "dir", "detach", "verbose", "help", "version"];
-        let asked = [&asked[..], &of_packets, &of_streams, &of_ends].concat();
+        let asked = [&asked[..], &of_packets, &of_streams, &of_ends, &of_screens].concat();
         for command in every_command() {
             for argument in command.get_arguments().filter(|argument| !asked.contains(&argument.get_id().as_str())) {
                 let variable = argument.get_env().and_then(|name| name.to_str());

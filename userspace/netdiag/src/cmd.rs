@@ -41,10 +41,12 @@ pub(crate) mod live;
 pub(crate) mod sg;
 /// The live view of a host.
 pub(crate) mod tui;
+/// What changes at one instance.
+pub(crate) mod watch;
 
 /// Follows the packets of one instance.
 pub(crate) async fn trace(asked: &Trace) -> anyhow::Result<Exit> {
-    if asked.live {
+    if asked.live || asked.probed.probe.is_some() {
         return Box::pin(live::run(asked)).await;
     }
     if !asked.wanted.is_empty() || !asked.bounds.is_empty() {
@@ -127,6 +129,7 @@ pub(crate) fn schema(of: SchemaOf) -> anyhow::Result<Exit> {
         SchemaOf::Live => schema::render(schema::Kind::Live, out),
         SchemaOf::LiveLine => schema::render(schema::Kind::LiveLine, out),
         SchemaOf::Drops => schema::render(schema::Kind::Drops, out),
+        SchemaOf::Watch => schema::render(schema::Kind::Watch, out),
     })?;
     Ok(Exit::Works)
 }

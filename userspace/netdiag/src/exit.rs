@@ -76,6 +76,11 @@ impl Bad {
         Self { exit: Exit::Usage, message: message.into() }.into()
     }
 
+    /// What was asked for cannot get through.
+    pub(crate) fn broken(message: impl Into<String>) -> anyhow::Error {
+        Self { exit: Exit::Broken, message: message.into() }.into()
+    }
+
     /// There is no such object; the message lists the candidates.
     pub(crate) fn not_found(message: impl Into<String>) -> anyhow::Error {
         Self { exit: Exit::NotFound, message: message.into() }.into()

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     };
     // The agent ends in its own time, and what watches says first what it came to.
     let interruptible = !matches!(&cli.command, Command::Agent(_) | Command::Drops(_))
-        && !matches!(&cli.command, Command::Trace(trace) if trace.live);
+        && !matches!(&cli.command, Command::Trace(trace) if trace.live || trace.probed.probe.is_some());
     let result = runtime.block_on(async {
         tokio::select! {
             result = run(cli.command) => result,
@@ -43,6 +43,7 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Trace(trace) => cmd::trace(&trace).await,
+        Command::Watch(watch) => cmd::watch::run(&watch).await,
         Command::Drops(drops) => cmd::drops::run(&drops).await,
         Command::List { source, look, output } => cmd::list(&source, &look, output).await,
         Command::Agent(agent) => cmd::agent(&agent).await,

@@ -16,6 +16,8 @@ mod mesh;
 mod nova_docker;
 /// The pages of `netdiag list` and `netdiag doctor`.
 mod pages;
+/// What changes while an instance is watched.
+pub(crate) mod watch;
 
 use std::net::IpAddr;
 

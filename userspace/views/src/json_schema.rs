@@ -27,6 +27,9 @@ mod status;
 /// The answer of `netdiag trace`, and what other answers share with it.
 mod trace;
 
+/// One line of `netdiag watch -o jsonl`.
+mod watch;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -51,6 +54,7 @@ pub use self::{
     },
     status::{MistakeDocument, PortDocument, RefusedDocument, StatusDocument},
     trace::{FindingDocument, GapDocument, InstanceDocument, InstanceKind, Severity, TraceDocument, Verdict},
+    watch::{WatchLine, Watched},
 };
 
 /// Version of the shapes in this module.

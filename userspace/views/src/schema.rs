@@ -8,7 +8,7 @@ use crate::{
     json,
     json_schema::{
         DoctorDocument, DropsLine, EventDocument, ExplainDocument, FloatingIpsDocument, FlowsDocument, GroupsDocument,
-        ListDocument, LiveDocument, LiveLine, StatusDocument, TraceDocument,
+        ListDocument, LiveDocument, LiveLine, StatusDocument, TraceDocument, WatchLine,
     },
 };
 
@@ -39,11 +39,13 @@ pub enum Kind {
     LiveLine,
     /// Of one line of `netdiag drops -o json`.
     Drops,
+    /// Of one line of `netdiag watch -o jsonl`.
+    Watch,
 }
 
 impl Kind {
     /// Every shape there is.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Trace,
         Self::List,
         Self::Doctor,
@@ -56,6 +58,7 @@ impl Kind {
         Self::Live,
         Self::LiveLine,
         Self::Drops,
+        Self::Watch,
     ];
 
     /// The command whose answer has this shape.
@@ -73,6 +76,7 @@ impl Kind {
             Self::Live => "live",
             Self::LiveLine => "live-line",
             Self::Drops => "drops",
+            Self::Watch => "watch",
         }
     }
 }
@@ -98,6 +102,7 @@ fn schema(kind: Kind) -> Schema {
         Kind::Live => generator.into_root_schema_for::<LiveDocument>(),
         Kind::LiveLine => generator.into_root_schema_for::<LiveLine>(),
         Kind::Drops => generator.into_root_schema_for::<DropsLine>(),
+        Kind::Watch => generator.into_root_schema_for::<WatchLine>(),
     }
 }
 
@@ -172,6 +177,14 @@ mod tests {
             check(root, expected, field).map_err(|error| format!("{name}: {error}"))?;
         }
         Ok(())
+    }
+
+    #[test]
+    fn every_change_has_the_shape_its_schema_promises() {
+        let root = schema(Kind::Watch).to_value();
+        for watched in fixtures::watch::changes() {
+            check(&root, &root, &written(&watched)).unwrap();
+        }
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub mod trace;
 pub(crate) mod units;
 /// Candidates, where nothing was resolved.
 pub mod unresolved;
+/// What changes while an instance is watched.
+pub mod watch;
 /// Words for what packets carry.
 pub(crate) mod words;
 

@@ -25,7 +25,7 @@ mod switches;
 const MAC: &str = "fa:16:3e:00:00:01";
 
 /// A container on a Linux bridge of the host, which routes for it into a private network.
-fn docker(host: &mut Host) -> (NetnsId, LinkKey) {
+pub(super) fn docker(host: &mut Host) -> (NetnsId, LinkKey) {
     let netns = host.netns(&[]);
     let (veth, inner) = host.veth((host.id, "veth1"), (netns, "eth0"));
     let docker0 = host.bridge(host.id, "docker0", &[veth]);

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use netdiag_model::live::probe::Target;
 
 use super::{Enforced, Look, Sockets, Source, StreamOutput, TraceOutput, Way};
 
@@ -14,6 +15,8 @@ pub(crate) struct Trace {
     /// Watch real packets at every device of the path, and say where and why each one dies
     #[arg(long, conflicts_with = "from")]
     pub(crate) live: bool,
+    #[command(flatten)]
+    pub(crate) probed: Probed,
     #[command(flatten)]
     pub(crate) wanted: Wanted,
     #[command(flatten)]
@@ -31,6 +34,37 @@ pub(crate) struct Trace {
     /// How to print it
     #[arg(short, long, value_enum, default_value_t, env = "NETDIAG_OUTPUT")]
     pub(crate) output: TraceOutput,
+}
+
+/// A packet of netdiag's own.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Probed {
+    /// Send one packet, marked and announced, and follow it there and back: from the instance's own device, behind its own rules;
+    /// of a virtual machine as if its host device had received it. --duration says how long to wait for an answer
+    #[arg(long, value_enum, value_name = "KIND", conflicts_with_all = ["from", "count", "until_drop", "cmd", "direction", "print_filter",
+          "ip", "from_ip", "to_ip", "port", "from_port", "to_port", "proto", "expression"])]
+    pub(crate) probe: Option<ProbeKind>,
+    /// With --probe: whom it is for [default: the gateway]
+    #[arg(long, value_name = "ADDRESS[:PORT]", requires = "probe")]
+    pub(crate) to: Option<Target>,
+    /// With --probe: from outside to the instance's floating IP, as the router's next hop would send it
+    #[arg(long, requires = "probe")]
+    pub(crate) from_outside: bool,
+}
+
+/// What kind of packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProbeKind {
+    /// A SYN
+    Tcp,
+    /// A datagram
+    Udp,
+    /// An echo request
+    Icmp,
+    /// Who has the gateway's address, or --to?
+    Arp,
+    /// A DISCOVER
+    Dhcp,
 }
 
 /// Which packets. Of one option given several times any may hold; different options must all hold.
@@ -106,6 +140,31 @@ pub(crate) struct Drops {
     #[command(flatten)]
     pub(crate) wanted: Wanted,
     /// End after so many packets
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// End after so long: 30s, 5m, 500ms; without a unit, seconds
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) duration: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+    #[command(flatten)]
+    pub(crate) enforced: Enforced,
+    #[command(flatten)]
+    pub(crate) look: Look,
+    /// How to print them
+    #[arg(short, long, value_enum, default_value_t, env = "NETDIAG_OUTPUT")]
+    pub(crate) output: StreamOutput,
+}
+
+/// `netdiag watch`.
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// Name, container id, Nova or Neutron UUID (or a prefix), fixed or floating IP, MAC, device or pid
+    pub(crate) instance: String,
+    /// Time between two looks: 2s, 500ms, 1m; without a unit, seconds
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2s", env = "NETDIAG_INTERVAL")]
+    pub(crate) interval: Duration,
+    /// End after so many lines
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
     /// End after so long: 30s, 5m, 500ms; without a unit, seconds

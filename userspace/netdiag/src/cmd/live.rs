@@ -36,6 +36,8 @@ use crate::{
 
 /// Why packets died, by the host as it is then.
 pub(super) mod host;
+/// One packet of netdiag's own.
+mod probing;
 /// What is seen, as it is printed.
 mod show;
 /// netdiag's own verdicts.
@@ -44,6 +46,7 @@ pub(super) mod verdicts;
 pub(super) mod wanted;
 
 use host::Host;
+use probing::Probing;
 use show::Show;
 use verdicts::Verdicts;
 
@@ -73,6 +76,8 @@ pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
     let instance = &inventory.instances[place];
     let expected = trace::explain(&inventory, instance);
     let mut points = Points::of(&inventory, &expected);
+    let probing = Probing::prepare(&asked.probed, (&inventory, &expected), &points, &options).await?;
+    let wanted = probing.as_ref().map_or(wanted, Probing::wanted);
     let filter = compile(&wanted, &points, &expected)?;
     if asked.print_filter {
         let words = filter::words(&filter).join("\n");
@@ -94,6 +99,7 @@ pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
     let mut live = Live {
         asked,
         wanted,
+        probing,
         session,
         journeys: Journeys::new(points),
         tally: Tally::default(),
@@ -190,6 +196,7 @@ enum End {
 struct Live<'l, 'a> {
     asked: &'l cli::live::Trace,
     wanted: Wanted,
+    probing: Option<Probing>,
     session: Session,
     journeys: Journeys,
     tally: Tally,
@@ -203,8 +210,12 @@ struct Live<'l, 'a> {
 impl Live<'_, '_> {
     /// Watches until a bound is reached or somebody interrupts.
     async fn follow(&mut self) -> anyhow::Result<End> {
+        if let Some(probing) = &mut self.probing {
+            probing.send().await?;
+        }
         let mut command = self.asked.bounds.cmd.as_deref().map(command).transpose()?;
-        let mut until = self.asked.bounds.duration.map(|duration| Instant::now() + duration);
+        let patience = self.probing.as_ref().map(|_| probing::PATIENCE);
+        let mut until = self.asked.bounds.duration.or(patience).map(|duration| Instant::now() + duration);
         let mut closing = false;
         // One listener for all the time: a signal that comes while nobody listens is gone.
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
@@ -261,7 +272,7 @@ impl Live<'_, '_> {
 
     /// Tells of packets; true where that is enough.
     async fn tell(&mut self, over: Vec<Journey>) -> anyhow::Result<bool> {
-        let over: Vec<Journey> = over.into_iter().filter(|journey| self.is_wanted(journey)).collect();
+        let over = self.wanted(over);
         if over.iter().any(|journey| journey.ended.is_death()) {
             self.host.look_again().await;
         }
@@ -273,6 +284,7 @@ impl Live<'_, '_> {
             self.show.packet(&told, self.journeys.points())?;
             self.tally.add(&told, self.journeys.points());
             self.shown += 1;
+            enough |= self.probing.as_mut().is_some_and(|probing| probing.hear(&told));
             enough |= self.asked.bounds.count == Some(self.shown);
             enough |= self.asked.bounds.until_drop && told.blame.is_some();
             if enough {
@@ -280,6 +292,15 @@ impl Live<'_, '_> {
             }
         }
         Ok(enough)
+    }
+
+    /// Those of the packets that were asked for.
+    fn wanted(&self, over: Vec<Journey>) -> Vec<Journey> {
+        let over = over.into_iter().filter(|journey| self.is_wanted(journey));
+        match &self.probing {
+            Some(probing) => over.map(|journey| probing.settled(journey)).collect(),
+            None => over.collect(),
+        }
     }
 
     /// Whether a packet is what was asked for: at one of its devices, it need not be at all of them.
@@ -290,24 +311,29 @@ impl Live<'_, '_> {
         });
         let steps = journey.steps.iter().map(|step| &step.headers);
         let mut headers = steps.chain(journey.drops.iter().map(|drop| &drop.headers));
-        way && headers.any(|headers| self.wanted.covers(headers))
+        let probed = self.probing.as_ref().is_none_or(|probing| probing.concerns(journey));
+        way && probed && headers.any(|headers| self.wanted.covers(headers))
     }
 
     /// Says what it came to.
     async fn end(mut self, expected: &Trace, took: Duration, end: End) -> anyhow::Result<Exit> {
         let enough = self.asked.bounds.count == Some(self.shown);
         let verdicts = self.verdicts.known();
-        for journey in self.journeys.finish().into_iter().filter(|_| !enough) {
-            if self.is_wanted(&journey) {
-                let blame = self.host.blame(&journey, self.journeys.points(), &verdicts).await;
-                let told = Told { journey, blame };
-                self.show.packet(&told, self.journeys.points())?;
-                self.tally.add(&told, self.journeys.points());
-            }
+        let left = self.journeys.finish();
+        for journey in self.wanted(left).into_iter().filter(|_| !enough) {
+            let blame = self.host.blame(&journey, self.journeys.points(), &verdicts).await;
+            let told = Told { journey, blame };
+            self.show.packet(&told, self.journeys.points())?;
+            self.tally.add(&told, self.journeys.points());
+            let _enough = self.probing.as_mut().map(|probing| probing.hear(&told));
         }
         let cost = self.session.cost();
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let summary = self.tally.summary(self.journeys.points(), expected, (self.journeys.counted(), cost), took);
+        let summary = match &self.probing {
+            Some(probing) => probing.judge(summary),
+            None => summary,
+        };
         self.show.summary(&summary)?;
         Ok(match end {
             End::Interrupted => Exit::Interrupted,

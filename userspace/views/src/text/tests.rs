@@ -6,13 +6,14 @@ use insta::assert_snapshot;
 use netdiag_model::event::LeftOut;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::{Style, doctor, drops, event, explain, flows, groups, list, live, status, trace};
+use super::{Style, doctor, drops, event, explain, flows, groups, list, live, status, trace, watch};
 use crate::{
     escape,
     fixtures::{
         self, enforced,
         live::{EPOCH, Live},
     },
+    json_schema::Watched,
     wide,
 };
 
@@ -54,6 +55,25 @@ fn watched(run: &Live, style: &Style) -> String {
 fn events(style: &Style) -> String {
     let each = enforced::events();
     each.iter().map(|one| text(|out| event::render(one, style, out))).collect()
+}
+
+/// Changes have one line each at any width.
+fn changes(style: &Style) -> String {
+    fixtures::watch::changes().iter().map(|one| text(|out| watch::render(one, style, out))).collect()
+}
+
+#[test]
+fn a_change_is_one_line_without_a_hostile_character() {
+    assert_snapshot!("watch", changes(&Style::default()));
+    assert_snapshot!("watch_ascii", changes(&Style { ascii: true, detail: 1, ..Style::default() }));
+    assert_snapshot!("watch_colour", changes(&Style { colour: true, ..Style::default() }).replace('\u{1b}', "␛"));
+    let hostile = fixtures::hostile();
+    for change in netdiag_model::trace::changes::first(&hostile) {
+        let watched = Watched { time_ns: 0, instance: hostile.instance.name.clone(), change };
+        let shown = text(|out| watch::render(&watched, &Style::default(), out));
+        assert_eq!(shown.lines().count(), 1, "{shown}");
+        assert!(!shown.chars().any(|found| found != '\n' && escape::is_hostile(found)), "{shown:?}");
+    }
 }
 
 #[test]

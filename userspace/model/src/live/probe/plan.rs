@@ -1,0 +1,247 @@
+//! From what is asked to the packet that is sent. A packet of which anything would be a guess is refused. Flow: observe.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use thiserror::Error;
+
+use super::{Asked, BROADCAST, Entry, Kind, Probe};
+use crate::{
+    id::{LinkKey, Mac, NetnsId},
+    inventory::{
+        Inventory,
+        route::{NoRoute, Question},
+    },
+    live::points::{Points, Side, Stop, Track},
+    trace::{HopKind, InterfaceTrace, Trace},
+};
+
+/// The lowest of the ports that probes come from: above those Linux gives away itself.
+const FIRST_PORT: u16 = 61_000;
+/// How many there are.
+const PORTS: u16 = 4_000;
+/// Source of frames from outside, where nothing says the gateway's: an address that is nobody's (locally administered).
+const STRANGER: Mac = Mac([0x02, b'p', b'r', b'o', b'b', b'e']);
+
+/// Why there is no packet to send.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// What is asked makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// Something it takes is not known.
+    #[error("{0}")]
+    Unknown(String),
+    /// No packet can get there.
+    #[error("{0}")]
+    NoWay(String),
+}
+
+/// The packet that is asked for.
+///
+/// # Errors
+/// There is none, for the reason given.
+pub fn plan(inventory: &Inventory<'_>, trace: &Trace, points: &Points, asked: &Asked) -> Result<Probe, Refusal> {
+    port(asked)?;
+    let cards: Vec<Card<'_>> = trace.interfaces.iter().zip(&points.tracks).filter_map(Card::of).collect();
+    if cards.is_empty() {
+        return Err(Refusal::Unknown("the instance has no network card on this host to send by".to_owned()));
+    }
+    let plan = Plan { inventory, asked };
+    let mut refused = None;
+    for card in cards {
+        match if asked.from_outside { plan.outside(&card) } else { plan.inside(&card) } {
+            Ok(probe) => return Ok(probe),
+            Err(refusal) => refused = refused.or(Some(refusal)),
+        }
+    }
+    Err(refused.unwrap_or_else(|| Refusal::Unknown("nothing can be sent".to_owned())))
+}
+
+/// The port it is for; 0 for what has none.
+fn port(asked: &Asked) -> Result<u16, Refusal> {
+    let usage = |text: &str| Err(Refusal::Usage(text.to_owned()));
+    let to = asked.to.unwrap_or_default();
+    match (asked.kind, to.port) {
+        (Kind::Tcp | Kind::Udp, Some(port)) => Ok(port),
+        (Kind::Tcp | Kind::Udp, None) => usage("--probe tcp and udp need --to ADDRESS:PORT"),
+        (Kind::Icmp | Kind::Arp | Kind::Dhcp, Some(_)) => usage("only --probe tcp and udp have a port"),
+        (Kind::Dhcp, None) if to.address.is_some() => usage("--probe dhcp asks everybody: it takes no --to"),
+        (Kind::Arp | Kind::Dhcp, None) if asked.from_outside => usage("--from-outside goes with tcp, udp and icmp"),
+        (Kind::Icmp | Kind::Arp | Kind::Dhcp, None) => Ok(0),
+    }
+}
+
+/// A network card with its devices on this host.
+struct Card<'a> {
+    interface: &'a InterfaceTrace,
+    track: &'a Track,
+    first: &'a Stop,
+    mac: Mac,
+}
+
+impl<'a> Card<'a> {
+    fn of((interface, track): (&'a InterfaceTrace, &'a Track)) -> Option<Self> {
+        Some(Self { interface, track, first: track.stops.first()?, mac: interface.mac? })
+    }
+
+    fn address(&self) -> Option<Ipv4Addr> {
+        self.interface.addresses.iter().find_map(|net| v4(net.addr()))
+    }
+
+    fn needs_address(&self) -> Result<Ipv4Addr, Refusal> {
+        self.address().ok_or_else(|| Refusal::Unknown("no IPv4 address of the instance is known".to_owned()))
+    }
+}
+
+struct Plan<'p, 'a> {
+    inventory: &'p Inventory<'a>,
+    asked: &'p Asked,
+}
+
+impl Plan<'_, '_> {
+    /// A packet of the instance's.
+    fn inside(&self, card: &Card<'_>) -> Result<Probe, Refusal> {
+        let asked = self.asked;
+        let to = asked.to.and_then(|to| to.address);
+        if asked.kind == Kind::Dhcp {
+            let everybody = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST);
+            return Ok(self.probe(card, everybody, (Ipv4Addr::BROADCAST, Some(BROADCAST))));
+        }
+        let source = card.needs_address()?;
+        let next_hop = self.next_hop(card, source, to)?;
+        let destination = to.unwrap_or(next_hop);
+        if asked.kind == Kind::Arp {
+            return Ok(self.probe(card, (source, destination), (destination, Some(BROADCAST))));
+        }
+        if destination == source {
+            return Err(Refusal::Usage(format!("{source} is the instance's own address: nothing would leave it")));
+        }
+        let mac = self.neighbour(card.first.link, next_hop);
+        Ok(self.probe(card, (source, destination), (next_hop, mac)))
+    }
+
+    fn probe(
+        &self,
+        card: &Card<'_>,
+        (source, destination): (Ipv4Addr, Ipv4Addr),
+        (next_hop, next_mac): (Ipv4Addr, Option<Mac>),
+    ) -> Probe {
+        let Asked { kind, mark, from_outside, .. } = *self.asked;
+        let own_port = FIRST_PORT + mark.id % PORTS;
+        let port = self.asked.to.and_then(|to| to.port).unwrap_or(0);
+        Probe {
+            kind,
+            from_outside,
+            link: card.first.link,
+            device: card.first.label(),
+            entry: if card.first.side == Side::Sent { Entry::Sent } else { Entry::Received },
+            source,
+            source_mac: card.mac,
+            destination,
+            next_hop,
+            next_mac,
+            ports: if kind == Kind::Dhcp { (68, 67) } else { (own_port, port) },
+            mark,
+        }
+    }
+
+    /// Who takes a packet on the instance's segment: by its own routes, or for a virtual machine by its router's network.
+    fn next_hop(&self, card: &Card<'_>, source: Ipv4Addr, to: Option<Ipv4Addr>) -> Result<Ipv4Addr, Refusal> {
+        if card.first.kind != HopKind::InnerDevice {
+            return self.next_hop_of_guest(card, to);
+        }
+        if self.asked.kind == Kind::Arp
+            && let Some(to) = to
+        {
+            return Ok(to);
+        }
+        let Some((found, hop)) = self.route(card.first.link.netns, source, to)? else {
+            let whom = to.map_or_else(|| "outside".to_owned(), |to| to.to_string());
+            return Err(Refusal::NoWay(format!("nothing is sent: the instance has no way to {whom}")));
+        };
+        if found != card.first.link {
+            return Err(Refusal::Unknown(format!("the way does not go by {}", card.first.label())));
+        }
+        Ok(hop)
+    }
+
+    fn next_hop_of_guest(&self, card: &Card<'_>, to: Option<Ipv4Addr>) -> Result<Ipv4Addr, Refusal> {
+        let router = card.interface.router.as_ref();
+        let network = router.and_then(|router| self.inventory.link_named(router.netns.id, &router.internal_device));
+        let is_near = |to: Ipv4Addr| {
+            let nets = network.map_or_else(Vec::new, |link| self.inventory.addresses(link));
+            self.asked.kind == Kind::Arp || nets.iter().any(|net| net.contains(&IpAddr::from(to)))
+        };
+        let gateway = router.and_then(|router| v4(router.gateway));
+        match (to, gateway) {
+            (Some(to), _) if is_near(to) => Ok(to),
+            (_, Some(gateway)) => Ok(gateway),
+            (_, None) => Err(Refusal::Unknown(
+                "nothing on this host says what the gateway of the guest is: it has no router here".to_owned(),
+            )),
+        }
+    }
+
+    /// Device and next hop of a way; none where there is no way.
+    fn route(
+        &self,
+        netns: NetnsId,
+        source: Ipv4Addr,
+        to: Option<Ipv4Addr>,
+    ) -> Result<Option<(LinkKey, Ipv4Addr)>, Refusal> {
+        let destination = to.map(IpAddr::from);
+        let answer = match self.inventory.route(netns, Question { source: source.into(), destination, iif: None }) {
+            Ok(answer) => answer,
+            Err(NoRoute::Unknown) => return Err(Refusal::Unknown("the routes there could not be read".to_owned())),
+            Err(NoRoute::None | NoRoute::Refused(_) | NoRoute::Dead) => return Ok(None),
+        };
+        let hop = answer.neighbour(destination).and_then(v4);
+        let link = answer.ifindex().map(|ifindex| LinkKey { netns, ifindex });
+        match (link, hop) {
+            (Some(link), Some(hop)) => Ok(Some((link, hop))),
+            _ => Err(Refusal::Unknown("the route does not say who the next hop is".to_owned())),
+        }
+    }
+
+    fn neighbour(&self, link: LinkKey, address: Ipv4Addr) -> Option<Mac> {
+        let known = &self.inventory.network(link.netns)?.neighbours;
+        let alive = known.iter().filter(|entry| !matches!(entry.state.as_str(), "FAILED" | "INCOMPLETE"));
+        let mut here = alive.filter(|entry| entry.ifindex == link.ifindex && entry.address == IpAddr::from(address));
+        here.find_map(|entry| entry.mac)
+    }
+
+    /// A packet from outside to the instance's floating IP: as the router's own next hop would send it.
+    fn outside(&self, card: &Card<'_>) -> Result<Probe, Refusal> {
+        let unknown = |text: &str| Refusal::Unknown(format!("nothing is sent from outside: {text}"));
+        let wanted = self.asked.to.and_then(|to| to.address);
+        let floating = card.interface.floating_ips.iter().filter_map(|floating| v4(floating.address));
+        let floating = floating.into_iter().find(|address| wanted.is_none_or(|wanted| wanted == *address));
+        let floating = floating.ok_or_else(|| unknown("the instance has no such floating IP on this host"))?;
+        let uplink = card.track.stops.last().filter(|stop| stop.kind == HopKind::Uplink);
+        let uplink = uplink.ok_or_else(|| unknown("its path ends at no device of this host that leads outside"))?;
+        let router = card.interface.router.as_ref().ok_or_else(|| unknown("it has no router on this host"))?;
+        let external = router.external_device.as_deref();
+        let external = external.and_then(|name| self.inventory.link_named(router.netns.id, name));
+        let external = external.ok_or_else(|| unknown("its router has no device towards the outside"))?;
+        let own = self.inventory.link(external).and_then(|link| link.mac);
+        let own = own.ok_or_else(|| unknown("the MAC address of its router is not known"))?;
+        let gateway = self.route(router.netns.id, floating, None)?;
+        let (_, gateway) = gateway.ok_or_else(|| unknown("its router has no way to the outside"))?;
+        // Answers go to whom the router's ARP finds, wherever this one comes from.
+        let mac = self.neighbour(external, gateway).unwrap_or(STRANGER);
+        Ok(Probe {
+            link: uplink.link,
+            device: uplink.label(),
+            entry: Entry::Received,
+            source_mac: mac,
+            ..self.probe(card, (gateway, floating), (floating, Some(own)))
+        })
+    }
+}
+
+const fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
+}
