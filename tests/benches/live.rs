@@ -65,7 +65,7 @@ struct Effort {
     first: usize,
 }
 
-const WHOLE: Effort = Effort { rounds: 10, batches: 300, talk: (300, 500), first: 30 };
+const WHOLE: Effort = Effort { rounds: 6, batches: 300, talk: (300, 500), first: 20 };
 const QUICK: Effort = Effort { rounds: 2, batches: 100, talk: (100, 200), first: 5 };
 
 #[tokio::main(flavor = "current_thread")]
