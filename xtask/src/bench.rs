@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: what enforcement (`sg`) and the fast way of floating IPs (`fip`) cost, beside nothing and beside what
-//! Neutron does.
+//! Neutron does, and what watching packets (`live`) costs, beside nothing and beside tcpdump.
 //!
 //! What measures are benches of the tests crate, as they need the agent. They are built optimised, with the eBPF programs, and run in
 //! network and mount namespaces of their own.
@@ -39,6 +39,8 @@ enum What {
     Sg(Common),
     /// Floating IPs
     Fip(Common),
+    /// Packets watched live
+    Live(Common),
 }
 
 /// Options of every bench.
@@ -62,6 +64,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     match args.what {
         What::Sg(common) => measure("sg", &common, || lab::hybrid_rules(&SIZES)),
         What::Fip(common) => measure("fip", &common, || lab::router_rules(&FLOATING_IPS)),
+        What::Live(common) => measure("live", &common, || Ok(serde_json::Value::Null)),
     }
 }
 

@@ -4,7 +4,10 @@
 
 use core::{arch::asm, ffi::c_void};
 
-use aya_ebpf::helpers::{bpf_probe_read_kernel, generated::bpf_probe_read_kernel as copy};
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::{bpf_probe_read_kernel, generated::bpf_probe_read_kernel as copy},
+};
 use netdiag_common::abi::live::{HEAD, Layout, Seen};
 
 use crate::maps::Scratch;
@@ -93,9 +96,20 @@ pub fn at_most_head(length: u32) -> u64 {
     known
 }
 
+/// Cookie and inode of the namespace of the device a packet is at, where it is sure to be one; zeros where the layout is not known.
+#[inline(always)]
+pub fn namespace_of_sure_device(device: u64) -> (u64, u32) {
+    let layout = layout();
+    if layout.net_cookie == 0 {
+        return (0, 0);
+    }
+    let net = pointer(device, layout.dev_net);
+    (field(net, layout.net_cookie).unwrap_or(0), number(net, layout.net_inode))
+}
+
 /// Cookie and inode of the namespace of a device; zeros where it is no device.
 #[inline(always)]
-pub fn namespace_of_device(device: u64) -> (u64, u32) {
+fn namespace_of_device(device: u64) -> (u64, u32) {
     let layout = layout();
     namespace(pointer(device, layout.dev_net))
 }
@@ -127,6 +141,16 @@ impl Buffer {
     #[inline(always)]
     pub fn of(pointer: *const c_void) -> Self {
         Self(address_of(pointer))
+    }
+
+    /// The buffer a context stands for. What a map holds is a number to the verifier, so the way there and back takes no helper.
+    #[inline(always)]
+    pub fn of_context(skb: *mut __sk_buff, scratch: &mut Scratch) -> Self {
+        let place = &raw mut scratch.seen.buffer;
+        // SAFETY: the place is a field behind an exclusive reference. Volatile, for the compiler would leave both out.
+        unsafe { place.cast::<*mut __sk_buff>().write_volatile(skb) };
+        // SAFETY: as above; an address is a number of so many bits.
+        Self(unsafe { place.read_volatile() })
     }
 
     /// Its device, or whatever else the kernel keeps in its place.

@@ -159,6 +159,7 @@ fn load(skb: *mut __sk_buff, scratch: &mut Scratch) -> bool {
 /// What is to be said of a packet besides its bytes.
 #[inline(always)]
 fn describe(skb: *mut __sk_buff, scratch: &mut Scratch, kind: u8, flags: u8) {
+    let buffer = Buffer::of_context(skb, scratch);
     let seen = &mut scratch.seen;
     // SAFETY: the kernel hands the program a valid `__sk_buff`, and the verifier rewrites loads of its fields.
     let tagged = unsafe { (*skb).vlan_present } != 0;
@@ -170,9 +171,7 @@ fn describe(skb: *mut __sk_buff, scratch: &mut Scratch, kind: u8, flags: u8) {
     seen.ifindex = unsafe { (*skb).ifindex };
     (seen.kind, seen.flags) = (kind, flags | if tagged { SEEN_TAGGED } else { 0 });
     (seen.reason, seen.location) = (0, 0);
-    let buffer = Buffer::of(skb.cast());
-    seen.buffer = buffer.0;
-    (seen.cookie, seen.inode) = kernel::namespace_of_device(buffer.device());
+    (seen.cookie, seen.inode) = kernel::namespace_of_sure_device(buffer.device());
 }
 
 // === packets given up ===
