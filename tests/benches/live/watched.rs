@@ -89,7 +89,7 @@ enum Who {
 enum Now {
     Nobody,
     Empty { _links: Vec<OwnedFd> },
-    Netdiag { session: Session, read: bool },
+    Netdiag { session: Box<Session>, read: bool },
     Tcpdump(Tcpdump),
 }
 
@@ -159,7 +159,7 @@ impl Now {
         Ok(match who {
             Who::Nobody => Self::Nobody,
             Who::Empty => Self::Empty { _links: scene.attach_empty(0..2).await? },
-            Who::Netdiag(watch) => Self::Netdiag { session: watch.start(scene).await?, read: watch.read },
+            Who::Netdiag(watch) => Self::Netdiag { session: Box::new(watch.start(scene).await?), read: watch.read },
             Who::Tcpdump => Self::Tcpdump(Tcpdump::start()?),
         })
     }

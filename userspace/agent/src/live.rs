@@ -25,7 +25,7 @@ use self::{
     name::Names,
 };
 use crate::{
-    discover::{self, Options},
+    discover::{self, Options, chain},
     enforce::has_tcx,
 };
 
@@ -179,7 +179,7 @@ impl Session {
         gaps.extend(unattached);
         if drops {
             match &btf {
-                Some(btf) => gaps.extend(watch_drops(btf, &mut programs)?),
+                Some(btf) => gaps.extend(watch_drops(btf, &mut programs)),
                 None => gaps.push(gap("packets the kernel gives up", "it does not describe its types".to_owned())),
             }
         }
@@ -276,11 +276,12 @@ pub(crate) fn is_watcher(program: u32) -> bool {
 }
 
 /// Watches where packets are given up; a gap where that is not known how on this kernel.
-fn watch_drops(btf: &Btf, programs: &mut Programs) -> Result<Option<Gap>, LiveError> {
-    match layout::knows_drops(btf) {
-        Ok(()) => programs.watch_drops().map(|()| None),
-        Err(why) => Ok(Some(gap("packets the kernel gives up", why))),
-    }
+///
+/// A kernel that refuses the program (Linux 6.1 gives up checking it after a million instructions) leaves the devices to be watched.
+fn watch_drops(btf: &Btf, programs: &mut Programs) -> Option<Gap> {
+    let watched = layout::knows_drops(btf).and_then(|()| programs.watch_drops().map_err(|error| chain(&error)));
+    // What the verifier says may be a book; its first line says what is the matter.
+    watched.err().map(|why| gap("packets the kernel gives up", why.lines().next().unwrap_or_default().to_owned()))
 }
 
 /// Records of one CPU in a tick, for so many a second.
