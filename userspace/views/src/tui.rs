@@ -5,8 +5,8 @@
 //!                                                  draw(State) --> Frame
 //! ```
 //!
-//! Whoever owns the terminal turns its keys into [`Action`]s, draws after each batch of them, and carries out what is
-//! [`Request`]ed: so every screen and every key is a function of data, and is tested as one.
+//! Whoever owns the terminal turns its keys into `Action`s, draws after each batch of them, and carries out what is
+//! `Request`ed: so every screen and every key is a function of data, and is tested as one.
 
 /// Where the parts of the screen are.
 mod area;

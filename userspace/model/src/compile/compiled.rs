@@ -2,7 +2,7 @@
 //!
 //! Most of what happens to a policy is a port that comes or goes on some other host: one member more or less, among rules and
 //! members that stay. Lowering everything again would cost as much as all of them. What is remembered is only a shorter way to what
-//! [`lower`](super::lower) makes; where the shorter way is not certain to lead there, the long one is taken.
+//! `lower` makes; where the shorter way is not certain to lead there, the long one is taken.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,7 +42,7 @@ impl Compiled {
     /// Makes the tables what is asked for; the writes that do the same to maps. Where it does not fit nothing changes.
     ///
     /// # Errors
-    /// As of [`lower`](super::lower).
+    /// As of [`lower`](super::lower()).
     pub fn advance(&mut self, input: &Input<'_>) -> Result<Vec<Phase>, TooLarge> {
         if let Some(part) = self.memory.as_ref().and_then(|memory| memory.part(input, &self.tables)) {
             return Ok(self.take(part));

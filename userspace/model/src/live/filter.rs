@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A clause covers a packet if it covers one of its layers: its own headers, those of the packet in its tunnel, those of the
-//! packet an ICMP error quotes. [`covers`] says so here as the programs do in the kernel.
+//! packet an ICMP error quotes. `covers` says so here as the programs do in the kernel.
 
 use std::net::IpAddr;
 
