@@ -49,8 +49,8 @@ pub fn layout() -> &'static Layout {
     // The compiler must not take the zeros above for what is there.
     // SAFETY: nothing is done but to hide where the address comes from.
     unsafe {
-        asm!("{place} = {layout}", layout = in(reg) layout, place = lateout(reg) place, options(pure, readonly, nostack))
-    };
+        asm!("{place} = {layout}", layout = in(reg) layout, place = lateout(reg) place, options(pure, readonly, nostack));
+    }
     // SAFETY: it is the address of the static.
     unsafe { &*place }
 }
