@@ -1,7 +1,12 @@
-//! `cargo xtask demo`: a compute host as Neutron and nova-docker leave it, the trace of one of its instances, and its security
-//! groups enforced, and its floating IP past the router.
+//! `cargo xtask demo`: a compute host as Neutron and nova-docker leave it, the trace of one of its instances, a real packet of it,
+//! its security groups enforced, its floating IP past the router, and the live view for whoever wants to look around.
 
-use std::{env, path::PathBuf, process::Command};
+use std::{
+    env,
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -20,6 +25,9 @@ const LAB: &str = "demo";
 /// The instance that is traced, by the address its tenant knows.
 const FLOATING_IP: &str = "172.24.4.6";
 
+/// The machine outside.
+const OUTSIDE: &str = "172.24.4.1";
+
 /// Options of `demo`.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Args {
@@ -37,9 +45,11 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let stage = Stage { netdiag: build::binary(&root, false)? };
     command::run(lab()?.args(["up", "--name", LAB, "--profile", "neutron-ovs"]))?;
     let shown = traced(&stage).and_then(|()| groups::enforced(&stage, args.keep));
+    let shown = shown.and_then(|()| offer_live_view(&stage));
     if args.keep && shown.is_ok() {
         let enter = "cargo xtask lab exec demo -- bash";
         println!("\nThe lab is still there: `{enter}` enters it, `cargo xtask lab down {LAB}` ends it.");
+        println!("The live view: `cargo xtask lab exec {LAB} -- {} tui`.", stage.netdiag.display());
         return shown;
     }
     let down = command::run(lab()?.args(["down", LAB]));
@@ -48,10 +58,30 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Sends some packets, so that there is something to count, and shows the way they took.
+/// Sends some packets, so that there is something to count, and shows the way they took; then a packet on that way.
 fn traced(stage: &Stage) -> Result<()> {
     command::output(&mut stage.line(Place::Outside, &format!("ping -c 3 -i 0.2 {FLOATING_IP}"))?)?;
-    stage.show(Place::Host, &format!("netdiag trace {FLOATING_IP}"), 0)
+    stage.show(Place::Host, &format!("netdiag trace {FLOATING_IP}"), 0)?;
+    stage.show(Place::Host, &format!("netdiag trace {FLOATING_IP} --probe icmp --to {OUTSIDE}"), 0)
+}
+
+/// Opens the live view if there is somebody who wants it.
+fn offer_live_view(stage: &Stage) -> Result<()> {
+    if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
+        return Ok(());
+    }
+    println!(
+        "\nEnter opens the live view of this host, `netdiag tui` (`?` names its keys); n and Enter goes on without."
+    );
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).context("read the answer")?;
+    if answer.trim().is_empty() {
+        let status = stage.line(Place::Host, "netdiag tui")?.status().context("start netdiag tui")?;
+        if !status.success() {
+            bail!("netdiag tui: {status}");
+        }
+    }
+    Ok(())
 }
 
 /// Where a command runs.
