@@ -73,6 +73,18 @@ pub enum NetnsError {
     },
 }
 
+impl NetnsError {
+    /// What the system said, without what was tried with which file: like causes are counted together.
+    pub fn into_cause(self) -> io::Error {
+        match self {
+            Self::Open { source, .. }
+            | Self::Enter { source, .. }
+            | Self::Thread { source, .. }
+            | Self::New(source) => source,
+        }
+    }
+}
+
 impl Namespace {
     /// Opens the namespace at a path (`/proc/<pid>/ns/net`, `/run/netns/<name>`) and reads its identity.
     ///

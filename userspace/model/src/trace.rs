@@ -382,6 +382,33 @@ impl HopKind {
             Self::FastPath => "fast path",
         }
     }
+
+    /// Whether it is a device of the kernel's.
+    pub const fn is_device(self) -> bool {
+        match self {
+            Self::InnerDevice
+            | Self::HostDevice
+            | Self::LinuxBridge
+            | Self::Veth
+            | Self::RouterPort
+            | Self::Uplink
+            | Self::Vlan => true,
+            Self::Instance
+            | Self::Namespace
+            | Self::OvsPort
+            | Self::OvsBridge
+            | Self::Patch
+            | Self::Tunnel
+            | Self::Filter
+            | Self::Router
+            | Self::Nat
+            | Self::NextHop
+            | Self::Outside
+            | Self::Service
+            | Self::SecurityGroup
+            | Self::FastPath => false,
+        }
+    }
 }
 
 /// Whether a hop lets packets through.

@@ -245,7 +245,7 @@ impl Opened {
                 return found.names.iter().for_each(|name| survey.stale(Path::new(&name.path), "no network namespace"));
             }
             Err(error) => {
-                survey.count_unread(Unread::Namespace, &cause(error));
+                survey.count_unread(Unread::Namespace, &error.into_cause());
                 // The cookie can only be asked for from inside.
                 NetnsId { inode, cookie: 0 }
             }
@@ -294,16 +294,6 @@ fn open(inode: u64, paths: &[PathBuf]) -> Result<Option<Namespace>, NetnsError> 
 /// True for the file of a namespace that is not a network namespace.
 fn is_of_another_kind(error: &NetnsError) -> bool {
     matches!(error, NetnsError::Enter { source, .. } if source.raw_os_error() == Some(libc::EINVAL))
-}
-
-/// The cause without the path, by which like causes are counted together.
-fn cause(error: NetnsError) -> io::Error {
-    match error {
-        NetnsError::Open { source, .. }
-        | NetnsError::Enter { source, .. }
-        | NetnsError::Thread { source, .. }
-        | NetnsError::New(source) => source,
-    }
 }
 
 /// Raises the soft limit of descriptors, within the hard one, where so many namespaces cannot be held open otherwise.

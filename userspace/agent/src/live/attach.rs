@@ -29,7 +29,7 @@ use crate::{
         netlink,
         syscall::{self, Order, Place},
     },
-    netns::{Namespace, NetnsError},
+    netns::Namespace,
 };
 
 /// What keeps points attached.
@@ -112,7 +112,7 @@ impl Here<'_> {
         match self.namespace.run(work).await {
             Ok(done) => Some(done),
             Err(error) => {
-                let error = cause(error);
+                let error = error.into_cause();
                 self.refuse_all(points, &error);
                 None
             }
@@ -230,15 +230,6 @@ fn is_ethernet(ifindex: u32) -> io::Result<bool> {
     let kind = answers.first().and_then(|answer| answer.0.get(2..)?.first_chunk().copied());
     let kind = kind.map(u16::from_ne_bytes).ok_or(io::ErrorKind::InvalidData)?;
     Ok(ETHERNET_TYPES.contains(&kind))
-}
-
-fn cause(error: NetnsError) -> io::Error {
-    match error {
-        NetnsError::Open { source, .. }
-        | NetnsError::Enter { source, .. }
-        | NetnsError::Thread { source, .. }
-        | NetnsError::New(source) => source,
-    }
 }
 
 fn gap(netns: NetnsId, device: &str, error: &io::Error) -> Gap {

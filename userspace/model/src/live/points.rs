@@ -332,29 +332,10 @@ fn elsewhere(inventory: &Inventory<'_>, stops: &[Stop]) -> Vec<IpNet> {
 
 /// The device a hop is.
 fn device(inventory: &Inventory<'_>, hop: &Hop) -> Option<LinkKey> {
-    match hop.kind {
-        HopKind::InnerDevice
-        | HopKind::HostDevice
-        | HopKind::LinuxBridge
-        | HopKind::Veth
-        | HopKind::RouterPort
-        | HopKind::Uplink
-        | HopKind::Vlan => inventory.link_named(hop.netns.as_ref()?.id, &hop.name),
-        HopKind::Instance
-        | HopKind::Namespace
-        | HopKind::OvsPort
-        | HopKind::OvsBridge
-        | HopKind::Patch
-        | HopKind::Tunnel
-        | HopKind::Filter
-        | HopKind::Router
-        | HopKind::Nat
-        | HopKind::NextHop
-        | HopKind::Outside
-        | HopKind::Service
-        | HopKind::SecurityGroup
-        | HopKind::FastPath => None,
+    if !hop.kind.is_device() {
+        return None;
     }
+    inventory.link_named(hop.netns.as_ref()?.id, &hop.name)
 }
 
 /// The side of a device that packets of the instance pass on their way out; none where they pass neither.

@@ -6,7 +6,7 @@
 /// The facts of a hop, as cells and as words.
 mod facts;
 
-use netdiag_model::trace::{Direction, Hop, HopKind, InterfaceTrace, RuleRef};
+use netdiag_model::trace::{Direction, Hop, InterfaceTrace, RuleRef};
 
 use self::facts::Fact;
 use super::{
@@ -213,32 +213,5 @@ pub(super) fn rule(page: &mut Page<'_>, rule: &RuleRef) {
         let place = format!("rule {number} of {chain} in {table}, {}, {} {}", backend.name(), netns.label, netns.id);
         let place = page.exact(&place);
         page.hang(lead(), &Span::new(Paint::Dim, place));
-    }
-}
-
-/// Whether a hop is a device, which has an MTU and counters.
-const fn is_device(kind: HopKind) -> bool {
-    match kind {
-        HopKind::InnerDevice
-        | HopKind::HostDevice
-        | HopKind::LinuxBridge
-        | HopKind::Veth
-        | HopKind::RouterPort
-        | HopKind::Uplink
-        | HopKind::Vlan => true,
-        HopKind::Instance
-        | HopKind::Namespace
-        | HopKind::OvsPort
-        | HopKind::OvsBridge
-        | HopKind::Patch
-        | HopKind::Tunnel
-        | HopKind::Filter
-        | HopKind::Router
-        | HopKind::Nat
-        | HopKind::NextHop
-        | HopKind::Outside
-        | HopKind::Service
-        | HopKind::SecurityGroup
-        | HopKind::FastPath => false,
     }
 }

@@ -2,14 +2,11 @@
 
 use netdiag_model::trace::{Hop, HopState, InterfaceTrace};
 
-use super::{
-    super::{
-        Style,
-        page::{Page, Paint, Span},
-        table::Cell,
-        units,
-    },
-    is_device,
+use super::super::{
+    Style,
+    page::{Page, Paint, Span},
+    table::Cell,
+    units,
 };
 use crate::{address, place};
 
@@ -43,7 +40,7 @@ impl Fact {
 /// What the columns hold for a hop.
 pub(super) fn cells(page: &Page<'_>, interface: &InterfaceTrace, hop: &Hop) -> Vec<Cell> {
     let paint = of(hop);
-    let unknown = if is_device(hop.kind) { "-" } else { "" };
+    let unknown = if hop.kind.is_device() { "-" } else { "" };
     let or_unknown = |text: Option<String>| text.unwrap_or_else(|| unknown.to_owned());
     let stats = hop.counters.as_ref();
     let traffic = |packets: Option<u64>, lost: Option<u64>| {
