@@ -211,7 +211,7 @@ fn a_view_is_written_beside_and_nothing_is_overwritten() {
 #[test]
 fn the_terminal_is_given_back_after_a_panic() {
     let Some(terminal) = Terminal::open() else { return };
-    terminal.line("export NETDIAG_TEST_PANIC=1");
+    terminal.line("export NETDIAG_TEST_PANIC=1 RUST_BACKTRACE=0");
     terminal.start(&format!("--from {}", fixture("docker-1")));
     terminal.until("web-1");
     terminal.press(&["C-x"]);
