@@ -37,6 +37,8 @@ pub mod private_host;
 pub mod program;
 /// A host with an agent and machines at a bridge.
 pub mod site;
+/// The instance of a lab that faults are made around.
+pub mod target;
 /// Numbered frames that go on and on.
 pub mod traffic;
 /// Packets of a floating IP, and who translates them.
@@ -45,3 +47,4 @@ pub mod translation;
 pub use agent::AgentHost;
 pub use lab::Lab;
 pub use needs::{require, require_ebpf, require_programs, require_root};
+pub use target::Target;

@@ -1,7 +1,7 @@
 //! Faults made in a lab on purpose: each must be named by its finding, end with exit code 3, and be gone again when it is
 //! mended.
 
-use netdiag_tests::Lab;
+use netdiag_tests::{Lab, Target};
 use serde_json::Value;
 
 /// Where the instance with the fault runs.
@@ -18,58 +18,6 @@ struct Fault {
 
 fn fault(code: &'static str, make: impl Into<String>, mend: impl Into<String>) -> Fault {
     Fault { code, severity: "error", make: make.into(), mend: mend.into() }
-}
-
-/// Names and ids of the instance under test.
-struct Target {
-    container: String,
-    pid: String,
-    tap: String,
-    inner: String,
-    floating: String,
-    fixed: String,
-    router: String,
-    qr: String,
-    qg: String,
-    prefix: &'static str,
-}
-
-impl Target {
-    /// The first instance with a floating IP.
-    fn of(lab: &Lab) -> Self {
-        let text = |value: &Value| value.as_str().map_or_else(|| panic!("no text: {value}"), str::to_owned);
-        let instances = lab.instances(HOST);
-        let instance = instances.iter().find(|one| one["ports"][0]["floating_ip"].is_string()).expect("a floating IP");
-        let port = &instance["ports"][0];
-        let routers = lab.built["routers"].as_array().expect("routers");
-        let router = routers.iter().find(|router| router["id"] == port["router"]).expect("its router");
-        let inside = router["interfaces"].as_array().expect("interfaces");
-        let inside = inside.iter().find(|one| one["network"] == port["network"]).expect("its side");
-        Self {
-            container: text(&instance["container_name"]),
-            pid: instance["pid"].to_string(),
-            tap: text(&port["host_devices"][0]),
-            inner: text(&port["device"]),
-            floating: text(&port["floating_ip"]),
-            fixed: text(&port["address"]["address"]),
-            router: text(&router["netns"]),
-            qr: text(&inside["device"]),
-            qg: text(&router["gateway"]["device"]),
-            prefix: "neutron-l3-agent",
-        }
-    }
-
-    fn inside(&self, command: &str) -> String {
-        format!("nsenter -n -t {} {command}", self.pid)
-    }
-
-    fn in_router(&self, command: &str) -> String {
-        format!("ip netns exec {} {command}", self.router)
-    }
-
-    fn nat(&self, verb: &str, rule: &str) -> String {
-        self.in_router(&format!("iptables -t nat -{verb} {}-{rule}", self.prefix))
-    }
 }
 
 /// Devices, VLANs, patch ports: what carries frames.
@@ -273,7 +221,7 @@ fn up_down(device: &str, state: &str) -> String {
 #[test]
 fn a_packet_that_died_is_not_killed_again_by_rules_it_never_meets() {
     let Some(lab) = Lab::up("neutron-ovs") else { return };
-    let target = Target::of(&lab);
+    let target = Target::of(&lab, HOST);
     lab.sh(HOST, &target.in_router(&format!("iptables -t raw -A PREROUTING -d {} -j DROP", target.floating))).ok();
     let trace = lab.trace(HOST, &target.floating);
     let findings = trace["findings"].as_array().expect("findings");
@@ -289,7 +237,7 @@ fn a_packet_that_died_is_not_killed_again_by_rules_it_never_meets() {
 #[test]
 fn every_fault_is_named_and_a_mended_one_is_gone() {
     let Some(lab) = Lab::up("neutron-ovs") else { return };
-    let target = Target::of(&lab);
+    let target = Target::of(&lab, HOST);
     let healthy = lab.trace(HOST, &target.container);
     assert_eq!(healthy["findings"].as_array().map(Vec::len), Some(0), "{healthy:#}");
     each_is_named(&lab, &target, [wiring(&target), routing(&target), rules(&target)].concat());
@@ -298,7 +246,7 @@ fn every_fault_is_named_and_a_mended_one_is_gone() {
 #[test]
 fn every_fault_of_a_linux_bridge_is_named_and_a_mended_one_is_gone() {
     let Some(lab) = Lab::up("hybrid") else { return };
-    let target = Target::of(&lab);
+    let target = Target::of(&lab, HOST);
     each_is_named(&lab, &target, bridged(&target));
 }
 
@@ -328,7 +276,7 @@ fn each_is_named(lab: &Lab, target: &Target, faults: Vec<Fault>) {
 #[test]
 fn what_is_left_of_an_instance_is_gone_and_what_neutron_made_is_no_instance_without_its_name() {
     let Some(lab) = Lab::up("neutron-ovs") else { return };
-    let target = Target::of(&lab);
+    let target = Target::of(&lab, HOST);
     let before = lab.netdiag(HOST, &["list", "-o", "json"]).json()["instances"].as_array().map(Vec::len);
     let port = "external_ids:iface-id=9a9a9a9a-0000-4000-8000-000000000009 external_ids:attached-mac=fa:16:3e:00:99:99";
     lab.sh(

@@ -396,9 +396,10 @@ async fn attached_soon(count: usize) -> Vec<(LinkKey, String)> {
     }
 }
 
-/// What `a_session_that_is_killed_leaves_nothing_attached` kills.
+/// What `a_session_that_is_killed_leaves_nothing_attached` starts as a process of its own and kills. It is no test, and only looks like
+/// one because the test's own program is what can be started; should nobody kill it, it ends by itself.
 #[tokio::test]
-#[ignore = "it watches until it is killed"]
+#[ignore = "no test: the process that another test starts and kills"]
 async fn watches_until_it_is_killed() {
     let plan = Plan { drops: true, ..plan(Host::path(), Filter::default()) };
     let _session = match std::env::var("BY") {
@@ -406,7 +407,7 @@ async fn watches_until_it_is_killed() {
         Err(_) => start(plan).await,
     };
     std::fs::write(std::env::var("READY").unwrap(), "").unwrap();
-    std::future::pending::<()>().await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
 }
 
 /// Starts a process that watches, and kills it.

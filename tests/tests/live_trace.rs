@@ -3,7 +3,7 @@
 
 use std::{thread, time::Duration};
 
-use netdiag_tests::Lab;
+use netdiag_tests::{Lab, Target};
 use serde_json::Value;
 
 /// Where the instance that is followed runs.
@@ -12,59 +12,14 @@ const HOST: &str = "compute-1";
 /// An address of the outside world, behind the gateway of the external network.
 const OUTSIDE: &str = "203.0.113.10";
 
-/// Names and ids of the instance that is followed.
-struct Target {
-    name: String,
-    pid: String,
-    tap: String,
-    inner: String,
-    fixed: String,
-    floating: String,
-    router: String,
-    qr: String,
-    qg: String,
-}
-
-impl Target {
-    /// The first instance with a floating IP.
-    fn of(lab: &Lab) -> Self {
-        let text = |value: &Value| value.as_str().map_or_else(|| panic!("no text: {value}"), str::to_owned);
-        let instances = lab.instances(HOST);
-        let instance = instances.iter().find(|one| one["ports"][0]["floating_ip"].is_string()).expect("a floating IP");
-        let port = &instance["ports"][0];
-        let routers = lab.built["routers"].as_array().expect("routers");
-        let router = routers.iter().find(|router| router["id"] == port["router"]).expect("its router");
-        let inside = router["interfaces"].as_array().expect("interfaces");
-        let inside = inside.iter().find(|one| one["network"] == port["network"]).expect("its side");
-        Self {
-            name: text(&instance["container_name"]),
-            pid: instance["pid"].to_string(),
-            tap: text(&port["host_devices"][0]),
-            inner: text(&port["device"]),
-            fixed: text(&port["address"]["address"]),
-            floating: text(&port["floating_ip"]),
-            router: text(&router["netns"]),
-            qr: text(&inside["device"]),
-            qg: text(&router["gateway"]["device"]),
-        }
-    }
-
-    fn inside(&self, command: &str) -> String {
-        format!("nsenter -n -t {} {command}", self.pid)
-    }
-
-    fn in_router(&self, command: &str) -> String {
-        format!("ip netns exec {} {command}", self.router)
-    }
-
-    fn ping_out(&self) -> String {
-        self.inside(&format!("ping -q -c 3 -i 0.3 -W 1 {OUTSIDE}"))
-    }
+/// Pings the outside from inside.
+fn ping_out(target: &Target) -> String {
+    target.inside(&format!("ping -q -c 3 -i 0.3 -W 1 {OUTSIDE}"))
 }
 
 /// Follows the packets of an instance while a command runs.
 fn live(lab: &Lab, target: &Target, traffic: &str, words: &[&str]) -> (Option<i32>, Value) {
-    let mut all = vec!["trace", &target.name, "--live", "-o", "json", "--cmd", traffic];
+    let mut all = vec!["trace", &target.container, "--live", "-o", "json", "--cmd", traffic];
     all.extend(words);
     let said = lab.netdiag(HOST, &all);
     (said.code, said.json())
@@ -76,7 +31,7 @@ fn live_from_outside(lab: &Lab, target: &Target, traffic: &str, words: &[&str]) 
         // Traffic is there before anybody watches: packets are followed from the middle of a flow.
         let sender = scope.spawn(|| lab.sh("outside", traffic));
         thread::sleep(Duration::from_millis(300));
-        let mut all = vec!["trace", &target.name, "--live", "-o", "json"];
+        let mut all = vec!["trace", &target.container, "--live", "-o", "json"];
         all.extend(words);
         let said = lab.netdiag(HOST, &all);
         // The traffic may have had no answer, which is what some tests are about.
@@ -122,10 +77,10 @@ fn is_clean(code: Option<i32>, seen: &Value) {
 #[test]
 fn a_healthy_instance_of_neutrons_is_followed_to_the_outside_and_back_without_a_word_of_blame() {
     let Some(lab) = Lab::up("neutron-ovs") else { return };
-    let target = Target::of(&lab);
+    let target = Target::of(&lab, HOST);
     let way = [target.inner.as_str(), &target.tap, &target.qr, &target.qg, "eth1"];
     let back: Vec<&str> = way.iter().rev().copied().collect();
-    let (code, seen) = live(&lab, &target, &target.ping_out(), &[]);
+    let (code, seen) = live(&lab, &target, &ping_out(&target), &[]);
     is_clean(code, &seen);
     each_is_whole(&seen, "outward", &way);
     each_is_whole(&seen, "inward", &back);
@@ -222,8 +177,8 @@ fn is_said(blame: &Value, code: &str, says: &str) -> bool {
 #[test]
 fn every_fault_is_found_by_real_packets_and_names_what_is_guilty() {
     let Some(lab) = Lab::up("neutron-ovs") else { return };
-    let target = Target::of(&lab);
-    let ping = target.ping_out();
+    let target = Target::of(&lab, HOST);
+    let ping = ping_out(&target);
     let big = target.inside(&format!("ping -q -c 3 -i 0.3 -W 1 -s 1410 -M do {OUTSIDE}"));
     let faults = [rules(&target, &ping), routing(&target, &ping, &big), wiring(&target, &ping)];
     let mut wrong = Vec::new();
@@ -244,7 +199,7 @@ fn every_fault_is_found_by_real_packets_and_names_what_is_guilty() {
 #[test]
 fn what_comes_in_and_finds_nobody_or_no_translation_is_blamed_on_that() {
     let Some(lab) = Lab::up("neutron-ovs") else { return };
-    let target = Target::of(&lab);
+    let target = Target::of(&lab, HOST);
     let Target { floating, fixed, .. } = &target;
     let knock =
         format!("bash -c 'for i in $(seq 20); do (echo > /dev/tcp/{floating}/81) 2>/dev/null; sleep 0.5; done'");
@@ -252,12 +207,11 @@ fn what_comes_in_and_finds_nobody_or_no_translation_is_blamed_on_that() {
     let said = blames(&seen);
     assert_eq!(exit, Some(3), "{seen:#}");
     assert!(said.iter().any(|blame| is_said(blame, "kernel-drop", "nobody listens")), "{said:#?}");
-    let nat = |verb: &str, rule: &str| target.in_router(&format!("iptables -t nat -{verb} neutron-l3-agent-{rule}"));
     let dnat = format!("PREROUTING -d {floating}/32 -j DNAT --to-destination {fixed}");
-    lab.sh(HOST, &nat("D", &dnat)).ok();
+    lab.sh(HOST, &target.nat("D", &dnat)).ok();
     let ping = format!("ping -q -i 0.3 -w 14 {floating}");
     let (exit, seen) = live_from_outside(&lab, &target, &ping, &["--until-drop", "--duration", "15s"]);
-    lab.sh(HOST, &nat("A", &dnat)).ok();
+    lab.sh(HOST, &target.nat("A", &dnat)).ok();
     let said = blames(&seen);
     assert_eq!(exit, Some(3), "{seen:#}");
     assert!(said.iter().any(|blame| is_said(blame, "path-fault", floating)), "{said:#?}");
@@ -266,9 +220,9 @@ fn what_comes_in_and_finds_nobody_or_no_translation_is_blamed_on_that() {
 #[test]
 fn packets_that_leave_with_a_private_address_are_found() {
     let Some(lab) = Lab::up("neutron-ovs") else { return };
-    let target = Target::of(&lab);
+    let target = Target::of(&lab, HOST);
     lab.sh(HOST, &target.in_router("iptables -t nat -I POSTROUTING 1 -j ACCEPT")).ok();
-    let (exit, seen) = live(&lab, &target, &target.ping_out(), &["--direction", "out"]);
+    let (exit, seen) = live(&lab, &target, &ping_out(&target), &["--direction", "out"]);
     lab.sh(HOST, &target.in_router("iptables -t nat -D POSTROUTING 1")).ok();
     assert_eq!(exit, Some(3), "{seen:#}");
     let findings = seen["summary"]["findings"].as_array().expect("findings");
@@ -278,12 +232,12 @@ fn packets_that_leave_with_a_private_address_are_found() {
 #[test]
 fn a_capture_file_is_one_that_others_can_read() {
     let Some(lab) = Lab::up("neutron-ovs") else { return };
-    let target = Target::of(&lab);
-    let traffic = target.ping_out();
+    let target = Target::of(&lab, HOST);
+    let traffic = ping_out(&target);
     let line = format!(
         "{} trace {} --live -o pcapng --cmd '{traffic}' > /tmp/live.pcapng; tcpdump -nr /tmp/live.pcapng 2>/dev/null | grep -c 'ICMP echo'",
         lab.binary(),
-        target.name
+        target.container
     );
     let said = lab.sh(HOST, &line);
     let count: u32 = said.out.trim().parse().unwrap_or_else(|_| panic!("{said:#?}"));
