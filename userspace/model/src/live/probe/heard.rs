@@ -87,7 +87,9 @@ impl Probe {
     /// come back: netdiag sent the question, and opens nothing to take the answer.
     #[must_use]
     pub fn settled(&self, journey: Journey) -> Journey {
-        let unasked = journey.drop().is_some_and(|drop| drop.reason == "NO_SOCKET");
+        // Linux gives an advertisement of a neighbour that it has not asked for up without a reason (`ndisc_recv_na`).
+        let reason = if self.kind == Kind::Arp { "NOT_SPECIFIED" } else { "NO_SOCKET" };
+        let unasked = journey.drop().is_some_and(|drop| drop.reason == reason);
         let is_home = journey.steps.last().is_some_and(|step| step.place.stop == 0);
         let inward = journey.direction == Direction::Inward;
         if unasked && is_home && inward && !self.from_outside && self.answer(&journey).is_some() {

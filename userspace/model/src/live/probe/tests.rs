@@ -244,18 +244,24 @@ fn what_dies_is_broken_and_what_is_not_answered_is_not_known() {
 
 #[test]
 fn an_answer_that_nobody_in_the_instance_waits_for_has_come_back() {
-    let probe = probe(Kind::Icmp);
-    let ended = |headers: Headers, reason: &str| {
+    let ended = |probe: &Probe, headers: Headers, reason: &str| {
         let Told { journey, .. } = told(headers.clone(), (5, Ended::Dropped { drop: 0 }));
         let (reason, subsystem) = (reason.to_owned(), "core".to_owned());
         let drop = Drop { time_ns: 6, link: None, reason, subsystem, location: None, headers, mark: 0 };
         probe.settled(Journey { direction: Direction::Inward, drops: vec![drop], ..journey }).ended
     };
+    let probe = probe(Kind::Icmp);
     let reply = turned(&probe, |frame| frame[34] = 0);
-    assert_eq!(ended(reply.clone(), "NO_SOCKET"), Ended::Delivered);
-    assert_eq!(ended(reply, "NETFILTER_DROP"), Ended::Dropped { drop: 0 });
+    assert_eq!(ended(&probe, reply.clone(), "NO_SOCKET"), Ended::Delivered);
+    assert_eq!(ended(&probe, reply, "NETFILTER_DROP"), Ended::Dropped { drop: 0 });
     let other = turned(&probe, |frame| frame[41] ^= 1);
-    assert_eq!(ended(other, "NO_SOCKET"), Ended::Dropped { drop: 0 });
+    assert_eq!(ended(&probe, other, "NO_SOCKET"), Ended::Dropped { drop: 0 });
+    let asks = probe_v6(Kind::Arp);
+    let mut answer = asks.frame().unwrap();
+    answer[54] = 136;
+    answer[78] = 2;
+    assert_eq!(ended(&asks, headers(&answer), "NOT_SPECIFIED"), Ended::Delivered);
+    assert_eq!(ended(&asks, headers(&answer), "NETFILTER_DROP"), Ended::Dropped { drop: 0 });
 }
 
 #[test]
