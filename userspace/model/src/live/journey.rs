@@ -341,14 +341,14 @@ impl Journeys {
     pub fn advance(&mut self, now_ns: u64) -> Vec<Journey> {
         self.now_ns = self.now_ns.max(now_ns);
         self.join_until(now_ns.saturating_sub(REORDER_NS));
-        self.close(|open, counted| open.ended(counted, now_ns))
+        self.close(|open, known| open.ended(known, now_ns))
     }
 
     /// All that are left, at the end: what may still have been under way is over too.
     pub fn finish(&mut self) -> Vec<Journey> {
         self.join_until(u64::MAX);
         let now_ns = self.now_ns;
-        self.close(|open, counted| Some(open.at_the_end(counted, now_ns)))
+        self.close(|open, known| Some(open.at_the_end(known, now_ns)))
     }
 
     fn join_until(&mut self, time_ns: u64) {
@@ -358,10 +358,10 @@ impl Journeys {
         }
     }
 
-    fn close(&mut self, over: impl Fn(&Open, &Counted) -> Option<Ended>) -> Vec<Journey> {
+    fn close(&mut self, over: impl Fn(&Open, (&Counted, &Points)) -> Option<Ended>) -> Vec<Journey> {
         let mut closed = Vec::new();
         for journeys in self.open.values_mut() {
-            journeys.retain_mut(|open| match over(open, &self.counted) {
+            journeys.retain_mut(|open| match over(open, (&self.counted, &self.points)) {
                 // Its pieces are under way instead.
                 _ if open.is_cut_up() => false,
                 Some(ended) => {

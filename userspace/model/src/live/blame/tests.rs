@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    event::Decision,
     fact::SysctlFact,
     id::LinkKey,
     live::{

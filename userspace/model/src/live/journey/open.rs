@@ -185,9 +185,11 @@ impl Open {
     pub(super) fn is_own(&self, points: &Points, asked: &HashSet<Flow>) -> bool {
         let answers = self.steps.iter().any(|step| flow(&step.headers).is_some_and(|flow| asked.contains(&flow)));
         let private = self.steps.iter().any(|step| points.stop(step.place).is_some_and(Stop::is_private));
+        let track = points.tracks.get(self.track).filter(|_| self.direction == Direction::Inward);
+        let is_published = |headers: &Headers| track.is_some_and(|track| track.is_published(headers));
         let mut headers =
             self.steps.iter().map(|step| &step.headers).chain(self.drops.iter().map(|drop| &drop.headers));
-        answers || private || headers.any(|headers| owner(headers, points).is_some())
+        answers || private || headers.any(|headers| owner(headers, points).is_some() || is_published(headers))
     }
 
     /// Ends of its conversation, as it was seen first.

@@ -48,8 +48,8 @@ pub(crate) fn points(kinds: &[(&str, HopKind, Side)]) -> Points {
     let subnets = vec!["10.0.0.0/24".parse().unwrap()];
     let elsewhere = vec!["10.0.1.0/24".parse().unwrap()];
     let own = vec![FIXED.into(), FLOATING.into()];
-    let track = Track { stops, broken: false, own, subnets, elsewhere, shared: vec![], routers };
-    Points { instance: "web-1".to_owned(), tracks: vec![track] }
+    let track = Track { stops, own, subnets, elsewhere, routers, ..Track::default() };
+    Points { instance: "web-1".to_owned(), tracks: vec![track], ..Points::default() }
 }
 
 /// Container, tap, router, NIC: as Neutron builds it.

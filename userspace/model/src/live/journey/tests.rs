@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::{
-    simulation::{FIXED, FLOATING, GATEWAY, Kind, Made, REMOTE, joined, neutron},
+    simulation::{FIXED, FLOATING, GATEWAY, Kind, Made, REMOTE, joined, link, neutron},
     statistics::Statistics,
     *,
 };
@@ -298,6 +298,67 @@ fn what_the_router_leads_to_another_network_or_back_goes_aside_there() {
         let packet = Made { destination: (destination, 80), ..Made::syn(7) };
         assert_eq!(joined(neutron(), outward(&packet, MS, 3))[0].ended, Ended::Aside, "{destination}");
     }
+}
+
+#[test]
+fn what_goes_aside_has_died_where_the_kernel_gives_it_up_on_its_way_to_whom_it_is_for() {
+    let neighbour = [10, 0, 0, 9].into();
+    let packet = Made { destination: (neighbour, 53), ..Made::syn(7) };
+    let ended = |behind: IpAddr, reason| {
+        let mut points = neutron();
+        points.tracks[0].stops[2].mac = Some(crate::id::Mac([2, 0, 0, 0, 0, 9]));
+        // A device in the namespace of one that is on the path.
+        let device = LinkKey { ifindex: crate::id::IfIndex(90), ..link(1) };
+        points.others.insert(device, vec![behind]);
+        let gone = Sighting { link: Some(device), ..packet.dropped(MS + 50_000, None, reason) };
+        joined(points, [outward(&packet, MS, 2), vec![gone]].concat())[0].ended.clone()
+    };
+    assert_eq!(ended(neighbour.into(), "NETFILTER_DROP"), Ended::Dropped { drop: 0 });
+    // A switch that does not know where somebody is sends copies to all.
+    assert_eq!(ended([10, 0, 0, 8].into(), "NETFILTER_DROP"), Ended::Aside);
+    assert_eq!(ended(neighbour.into(), "OTHERHOST"), Ended::Aside);
+}
+
+#[test]
+fn what_the_router_leads_to_another_network_has_died_if_the_router_gives_it_up() {
+    let packet = Made { destination: ([10, 0, 1, 3].into(), 80), ..Made::syn(7) };
+    let gone = packet.dropped(MS + 50_000, Some(2), "NETFILTER_DROP");
+    let found = joined(neutron(), [outward(&packet, MS, 3), vec![gone]].concat());
+    assert_eq!(found[0].ended, Ended::Dropped { drop: 0 });
+}
+
+#[test]
+fn what_netdiags_fast_path_takes_before_it_is_seen_has_left_and_what_else_vanishes_there_has_not() {
+    let ended = |change: fn(&mut Points), packet: &Made| {
+        let mut points = neutron();
+        points.tracks[0].stops[1].copied = true;
+        points.tracks[0].shortcut = vec![FIXED.into()];
+        change(&mut points);
+        joined(points, outward(packet, MS, 1))[0].ended.clone()
+    };
+    assert_eq!(ended(|_| {}, &Made::syn(7)), Ended::Delivered);
+    assert_eq!(ended(|points| points.tracks[0].shortcut.clear(), &Made::syn(7)), Ended::NotSeenAfter);
+    // What is not for the outside does not take it.
+    let to_neighbour = Made { destination: ([10, 0, 0, 9].into(), 53), ..Made::syn(7) };
+    assert_eq!(ended(|_| {}, &to_neighbour), Ended::NotSeenAfter);
+    // Refused or taken: the kernel would say which, if anybody listened.
+    assert_eq!(ended(|points| points.blind = true, &Made::syn(7)), Ended::Inconclusive);
+}
+
+#[test]
+fn what_comes_for_a_published_port_is_the_instances_though_the_address_is_the_hosts() {
+    let host = [172, 24, 4, 2].into();
+    let packet = Made { destination: (host, 8080), ..Made::syn(7).answer() };
+    let come = |port| {
+        let mut points = neutron();
+        let published = crate::live::points::Published { address: [0, 0, 0, 0].into(), port, protocol: 6 };
+        points.tracks[0].published.push(published);
+        points.tracks[0].routers.push((link(3).netns, host.into()));
+        let gone = packet.dropped(MS + 50_000, Some(3), "NO_SOCKET");
+        joined(points, vec![packet.at(MS, 4, Side::Received), gone])
+    };
+    assert_eq!(come(8080)[0].ended, Ended::Dropped { drop: 0 });
+    assert_eq!(come(8081), []);
 }
 
 #[test]
