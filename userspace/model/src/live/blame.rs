@@ -215,7 +215,8 @@ fn with_fault(case: &Case<'_, '_>, journey: &Journey, blame: Blame) -> Blame {
         case.trace.findings.iter().filter(|finding| codes.contains(&finding.code.as_str())).cloned().collect();
     let at_place = |finding: &&Finding| finding.object == blame.place;
     let here: Vec<Finding> = of_reason.iter().filter(at_place).cloned().collect();
-    let faults = [here, of_reason, faults(case, journey)].into_iter().find(|faults| !faults.is_empty());
+    let about_target = last_headers(journey).map(|headers| about_target(case, headers)).unwrap_or_default();
+    let faults = [here, of_reason, faults(case, journey), about_target].into_iter().find(|faults| !faults.is_empty());
     let Some([fault]) = faults.as_deref() else { return blame };
     Blame {
         guilty: Some(fault.message.clone()),
@@ -232,12 +233,8 @@ fn with_fault(case: &Case<'_, '_>, journey: &Journey, blame: Blame) -> Blame {
 fn by_trace(case: &Case<'_, '_>, journey: &Journey) -> Option<Blame> {
     let mut faults = faults(case, journey);
     let headers = last_headers(journey)?;
-    if faults.is_empty()
-        && let Some((_, destination)) = headers.addresses()
-    {
-        // What is wrong with the very address it is for: a floating IP without its translation.
-        let all = case.trace.findings.iter().filter(|finding| finding.severity == Severity::Error);
-        faults.extend(all.filter(|finding| finding.object == destination.to_string()).cloned());
+    if faults.is_empty() {
+        faults = about_target(case, headers);
     }
     let what = words::packet(headers);
     let after = last_stop(case, journey).map_or_else(|| "the instance".to_owned(), Stop::label);
@@ -265,6 +262,20 @@ fn by_trace(case: &Case<'_, '_>, journey: &Journey) -> Option<Blame> {
         verify: first.verify.clone(),
         fix: first.fix.clone(),
     })
+}
+
+/// What is wrong with the very address, or port of the host, that a packet is for: a floating IP without its translation.
+fn about_target(case: &Case<'_, '_>, headers: &Headers) -> Vec<Finding> {
+    let Some((_, destination)) = headers.addresses() else { return Vec::new() };
+    let service = headers.ip().and_then(|ip| {
+        let (_, port) = ip.transport.ports()?;
+        Some(format!("{port}/{}", words::protocol(ip)))
+    });
+    let is_it = |finding: &&Finding| {
+        finding.severity == Severity::Error
+            && (finding.object == destination.to_string() || Some(&finding.object) == service.as_ref())
+    };
+    case.trace.findings.iter().filter(is_it).cloned().collect()
 }
 
 /// What a fault elsewhere looks like: at the other end of a link, or at the other port of a VLAN.
@@ -320,7 +331,10 @@ fn gap<'c>(case: &Case<'c, '_>, journey: &Journey) -> Vec<&'c Hop> {
 fn by_silence(case: &Case<'_, '_>, journey: &Journey) -> Blame {
     let unknown = unknown(case, journey);
     match limits::of_silence(case, journey) {
-        Some(limit) => limit.blame(Blame { code: Code::PathFault, ..unknown }),
+        Some(limit) => {
+            let sentence = switch::without_end(&unknown.sentence).to_owned();
+            limit.blame(Blame { code: Code::PathFault, sentence, ..unknown })
+        }
         None => unknown,
     }
 }
@@ -332,6 +346,11 @@ fn unknown(case: &Case<'_, '_>, journey: &Journey) -> Blame {
     let before = next.as_ref().map_or_else(String::new, |next| format!(" and never comes to {next}"));
     let between = names_between(case, journey);
     let on = if between.is_empty() { String::new() } else { format!(", on {}", between.join(", ")) };
+    let (why, drops) = if case.points.blind {
+        ("; whether the kernel gives a reason was not watched", "drops were not watched")
+    } else {
+        (switch::NO_REASON, "no drop was reported")
+    };
     let place = next.map_or_else(|| after.clone(), |next| format!("between {after} and {next}"));
     Blame {
         direction: journey.direction,
@@ -341,9 +360,8 @@ fn unknown(case: &Case<'_, '_>, journey: &Journey) -> Blame {
         reason: None,
         guilty: None,
         rules: Vec::new(),
-        sentence: format!("{what} is not seen after {after}{before}{on}; the kernel gives no reason"),
-        evidence: "it was seen at the one and not at the other, no sighting was lost, and no drop was reported"
-            .to_owned(),
+        sentence: format!("{what} is not seen after {after}{before}{on}{why}"),
+        evidence: format!("it was seen at the one and not at the other, no sighting was lost, and {drops}"),
         verify: flows_command(case, journey),
         fix: None,
     }
