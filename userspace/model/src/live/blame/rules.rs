@@ -115,6 +115,9 @@ fn in_state(
 /// Follows the packet through the hooks it can have been at.
 fn way(case: &Case<'_, '_>, journey: &Journey, (drop, netns): (&Drop, NetnsId), packet: Packet) -> Walk {
     let inventory = case.inventory;
+    if let Some(entrance) = drop.link.and_then(|link| towards_another(case, link)) {
+        return bridged(inventory, entrance, &packet);
+    }
     let came_in = last_stop(case, journey).filter(|stop| stop.link.netns == netns);
     let received = came_in.filter(|stop| stop.direction(Side::Received) == journey.direction);
     let entrance =
@@ -128,6 +131,16 @@ fn way(case: &Case<'_, '_>, journey: &Journey, (drop, netns): (&Drop, NetnsId), 
         Some(link) => routed(case, journey, link, packet),
         None => local(inventory, netns, drop.link, packet),
     }
+}
+
+/// By which port packets to another instance come into the bridge that is its alone, if a device is of that.
+fn towards_another(case: &Case<'_, '_>, device: LinkKey) -> Option<(LinkKey, LinkKey)> {
+    let inventory = case.inventory;
+    case.points.others.get(&device)?;
+    let bridge = inventory.linux_bridge(device).or_else(|| inventory.bridge_ports(device).next().map(|_| device))?;
+    let nics = || inventory.instances.iter().flat_map(|instance| &instance.nics);
+    let mut ports = inventory.bridge_ports(bridge).map(|(port, _)| port);
+    ports.find(|port| nics().all(|nic| nic.outer != Some(*port))).map(|port| (port, bridge))
 }
 
 /// Whether the packet begins in a namespace: it is the instance's own, on its way out.
