@@ -81,10 +81,10 @@ fn may_be_error(clause: &Clause) -> bool {
 
 /// Whether all of these may cover one layer.
 fn is_one_layer(clauses: &[&Clause]) -> bool {
-    let Some(ethertype) = same(clauses.iter().filter_map(|clause| clause.ethertype)) else { return false };
-    let Some(protocol) = same(clauses.iter().filter_map(|clause| clause.protocol)) else { return false };
+    let Ok(ethertype) = same(clauses.iter().filter_map(|clause| clause.ethertype)) else { return false };
+    let Ok(protocol) = same(clauses.iter().filter_map(|clause| clause.protocol)) else { return false };
     let ends = || clauses.iter().flat_map(|clause| [&clause.here, &clause.there]);
-    let Some(is_v4) = same(ends().filter_map(|end| end.prefix).map(|(address, _)| address.is_ipv4())) else {
+    let Ok(is_v4) = same(ends().filter_map(|end| end.prefix).map(|(address, _)| address.is_ipv4())) else {
         return false;
     };
     let ports = ends().any(|end| end.ports.is_some());
@@ -99,10 +99,13 @@ fn is_one_layer(clauses: &[&Clause]) -> bool {
     family && !is_bare && !(ports && has_none) && fit(clauses, (End::default(), End::default()))
 }
 
-/// The one value there is; of different ones none.
-fn same<T: PartialEq + Copy>(mut values: impl Iterator<Item = T>) -> Option<Option<T>> {
+/// There are different values.
+struct Different;
+
+/// The one value there is; none where there is none.
+fn same<T: PartialEq + Copy>(mut values: impl Iterator<Item = T>) -> Result<Option<T>, Different> {
     let first = values.next();
-    values.all(|value| Some(value) == first).then_some(first)
+    if values.all(|value| Some(value) == first) { Ok(first) } else { Err(Different) }
 }
 
 /// Whether there are a source and a destination that all of these cover, one way or the other.
