@@ -215,7 +215,7 @@ impl Live<'_, '_> {
         }
         let mut command = self.asked.bounds.cmd.as_deref().map(command).transpose()?;
         let patience = self.probing.as_ref().map(|_| probing::PATIENCE);
-        let mut until = self.asked.bounds.duration.or(patience).map(|duration| Instant::now() + duration);
+        let mut until = self.asked.bounds.limits.duration.or(patience).map(|duration| Instant::now() + duration);
         let mut closing = false;
         // One listener for all the time: a signal that comes while nobody listens is gone.
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
@@ -285,7 +285,7 @@ impl Live<'_, '_> {
             self.tally.add(&told, self.journeys.points());
             self.shown += 1;
             enough |= self.probing.as_mut().is_some_and(|probing| probing.hear(&told));
-            enough |= self.asked.bounds.count == Some(self.shown);
+            enough |= self.asked.bounds.limits.is_reached(self.shown);
             enough |= self.asked.bounds.until_drop && told.blame.is_some();
             if enough {
                 break;
@@ -317,7 +317,7 @@ impl Live<'_, '_> {
 
     /// Says what it came to.
     async fn end(mut self, expected: &Trace, took: Duration, end: End) -> anyhow::Result<Exit> {
-        let enough = self.asked.bounds.count == Some(self.shown);
+        let enough = self.asked.bounds.limits.is_reached(self.shown);
         let verdicts = self.verdicts.known();
         let left = self.journeys.finish();
         for journey in self.wanted(left).into_iter().filter(|_| !enough) {

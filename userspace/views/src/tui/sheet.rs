@@ -5,7 +5,7 @@
 use netdiag_model::trace::HopState;
 
 use super::{
-    filter::Field,
+    filter::Asked,
     state::{State, Tab},
 };
 
@@ -227,7 +227,7 @@ pub(crate) trait Sheet {
     }
 
     /// What a filter can ask of a row.
-    fn fields(&self, row: usize, say: &mut dyn FnMut(Field, &str));
+    fn fields(&self, row: usize, asked: &mut Asked<'_>);
 
     /// Everything about a row.
     fn details(&self, row: usize) -> Details {

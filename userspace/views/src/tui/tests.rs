@@ -415,7 +415,7 @@ fn hostile(size: (u16, u16)) -> State {
     let mut state = State::new(Settings::default(), Origin::Snapshot("\u{1b}[2Jx".to_owned()), size, NOW);
     state.watched = Some("x".to_owned());
     let state = after(state, Action::Look(Arc::new(hostile_look())));
-    let traced = Traced { id: "x".to_owned(), at_ms: NOW, trace: fixtures::hostile() };
+    let traced = Traced::new("x".to_owned(), NOW, fixtures::hostile());
     let state = after(state, Action::Traced(Arc::new(traced)));
     let state = after(state, Action::Stream(Stream::Absent("\u{1b}]0;x\u{7}".to_owned())));
     let state =

@@ -449,9 +449,11 @@ fn refresh(state: &mut State) {
 /// Filters, sorts and puts together; what was selected stays selected, wherever it is now.
 fn fill(view: &mut View, sheet: &dyn Sheet, follows: bool) {
     let was_last = view.entries.is_empty() || view.cursor + 1 >= view.entries.len();
+    let same = same_row(view, sheet);
+    let mut asked = view.filter.asked();
     let wanted = |row: &usize| {
         let healthy = view.problems && sheet.health(*row) == Health::Ok;
-        !healthy && (view.filter.is_empty() || view.filter.wants(|say| sheet.fields(*row, say)))
+        !healthy && asked.wants(|asked| sheet.fields(*row, asked))
     };
     let mut rows: Vec<usize> = (0..sheet.len()).filter(wanted).collect();
     let all = rows.len();
@@ -472,16 +474,26 @@ fn fill(view: &mut View, sheet: &dyn Sheet, follows: bool) {
         None => rows.into_iter().map(Entry::Row).collect(),
     };
     let last = view.entries.len().saturating_sub(1);
-    let found = view
-        .selected
-        .as_ref()
-        .and_then(|selected| view.entries.iter().position(|entry| entry_id(sheet, entry) == *selected));
+    let found = match &view.selected {
+        Some(_) if same.is_some() => view.entries.iter().position(|entry| Some(entry) == same.as_ref()),
+        Some(selected) => view.entries.iter().position(|entry| entry_id(sheet, entry) == *selected),
+        None => None,
+    };
     view.cursor = match found {
         _ if follows && was_last => last,
         Some(place) => place,
         None => view.cursor.min(last),
     };
     view.selected = view.entries.get(view.cursor).map(|entry| entry_id(sheet, entry));
+}
+
+/// The row that was selected, where it still has its place among the rows: then no other has to say what it is.
+fn same_row(view: &View, sheet: &dyn Sheet) -> Option<Entry> {
+    let row = match view.entries.get(view.cursor)? {
+        Entry::Row(row) => Some(*row).filter(|row| *row < sheet.len()),
+        Entry::Group { .. } => None,
+    }?;
+    (view.selected.as_ref() == Some(&sheet.id(row))).then_some(Entry::Row(row))
 }
 
 /// Rows put together by what a column says, the worst first.

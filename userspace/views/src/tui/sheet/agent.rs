@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Cell, Column, Health, Order, Paint, Sheet};
 use crate::tui::{
-    filter::Field,
+    filter::{Asked, Field},
     look::{Fact, Look},
 };
 
@@ -37,11 +37,8 @@ impl Sheet for Agent<'_> {
     }
 
     fn id(&self, row: usize) -> String {
-        let facts = self.facts();
-        let fact = &facts[row];
-        // Several lines may have one name: mistakes, files.
-        let before = facts[..row].iter().filter(|other| other.part == fact.part && other.name == fact.name).count();
-        format!("{}/{}/{before}", fact.part, fact.name)
+        let fact = &self.facts()[row];
+        format!("{}/{}/{}", fact.part, fact.name, fact.before)
     }
 
     fn cell(&self, row: usize, column: usize) -> Cell {
@@ -68,12 +65,12 @@ impl Sheet for Agent<'_> {
         self.facts()[row].health
     }
 
-    fn fields(&self, row: usize, say: &mut dyn FnMut(Field, &str)) {
+    fn fields(&self, row: usize, asked: &mut Asked<'_>) {
         let fact = &self.facts()[row];
-        say(Field::Other, fact.part);
-        say(Field::Other, &fact.name);
-        say(Field::Other, &fact.value);
-        say(Field::Verdict, fact.health.word());
+        asked.say(Field::Other, fact.part);
+        asked.say(Field::Other, &fact.name);
+        asked.say(Field::Other, &fact.value);
+        asked.say(Field::Verdict, fact.health.word());
     }
 
     fn groups(&self) -> &'static [(&'static str, usize)] {

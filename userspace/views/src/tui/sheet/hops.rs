@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use netdiag_model::{
     fact::LinkStats,
-    trace::{Direction, Hop, HopState, InterfaceTrace, Severity},
+    trace::{Direction, Hop, HopState, InterfaceTrace, Severity, Trace},
 };
 
 use super::{Cell, Column, Details, Health, Order, Paint, Sheet, instances};
@@ -12,7 +12,7 @@ use crate::{
     place,
     text::units,
     tui::{
-        filter::Field,
+        filter::{Asked, Field},
         look::{Rates, Traced},
         state::State,
     },
@@ -47,20 +47,20 @@ pub(in crate::tui) struct PathRows<'a> {
     /// Each hop with its interface, in the order of the path.
     pub(in crate::tui) hops: Vec<(usize, &'a InterfaceTrace, &'a Hop)>,
     /// Counters at the look before, by the identity of the hop.
-    before: HashMap<String, LinkStats>,
+    before: Option<&'a HashMap<String, LinkStats>>,
     /// Milliseconds since the look before.
     millis: u64,
     ascii: bool,
 }
 
 /// What a hop is, whatever state it is in.
-fn id(interface: usize, hop: &Hop) -> String {
+pub(in crate::tui) fn id(interface: usize, hop: &Hop) -> String {
     format!("{interface}/{}/{}/{}", way(hop.direction), hop.number, hop.name)
 }
 
 /// Every hop with the place of its interface.
-fn all(traced: &Traced) -> impl Iterator<Item = (usize, &InterfaceTrace, &Hop)> {
-    let interfaces = traced.trace.interfaces.iter().enumerate();
+pub(in crate::tui) fn all(trace: &Trace) -> impl Iterator<Item = (usize, &InterfaceTrace, &Hop)> {
+    let interfaces = trace.interfaces.iter().enumerate();
     interfaces.flat_map(|(place, one)| one.hops.iter().map(move |hop| (place, one, hop)))
 }
 
@@ -71,13 +71,9 @@ impl<'a> PathRows<'a> {
         let before = state.traced_before.as_deref().filter(|before| traced.is_some_and(|now| now.id == before.id));
         Self {
             traced,
-            hops: traced.into_iter().flat_map(all).collect(),
+            hops: traced.into_iter().flat_map(|traced| all(&traced.trace)).collect(),
             millis: traced.zip(before).map_or(0, |(now, before)| now.at_ms.saturating_sub(before.at_ms)),
-            before: before
-                .into_iter()
-                .flat_map(all)
-                .filter_map(|(place, _, hop)| Some((id(place, hop), hop.counters?)))
-                .collect(),
+            before: before.map(|before| &before.counters),
             ascii: state.settings.ascii,
         }
     }
@@ -85,7 +81,7 @@ impl<'a> PathRows<'a> {
     /// What a hop's device has counted in a second since the look before: what it received is in.
     pub(in crate::tui) fn rates(&self, row: usize) -> Option<Rates> {
         let (place, _, hop) = self.hops[row];
-        let (now, then) = (hop.counters?, self.before.get(&id(place, hop))?);
+        let (now, then) = (hop.counters?, self.before?.get(&id(place, hop))?);
         let rate = |now: u64, then: u64| now.checked_sub(then)?.saturating_mul(1000).checked_div(self.millis);
         Some(Rates {
             in_bytes: rate(now.rx_bytes, then.rx_bytes)?,
@@ -155,17 +151,17 @@ impl Sheet for PathRows<'_> {
         self.hops[row].2.state.into()
     }
 
-    fn fields(&self, row: usize, say: &mut dyn FnMut(Field, &str)) {
+    fn fields(&self, row: usize, asked: &mut Asked<'_>) {
         let (_, interface, hop) = self.hops[row];
-        say(Field::Hop, &hop.name);
-        say(Field::Hop, hop.kind.name());
-        say(Field::Netns, &place::of(interface, hop));
-        say(Field::Verdict, hop.state.name());
-        say(Field::Reason, &hop.status);
-        say(Field::Other, &hop.note);
-        say(Field::Other, way(hop.direction));
+        asked.say(Field::Hop, &hop.name);
+        asked.say(Field::Hop, hop.kind.name());
+        asked.made(Field::Netns, || place::of(interface, hop));
+        asked.say(Field::Verdict, hop.state.name());
+        asked.say(Field::Reason, &hop.status);
+        asked.say(Field::Other, &hop.note);
+        asked.say(Field::Other, way(hop.direction));
         for address in &hop.addresses {
-            say(Field::Address, &address.addr().to_string());
+            asked.show(Field::Address, address.addr());
         }
     }
 
