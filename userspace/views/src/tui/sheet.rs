@@ -229,6 +229,11 @@ pub(crate) trait Sheet {
     /// What a filter can ask of a row.
     fn fields(&self, row: usize, asked: &mut Asked<'_>);
 
+    /// What a row is called.
+    fn called(&self, row: usize) -> String {
+        self.cell(row, 0).text
+    }
+
     /// Everything about a row.
     fn details(&self, row: usize) -> Details {
         let columns = self.columns().iter().enumerate();

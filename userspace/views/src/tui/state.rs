@@ -9,6 +9,7 @@ use netdiag_model::event::{Decision, Event};
 
 use super::{
     filter::Filter,
+    followed::Followed,
     keymap::Keymap,
     look::{Look, Traced},
     packet::Packet,
@@ -56,6 +57,19 @@ impl Tab {
     pub const fn title(self) -> &'static str {
         match self {
             Self::Instances => "Instances",
+            Self::Path => "Path",
+            Self::Live => "Live",
+            Self::Flows => "Flows",
+            Self::Policy => "Policy",
+            Self::Agent => "Agent",
+            Self::Doctor => "Doctor",
+        }
+    }
+
+    /// Its title on a narrow screen.
+    pub(crate) const fn short(self) -> &'static str {
+        match self {
+            Self::Instances => "Inst",
             Self::Path => "Path",
             Self::Live => "Live",
             Self::Flows => "Flows",
@@ -312,6 +326,8 @@ pub(crate) struct Frozen {
     pub(crate) look: Option<Arc<Look>>,
     /// The events.
     pub(crate) events: Events,
+    /// What packets did on the path.
+    pub(crate) followed: Option<Arc<Followed>>,
     /// How many looks came since.
     pub(crate) behind: u64,
 }
@@ -329,12 +345,16 @@ pub struct State {
     pub(crate) now_ms: u64,
     /// The newest look.
     pub(crate) newest: Option<Arc<Look>>,
+    /// When the next look is meant to be: where nobody is at the keys they are seldom, and the last one is not stale.
+    pub(crate) next_look_ms: u64,
     /// The path that is followed, and how it was before.
     pub(crate) traced: Option<Arc<Traced>>,
     /// How that path was at the look before.
     pub(crate) traced_before: Option<Arc<Traced>>,
     /// Whose path is followed.
     pub(crate) watched: Option<String>,
+    /// What packets did on a path while they were watched.
+    pub(crate) newest_followed: Option<Arc<Followed>>,
     /// Events.
     pub(crate) stream: Stream,
     /// What packets are watched, in words.
@@ -376,9 +396,11 @@ impl State {
             size,
             now_ms,
             newest: None,
+            next_look_ms: 0,
             traced: None,
             traced_before: None,
             watched: None,
+            newest_followed: None,
             stream: Stream::Unasked,
             watching: None,
             all_events: Events::default(),
@@ -404,6 +426,12 @@ impl State {
     /// The events that are shown.
     pub(crate) fn events(&self) -> &Events {
         self.frozen.as_ref().map_or(&self.all_events, |frozen| &frozen.events)
+    }
+
+    /// What packets did on the path that is shown.
+    pub(crate) fn followed(&self) -> Option<&Followed> {
+        let followed = self.frozen.as_ref().map_or(self.newest_followed.as_ref(), |frozen| frozen.followed.as_ref())?;
+        (self.watched.as_ref() == Some(&followed.id)).then_some(followed)
     }
 
     /// What the tab that is seen shows.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Cell, Column, Health, Order, Paint, Sheet};
+use super::{Cell, Column, Details, Health, Order, Paint, Sheet};
 use crate::tui::{
     filter::{Asked, Field},
     look::{Fact, Look},
@@ -59,6 +59,17 @@ impl Sheet for Agent<'_> {
             2 => Order::Text(fact.name.clone()),
             _ => Order::Text(fact.value.clone()),
         }
+    }
+
+    fn called(&self, row: usize) -> String {
+        let fact = &self.facts()[row];
+        format!("{} {}", fact.part, fact.name)
+    }
+
+    fn details(&self, row: usize) -> Details {
+        let fact = &self.facts()[row];
+        let lines = [("state", fact.health.word()), ("part", fact.part), ("what", &fact.name), ("value", &fact.value)];
+        lines.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
     }
 
     fn health(&self, row: usize) -> Health {

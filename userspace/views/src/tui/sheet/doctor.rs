@@ -71,6 +71,10 @@ impl Sheet for Doctor<'_> {
         }
     }
 
+    fn called(&self, row: usize) -> String {
+        self.checks()[row].name.clone()
+    }
+
     fn health(&self, row: usize) -> Health {
         health(self.checks()[row].status)
     }

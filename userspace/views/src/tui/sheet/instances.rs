@@ -299,6 +299,8 @@ fn details(of: &Of<'_>, look: Option<&Arc<Look>>) -> Details {
     let mut add = |name: &str, value: Option<String>| lines.extend(value.map(|value| (name.to_owned(), value)));
     add("instance", Some(identity.name.clone()));
     add("state", Some(format!("{}, {}", of.health().word(), identity.state)));
+    let health = of.health();
+    add("why", of.row.why.clone().filter(|_| health != Health::Ok));
     add("kind", Some(format!("{}, run by {}", identity.kind.name(), identity.runtime)));
     add("container", identity.container_id.clone());
     add("image", identity.image.clone());

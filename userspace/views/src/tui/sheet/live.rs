@@ -76,6 +76,10 @@ impl Sheet for Live<'_> {
         }
     }
 
+    fn called(&self, row: usize) -> String {
+        format!("{} {}", self.cell(row, 0).text, self.cell(row, 1).text)
+    }
+
     fn health(&self, row: usize) -> Health {
         match &self.line(row).seen {
             Seen::Event(Event::Verdict(event)) if event.verdict == Decision::Allow => Health::Ok,
@@ -101,8 +105,9 @@ impl Sheet for Live<'_> {
         let mut lines: Details =
             columns.map(|(place, column)| (column.title.to_lowercase(), self.cell(row, place).text)).collect();
         if let Seen::Packet(packet) = &self.line(row).seen {
+            lines.insert(0, ("why".to_owned(), packet.sentence.clone()));
+            lines.insert(1, ("packet".to_owned(), packet.what.clone()));
             lines.push(("last at".to_owned(), packet.place.clone()));
-            lines.push(("because".to_owned(), packet.sentence.clone()));
             lines.extend(packet.steps.iter().cloned());
         }
         if let Seen::Event(Event::Verdict(event)) = &self.line(row).seen {
@@ -183,7 +188,9 @@ fn packet(packet: &Packet, code: char, ascii: bool) -> Cell {
         'v' => Cell::new(packet.health.paint(), format!("{} {}", packet.health.glyph(ascii), packet.end)),
         'n' => Cell::new(Paint::Strong, packet.instance.as_deref().unwrap_or("-")),
         'd' => Cell::plain(packet.way),
-        'o' => Cell::plain(&packet.what),
+        'p' => Cell::plain(packet.ends().protocol),
+        'f' => Cell::plain(packet.ends().from),
+        'o' => Cell::plain(packet.ends().to),
         'r' if packet.reason.is_empty() => Cell::maybe(None::<String>),
         'r' => Cell::new(Paint::Warning, format!("{} at {}", packet.reason, packet.place)),
         'l' if packet.length > 0 => Cell::plain(packet.length.to_string()),
@@ -202,7 +209,7 @@ fn packet_fields(packet: &Packet, asked: &mut Asked<'_>) {
     for (_, step) in &packet.steps {
         asked.say(Field::Hop, step);
     }
-    // The packet's words hold its addresses and ports: `10.0.0.2:50312 > 192.0.2.1:53`.
+    // The packet's words hold its addresses and ports.
     for word in packet.what.split([' ', '>', ',']) {
         if let Ok(end) = word.parse::<std::net::SocketAddr>() {
             asked.show(Field::Address, end.ip());

@@ -124,6 +124,13 @@ impl Sheet for Policy<'_> {
         }
     }
 
+    fn called(&self, row: usize) -> String {
+        let line = &self.rules()[row];
+        let rule = line.rule.as_ref().and_then(|shown| shown.rule.as_ref());
+        let words = rule.map(|rule| format!(": {}", words::rule(rule))).unwrap_or_default();
+        format!("{}{words}", line.group)
+    }
+
     fn health(&self, row: usize) -> Health {
         health(&self.rules()[row]).0
     }
