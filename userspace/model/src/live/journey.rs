@@ -520,11 +520,14 @@ impl Journeys {
                 joined = true;
             }
         }
+        if joined {
+            return;
+        }
+        let (track, direction) = open::of_drop(&drop, &self.points);
         // Without a device, and without having been seen before, it may be anybody's.
-        if !joined && !self.points.may_begin_at(drop.link) {
+        if !self.points.may_begin_at(drop.link) || open::is_of_rest(&drop, direction, &self.points) {
             self.counted.foreign += 1;
-        } else if !joined {
-            let (track, direction) = open::of_drop(&drop, &self.points);
+        } else {
             let mut open = Open::new(content, track, direction);
             open.drop(drop, &self.points);
             self.begin(open);
