@@ -7,7 +7,7 @@ use crate::{
         Sighting,
         journey::{
             Ended, Journeys, SETTLE_NS,
-            simulation::{Kind, Made, REMOTE},
+            simulation::{FIXED, GATEWAY, Kind, Made, REMOTE},
         },
         points::Side,
     },
@@ -172,6 +172,16 @@ fn a_rule_inside_the_instance_is_found_before_any_device_saw_the_packet() {
     let blame = said(site.host, &[gone], &[]).unwrap();
     assert_eq!(blame.rules[0].rule, "-A OUTPUT -j DROP");
     assert_eq!(blame.rules[0].netns.label, "web-1");
+}
+
+#[test]
+fn a_rule_that_drops_what_the_router_itself_sends_is_found() {
+    let site = site(&format!("{FORWARD}-A OUTPUT -p tcp -j DROP\nCOMMIT\n"));
+    let packet = Made { source: (GATEWAY, 53), ..Made::syn(1) };
+    let packet = Made { destination: (FIXED, 9), ..packet };
+    let gone = given_up(&packet, Some(site.links[2]), "NETFILTER_DROP");
+    let blame = said(site.host, &[gone], &[]).unwrap();
+    assert_eq!(blame.rules.iter().map(|rule| rule.rule.as_str()).collect::<Vec<_>>(), ["-A OUTPUT -p tcp -j DROP"]);
 }
 
 #[test]
