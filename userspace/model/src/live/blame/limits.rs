@@ -76,7 +76,8 @@ fn tracking(case: &Case<'_, '_>, journey: &Journey, drop: &Drop) -> Option<Limit
 fn queue(case: &Case<'_, '_>, drop: &Drop) -> Option<Limit> {
     let key = drop.link?;
     let link = case.inventory.link(key)?;
-    let kind = link.qdisc.as_deref()?;
+    // A device that is down has a queue that takes nothing, and no other.
+    let kind = link.qdisc.as_deref().filter(|kind| !matches!(*kind, "noqueue" | "noop"))?;
     let device = quote(&link.name);
     Some(Limit {
         guilty: format!("the queueing discipline of {} is {kind}", link.name),

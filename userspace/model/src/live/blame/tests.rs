@@ -329,6 +329,19 @@ fn the_queueing_discipline_that_dropped_a_packet_is_named() {
 }
 
 #[test]
+fn a_device_that_is_down_is_blamed_and_not_the_queue_it_has_not() {
+    let mut site = site("");
+    let (inner, tap) = (site.links[0], site.links[1]);
+    site.host.edit(inner).qdisc = Some("noqueue".to_owned());
+    site.host.edit(tap).admin_up = false;
+    let packet = Made::syn(1);
+    let mut seen = passed(&site, &packet, 1);
+    seen.push(given_up(&packet, Some(inner), "QDISC_DROP"));
+    let blame = said(site.host, &seen, &[]).unwrap();
+    assert!(blame.guilty.as_ref().is_some_and(|guilty| guilty.contains("tap1 is switched off")), "{blame:#?}");
+}
+
+#[test]
 fn a_packet_longer_than_the_next_device_takes_is_blamed_on_that_whether_the_kernel_says_so_or_not() {
     let long = Made::new(Kind::Udp(vec![1; 1410]));
     for (reason, device, stops) in [(Some("PKT_TOO_BIG"), 3, 3), (Some("NOT_SPECIFIED"), 1, 1), (None, 2, 2)] {

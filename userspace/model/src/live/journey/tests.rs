@@ -166,6 +166,15 @@ fn an_answer_to_an_address_shared_with_others_is_known_by_what_it_answers() {
 }
 
 #[test]
+fn an_answer_to_what_the_host_itself_has_asked_is_not_the_instances() {
+    // It leaves by the same device, and has nothing of the instance.
+    let own = Made { source: ([172, 24, 4, 2].into(), 1), ..Made::syn(7) };
+    let answer = Made { kind: Kind::Tcp { sequence: 99, flags: 18, payload: vec![] }, ..own.clone().answer() };
+    let seen = vec![own.at(MS, 4, Side::Sent), answer.at(500 * MS, 4, Side::Received)];
+    assert_eq!(joined(neutron(), seen), []);
+}
+
+#[test]
 fn a_retransmission_after_a_loss_is_a_journey_of_its_own_that_repeats_the_first() {
     let packet = Made::syn(7);
     let found = joined(neutron(), [outward(&packet, MS, 2), outward(&packet, 1_000 * MS, 5)].concat());
