@@ -148,11 +148,13 @@ fn by_kernel(case: &Case<'_, '_>, journey: &Journey, drop: &Drop) -> Blame {
     let what = words::packet(drop.headers.innermost());
     let place = drop_place(case, journey, drop);
     let found = if drop.reason == "NETFILTER_DROP" { rules::dropping(case, journey, drop) } else { Vec::new() };
+    let limit = if found.is_empty() { limits::of_drop(case, journey, drop) } else { None };
     let meaning = reasons::of(&drop.reason);
     let because = meaning.map_or_else(
         || format!("the kernel gives it up: {} ({})", drop.reason, drop.subsystem),
         |meaning| meaning.because.to_owned(),
     );
+    let because = limit.as_ref().map_or_else(|| because.clone(), |limit| limit.because(&because));
     let at = drop.location.as_deref().map_or_else(String::new, |location| format!(" in {location}"));
     let blame = Blame {
         direction: journey.direction,
@@ -167,13 +169,10 @@ fn by_kernel(case: &Case<'_, '_>, journey: &Journey, drop: &Drop) -> Blame {
         verify: meaning.map(|meaning| meaning.advice.to_owned()),
         fix: None,
     };
-    let blame = with_rules(blame, case, &what);
-    if !blame.rules.is_empty() {
-        return blame;
-    }
-    match limits::of_drop(case, journey, drop) {
+    match limit {
         Some(limit) => limit.blame(blame),
-        None => with_fault(case, journey, blame),
+        None if blame.rules.is_empty() => with_fault(case, journey, blame),
+        None => with_rules(blame, case, &what),
     }
 }
 
@@ -332,7 +331,7 @@ fn by_silence(case: &Case<'_, '_>, journey: &Journey) -> Blame {
     let unknown = unknown(case, journey);
     match limits::of_silence(case, journey) {
         Some(limit) => {
-            let sentence = switch::without_end(&unknown.sentence).to_owned();
+            let sentence = format!("{}; {}", switch::without_end(&unknown.sentence), limit.guilty);
             limit.blame(Blame { code: Code::PathFault, sentence, ..unknown })
         }
         None => unknown,

@@ -266,8 +266,8 @@ type Flow = (IpAddr, IpAddr, (u16, u16));
 
 impl Past {
     /// Learns what answers to packets of the instance look like before translation is undone.
-    fn asked(&mut self, closed: &[Open]) {
-        let outward = closed.iter().filter(|open| open.direction == Direction::Outward);
+    fn asked<'o>(&mut self, own: impl Iterator<Item = &'o Open>) {
+        let outward = own.filter(|open| open.direction == Direction::Outward);
         for flow in outward.filter_map(Open::answer) {
             if self.asked.insert(flow) {
                 self.asked_order.push_back(flow);
@@ -376,7 +376,7 @@ impl Journeys {
         if self.open.len() < before {
             self.spans.retain(|content| self.open.contains_key(content));
         }
-        self.past.asked(&closed);
+        self.past.asked(closed.iter().filter(|open| open.is_own(&self.points, &HashSet::new())));
         let all = closed.len();
         closed.retain(|open| open.is_own(&self.points, &self.past.asked));
         self.counted.foreign += (all - closed.len()) as u64;
@@ -520,11 +520,14 @@ impl Journeys {
                 joined = true;
             }
         }
+        if joined {
+            return;
+        }
+        let (track, direction) = open::of_drop(&drop, &self.points);
         // Without a device, and without having been seen before, it may be anybody's.
-        if !joined && !self.points.may_begin_at(drop.link) {
+        if !self.points.may_begin_at(drop.link) || open::is_of_rest(&drop, direction, &self.points) {
             self.counted.foreign += 1;
-        } else if !joined {
-            let (track, direction) = open::of_drop(&drop, &self.points);
+        } else {
             let mut open = Open::new(content, track, direction);
             open.drop(drop, &self.points);
             self.begin(open);

@@ -14,17 +14,23 @@ const TAG: u32 = 4;
 /// A limit.
 pub(super) struct Limit {
     /// What it is, with its numbers.
-    guilty: String,
+    pub(super) guilty: String,
     verify: String,
     fix: String,
+    /// It says all there is to say, and better than the kernel's reason does.
+    alone: bool,
 }
 
 impl Limit {
+    /// Why the packet died, given what the kernel's reason means.
+    pub(super) fn because(&self, meaning: &str) -> String {
+        if self.alone { self.guilty.clone() } else { format!("{meaning}; {}", self.guilty) }
+    }
+
     /// Blames it for what the kernel, or nobody, gives a reason for.
     pub(super) fn blame(self, blame: Blame) -> Blame {
-        let Self { guilty, verify, fix } = self;
+        let Self { guilty, verify, fix, alone: _ } = self;
         Blame {
-            sentence: format!("{}; {guilty}", blame.sentence),
             evidence: format!("{}; {guilty}", blame.evidence),
             guilty: Some(guilty),
             verify: Some(verify),
@@ -62,6 +68,7 @@ fn tracking(case: &Case<'_, '_>, journey: &Journey, drop: &Drop) -> Option<Limit
         guilty: format!("connection tracking of {label} is full: {count} of {most} connections"),
         verify: in_netns(case.inventory, netns, "conntrack -S; sysctl net.netfilter.nf_conntrack_max"),
         fix: "raise net.netfilter.nf_conntrack_max, or find who opens so many connections".to_owned(),
+        alone: true,
     })
 }
 
@@ -69,12 +76,14 @@ fn tracking(case: &Case<'_, '_>, journey: &Journey, drop: &Drop) -> Option<Limit
 fn queue(case: &Case<'_, '_>, drop: &Drop) -> Option<Limit> {
     let key = drop.link?;
     let link = case.inventory.link(key)?;
-    let kind = link.qdisc.as_deref()?;
+    // A device that is down has a queue that takes nothing, and no other.
+    let kind = link.qdisc.as_deref().filter(|kind| !matches!(*kind, "noqueue" | "noop"))?;
     let device = quote(&link.name);
     Some(Limit {
         guilty: format!("the queueing discipline of {} is {kind}", link.name),
         verify: in_netns(case.inventory, key.netns, &format!("tc -s qdisc show dev {device}")),
         fix: "give it a longer queue or a higher rate, or send less".to_owned(),
+        alone: false,
     })
 }
 
@@ -92,5 +101,6 @@ fn size(case: &Case<'_, '_>, journey: &Journey, grace: u32) -> Option<Limit> {
         guilty: format!("{label} takes packets of {room} bytes, and this one has {bytes}"),
         verify: in_netns(case.inventory, next.link.netns, &format!("ip link show dev {}", quote(&next.name))),
         fix: "give all devices of the path one MTU, and the instance no larger one".to_owned(),
+        alone: grace > 0,
     })
 }

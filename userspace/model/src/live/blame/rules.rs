@@ -14,7 +14,7 @@ use crate::{
         points::Side,
     },
     netfilter::{Address, Bits, CtState, Hook, Icmp, Known, Outcome, Packet, Walk},
-    trace::{Direction, RuleRef, ask, cross, rule_ref},
+    trace::{RuleRef, ask, cross, rule_ref},
 };
 
 /// The rules that would drop a packet: one, where it is that one whatever the state of its flow.
@@ -121,7 +121,7 @@ fn way(case: &Case<'_, '_>, journey: &Journey, (drop, netns): (&Drop, NetnsId), 
     let came_in = last_stop(case, journey).filter(|stop| stop.link.netns == netns);
     let received = came_in.filter(|stop| stop.direction(Side::Received) == journey.direction);
     let entrance =
-        received.map(|stop| stop.link).or(drop.link.filter(|_| came_in.is_none() && !is_origin(case, journey, netns)));
+        received.map(|stop| stop.link).or(drop.link.filter(|_| came_in.is_none() && !begins(case, drop, netns)));
     if let Some(port) = entrance
         && let Some(bridge) = inventory.linux_bridge(port).filter(|bridge| !routes(inventory, *bridge))
     {
@@ -143,9 +143,10 @@ fn towards_another(case: &Case<'_, '_>, device: LinkKey) -> Option<(LinkKey, Lin
     ports.find(|port| nics().all(|nic| nic.outer != Some(*port))).map(|port| (port, bridge))
 }
 
-/// Whether the packet begins in a namespace: it is the instance's own, on its way out.
-fn is_origin(case: &Case<'_, '_>, journey: &Journey, netns: NetnsId) -> bool {
-    journey.direction == Direction::Outward && case.instance.netns == Some(netns) && Some(netns) != case.inventory.host
+/// Whether the packet begins in a namespace, whose address it is from: the instance's, or that of a router which complains.
+fn begins(case: &Case<'_, '_>, drop: &Drop, netns: NetnsId) -> bool {
+    let source = drop.headers.innermost().addresses().map(|(source, _)| source);
+    source.is_some_and(|source| case.inventory.holder(netns, source).is_some())
 }
 
 /// Whether a bridge has addresses of its own, and so passes packets up to be routed.

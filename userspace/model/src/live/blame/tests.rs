@@ -7,7 +7,7 @@ use crate::{
         Sighting,
         journey::{
             Ended, Journeys, SETTLE_NS,
-            simulation::{Kind, Made, REMOTE},
+            simulation::{FIXED, GATEWAY, Kind, Made, REMOTE},
         },
         points::Side,
     },
@@ -175,6 +175,16 @@ fn a_rule_inside_the_instance_is_found_before_any_device_saw_the_packet() {
 }
 
 #[test]
+fn a_rule_that_drops_what_the_router_itself_sends_is_found() {
+    let site = site(&format!("{FORWARD}-A OUTPUT -p tcp -j DROP\nCOMMIT\n"));
+    let packet = Made { source: (GATEWAY, 53), ..Made::syn(1) };
+    let packet = Made { destination: (FIXED, 9), ..packet };
+    let gone = given_up(&packet, Some(site.links[2]), "NETFILTER_DROP");
+    let blame = said(site.host, &[gone], &[]).unwrap();
+    assert_eq!(blame.rules.iter().map(|rule| rule.rule.as_str()).collect::<Vec<_>>(), ["-A OUTPUT -p tcp -j DROP"]);
+}
+
+#[test]
 fn no_rule_is_named_where_none_would_drop_the_packet() {
     let site = site(&format!("{FORWARD}-A FORWARD -p udp -j DROP\nCOMMIT\n"));
     let packet = Made::syn(1);
@@ -316,6 +326,19 @@ fn the_queueing_discipline_that_dropped_a_packet_is_named() {
     let blame = said(site.host, &seen, &[]).unwrap();
     assert!(blame.guilty.unwrap().contains("qg-1 is tbf"));
     assert!(blame.verify.unwrap().contains("tc -s qdisc show dev qg-1"));
+}
+
+#[test]
+fn a_device_that_is_down_is_blamed_and_not_the_queue_it_has_not() {
+    let mut site = site("");
+    let (inner, tap) = (site.links[0], site.links[1]);
+    site.host.edit(inner).qdisc = Some("noqueue".to_owned());
+    site.host.edit(tap).admin_up = false;
+    let packet = Made::syn(1);
+    let mut seen = passed(&site, &packet, 1);
+    seen.push(given_up(&packet, Some(inner), "QDISC_DROP"));
+    let blame = said(site.host, &seen, &[]).unwrap();
+    assert!(blame.guilty.as_ref().is_some_and(|guilty| guilty.contains("tap1 is switched off")), "{blame:#?}");
 }
 
 #[test]

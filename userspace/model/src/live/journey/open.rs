@@ -11,7 +11,7 @@ use crate::{
     live::{
         Sighting,
         packet::{Headers, Transport},
-        points::{Place, Points, Stop},
+        points::{Place, Points, Side, Stop},
     },
     trace::Direction,
 };
@@ -61,6 +61,21 @@ pub(super) fn of_drop(drop: &Drop, points: &Points) -> (usize, Direction) {
         (None, Some(track)) => (track, Direction::Inward),
         (None, None) => (0, Direction::Outward),
     }
+}
+
+/// Reasons for which a packet dies before a packet socket has its copy; those of queueing disciplines besides.
+const BEFORE_COPIES: [&str; 4] = ["XDP", "CPU_BACKLOG", "DEV_READY", "NOMEM"];
+/// What the kernel says where it does not say why.
+const UNCLEAR: &str = "NOT_SPECIFIED";
+
+/// Whether it is the host's own stack that gave up what was left of a packet when Open vSwitch had its copy, by the reason: no
+/// sighting has to say so, which may be lost.
+pub(super) fn is_of_rest(drop: &Drop, direction: Direction, points: &Points) -> bool {
+    let reason = drop.reason.as_str();
+    let before = BEFORE_COPIES.contains(&reason) || reason.starts_with("QDISC") || reason == UNCLEAR;
+    let devices = points.tracks.iter().flat_map(|track| &track.stops);
+    let mut copied = devices.filter(|stop| stop.copied && Some(stop.link) == drop.link);
+    !before && copied.any(|stop| stop.direction(Side::Received) == direction)
 }
 
 impl Open {
@@ -168,15 +183,18 @@ impl Open {
     /// Adds where it, or a copy of it, was given up. What Open vSwitch has taken a copy of dies in the host's own stack,
     /// which says nothing.
     pub(super) fn drop(&mut self, drop: Drop, points: &Points) {
-        let copied = points.devices().iter().any(|stop| stop.copied && Some(stop.link) == drop.link);
-        if !copied || !self.passed(&drop, points) {
+        let unclear = drop.reason == UNCLEAR && self.passed(&drop, points);
+        if !unclear && !is_of_rest(&drop, self.direction, points) {
             self.drops.push(drop);
         }
     }
 
-    /// Whether the packet had come out of the device the drop is about, which is where copies are taken.
+    /// Whether the packet had come out of the device the drop is about, and copies are taken there.
     fn passed(&self, drop: &Drop, points: &Points) -> bool {
-        let is_it = |step: &Step| points.stop(step.place).is_some_and(|stop| Some(stop.link) == drop.link);
+        let is_it = |step: &Step| {
+            let stop = points.stop(step.place).filter(|stop| stop.copied && Some(stop.link) == drop.link);
+            stop.is_some_and(|stop| stop.direction(Side::Received) == self.direction)
+        };
         self.steps.iter().any(is_it)
     }
 

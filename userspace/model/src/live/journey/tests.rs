@@ -89,6 +89,33 @@ fn what_the_hosts_stack_does_to_a_copy_of_open_vswitchs_says_nothing() {
 }
 
 #[test]
+fn what_is_left_of_a_copied_packet_says_nothing_even_if_nobody_saw_it_there_and_what_dies_before_does() {
+    let packet = Made::syn(7);
+    let ended = |stops: usize, reason| {
+        let mut points = neutron();
+        points.tracks[0].stops[1].copied = true;
+        let rest = packet.dropped(MS + 11_000, Some(1), reason);
+        let found = joined(points, [outward(&packet, MS, stops), vec![rest]].concat());
+        found.first().map(|journey| journey.ended.clone())
+    };
+    // Its sighting at the device was lost.
+    assert_eq!(ended(1, "OTHERHOST"), Some(Ended::NotSeenAfter));
+    assert_eq!(ended(0, "OTHERHOST"), None);
+    assert_eq!(ended(1, "XDP"), Some(Ended::Dropped { drop: 0 }));
+    assert_eq!(ended(1, "NOT_SPECIFIED"), Some(Ended::Dropped { drop: 0 }));
+    assert_eq!(ended(2, "NOT_SPECIFIED"), Some(Ended::NotSeenAfter));
+    // What goes into the device has no copies.
+    let mut points = neutron();
+    points.tracks[0].stops[1].copied = true;
+    let answer = Made::syn(7).answer();
+    let gone = answer.dropped(MS + 35_000, Some(1), "QDISC_DROP");
+    let mut seen = inward(&answer, MS);
+    seen.pop();
+    let found = joined(points, [seen, vec![gone]].concat());
+    assert_eq!(found[0].ended, Ended::Dropped { drop: 0 });
+}
+
+#[test]
 fn an_answer_to_a_ping_of_which_raw_sockets_have_had_copies_has_arrived() {
     let echo = |kind| Made::new(Kind::Echo { kind, identifier: 7, number: 1, payload: vec![1; 8] }).answer();
     let ended = |packet: &Made, reason| {
@@ -136,6 +163,15 @@ fn an_answer_to_an_address_shared_with_others_is_known_by_what_it_answers() {
     let found = joined(points, seen);
     assert_eq!(found.len(), 2, "{found:#?}");
     assert_eq!((found[1].direction, &found[1].ended), (Direction::Inward, &Ended::NotSeenAfter));
+}
+
+#[test]
+fn an_answer_to_what_the_host_itself_has_asked_is_not_the_instances() {
+    // It leaves by the same device, and has nothing of the instance.
+    let own = Made { source: ([172, 24, 4, 2].into(), 1), ..Made::syn(7) };
+    let answer = Made { kind: Kind::Tcp { sequence: 99, flags: 18, payload: vec![] }, ..own.clone().answer() };
+    let seen = vec![own.at(MS, 4, Side::Sent), answer.at(500 * MS, 4, Side::Received)];
+    assert_eq!(joined(neutron(), seen), []);
 }
 
 #[test]
