@@ -18,6 +18,10 @@ use crate::{
     agent::{PATIENCE, command, run},
 };
 
+/// What happens between two ends.
+pub mod cases;
+/// Who sends and receives.
+pub mod ends;
 /// Flows that go on and on.
 pub mod flows;
 
