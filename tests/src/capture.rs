@@ -98,6 +98,19 @@ pub fn discover_mtu(socket: &impl AsRawFd, how: libc::c_int) -> io::Result<()> {
     if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Gives what a socket sends options of IP; none takes them away again.
+///
+/// # Errors
+/// The kernel does not take them.
+#[expect(unsafe_code, reason = "no wrapper sets this option")]
+pub fn ip_options(socket: &impl AsRawFd, options: &[u8]) -> io::Result<()> {
+    let size = libc::socklen_t::try_from(options.len()).map_err(io::Error::other)?;
+    let (level, option) = (libc::IPPROTO_IP, libc::IP_OPTIONS);
+    // SAFETY: the options are of the size told, and live for the call.
+    let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, options.as_ptr().cast(), size) };
+    if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Packets of one run at one end of the way.
 #[derive(Debug, Default)]
 pub struct Seen {

@@ -37,6 +37,8 @@ pub mod private_host;
 pub mod program;
 /// A host with an agent and machines at a bridge.
 pub mod site;
+/// Open vSwitch on the host of a test.
+pub mod switch;
 /// The instance of a lab that faults are made around.
 pub mod target;
 /// Numbered frames that go on and on.

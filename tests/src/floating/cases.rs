@@ -11,7 +11,7 @@ use std::{
 use super::ends::{ARRIVES, End, within};
 use crate::{
     agent::PATIENCE,
-    capture::{Names, Seen, discover_mtu, sum},
+    capture::{Names, Seen, discover_mtu, ip_options, sum},
 };
 
 /// For packets of which nobody knows how many there are.
@@ -50,13 +50,14 @@ pub struct Case {
 }
 
 /// All of them.
-pub const CASES: [Case; 8] = [
+pub const CASES: [Case; 9] = [
     Case { name: "ping", act: ping, packets: Some((6, 6)), fast: true },
     Case { name: "udp", act: udp, packets: Some((6, 6)), fast: true },
     Case { name: "udp to a closed port", act: closed, packets: Some((2, 2)), fast: true },
     Case { name: "tcp", act: tcp, packets: None, fast: true },
     Case { name: "traceroute", act: traceroute, packets: None, fast: false },
     Case { name: "ping that is too big", act: big_ping, packets: None, fast: false },
+    Case { name: "udp with options in the middle", act: options, packets: Some((6, 6)), fast: false },
     Case { name: "udp that becomes too big", act: big_udp, packets: None, fast: false },
     Case { name: "ping in fragments", act: fragments, packets: None, fast: false },
 ];
@@ -131,6 +132,15 @@ pub fn exchange(scene: &Scene, (client, server): (&UdpSocket, &UdpSocket), (from
 fn udp(scene: &Scene, base: u16) {
     let (client, server) = (scene.asker.udp(base), scene.answerer.udp(base + 1));
     for _ in 0..3 {
+        exchange(scene, (&client, &server), (base, base + 1));
+    }
+}
+
+/// A flow that is there already, and then a packet of it on which routers write who they are (RFC 791, record route).
+fn options(scene: &Scene, base: u16) {
+    let (client, server) = (scene.asker.udp(base), scene.answerer.udp(base + 1));
+    for options in [&[][..], &[7, 7, 4, 0, 0, 0, 0, 0], &[]] {
+        ip_options(&client, options).unwrap();
         exchange(scene, (&client, &server), (base, base + 1));
     }
 }
