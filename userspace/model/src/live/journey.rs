@@ -321,6 +321,24 @@ impl Journeys {
         &self.points
     }
 
+    /// Learns what has come to go past the router since watching began.
+    pub fn learn(&mut self, now: &Points) {
+        for (known, now) in self.points.tracks.iter_mut().zip(&now.tracks) {
+            known.shortcut.clone_from(&now.shortcut);
+        }
+    }
+
+    /// A journey that is over, given what was learned since: what went past the router did not vanish.
+    pub fn reconsidered(&self, journey: Journey) -> Journey {
+        let place = (journey.track, journey.direction);
+        let took = || ending::takes_shortcut(place, &journey.steps, &self.points);
+        if journey.ended != Ended::NotSeenAfter || !took() {
+            return journey;
+        }
+        let ended = if self.points.blind { Ended::Inconclusive } else { Ended::Delivered };
+        Journey { ended, ..journey }
+    }
+
     /// What was not made a journey.
     pub const fn counted(&self) -> &Counted {
         &self.counted

@@ -278,9 +278,13 @@ impl Live<'_, '_> {
 
     /// Tells of packets; true where that is enough.
     async fn tell(&mut self, over: Vec<Journey>) -> anyhow::Result<bool> {
-        let over = self.wanted(over);
+        let mut over = self.wanted(over);
         if over.iter().any(|journey| journey.ended.is_death()) {
             self.host.look_again().await;
+            if let Some(points) = self.host.points() {
+                self.journeys.learn(&points);
+            }
+            over = over.into_iter().map(|journey| self.journeys.reconsidered(journey)).collect();
         }
         let verdicts = self.verdicts.known();
         let mut enough = false;

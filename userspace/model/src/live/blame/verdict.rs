@@ -32,7 +32,8 @@ pub(super) fn blame(case: &Case<'_, '_>, journey: &Journey) -> Option<Blame> {
         None => format!("security groups of {whose}"),
     };
     let why = near.map_or_else(String::new, |near| format!("; {near}"));
-    let meaning = meaning.map_or_else(|| event.reason.clone(), |meaning| meaning.trim_end_matches('.').to_owned());
+    let meaning =
+        meaning.map_or_else(|| event.reason.clone(), |meaning| meaning.trim().trim_end_matches('.').to_owned());
     Some(Blame {
         direction: journey.direction,
         hop: group_hop(case, journey, event).or_else(|| last_hop(case, journey)),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{ARRIVED_NS, Counted, Drop, Ended, SETTLE_NS, open::Open};
+use super::{ARRIVED_NS, Counted, Drop, Ended, SETTLE_NS, Step, open::Open};
 use crate::{
     id::Mac,
     live::{
@@ -72,17 +72,9 @@ impl Open {
         at_whom.map_or(in_router, |(behind, destination)| behind.contains(&destination))
     }
 
-    /// Whether netdiag's fast path has the packet: it is for the outside, from an address that goes past the router, and was
-    /// on its way to the device where such packets are taken before anything can see them.
+    /// Whether netdiag's fast path has the packet.
     fn took_shortcut(&self, points: &Points) -> bool {
-        let Some(track) = points.tracks.get(self.track).filter(|_| self.direction == Direction::Outward) else {
-            return false;
-        };
-        let Some(last) = self.steps.last() else { return false };
-        let Some(ip) = last.headers.innermost().ip() else { return false };
-        track.shortcut(ip.source) == Some(last.place.stop + 1)
-            && track.is_beyond(ip.destination)
-            && !track.is_elsewhere(ip.destination)
+        takes_shortcut((self.track, self.direction), &self.steps, points)
     }
 
     /// Whether it is where it was to go, or leaves what is watched.
@@ -114,6 +106,17 @@ impl Open {
         let beyond = headers.ip().is_some_and(|ip| outward && track.is_beyond(ip.destination));
         next.is_some_and(|next| !beyond && !is_for(track, next, headers))
     }
+}
+
+/// Whether netdiag's fast path has a packet: it is for the outside, from an address that goes past the router, and was on its
+/// way to the device where such packets are taken before anything can see them.
+pub(super) fn takes_shortcut((track, direction): (usize, Direction), steps: &[Step], points: &Points) -> bool {
+    let Some(track) = points.tracks.get(track).filter(|_| direction == Direction::Outward) else { return false };
+    let Some(last) = steps.last() else { return false };
+    let Some(ip) = last.headers.innermost().ip() else { return false };
+    track.shortcut(ip.source) == Some(last.place.stop + 1)
+        && track.is_beyond(ip.destination)
+        && !track.is_elsewhere(ip.destination)
 }
 
 /// Whether packets of a direction come out of a device there, into a network stack.

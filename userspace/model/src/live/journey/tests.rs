@@ -382,6 +382,18 @@ fn what_netdiags_fast_path_takes_before_it_is_seen_has_left_and_what_else_vanish
 }
 
 #[test]
+fn a_fast_path_that_came_while_watching_is_learned_of() {
+    let mut journeys = Journeys::new(neutron());
+    let vanished = joined(neutron(), outward(&Made::syn(7), MS, 1)).remove(0);
+    assert_eq!(journeys.reconsidered(vanished.clone()).ended, Ended::NotSeenAfter);
+    let mut now = neutron();
+    now.tracks[0].shortcut = vec![FIXED.into()];
+    journeys.points.tracks[0].stops[1].copied = true;
+    journeys.learn(&now);
+    assert_eq!(journeys.reconsidered(vanished).ended, Ended::Delivered);
+}
+
+#[test]
 fn what_comes_for_a_published_port_is_the_instances_though_the_address_is_the_hosts() {
     let host = [172, 24, 4, 2].into();
     let packet = Made { destination: (host, 8080), ..Made::syn(7).answer() };
