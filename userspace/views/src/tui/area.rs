@@ -94,7 +94,9 @@ fn banner(state: &State) -> u16 {
                 1
             }
         }
-        Tab::Live => u16::from(state.stream != Stream::Open || state.watching.is_some()),
+        Tab::Live if state.watching.is_some() => 1,
+        Tab::Live if state.stream == Stream::Open => 0,
+        Tab::Live => 1 + u16::from(state.size.1 >= TALL),
         Tab::Flows => 1,
         Tab::Doctor => u16::from(state.look().is_some_and(|look| look.doctor_partial)),
         Tab::Path | Tab::Instances | Tab::Policy | Tab::Agent => 0,

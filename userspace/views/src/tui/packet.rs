@@ -124,9 +124,12 @@ pub(crate) struct Ends<'p> {
 impl Packet {
     /// Its words in parts: `tcp`, `10.0.0.2:50312`, `192.0.2.1:53 SYN`.
     pub(crate) fn ends(&self) -> Ends<'_> {
-        let (protocol, rest) = self.what.split_once(' ').unwrap_or(("", &self.what));
-        let (from, to) = rest.split_once(" > ").filter(|(from, _)| !from.contains(' ')).unwrap_or(("", rest));
-        Ends { protocol, from, to }
+        let split = || {
+            let (protocol, rest) = self.what.split_once(' ')?;
+            let (from, to) = rest.split_once(" > ").filter(|(from, _)| !from.contains(' '))?;
+            Some(Ends { protocol, from, to })
+        };
+        split().unwrap_or(Ends { protocol: "", from: "", to: &self.what })
     }
 }
 

@@ -246,6 +246,19 @@ pub(crate) trait Sheet {
     }
 }
 
+/// The columns of a tab.
+pub(crate) const fn columns(tab: Tab) -> &'static [Column] {
+    match tab {
+        Tab::Instances => &instances::COLUMNS,
+        Tab::Path => &hops::COLUMNS,
+        Tab::Live => &live::COLUMNS,
+        Tab::Flows => &flows::COLUMNS,
+        Tab::Policy => &policy::COLUMNS,
+        Tab::Agent => &agent::COLUMNS,
+        Tab::Doctor => &doctor::COLUMNS,
+    }
+}
+
 /// The rows of a tab in a state.
 pub(crate) fn of(state: &State, tab: Tab) -> Box<dyn Sheet + '_> {
     let ascii = state.settings.ascii;

@@ -1,7 +1,7 @@
 //! Everything the screen is a function of: plain data, changed by `update` alone.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -13,7 +13,7 @@ use super::{
     keymap::Keymap,
     look::{Look, Traced},
     packet::Packet,
-    sheet::Health,
+    sheet::{self, Health},
     theme::Theme,
 };
 
@@ -119,6 +119,29 @@ pub struct Settings {
     pub keys: Keymap,
     /// Quitting is asked twice: something is being recorded.
     pub recording: bool,
+    /// Columns that are switched on or off from the start, by their letters.
+    pub columns: BTreeMap<Tab, BTreeSet<char>>,
+}
+
+impl Settings {
+    /// Switches columns of a tab on or off, by the letters the tab lists them with.
+    ///
+    /// # Errors
+    /// There is no such tab or column; says which there are.
+    pub fn switch_columns(&mut self, tab: &str, letters: &str) -> Result<(), String> {
+        let Some(tab) = Tab::ALL.into_iter().find(|known| known.title().eq_ignore_ascii_case(tab)) else {
+            let titles = Tab::ALL.map(|tab| tab.title().to_lowercase());
+            return Err(format!("\"{tab}\" is no tab; there are {}", titles.join(", ")));
+        };
+        // The first column is what a row is called, and stays.
+        let known = || sheet::columns(tab).iter().skip(1);
+        if let Some(letter) = letters.chars().find(|letter| known().all(|column| column.code != *letter)) {
+            let all: Vec<String> = known().map(|column| format!("{} {}", column.code, column.title)).collect();
+            return Err(format!("\"{letter}\" is no column of {}; there are {}", tab.title(), all.join(", ")));
+        }
+        self.columns.insert(tab, letters.chars().collect());
+        Ok(())
+    }
 }
 
 /// Where looks come from.
@@ -388,8 +411,8 @@ pub struct State {
 impl State {
     /// Before the first look.
     pub fn new(settings: Settings, origin: Origin, size: (u16, u16), now_ms: u64) -> Self {
-        let stale = || View { stale: true, ..View::default() };
-        let views: [View; 7] = std::array::from_fn(|_| stale());
+        let toggled = |tab| settings.columns.get(tab).cloned().unwrap_or_default();
+        let views = Tab::ALL.each_ref().map(|tab| View { stale: true, toggled: toggled(tab), ..View::default() });
         Self {
             settings,
             origin,

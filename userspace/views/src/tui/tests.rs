@@ -336,6 +336,14 @@ fn filter_sort_groups_problems_and_columns() {
 }
 
 #[test]
+fn columns_are_switched_from_the_start_as_the_settings_say() {
+    let mut settings = Settings::default();
+    settings.switch_columns("instances", "mf").unwrap();
+    let shown = screen(&start(enforced(), settings, (132, 20)));
+    assert!(shown.contains("MAC") && !shown.contains("FLOATING IPS"), "{shown}");
+}
+
+#[test]
 fn frozen_stale_replayed_recorded() {
     let state = press(docker((132, 20)), "space");
     let (_, look) = looks(enforced());

@@ -247,7 +247,7 @@ fn live(state: &State) -> (Paint, String) {
     }
     let key = state.settings.keys.hint(Command::Packets);
     let words = match (&state.stream, &state.origin) {
-        (Stream::Absent(why), _) => format!("{why}; {key} watches packets without it"),
+        (Stream::Absent(why), _) => format!("{key} watches packets. No verdicts: {why}"),
         (Stream::Unasked, Origin::Live) => "asking the agent for events …".to_owned(),
         (Stream::Unasked, Origin::Snapshot(_)) => {
             "a snapshot has no events; a recording has those that came while it was made".to_owned()

@@ -7,7 +7,7 @@ use crate::tui::{
     area::{self, Areas},
     keymap::Command,
     sheet::{self, Cell, Paint, Sheet},
-    state::{Entry, State, View},
+    state::{Entry, State, Tab, View},
 };
 
 /// Draws titles and rows.
@@ -59,8 +59,22 @@ fn nothing(state: &State) -> String {
         ways.push(format!("{} shows those that are over", keys.hint(Command::Past)));
     }
     match (view.total, ways.as_slice()) {
-        (0, _) | (_, []) => "there is nothing to show".to_owned(),
+        (0, _) => nothing_there(state.tab).to_owned(),
+        (_, []) => "there is nothing to show".to_owned(),
         (number, _) => format!("none of {number} rows is wanted: {}", ways.join(", ")),
+    }
+}
+
+/// Why a tab has no row at all.
+const fn nothing_there(tab: Tab) -> &'static str {
+    match tab {
+        Tab::Instances => "no instance was found on this host",
+        Tab::Path => "this path has no hop",
+        Tab::Live => "nothing has come yet",
+        Tab::Flows => "no flow is tracked",
+        Tab::Policy => "no security group is known here: netdiag enforces none on this host",
+        Tab::Agent => "nothing is known of an agent",
+        Tab::Doctor => "nothing was checked",
     }
 }
 

@@ -8,7 +8,7 @@ use crate::tui::{
     look::{Fact, Look},
 };
 
-const COLUMNS: [Column; 4] = [
+pub(super) const COLUMNS: [Column; 4] = [
     Column::new('p', "PART", (7, 9), 0),
     Column::new('s', "STATE", (9, 9), 0),
     Column::new('n', "WHAT", (14, 36), 0),

@@ -10,7 +10,7 @@ use crate::tui::{
     look::Look,
 };
 
-const COLUMNS: [Column; 5] = [
+pub(super) const COLUMNS: [Column; 5] = [
     Column::new('s', "STATE", (9, 9), 0),
     Column::new('n', "CHECK", (14, 24), 0),
     Column::new('r', "RESULT", (24, 60), 0),

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-const COLUMNS: [Column; 10] = [
+pub(super) const COLUMNS: [Column; 10] = [
     Column::new('n', "INSTANCE", (12, 28), 0),
     Column::new('d', "DIR", (3, 3), 0),
     Column::new('p', "PROTO", (5, 7), 80),

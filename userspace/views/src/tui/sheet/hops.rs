@@ -26,7 +26,7 @@ const WHERE: Column = Column::new('w', "WHERE", (14, 28), 90);
 const STATUS: Column = Column::new('u', "STATUS", (10, 30), 100);
 const MEANING: Column = Column::new('m', "MEANING", (14, 70), 132);
 
-const COLUMNS: [Column; 10] = [
+pub(super) const COLUMNS: [Column; 10] = [
     NUMBER,
     STATE,
     HOP,

@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-const COLUMNS: [Column; 21] = [
+pub(super) const COLUMNS: [Column; 21] = [
     Column::new('n', "INSTANCE", (14, 32), 0),
     Column::new('s', "STATE", (9, 9), 0),
     Column::new('a', "ADDRESSES", (15, 24), 0),

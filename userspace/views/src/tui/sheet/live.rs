@@ -18,8 +18,8 @@ use crate::{
     },
 };
 
-const COLUMNS: [Column; 10] = [
-    Column::new('v', "VERDICT", (7, 11), 0),
+pub(super) const COLUMNS: [Column; 10] = [
+    Column::new('v', "VERDICT", (10, 11), 0),
     Column::new('t', "TIME", (13, 13), 80),
     Column::new('n', "INSTANCE", (12, 28), 0),
     Column::new('d', "DIR", (3, 3), 0),

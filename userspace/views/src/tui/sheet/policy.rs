@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-const COLUMNS: [Column; 9] = [
+pub(super) const COLUMNS: [Column; 9] = [
     Column::new('g', "GROUP", (10, 30), 0),
     Column::new('d', "DIR", (3, 3), 0),
     Column::new('f', "FAMILY", (6, 6), 80),
