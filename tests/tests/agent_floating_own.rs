@@ -46,9 +46,18 @@ fn until(what: &str, is_so: impl Fn() -> bool) {
 
 /// A datagram from outside to a port of the floating IP, and whether it is answered by this server.
 fn answers(client: &UdpSocket, server: &UdpSocket) -> bool {
+    asked(client, server, Duration::from_secs(5))
+}
+
+/// The same where it must not be: nobody answers soon.
+fn is_silent(client: &UdpSocket, server: &UdpSocket) -> bool {
+    !asked(client, server, Duration::from_millis(300))
+}
+
+fn asked(client: &UdpSocket, server: &UdpSocket, wait: Duration) -> bool {
     let mut word = [0; 8];
     for socket in [client, server] {
-        socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        socket.set_read_timeout(Some(wait)).unwrap();
     }
     // What came late is of the attempt before.
     while client.send(b"question").is_err() {}
@@ -133,8 +142,10 @@ fn a_device_that_goes_takes_its_floating_ips_along_until_it_is_there_again_and_t
     assert_eq!(states(), [1, 1]);
 
     run("ip link del ext0");
-    let gone = site.wait_for(FLOATING, "held", |floating| floating["state"] == "broken");
-    assert!(gone["reason"].as_str().unwrap().contains("there is no device ext0 on this host"), "{gone:#}");
+    site.wait_for(FLOATING, "held", |floating| {
+        let reason = floating["reason"].as_str().unwrap_or_default();
+        floating["state"] == "broken" && reason == "there is no device ext0 on this host"
+    });
     assert_eq!(states(), [0, 2]);
     assert!(
         netdiag_tests::floating::ends::command(
@@ -160,6 +171,7 @@ fn a_floating_ip_that_moves_to_another_host_is_there_from_the_next_packet_and_no
     there.policy(OPEN);
     site.host.start();
     there.start();
+    there.wait_for_ports(&["p2"]);
     there.wait("it has looked at routers", |status| status["floating_ips"].is_array());
     site.wait_until_fast(FLOATING);
     let (asks, here, far) = (client(&site), server(&site, "instance"), server(&site, "second"));
@@ -171,21 +183,19 @@ fn a_floating_ip_that_moves_to_another_host_is_there_from_the_next_packet_and_no
         // To the other host: it is there once the API has answered, whatever the outside still has of before.
         site.host.policy(OPEN);
         site.wait_for(FLOATING, "gone", serde_json::Value::is_null);
-        assert!(!answers(&asks, &here), "round {round}: nobody has it");
+        assert!(is_silent(&asks, &here), "round {round}: nobody has it");
         let (status, answer) = there.request("PUT", "/v1/floatingips/f", &body);
         assert_eq!(status, 200, "{answer:#}");
         assert!(answers(&asks, &far), "round {round}");
         assert!(knows(&macs[1]), "round {round}: whoever has it has said so");
         // And back.
         there.ok("DELETE", "/v1/floatingips/f", "");
-        assert!(!answers(&asks, &far), "round {round}: nobody has it");
+        assert!(is_silent(&asks, &far), "round {round}: nobody has it");
         site.host.policy(&policy(&[own(FLOATING, "p1")]));
         site.wait_until_fast(FLOATING);
         assert!(answers(&asks, &here), "round {round}");
         assert!(knows(&macs[0]), "round {round}");
     }
-    let fast = there.ok("GET", "/v1/ports/p2", "");
-    assert_eq!(fast["port"]["id"], "p2", "{fast:#}");
 }
 
 /// The MAC address in what `ip link show` prints.
@@ -227,5 +237,7 @@ fn second_host(site: &FloatingHost) -> AgentHost {
         run(&format!("ip netns exec host2 {line}"));
     }
     assert_eq!(OUTSIDE, Ipv4Addr::new(203, 0, 113, 1));
-    site.host.beside(&["ip", "netns", "exec", "host2"])
+    // It has processes of its own, as a host has.
+    let own = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    site.host.beside(&[&["ip", "netns", "exec", "host2"][..], &own].concat())
 }
