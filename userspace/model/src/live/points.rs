@@ -463,13 +463,18 @@ fn stop(inventory: &Inventory<'_>, hop: &Hop, (link, side): (LinkKey, Side), ent
     }
 }
 
+/// The device that a switch in user space makes for itself, whoever can ask its database.
+const DATAPATH: &str = "ovs-netdev";
+
 /// Whether Open vSwitch's user-space datapath takes copies of a device's frames (`AF_PACKET`), or may: its database could not be
 /// read, and it leaves no trace on its ports. Its internal ports are TAPs, whose frames it has for itself.
 pub(super) fn is_copied(inventory: &Inventory<'_>, link: LinkKey) -> bool {
     if let Some(port) = inventory.port_of(link) {
         return port.bridge.datapath_type == "netdev" && matches!(port.interface.kind.as_str(), "" | "system");
     }
-    let none_read = inventory.snapshot.facts.switches.is_empty() && inventory.unread(SourceKind::Ovsdb, link.netns);
+    let datapath = || inventory.link_named(link.netns, DATAPATH).is_some();
+    let is_there = || inventory.unread(SourceKind::Ovsdb, link.netns) || datapath();
+    let none_read = inventory.snapshot.facts.switches.is_empty() && is_there();
     none_read && Some(link.netns) == inventory.host && inventory.master(link).is_none()
 }
 
