@@ -134,7 +134,14 @@ pub(crate) fn groups(lab: &Lab) -> Vec<Outcome> {
         ("security-group", &taps[1], &theirs),
     );
     let lane = Lane::of(lab, host, &name).with(&OPTIONS);
+    let unasked = Fault::new(
+        "own groups deny what leaves, and the agent is not asked",
+        agent.only(&no_egress),
+        ping(),
+        ("kernel-drop", &taps[0], "an XDP program dropped it"),
+    );
     let mut outcomes = vec![lane.healthy("healthy, with groups", &ping())];
+    outcomes.extend(Lane::of(lab, host, &name).each(&[unasked]));
     outcomes.extend(lane.each(&here));
     outcomes.extend(Lane::of(lab, host, &other).with(&OPTIONS).each(&[there]));
     outcomes.push(lane.healthy("healthy again, with groups", &ping()));

@@ -16,7 +16,7 @@ use super::{
     packet::{Headers, SCTP, TCP, UDP},
 };
 use crate::{
-    fact::PublishedPort,
+    fact::{PublishedPort, SourceKind},
     floating::show::Standing,
     id::{LinkKey, Mac, NetnsId},
     inventory::Inventory,
@@ -463,13 +463,19 @@ fn stop(inventory: &Inventory<'_>, hop: &Hop, (link, side): (LinkKey, Side), ent
     }
 }
 
-/// Whether Open vSwitch's user-space datapath takes copies of a device's frames (`AF_PACKET`). Its internal ports are TAPs,
-/// whose frames it has for itself.
+/// The device that a switch in user space makes for itself, whoever can ask its database.
+const DATAPATH: &str = "ovs-netdev";
+
+/// Whether Open vSwitch's user-space datapath takes copies of a device's frames (`AF_PACKET`), or may: its database could not be
+/// read, and it leaves no trace on its ports. Its internal ports are TAPs, whose frames it has for itself.
 pub(super) fn is_copied(inventory: &Inventory<'_>, link: LinkKey) -> bool {
-    let port = inventory.port_of(link);
-    port.is_some_and(|port| {
-        port.bridge.datapath_type == "netdev" && matches!(port.interface.kind.as_str(), "" | "system")
-    })
+    if let Some(port) = inventory.port_of(link) {
+        return port.bridge.datapath_type == "netdev" && matches!(port.interface.kind.as_str(), "" | "system");
+    }
+    let datapath = || inventory.link_named(link.netns, DATAPATH).is_some();
+    let is_there = || inventory.unread(SourceKind::Ovsdb, link.netns) || datapath();
+    let none_read = inventory.snapshot.facts.switches.is_empty() && is_there();
+    none_read && Some(link.netns) == inventory.host && inventory.master(link).is_none()
 }
 
 /// Addresses that mean the instance alone, and those it shares with others.

@@ -8,6 +8,7 @@ use netdiag_agent::{
     live::{LiveError, Plan, Point, RING_BYTES, Session},
 };
 use netdiag_model::{
+    fact::{Gap, SourceKind},
     inventory::Inventory,
     live::{
         Filter, Sighting, View,
@@ -83,6 +84,11 @@ pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
         let words = filter::words(&filter).join("\n");
         return print(|out| io::Write::write_all(out, format!("{words}\n").as_bytes())).map(|()| Exit::Works);
     }
+    if points.devices().is_empty()
+        && let Some(gap) = unseen(&inventory)
+    {
+        return Err(Bad::missing(format!("there is no device to watch: {}: {}; {}", gap.object, gap.why, gap.fix)));
+    }
     let verdicts = Verdicts::follow(asked.source.enforced.agent_socket.as_deref()).await;
     let session = start(&points, &filter, &options).await?;
     points.forget(|link| {
@@ -118,6 +124,12 @@ pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
     let began = Instant::now();
     let end = live.follow().await?;
     live.end(&expected, began.elapsed(), end).await
+}
+
+/// What keeps netdiag from seeing the devices of instances, if anything does.
+fn unseen<'a>(inventory: &Inventory<'a>) -> Option<&'a Gap> {
+    let is_it = |gap: &&Gap| !gap.absent && matches!(gap.source, SourceKind::Netns | SourceKind::Netlink);
+    inventory.snapshot.facts.gaps().find(is_it)
 }
 
 /// What the kernel asks of a packet: whether it is wanted, before and after translation, and can be the instance's.

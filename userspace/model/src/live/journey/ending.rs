@@ -10,7 +10,7 @@ use crate::{
         points::{Points, Stop, Track},
         reasons,
     },
-    trace::Direction,
+    trace::{Direction, HopKind},
 };
 
 impl Open {
@@ -99,6 +99,10 @@ impl Open {
         if stop.routes && comes_out(stop, self.direction) {
             let to_others = headers.ip().is_some_and(|ip| outward && track.is_elsewhere(ip.destination));
             return to_others || (is_to_many(headers) && !is_for(track, stop, headers));
+        }
+        // What is for the host's own card goes on in the host's network stack.
+        if stop.kind == HopKind::Uplink && !outward && headers.frame.is_some_and(|(_, to)| Some(to) == stop.mac) {
+            return false;
         }
         // Past its last device before a router a frame is for the router, or for somebody else on the segment.
         let next = track.at(position + 1, self.direction).filter(|next| next.routes && !stop.routes);

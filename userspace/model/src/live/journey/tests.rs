@@ -5,7 +5,7 @@ use super::{
     statistics::Statistics,
     *,
 };
-use crate::testing::cases;
+use crate::{testing::cases, trace::HopKind};
 
 const MS: u64 = 1_000_000;
 
@@ -391,6 +391,21 @@ fn a_fast_path_that_came_while_watching_is_learned_of() {
     journeys.points.tracks[0].stops[1].copied = true;
     journeys.learn(&now);
     assert_eq!(journeys.reconsidered(vanished).ended, Ended::Delivered);
+}
+
+#[test]
+fn what_comes_to_the_card_of_a_host_that_routes_itself_is_for_nobody_else() {
+    let mut points = simulation::points(&[
+        ("eth0", HopKind::InnerDevice, Side::Sent),
+        ("veth1", HopKind::HostDevice, Side::Received),
+        ("docker0", HopKind::RouterPort, Side::Received),
+        ("eth0", HopKind::Uplink, Side::Sent),
+    ]);
+    // The bridge has an address of its own, and the frame has the card's.
+    points.tracks[0].stops[2].mac = Some(crate::id::Mac([2, 0, 0, 0, 0, 7]));
+    let packet = Made::syn(7).answer();
+    let seen = vec![packet.at(MS, 3, Side::Received), packet.dropped(2 * MS, Some(3), "NETFILTER_DROP")];
+    assert_eq!(joined(points, seen)[0].ended, Ended::Dropped { drop: 0 });
 }
 
 #[test]
