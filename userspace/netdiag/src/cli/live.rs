@@ -62,7 +62,7 @@ pub(crate) enum ProbeKind {
     Udp,
     /// An echo request
     Icmp,
-    /// Who has the gateway's address, or --to?
+    /// Who has the gateway's address, or --to? By ARP, or neighbour discovery of IPv6
     Arp,
     /// A DISCOVER
     Dhcp,

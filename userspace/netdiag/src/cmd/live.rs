@@ -89,6 +89,7 @@ pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
         let name = inventory.link(link).map_or("", |link| &link.name);
         session.gaps().iter().any(|gap| gap.netns == Some(link.netns) && gap.object.ends_with(name))
     });
+    points.blind = !session.watches_drops();
     // What was under way while the programs were attached one by one was seen by some of them only.
     let since_ns = now_ns();
     let epoch = epoch();
@@ -102,7 +103,12 @@ pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
         probing,
         session,
         journeys: Journeys::new(points),
-        tally: Tally::default(),
+        // What is asked for one way only, or of some packets, has its answers among the others.
+        tally: if asked.direction.is_none() && asked.wanted.is_empty() && asked.probed.probe.is_none() {
+            Tally::of_both_ways()
+        } else {
+            Tally::default()
+        },
         host,
         verdicts,
         show,
@@ -162,7 +168,7 @@ fn watch(points: &Points, filter: &Filter, session: &Session) -> Watch {
         instance: Some(points.instance.clone()),
         by: names.iter().filter(|(view, _)| by(*view)).map(|(_, name)| (*name).to_owned()).collect(),
         devices: devices.iter().map(|stop| stop.label()).collect(),
-        drops: session.places() > 0,
+        drops: session.watches_drops(),
         filter: filter::words(filter),
         gaps: session.gaps().to_vec(),
     }
@@ -272,9 +278,13 @@ impl Live<'_, '_> {
 
     /// Tells of packets; true where that is enough.
     async fn tell(&mut self, over: Vec<Journey>) -> anyhow::Result<bool> {
-        let over = self.wanted(over);
+        let mut over = self.wanted(over);
         if over.iter().any(|journey| journey.ended.is_death()) {
             self.host.look_again().await;
+            if let Some(points) = self.host.points() {
+                self.journeys.learn(&points);
+            }
+            over = over.into_iter().map(|journey| self.journeys.reconsidered(journey)).collect();
         }
         let verdicts = self.verdicts.known();
         let mut enough = false;
