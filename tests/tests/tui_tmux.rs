@@ -3,16 +3,18 @@
 
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread::sleep,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use netdiag_tests::{
     private_host,
     terminal::{Terminal, binary},
 };
+use rustix::process::Pid;
 
 /// A snapshot of a real host.
 fn fixture(name: &str) -> String {
@@ -162,6 +164,13 @@ fn what_cannot_be_shown_is_said_on_the_terminal_as_it_was() {
     }
 }
 
+/// Hundredths of a second of CPU time that a process has used, with the programs it has run and waited for.
+fn ticks(pid: Pid) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = text.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11..15].iter().map(|field| field.parse::<u64>().unwrap()).sum()
+}
+
 #[test]
 fn a_still_screen_costs_next_to_nothing() {
     let Some(terminal) = Terminal::open() else { return };
@@ -170,16 +179,11 @@ fn a_still_screen_costs_next_to_nothing() {
     terminal.line(&format!("sh -c 'echo $$ > pid; exec {netdiag} tui --from {file}'; echo \"ended $?\""));
     terminal.until("web-1");
     sleep(Duration::from_secs(3));
-    let pid = terminal.pid().as_raw_nonzero();
-    let ticks = || -> u64 {
-        let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let fields: Vec<&str> = text.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-    };
-    let before = ticks();
+    let pid = terminal.pid();
+    let before = ticks(pid);
     sleep(Duration::from_secs(10));
     // 100 ticks are a second: 10 of them in ten seconds are one hundredth of a core.
-    let used = ticks() - before;
+    let used = ticks(pid) - before;
     assert!(used <= 10, "{used} ticks in 10 seconds");
     terminal.press(&["q"]);
     terminal.ended(0);
@@ -198,6 +202,43 @@ fn plug() {
         && ip address add 10.7.0.1/24 dev vshop && ip link set vshop up && ip netns exec shop ip link set lo up \
         && ip netns exec shop ip address add 10.7.0.2/24 dev eth0 && ip netns exec shop ip link set eth0 up \
         && ip netns exec shop ip route add default via 10.7.0.1");
+}
+
+/// A measurement: `cargo xtask build --release && NETDIAG_BIN=$PWD/target/release/netdiag cargo test -p netdiag-tests --test
+/// tui_tmux -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement of a release build, of three minutes"]
+fn a_live_host_of_fifty_namespaces_that_nobody_looks_at_costs_at_most_a_hundredth_of_a_core() {
+    if !private_host::enter("a_live_host_of_fifty_namespaces_that_nobody_looks_at_costs_at_most_a_hundredth_of_a_core")
+    {
+        return;
+    }
+    let Some(terminal) = Terminal::open() else { return };
+    for number in 1..=50 {
+        let (host, inside) = (format!("10.8.{number}.1"), format!("10.8.{number}.2"));
+        sh(&format!(
+            "ip netns add s{number} && ip link add v{number} type veth peer name eth0 netns s{number} \
+             && ip address add {host}/24 dev v{number} && ip link set v{number} up \
+             && ip -n s{number} link set lo up && ip -n s{number} address add {inside}/24 dev eth0 \
+             && ip -n s{number} link set eth0 up && ip -n s{number} route add default via {host}"
+        ));
+    }
+    let netdiag = terminal.netdiag().display();
+    terminal.line(&format!("sh -c 'echo $$ > pid; exec {netdiag} tui'; echo \"ended $?\""));
+    terminal.until("s49");
+    // Whoever started it is taken for somebody who looks, and the host's own checks are made once.
+    sleep(Duration::from_secs(40));
+    let (pid, began) = (terminal.pid(), Instant::now());
+    let before = ticks(pid);
+    sleep(Duration::from_secs(120));
+    let (used, took) = (ticks(pid) - before, began.elapsed());
+    let screen = terminal.screen();
+    let share = Duration::from_millis(10 * used).div_duration_f64(took) * 100.0;
+    writeln!(std::io::stderr(), "{share:.2} % of a core; {}", screen.lines().next().unwrap_or_default()).unwrap();
+    assert!(share <= 1.0, "{share:.2} %: {screen}");
+    assert!(!screen.contains("STALE") && !screen.contains("old:"), "it says that it looks seldom: {screen}");
+    terminal.press(&["q"]);
+    terminal.ended(0);
 }
 
 #[test]

@@ -113,6 +113,11 @@ impl Followed {
         (seen.name == hop.name && hop.direction != Direction::Lateral).then_some(seen)
     }
 
+    /// Why the most of them died; none where nobody knows of any.
+    pub(crate) fn worst(&self) -> Option<&str> {
+        self.died.values().max_by_key(|died| died.packets).map(|died| &*died.sentence)
+    }
+
     /// Packets that died at a hop.
     pub(crate) fn died(&self, interface: usize, hop: &Hop) -> Option<&Died> {
         let died = self.died.get(&(interface, way(hop.direction), hop.number))?;

@@ -667,6 +667,7 @@ fn a_path_whose_packets_are_followed_says_how_many_come_how_long_they_take_and_w
     let state = press(followed((132, 43)), "w");
     let died = state.view().entries.iter().filter(|entry| matches!(entry, super::state::Entry::Row(row) if super::sheet::of(&state, Tab::Path).health(*row) == super::sheet::Health::Broken));
     assert_eq!(died.count(), 1);
+    assert!(screen(&state).contains("3 of 210 packets died: no rule of security group web"), "{}", screen(&state));
     let frozen = press(state.clone(), "space");
     let none = Arc::new(Followed::default());
     let still = after(frozen, Action::Followed(none));

@@ -224,9 +224,15 @@ pub(super) fn banner(state: &State, ink: &mut Ink<'_>, area: Rect) {
     ink.sentence(area, paint, &text);
 }
 
-/// The answer in one sentence, and the worst finding.
+/// What packets die of while they are followed; else the answer of the trace in one sentence.
 fn path(state: &State) -> (Paint, String) {
     let Some(traced) = &state.traced else { return (Paint::Plain, String::new()) };
+    if let Some((followed, why)) = state.followed().and_then(|followed| Some((followed, followed.worst()?))) {
+        let sign = Health::Broken.glyph(state.settings.ascii);
+        let words =
+            format!("{sign} {} of {} died: {why}", followed.dead, units::things(count(followed.packets), "packet"));
+        return (Health::Broken.paint(), words);
+    }
     let health = match traced.trace.verdict {
         Verdict::Works => Health::Ok,
         Verdict::Inconclusive => Health::Unknown,

@@ -237,7 +237,7 @@ impl Sheet for PathRows<'_> {
         let mut lines: Details = Vec::new();
         let mut add = |name: &str, value: String| lines.push((name.to_owned(), value));
         add("hop", self.called(row));
-        add("state", hop.state.name().to_owned());
+        add("state", self.health(row).word().to_owned());
         if let Some(died) = self.died(row) {
             add("why", format!("{} died here: {}", units::things(of(died.packets), "packet"), died.sentence));
         }
