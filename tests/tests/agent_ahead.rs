@@ -2,12 +2,15 @@
 //! anybody has looked.
 
 use std::{
+    fs,
     net::Ipv4Addr,
     os::unix::net::UnixListener,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
 
+use aya::programs::loaded_programs;
 use netdiag_common::logic::flow::protocol;
 use netdiag_model::id::Mac;
 use netdiag_tests::{
@@ -64,6 +67,20 @@ fn gap(log: &Log) -> (Option<Duration>, Option<Duration>) {
 /// Where the host's program for what the new instance sends is.
 fn is_at_xdp() -> bool {
     run("ip -d link show dev vm9").contains("xdpgeneric")
+}
+
+/// Whether somebody on this host, which has one agent, holds the program for XDP.
+fn is_xdp_loaded() -> bool {
+    let processes = names(Path::new("/proc")).into_iter().filter(|name| name.parse::<u32>().is_ok());
+    let infos = processes.map(|process| Path::new("/proc").join(process).join("fdinfo"));
+    let infos = infos.flat_map(|infos| names(&infos).into_iter().map(move |fd| infos.join(fd)));
+    let held = infos.filter_map(|info| {
+        let info = fs::read_to_string(info).ok()?;
+        info.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse::<u32>().ok())
+    });
+    let held: Vec<u32> = held.collect();
+    let mut loaded = loaded_programs().flatten().filter(|program| held.contains(&program.id()));
+    loaded.any(|program| program.name_as_str() == Some("from_instance_x"))
 }
 
 /// Brings a device that a port means and one that nobody means while a look is under way that knows neither, and tells what must
@@ -125,6 +142,7 @@ fn where_a_switch_in_user_space_may_take_its_frames_a_new_device_is_closed_at_xd
     site.host.policy(&policy(&[port("vm1", 1), port("vm9", 9)]));
     site.host.start_with(&["--full-pass", "3600", "--timeout", TIMEOUT]);
     site.host.wait_for_ports(&["vm1"]);
+    assert!(is_xdp_loaded(), "the kernel takes its time to verify it, in which the first device would be open");
     // From now on a look takes its time, and what the last one saw of the switch is what is known of it.
     switch.hold_database();
     run("ip tuntap add other0 mode tap");

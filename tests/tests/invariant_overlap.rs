@@ -203,6 +203,8 @@ impl World {
         assert!(self.red(complains) && !self.blue(complains), "the answer was red");
 
         self.members(true, true);
+        assert!(self.red(first) && self.blue(first), "of the same number and addresses");
+        assert!(self.red(later) && self.blue(later), "neither takes the place of the other");
         assert!(self.blue(connects));
         assert_eq!(self.states(source), [State::Established; 4]);
         assert!(self.red(|network| network.resets(source)));
