@@ -100,6 +100,8 @@ pub struct Track {
     pub shared: Vec<IpAddr>,
     /// Addresses of the namespaces that route, which are ends of their own.
     pub routers: Vec<(NetnsId, IpAddr)>,
+    /// Routers whose rules could not be read: what they make of addresses is not known, and not asked of the kernel.
+    pub opaque: Vec<NetnsId>,
     /// Ports of the host that lead to the instance.
     pub published: Vec<Published>,
     /// What these addresses send to the outside is taken at its host device before anything can see it there: netdiag's fast path
@@ -354,7 +356,9 @@ fn track(inventory: &Inventory<'_>, interface: &InterfaceTrace) -> Track {
     let last = inside.and_then(|stop| stop.outward).unwrap_or(usize::MAX);
     let broken = outward.iter().any(|hop| hop.number > last && hop.state == HopState::Broken);
     let (published, shortcut) = (published(interface), shortcut(interface));
-    Track { stops, broken, own, subnets, elsewhere, shared, routers, published, shortcut }
+    let routing = stops.iter().filter(|stop| stop.routes).map(|stop| stop.link.netns);
+    let opaque = routing.filter(|netns| inventory.unread(SourceKind::Netfilter, *netns)).collect();
+    Track { stops, broken, own, subnets, elsewhere, shared, routers, opaque, published, shortcut }
 }
 
 fn published(interface: &InterfaceTrace) -> Vec<Published> {

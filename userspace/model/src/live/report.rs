@@ -309,3 +309,6 @@ impl Deaths {
         self.first.code != Code::NotSeen
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,7 +37,7 @@ impl Open {
             Ended::Delivered
         } else if self.aside {
             Ended::Aside
-        } else if counted.lossy(self.began_ns(), until_ns) {
+        } else if counted.lossy(self.began_ns(), until_ns) || self.may_be_translated(points) {
             Ended::Inconclusive
         } else if self.took_shortcut(points) {
             // What is refused there is given up, which somebody has to see.
@@ -70,6 +70,13 @@ impl Open {
         let destination = drop.headers.innermost().addresses().map(|(_, destination)| destination);
         let at_whom = points.others.get(&link).zip(destination);
         at_whom.map_or(in_router, |(behind, destination)| behind.contains(&destination))
+    }
+
+    /// Whether it came to a router that may have given it addresses nobody looks for.
+    fn may_be_translated(&self, points: &Points) -> bool {
+        let stop = self.steps.last().and_then(|step| points.stop(step.place));
+        let track = points.tracks.get(self.track);
+        stop.zip(track).is_some_and(|(stop, track)| stop.routes && track.opaque.contains(&stop.link.netns))
     }
 
     /// Whether netdiag's fast path has the packet.

@@ -394,6 +394,15 @@ fn a_fast_path_that_came_while_watching_is_learned_of() {
 }
 
 #[test]
+fn what_a_router_with_unread_rules_made_of_a_packet_is_not_known() {
+    for (opaque, ended) in [(2, Ended::Inconclusive), (3, Ended::NotSeenAfter)] {
+        let mut points = neutron();
+        points.tracks[0].opaque.push(link(opaque).netns);
+        assert_eq!(joined(points, outward(&Made::syn(7), MS, 3))[0].ended, ended);
+    }
+}
+
+#[test]
 fn what_comes_to_the_card_of_a_host_that_routes_itself_is_for_nobody_else() {
     let mut points = simulation::points(&[
         ("eth0", HopKind::InnerDevice, Side::Sent),
