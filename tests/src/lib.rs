@@ -41,6 +41,8 @@ pub mod site;
 pub mod switch;
 /// The instance of a lab that faults are made around.
 pub mod target;
+/// A terminal of its own.
+pub mod terminal;
 /// Numbered frames that go on and on.
 pub mod traffic;
 /// Packets of a floating IP, and who translates them.

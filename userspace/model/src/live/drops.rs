@@ -5,7 +5,12 @@ use std::{
     net::IpAddr,
 };
 
-use super::{Losses, Sighting, What, packet::Headers, points::is_copied, reasons};
+use super::{
+    Losses, Sighting, What,
+    packet::{Content, Headers},
+    points::is_copied,
+    reasons,
+};
 use crate::{
     event::{Decision, VerdictEvent},
     id::{LinkKey, NetnsId},
@@ -82,14 +87,16 @@ impl Owners {
         owners
     }
 
-    /// What there is to say of a packet that was given up; none where it is a copy that nobody misses.
+    /// What there is to say of a packet that was given up; none where it is a copy that nobody misses, or no packet.
     pub fn dropped(&self, sighting: &Sighting) -> Option<Dropped> {
         let What::Dropped { reason, subsystem, location } = &sighting.what else { return None };
         if sighting.link.is_some_and(|link| self.copied.contains(&link)) {
             return None;
         }
         let headers = Headers::of(sighting);
-        if reasons::is_left_over(reason, &headers) {
+        // Messages of netlink and of local sockets are given up the same way, and are nobody's packets.
+        let is_message = sighting.link.is_none() && headers.content == Content::Other { ethertype: 0 };
+        if is_message || reasons::is_left_over(reason, &headers) {
             return None;
         }
         Some(Dropped {
@@ -231,6 +238,19 @@ mod tests {
         let owners = Owners::of(&Inventory::build(&snapshot));
         assert_eq!(of(&owners, Some(copied)), None);
         assert!(of(&owners, Some(plain)).is_some());
+    }
+
+    #[test]
+    fn a_message_between_programs_is_no_packet() {
+        let (host, [device, ..]) = host();
+        let snapshot = host.snapshot();
+        let owners = Owners::of(&Inventory::build(&snapshot));
+        let mut message = Made::syn(1).dropped(7, None, "QUEUE_PURGE");
+        message.head = vec![0x14, 0, 0, 0, 3, 0, 2, 0];
+        (message.length, message.layer) = (8, crate::live::Layer::Network);
+        assert_eq!(owners.dropped(&message), None);
+        message.link = Some(device);
+        assert!(owners.dropped(&message).is_some(), "at a device it is a frame that cannot be read");
     }
 
     #[test]
