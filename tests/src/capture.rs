@@ -268,7 +268,8 @@ impl Packet {
             return "none".into();
         }
         let addresses = [12, 14, 16, 18].map(|at| word(&self.header, at).unwrap_or_default());
-        let length = word(&self.header, 2).unwrap_or_default().saturating_sub(20);
+        let header = u16::try_from(self.header.len()).unwrap_or_default();
+        let length = word(&self.header, 2).unwrap_or_default().saturating_sub(header);
         let pseudo: u64 = addresses.iter().chain(&[length, self.protocol.into()]).map(|word| u64::from(*word)).sum();
         if offload && pseudo % 0xffff == u64::from(sum) % 0xffff {
             return "unfinished".into();

@@ -21,6 +21,9 @@ mod proof;
 /// Hosts, and who talks to them.
 #[path = "floating_lab/stage.rs"]
 mod stage;
+/// Other ways out of a host.
+#[path = "floating_lab/wires.rs"]
+mod wires;
 
 use proof::{Proof, Runs, between_hosts};
 use stage::{Floating, Host, Plain, address, found, peer, pid, plain, policy, up};
@@ -35,15 +38,18 @@ fn prove(proof: &Proof<'_>, first: u16) {
 #[test]
 fn floating_ips_of_a_router_beside_open_vswitch_do_the_same_both_ways() {
     let Some(lab) = up("neutron-ovs") else { return };
-    let proof = Proof::start(&lab, "compute-1");
+    let mut proof = Proof::start(&lab, "compute-1");
     assert_eq!(proof.floating.len(), 3);
     // Its instance is on the other host.
     proof.host.wait_until_slow(Ipv4Addr::new(172, 24, 4, 9), "on this host has 10.0.0.5");
     let runs = Runs::from(18_000);
     hindrances::limited(&proof, &runs, "qg-");
+    hindrances::mirrored(&proof, &runs);
     hindrances::highly_available(&proof);
     hindrances::forwarded(&proof);
     prove(&proof, 20_000);
+    wires::by_itself(&mut proof, &Runs::from(2_000));
+    wires::with_a_vlan(&proof, &Runs::from(7_300));
 }
 
 #[test]
@@ -93,12 +99,14 @@ fn floating_ips_behind_a_bridge_for_each_port_do_the_same_both_ways() {
 
 // === a host without a router ===
 
-/// The policy of a container with a floating IP of netdiag's own.
-fn own(floating: &Floating, device: &str, open: bool) -> String {
+/// The policy of a container with a floating IP of netdiag's own, and of one beside it that has none.
+fn own((floating, device): (&Floating, &str), (other, beside): (&Floating, &str), open: bool) -> String {
     let Floating { address, port, .. } = floating;
-    let ports = policy(std::slice::from_ref(floating), &[], open);
-    let bound = ports
-        .replace("security_groups: [group],", &format!("security_groups: [group], binding: {{device: {device}}},"));
+    let bound = policy(&[floating.clone(), other.clone()], &[], open);
+    let bind = |text: String, port: &str, device: &str| {
+        text.replace(&format!("id: {port},"), &format!("id: {port}, binding: {{device: {device}}},"))
+    };
+    let bound = bind(bind(bound, port, device), &other.port, beside);
     format!("{bound}floatingips:\n  - {{floating_ip_address: {address}, port_id: {port}, device: eth1}}\n")
 }
 
@@ -112,7 +120,7 @@ fn container(lab: &Lab, host: &str, name: &str) -> (Floating, String) {
     let floating = Floating {
         address: Ipv4Addr::new(172, 24, 4, 50),
         instance,
-        port: "web".into(),
+        port: name.into(),
         router: End::new(&format!("/proc/{first}/ns/net"), Ipv4Addr::UNSPECIFIED).netns,
         router_name: "host".into(),
         has_metadata: false,
@@ -128,22 +136,24 @@ fn a_floating_ip_of_a_container_of_plain_docker_does_the_same_both_ways() {
     // The host is in the external network, and that is its way to everybody. Its card finishes checksums, as a real one does.
     lab.sh(&name, "ip addr add 172.24.4.10/24 dev eth1 && ip route replace default via 172.24.4.1").ok();
     command(&floating.router, &["ethtool", "-K", "eth1", "tx", "off"]);
-    let host = Host::start(&lab, &name, &own(&floating, &device, true));
+    let (beside, device_beside) = container(&lab, &name, "web-1");
+    let (of_it, of_other) = ((&floating, device.as_str()), (&beside, device_beside.as_str()));
+    let host = Host::start(&lab, &name, &own(of_it, of_other, true));
     let peers = ["neighbour", "outside"].map(|name| peer(&lab, name)).into();
     // Docker has a second network, for which it has rules as well.
     assert!(host.sh("iptables-save -t nat").contains("-A POSTROUTING -s 172.20.0.0/16"));
     host.wait_for(floating.address, "fast");
-    let closed = own(&floating, &device, false);
-    let other = container(&lab, &name, "web-1").0.instance;
+    let closed = own(of_it, of_other, false);
     let plain = Plain {
-        instance: End { offload: true, ..other },
-        port: "none".into(),
+        instance: beside.instance.clone(),
+        port: beside.port.clone(),
         router_name: "host".into(),
         gateway: Ipv4Addr::new(172, 24, 4, 10),
         inside: Ipv4Addr::new(172, 17, 0, 1),
     };
-    let proof = Proof { host, peers, floating: vec![floating], plain: vec![plain] };
+    let proof = Proof { host, peers, floating: vec![floating.clone()], plain: vec![plain] };
     let runs = Runs::from(20_000);
+    proof.is_straight(&runs);
     proof.same_both_ways(&runs);
     proof.closed_both_ways(&runs, &closed);
 }

@@ -51,6 +51,24 @@ pub(crate) fn limited(proof: &Proof<'_>, runs: &Runs, start: &str) {
     }
 }
 
+/// A mirror of a bridge, which sees everything that goes over it.
+pub(crate) fn mirrored(proof: &Proof<'_>, runs: &Runs) {
+    for bridge in ["br-int", "br-ex"] {
+        proof.host.sh(&format!(
+            "ovs-vsctl --timeout=30 add-port {bridge} copies -- set interface copies type=internal -- \
+             --id=@port get port copies -- --id=@all create mirror name=all select-all=true output-port=@port -- \
+             set bridge {bridge} mirrors=@all"
+        ));
+        let why = format!("bridge {bridge} has a mirror, which has to see its packets");
+        for floating in &proof.floating {
+            proof.host.wait_until_slow(floating.address, &why);
+        }
+        proof.is_routed(&proof.floating[0], runs, &why);
+        proof.host.sh(&format!("ovs-vsctl --timeout=30 clear bridge {bridge} mirrors -- del-port copies"));
+        proof.wait_until("fast");
+    }
+}
+
 /// A highly available router as the active one of the pair, then as the other, then as the active one again.
 pub(crate) fn highly_available(proof: &Proof<'_>) {
     let floating = &proof.floating[0];
