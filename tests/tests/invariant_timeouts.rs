@@ -218,7 +218,9 @@ fn begin(test: &str, longest: u64, of_each: usize) -> Option<(Site, Vec<Tried>)>
     let any = ["IPv4", "IPv6"].map(|family| format!(r#"{{"direction": "ingress", "ethertype": "{family}"}}"#));
     site.policy(&[("open", &any.join(","))], &[site.first.port("p1", &["open"])], "");
     let flows = flows(longest, of_each);
-    flows.iter().for_each(|flow| flow.begin(&site));
+    for flow in &flows {
+        flow.begin(&site);
+    }
     Some((site, flows))
 }
 
@@ -257,7 +259,9 @@ fn a_flow_is_remembered_as_long_as_its_protocol_and_state_allow_and_no_longer() 
     // A busy machine may take so long that flows are over meanwhile.
     let in_time = (0..5).any(|_| {
         let began = Instant::now();
-        flows.iter().for_each(|flow| flow.silent_for(&site, flow.alive()));
+        for flow in &flows {
+            flow.silent_for(&site, flow.alive());
+        }
         wait_for_sweep(&site);
         let gone = those(&flows, |flow| flow.get(&site).is_none());
         let in_time = began.elapsed() < Duration::from_secs(7);
@@ -265,11 +269,15 @@ fn a_flow_is_remembered_as_long_as_its_protocol_and_state_allow_and_no_longer() 
         in_time
     });
     assert!(in_time, "the agent is too slow");
-    asked.iter().for_each(|flow| flow.silent_for(&site, flow.alive()));
+    for flow in asked {
+        flow.silent_for(&site, flow.alive());
+    }
     assert_eq!(those(asked, |flow| !flow.answers(&site)), NONE, "over too early");
 
     site.host.signal(Signal::STOP);
-    rest.iter().for_each(|flow| flow.silent_for(&site, flow.over()));
+    for flow in rest {
+        flow.silent_for(&site, flow.over());
+    }
     assert_eq!(those(refused, |flow| flow.answers(&site)), NONE, "still alive");
     assert_eq!(those(rest, |flow| flow.get(&site).is_none()), NONE, "nobody has removed it yet");
     site.host.signal(Signal::CONT);
