@@ -7,6 +7,7 @@ use crate::{
         enforcement::{EnforcedPort, RefusedPort},
     },
     id::{IfIndex, LinkKey},
+    live,
 };
 
 /// netdiag's own programs.
@@ -32,9 +33,10 @@ pub enum Enforcement<'a> {
 }
 
 impl<'a> Inventory<'a> {
-    /// Programs and filters at a device that are none of netdiag's.
+    /// Programs and filters at a device that are none of netdiag's: neither enforce nor watch for a while.
     pub fn foreign_programs(&self, device: LinkKey) -> impl Iterator<Item = &'a ProgramFact> {
-        let own = |name: &str| OWN.iter().any(|own| *own == name || own.get(..NAME) == Some(name));
+        let own =
+            |name: &str| OWN.iter().chain(&live::PROGRAMS).any(|own| *own == name || own.get(..NAME) == Some(name));
         self.programs(device).filter(move |program| !own(&program.name))
     }
 

@@ -262,6 +262,9 @@ fn who_watches_packets_goes_on_seeing_them() {
         program(site, nic, ProgramHook::TcxIngress, "from_external");
         program(site, tap, ProgramHook::TcxIngress, "from_instance");
         program(site, tap, ProgramHook::Xdp, "from_instance_x");
+        // Nor are those that watch for a while.
+        program(site, nic, ProgramHook::TcxIngress, "live_in");
+        program(site, tap, ProgramHook::TcEgress, "live_out");
     });
     assert_eq!(way, "fast");
     let way = after(|site| {
