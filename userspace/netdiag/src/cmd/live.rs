@@ -60,7 +60,7 @@ const LINGER: Duration = Duration::from_millis(3_700);
 const MOMENT: Duration = Duration::from_millis(300);
 
 /// The most records a second on each CPU: beyond it the traffic wins, and what is left out is counted.
-const BUDGET: u32 = 50_000;
+const BUDGET: u32 = 20_000;
 
 /// What the programs may take of a CPU where nobody says.
 pub(super) const OVERHEAD: f64 = 0.05;
