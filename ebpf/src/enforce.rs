@@ -148,10 +148,7 @@ pub fn from_external<F: Rewrite>(frame: &mut F, device: u32, vlan: u32, here: bo
     let here = here || floating.flags & FLOATING_PEER != 0;
     let mut flows = Flows::new(ask.slot);
     let policy = Policy(Arrived { fast: true });
-    if here
-        && vlan == 0
-        && let Some(flags) = short::passes(frame, &policy, &mut flows, port, ask)
-    {
+    if here && let Some(flags) = short::passes(frame, &policy, &mut flows, port, ask) {
         return established(frame, floating, &change, (ask, flags));
     }
     if let Some(way) = floating::flow_way(frame, &Floats, &mut flows, floating, ask.now) {

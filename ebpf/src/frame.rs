@@ -21,8 +21,8 @@ use netdiag_common::logic::{
     rewrite::Rewrite,
 };
 
-/// A packet of a classifier.
-pub struct Skb<'a>(pub &'a TcContext);
+/// A packet of a classifier. `OUTSIDE`: a tag beside it is that of the network it comes by, and none of its own.
+pub struct Skb<'a, const OUTSIDE: bool>(&'a TcContext);
 
 /// A packet of an XDP program.
 pub struct Xdp<'a>(pub &'a XdpContext);
@@ -89,7 +89,23 @@ impl<const N: usize> Integers for [u32; N] {
     const BYTES: u32 = 4 * N as u32;
 }
 
-impl Skb<'_> {
+impl<'a> Skb<'a, false> {
+    /// One that an instance sends or is sent.
+    #[inline(always)]
+    pub const fn of_instance(ctx: &'a TcContext) -> Self {
+        Self(ctx)
+    }
+}
+
+impl<'a> Skb<'a, true> {
+    /// One that comes by an external device.
+    #[inline(always)]
+    pub const fn from_outside(ctx: &'a TcContext) -> Self {
+        Self(ctx)
+    }
+}
+
+impl<const OUTSIDE: bool> Skb<'_, OUTSIDE> {
     #[inline(always)]
     fn load<T: Integers>(&self, offset: u32) -> Option<T> {
         // SAFETY: the buffer is of this packet, and `written` hands over a place of so many bytes.
@@ -97,7 +113,7 @@ impl Skb<'_> {
     }
 }
 
-impl Frame for Skb<'_> {
+impl<const OUTSIDE: bool> Frame for Skb<'_, OUTSIDE> {
     #[inline(always)]
     fn length(&self) -> u32 {
         self.0.len()
@@ -106,7 +122,7 @@ impl Frame for Skb<'_> {
     #[inline(always)]
     fn tagged(&self) -> bool {
         // SAFETY: the kernel hands a classifier a valid `__sk_buff`, and the verifier rewrites this load of a field.
-        unsafe { (*self.0.skb.skb).vlan_present != 0 }
+        !OUTSIDE && unsafe { (*self.0.skb.skb).vlan_present != 0 }
     }
 
     #[inline(always)]
@@ -140,7 +156,7 @@ fn fits(packet: *mut c_void, device: u32) -> bool {
     unsafe { bpf_check_mtu(packet, device, &raw mut length, 0, 0) == 0 }
 }
 
-impl Rewrite for Skb<'_> {
+impl<const OUTSIDE: bool> Rewrite for Skb<'_, OUTSIDE> {
     #[inline(always)]
     fn fits(&self, device: u32) -> bool {
         fits(self.0.as_ptr(), device)

@@ -84,7 +84,7 @@ fn count(ctx: TcContext) -> i32 {
 #[classifier]
 #[inline(always)]
 fn from_instance(ctx: TcContext) -> i32 {
-    match enforce::from_instance(&mut Skb(&ctx), ifindex(&ctx)) {
+    match enforce::from_instance(&mut Skb::of_instance(&ctx), ifindex(&ctx)) {
         Fate::Passes => TC_ACT_UNSPEC,
         Fate::Ends => TC_ACT_SHOT,
         Fate::Leaves(leaving) => leave(&ctx, leaving),
@@ -114,7 +114,7 @@ fn leave(ctx: &TcContext, leaving: &Leaving) -> i32 {
 #[inline(always)]
 fn to_instance(ctx: TcContext) -> i32 {
     let fast = take_mark(&ctx);
-    if enforce::to_instance(&Skb(&ctx), ifindex(&ctx), fast) {
+    if enforce::to_instance(&Skb::of_instance(&ctx), ifindex(&ctx), fast) {
         return TC_ACT_UNSPEC;
     }
     // SAFETY: the helper notes an index; that no device has it is found out after the program.
@@ -141,8 +141,8 @@ fn from_instance_xdp(ctx: XdpContext) -> u32 {
 #[classifier]
 #[inline(always)]
 fn from_external(ctx: TcContext) -> i32 {
-    let vlan = vlan(&ctx);
-    match enforce::from_external(&mut Skb(&ctx), ifindex(&ctx), vlan, false) {
+    let Some(vlan) = vlan(&ctx) else { return TC_ACT_UNSPEC };
+    match enforce::from_external(&mut Skb::from_outside(&ctx), ifindex(&ctx), vlan, false) {
         Arrival::Passes => TC_ACT_UNSPEC,
         Arrival::Ends => TC_ACT_SHOT,
         Arrival::Delivered(floating) => deliver(&ctx, floating, vlan),
@@ -155,8 +155,8 @@ fn from_external(ctx: TcContext) -> i32 {
 #[classifier]
 #[inline(always)]
 fn from_host(ctx: TcContext) -> i32 {
-    let vlan = vlan(&ctx);
-    match enforce::from_external(&mut Skb(&ctx), ifindex(&ctx), vlan, false) {
+    let Some(vlan) = vlan(&ctx) else { return TC_ACT_UNSPEC };
+    match enforce::from_external(&mut Skb::from_outside(&ctx), ifindex(&ctx), vlan, false) {
         Arrival::Passes => TC_ACT_UNSPEC,
         Arrival::Ends => TC_ACT_SHOT,
         // Nothing can be put into the peer from TC egress, and user space asks for it only at TC ingress.
@@ -216,13 +216,18 @@ fn untag(ctx: &TcContext, vlan: u32) -> bool {
     vlan == 0 || unsafe { bpf_skb_vlan_pop(ctx.skb.skb) } == 0
 }
 
-/// The VLAN of a packet whose tag travels beside it; 0 is untagged.
+/// The VLAN of a packet, whose tag travels beside it; 0 is untagged. `None`: its tag names no VLAN, or a provider's.
 #[inline(always)]
-fn vlan(ctx: &TcContext) -> u32 {
+fn vlan(ctx: &TcContext) -> Option<u32> {
     // SAFETY: the kernel hands a classifier a valid `__sk_buff`, and the verifier rewrites this load of one of its fields.
-    let present = unsafe { (*ctx.skb.skb).vlan_present } != 0;
+    if unsafe { (*ctx.skb.skb).vlan_present } == 0 {
+        return Some(0);
+    }
     // SAFETY: as above.
-    if present { unsafe { (*ctx.skb.skb).vlan_tci & 0xfff } } else { 0 }
+    let kind = unsafe { (*ctx.skb.skb).vlan_proto };
+    // SAFETY: as above.
+    let vlan = unsafe { (*ctx.skb.skb).vlan_tci } & 0xfff;
+    (kind == u32::from(VLAN.to_be()) && vlan != 0).then_some(vlan)
 }
 
 /// True if the packet comes the fast way; it does not say so any longer then.

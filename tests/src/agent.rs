@@ -43,21 +43,30 @@ impl AgentHost {
         if !(built && require_ebpf() && private_host::enter(test)) {
             return None;
         }
-        let host = Self {
-            directory: tempfile::tempdir().ok()?,
-            netdiag: netdiag?,
-            wrapper: Vec::new(),
-            ovsdb: "/nowhere".into(),
-            agent: None,
-        };
-        for name in ["bpffs", "policy.d", "state", "run"] {
-            fs::create_dir(host.path(name)).expect("make a directory");
-        }
-        run(&format!("mount -t bpf bpf {}", host.path("bpffs").display()));
+        let host = Self::new(netdiag?, Vec::new());
         run("ip link set lo up");
         run("ip netns add instance");
         add_tap("tap0");
         Some(host)
+    }
+
+    /// Another host, whose agent is started with something before it: what brings it into another network namespace, for one.
+    ///
+    /// # Panics
+    /// It cannot be made.
+    #[must_use]
+    pub fn beside(&self, wrapper: &[&str]) -> Self {
+        Self::new(self.netdiag.clone(), wrapper.iter().map(|word| (*word).to_owned()).collect())
+    }
+
+    fn new(netdiag: PathBuf, wrapper: Vec<String>) -> Self {
+        let directory = tempfile::tempdir().expect("make a directory");
+        let host = Self { directory, netdiag, wrapper, ovsdb: "/nowhere".into(), agent: None };
+        for name in ["bpffs", "policy.d", "state", "run"] {
+            fs::create_dir(host.path(name)).expect("make a directory");
+        }
+        run(&format!("mount -t bpf bpf {}", host.path("bpffs").display()));
+        host
     }
 
     /// A path of the host's own.

@@ -15,6 +15,8 @@ use std::{
     time::Duration,
 };
 
+use crate::behaviour::wire::Wire;
+
 use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, recv, socket_with,
     sockopt::{Timeout, set_socket_recv_buffer_size_force, set_socket_timeout},
@@ -25,16 +27,29 @@ pub const RUN: u16 = 32;
 
 /// `ETH_P_ALL` of `linux/if_ether.h`, in network byte order.
 const EVERYTHING: u32 = (3_u16).to_be() as u32;
+/// How long the next packet is waited for.
+const SOON: Duration = Duration::from_millis(20);
+/// Bytes of an Ethernet header.
+const ETHERNET: usize = 14;
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// A packet socket at all devices of a namespace; packets begin with their IP header.
+/// Packets of a namespace, each from its IP header on.
 #[derive(Debug)]
-pub struct Capture(OwnedFd);
+pub struct Capture(Source);
+
+/// Where they are taken.
+#[derive(Debug)]
+enum Source {
+    /// At all devices, coming and going.
+    Everywhere(OwnedFd),
+    /// At one device, coming.
+    Arriving(Wire),
+}
 
 impl Capture {
-    /// Opens one in the namespace the calling thread is in.
+    /// Opens one at all devices of the namespace the calling thread is in.
     ///
     /// # Errors
     /// There is no right to do it.
@@ -43,17 +58,30 @@ impl Capture {
         let socket = socket_with(AddressFamily::PACKET, SocketType::DGRAM, SocketFlags::CLOEXEC, protocol)?;
         // Of what happens beside what is looked for there may be much.
         set_socket_recv_buffer_size_force(&socket, 64 << 20)?;
-        set_socket_timeout(&socket, Timeout::Recv, Some(Duration::from_millis(20)))?;
-        Ok(Self(socket))
+        set_socket_timeout(&socket, Timeout::Recv, Some(SOON))?;
+        Ok(Self(Source::Everywhere(socket)))
+    }
+
+    /// Opens one for what comes to a device of that namespace.
+    ///
+    /// # Errors
+    /// There is no such device, or no right to do it.
+    pub fn arriving(device: &str) -> io::Result<Self> {
+        Wire::open(device).map(|wire| Self(Source::Arriving(wire)))
     }
 
     /// The next packet, if there is one soon.
     #[must_use]
     pub fn receive(&self) -> Option<Vec<u8>> {
-        let mut packet = vec![0; 66_000];
-        let (length, _) = recv(&self.0, &mut packet[..], RecvFlags::empty()).ok()?;
-        packet.truncate(length);
-        Some(packet)
+        match &self.0 {
+            Source::Everywhere(socket) => {
+                let mut packet = vec![0; 66_000];
+                let (length, _) = recv(socket, &mut packet[..], RecvFlags::empty()).ok()?;
+                packet.truncate(length);
+                Some(packet)
+            }
+            Source::Arriving(wire) => wire.receive(SOON).map(|frame| frame.get(ETHERNET..).unwrap_or_default().into()),
+        }
     }
 }
 
@@ -67,6 +95,19 @@ pub fn discover_mtu(socket: &impl AsRawFd, how: libc::c_int) -> io::Result<()> {
     let (level, option) = (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER);
     // SAFETY: the option is an int, and lives for the call.
     let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const how).cast(), size) };
+    if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Gives what a socket sends options of IP; none takes them away again.
+///
+/// # Errors
+/// The kernel does not take them.
+#[expect(unsafe_code, reason = "no wrapper sets this option")]
+pub fn ip_options(socket: &impl AsRawFd, options: &[u8]) -> io::Result<()> {
+    let size = libc::socklen_t::try_from(options.len()).map_err(io::Error::other)?;
+    let (level, option) = (libc::IPPROTO_IP, libc::IP_OPTIONS);
+    // SAFETY: the options are of the size told, and live for the call.
+    let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, options.as_ptr().cast(), size) };
     if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

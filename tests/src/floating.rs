@@ -18,8 +18,20 @@ use crate::{
     agent::{PATIENCE, command, run},
 };
 
+/// The slow way, then the fast one.
+pub mod both_ways;
+/// Connections at full speed.
+pub mod bulk;
+/// What happens between two ends.
+pub mod cases;
+/// Who sends and receives.
+pub mod ends;
 /// Flows that go on and on.
 pub mod flows;
+/// An external network with VLANs.
+pub mod tagged;
+
+use ends::End;
 
 /// The floating IP.
 pub const FLOATING: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 50);
@@ -32,6 +44,10 @@ pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 /// MAC addresses of the router, which are those of its ports however often it is made.
 const INNER: &str = "fa:16:3e:00:00:11";
 const OUTER: &str = "fa:16:3e:00:00:22";
+/// The router's devices: to the instances, and to the outside.
+pub const QR: &str = "qr-11111111-11";
+/// See [`QR`].
+pub const QG: &str = "qg-22222222-22";
 /// The router's namespace.
 pub const ROUTER: &str = "qrouter-11111111-2222-4333-8444-555555555555";
 
@@ -55,6 +71,8 @@ ports:
 pub struct FloatingHost {
     /// The host, and its agent.
     pub host: AgentHost,
+    /// The router's rules choose ports at random (`--random-fully`), as Neutron's do unless it is told otherwise.
+    pub random: bool,
 }
 
 impl FloatingHost {
@@ -84,7 +102,7 @@ impl FloatingHost {
         ] {
             run(line);
         }
-        let site = Self { host };
+        let site = Self { host, random: false };
         site.make_outside();
         Some(site)
     }
@@ -111,17 +129,24 @@ impl FloatingHost {
     pub fn plug_again(&self) {
         let shown = self.from_outside("ip -o link show dev eth0");
         let mac = shown.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a MAC address");
-        let outside = self.outside();
         run("ip link del ext0");
-        for line in [
-            format!("ip link add ext0 type veth peer name eth0 address {mac}"),
-            format!("ip link set eth0 netns {}", outside.display()),
-            "ip link set ext0 master brex up".to_owned(),
-        ] {
-            run(&line);
-        }
+        self.plug();
+        self.from_outside(&format!("ip link set eth0 address {mac}"));
+        run("ip link set ext0 master brex");
+    }
+
+    /// Plugs a network card to the outside in, where there is none.
+    pub fn plug(&self) {
+        run("ip link add ext0 type veth peer name eth0");
+        self.take_outside("eth0");
         self.from_outside("ip addr add 203.0.113.1/24 dev eth0");
         self.from_outside("ip link set eth0 up");
+        run("ip link set ext0 up");
+    }
+
+    /// Takes a device outside.
+    pub fn take_outside(&self, device: &str) {
+        run(&format!("ip link set {device} netns {}", self.outside().display()));
     }
 
     fn outside(&self) -> PathBuf {
@@ -141,6 +166,14 @@ impl FloatingHost {
     pub fn namespace(&self, name: &str) -> Namespace {
         let path = if name == "outside" { self.outside() } else { Path::new("/run/netns").join(name) };
         Namespace::open(&path).expect("open the namespace")
+    }
+
+    /// Somebody in a namespace, by the address others know.
+    #[must_use]
+    pub fn end(&self, name: &str, address: Ipv4Addr) -> End {
+        let path = if name == "outside" { self.outside() } else { Path::new("/run/netns").join(name) };
+        // What a device leaves to the next one may come unfinished.
+        End { offload: true, ..End::new(&path.display().to_string(), address) }
     }
 
     /// Whether a ping from a namespace is answered.
@@ -215,19 +248,22 @@ impl FloatingHost {
     /// The router alone, where everything around it is there.
     pub fn build_router(&self, addresses: &[(Ipv4Addr, Ipv4Addr)]) {
         run(&format!("ip netns add {ROUTER}"));
-        for (device, end, (bridge, mac)) in
-            [("qr-11111111-11", "tapqr", ("br0", INNER)), ("qg-22222222-22", "tapqg", ("brex", OUTER))]
-        {
+        for (device, end, (bridge, mac)) in [(QR, "tapqr", ("br0", INNER)), (QG, "tapqg", ("brex", OUTER))] {
             run(&format!("ip link add {end} type veth peer name {device} netns {ROUTER}"));
             run(&format!("ip -n {ROUTER} link set {device} address {mac}"));
             run(&format!("ip link set {end} master {bridge} up"));
             run(&format!("ip -n {ROUTER} link set {device} up"));
         }
+        self.equip_router(addresses);
+    }
+
+    /// What a router has beside its devices.
+    fn equip_router(&self, addresses: &[(Ipv4Addr, Ipv4Addr)]) {
         // Neutron's agent has the rules in place before the address: else the router would answer itself.
         self.rules("iptables-restore", addresses);
         for line in [
-            "ip addr add 192.0.2.1/24 dev qr-11111111-11",
-            "ip addr add 203.0.113.20/24 dev qg-22222222-22",
+            &format!("ip addr add 192.0.2.1/24 dev {QR}"),
+            &format!("ip addr add 203.0.113.20/24 dev {QG}"),
             "ip route add default via 203.0.113.1",
             "sysctl -qw net.ipv4.ip_forward=1",
             "sysctl -qw net.ipv4.conf.all.arp_ignore=1",
@@ -237,7 +273,7 @@ impl FloatingHost {
             self.router(line);
         }
         for (floating, _) in addresses {
-            self.router(&format!("ip addr add {floating}/32 dev qg-22222222-22"));
+            self.router(&format!("ip addr add {floating}/32 dev {QG}"));
         }
         // It knows its gateway, as a router does that has ever sent anything.
         self.router("ping -c 1 -W 5 203.0.113.1");
@@ -249,7 +285,7 @@ impl FloatingHost {
     /// They are not taken.
     pub fn rules(&self, tool: &str, addresses: &[(Ipv4Addr, Ipv4Addr)]) {
         let file = self.host.path("rules");
-        std::fs::write(&file, rules(addresses)).expect("write rules");
+        std::fs::write(&file, rules(addresses, self.random)).expect("write rules");
         let path = file.display();
         let said = command(&format!("ip netns exec {ROUTER} {tool} {path}"));
         assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
@@ -308,14 +344,15 @@ impl FloatingHost {
 }
 
 /// Rules of a router as `iptables-save` prints them, with these floating IPs.
-fn rules(addresses: &[(Ipv4Addr, Ipv4Addr)]) -> String {
-    let each = |rule: fn(Ipv4Addr, Ipv4Addr) -> String| {
+fn rules(addresses: &[(Ipv4Addr, Ipv4Addr)], random: bool) -> String {
+    let random = if random { " --random-fully" } else { "" };
+    let each = |rule: &dyn Fn(Ipv4Addr, Ipv4Addr) -> String| {
         let rules = addresses.iter().map(|(floating, fixed)| rule(*floating, *fixed));
         rules.flat_map(|rule| ["-A neutron-l3-agent-", rule.as_str(), "\n"].map(str::to_owned)).collect::<String>()
     };
-    let output = each(|floating, fixed| format!("OUTPUT -d {floating}/32 -j DNAT --to-destination {fixed}"));
-    let arrives = each(|floating, fixed| format!("PREROUTING -d {floating}/32 -j DNAT --to-destination {fixed}"));
-    let leaves = each(|floating, fixed| format!("float-snat -s {fixed}/32 -j SNAT --to-source {floating}"));
+    let output = each(&|floating, fixed| format!("OUTPUT -d {floating}/32 -j DNAT --to-destination {fixed}"));
+    let arrives = each(&|floating, fixed| format!("PREROUTING -d {floating}/32 -j DNAT --to-destination {fixed}"));
+    let leaves = each(&|floating, fixed| format!("float-snat -s {fixed}/32 -j SNAT --to-source {floating}{random}"));
     let chains = |names: &[&str]| names.iter().flat_map(|name| [":", name, " - [0:0]\n"]).collect::<String>();
     let nat = chains(&[
         "neutron-l3-agent-OUTPUT",
@@ -335,8 +372,8 @@ fn rules(addresses: &[(Ipv4Addr, Ipv4Addr)]) -> String {
 -A neutron-l3-agent-POSTROUTING ! -o qg-22222222-22 -m conntrack ! --ctstate DNAT -j ACCEPT
 {arrives}{leaves}\
 -A neutron-l3-agent-snat -j neutron-l3-agent-float-snat
--A neutron-l3-agent-snat -o qg-22222222-22 -j SNAT --to-source 203.0.113.20
--A neutron-l3-agent-snat -m mark ! --mark 0x2/0xffff -m conntrack --ctstate DNAT -j SNAT --to-source 203.0.113.20
+-A neutron-l3-agent-snat -o qg-22222222-22 -j SNAT --to-source 203.0.113.20{random}
+-A neutron-l3-agent-snat -m mark ! --mark 0x2/0xffff -m conntrack --ctstate DNAT -j SNAT --to-source 203.0.113.20{random}
 -A neutron-postrouting-bottom -m comment --comment \"Perform source NAT on outgoing traffic.\" -j neutron-l3-agent-snat
 COMMIT
 *mangle

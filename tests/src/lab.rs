@@ -123,6 +123,12 @@ impl Lab {
         self.on(host, &["sh", "-c", line])
     }
 
+    /// A line of shell inside a host of the lab, as somebody types it at a terminal. It must hold no quotes.
+    #[must_use]
+    pub fn typed(&self, host: &str, line: &str) -> String {
+        format!("{} lab exec {} --host {host} -- sh -c '{line}'", self.xtask.display(), self.name)
+    }
+
     /// Runs a command in the network of an instance of Nova's, whether a container or the guest of a virtual machine.
     ///
     /// # Panics

@@ -37,8 +37,12 @@ pub mod private_host;
 pub mod program;
 /// A host with an agent and machines at a bridge.
 pub mod site;
+/// Open vSwitch on the host of a test.
+pub mod switch;
 /// The instance of a lab that faults are made around.
 pub mod target;
+/// A terminal of its own.
+pub mod terminal;
 /// Numbered frames that go on and on.
 pub mod traffic;
 /// Packets of a floating IP, and who translates them.
@@ -47,4 +51,5 @@ pub mod translation;
 pub use agent::AgentHost;
 pub use lab::Lab;
 pub use needs::{require, require_ebpf, require_programs, require_root};
+pub use switch::Switch;
 pub use target::Target;

@@ -53,14 +53,22 @@ pub struct Machine {
 /// # Panics
 /// It cannot be made.
 pub fn bridge() {
+    bridge_named("br0");
+}
+
+/// Makes a bridge.
+///
+/// # Panics
+/// It cannot be made.
+pub fn bridge_named(name: &str) {
     // What the host says of itself would be noise between the frames.
     std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").expect("disable IPv6");
     // Frames are decided about by netdiag alone, and their checksums are 0; where the module is not loaded there is no such file.
     for family in ["iptables", "ip6tables", "arptables"] {
         drop(std::fs::write(format!("/proc/sys/net/bridge/bridge-nf-call-{family}"), "0"));
     }
-    run("ip link add br0 type bridge stp_state 0 mcast_snooping 0");
-    run("ip link set br0 up");
+    run(&format!("ip link add {name} type bridge stp_state 0 mcast_snooping 0"));
+    run(&format!("ip link set {name} up"));
 }
 
 /// Waits until the bridge carries frames from each machine to each other: the kernel opens its ports in its own time.
@@ -85,12 +93,21 @@ impl Machine {
     /// Its device cannot be made.
     #[must_use]
     pub fn at_bridge(device: &str, number: u8) -> Self {
+        Self::at("br0", device, number)
+    }
+
+    /// The same at another bridge: with the same number it has the same MAC address and the same addresses there.
+    ///
+    /// # Panics
+    /// Its device cannot be made.
+    #[must_use]
+    pub fn at(bridge: &str, device: &str, number: u8) -> Self {
         let mac = Mac([2, 0, 0, 0, 0, number]);
         run(&format!("ip tuntap add {device} mode tap"));
         // As long a queue as any test lets become full.
         run(&format!("ip link set {device} txqueuelen 20000"));
         let card = open(device).expect("open a TAP device");
-        run(&format!("ip link set {device} master br0 up"));
+        run(&format!("ip link set {device} master {bridge} up"));
         run(&format!("bridge fdb replace {mac} dev {device} master static"));
         let address6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into());
         Self { device: device.to_owned(), mac, address: Ipv4Addr::new(192, 0, 2, number), address6, card }

@@ -34,9 +34,23 @@ impl Target {
     /// The lab has none.
     #[must_use]
     pub fn of(lab: &Lab, host: &str) -> Self {
+        Self::find(lab, host, |_| true)
+    }
+
+    /// The instance of a host that was given a name, which must have a floating IP.
+    ///
+    /// # Panics
+    /// The lab has none.
+    #[must_use]
+    pub fn named(lab: &Lab, host: &str, name: &str) -> Self {
+        Self::find(lab, host, |instance| instance["display_name"] == name)
+    }
+
+    fn find(lab: &Lab, host: &str, wanted: impl Fn(&Value) -> bool) -> Self {
         let text = |value: &Value| value.as_str().map_or_else(|| panic!("no text: {value}"), str::to_owned);
         let instances = lab.instances(host);
-        let instance = instances.iter().find(|one| one["ports"][0]["floating_ip"].is_string()).expect("a floating IP");
+        let is_it = |one: &&Value| one["ports"][0]["floating_ip"].is_string() && wanted(one);
+        let instance = instances.iter().find(is_it).expect("a floating IP");
         let port = &instance["ports"][0];
         let routers = lab.built["routers"].as_array().expect("routers");
         let router = routers.iter().find(|router| router["id"] == port["router"]).expect("its router");

@@ -2,15 +2,19 @@
 //! anybody has looked.
 
 use std::{
+    fs,
     net::Ipv4Addr,
     os::unix::net::UnixListener,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
 
+use aya::programs::loaded_programs;
 use netdiag_common::logic::flow::protocol;
 use netdiag_model::id::Mac;
 use netdiag_tests::{
+    Switch,
     agent::{names, run},
     machine::Machine,
     site::{Site, document, rule},
@@ -60,28 +64,41 @@ fn gap(log: &Log) -> (Option<Duration>, Option<Duration>) {
     (before.last().map(|(at, _)| *at), after.iter().find(|(_, passes)| *passes).map(|(at, _)| *at))
 }
 
-#[test]
-fn a_new_device_that_a_port_means_is_closed_at_once_and_stays_so_through_a_look_that_does_not_know_it() {
-    let test = "a_new_device_that_a_port_means_is_closed_at_once_and_stays_so_through_a_look_that_does_not_know_it";
-    let Some(mut site) = Site::enter(test) else { return };
-    site.host.ovsdb = site.host.path("run/hangs.sock");
-    let _hangs = UnixListener::bind(&site.host.ovsdb).unwrap();
-    site.host.policy(&policy(&[port("vm1", 1), port("vm9", 9)]));
-    site.host.start_with(&["--full-pass", "3600", "--timeout", TIMEOUT]);
-    site.host.wait_for_ports(&["vm1"]);
-    // A look begins that knows nothing of what comes next.
-    run("ip tuntap add other0 mode tap");
-    thread::sleep(Duration::from_secs(1));
+/// Where the host's program for what the new instance sends is.
+fn is_at_xdp() -> bool {
+    run("ip -d link show dev vm9").contains("xdpgeneric")
+}
 
+/// Whether somebody on this host, which has one agent, holds the program for XDP.
+fn is_xdp_loaded() -> bool {
+    let processes = names(Path::new("/proc")).into_iter().filter(|name| name.parse::<u32>().is_ok());
+    let infos = processes.map(|process| Path::new("/proc").join(process).join("fdinfo"));
+    let infos = infos.flat_map(|infos| names(&infos).into_iter().map(move |fd| infos.join(fd)));
+    let held = infos.filter_map(|info| {
+        let info = fs::read_to_string(info).ok()?;
+        info.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse::<u32>().ok())
+    });
+    let held: Vec<u32> = held.collect();
+    let mut loaded = loaded_programs().flatten().filter(|program| held.contains(&program.id()));
+    loaded.any(|program| program.name_as_str() == Some("from_instance_x"))
+}
+
+/// Brings a device that a port means and one that nobody means while a look is under way that knows neither, and tells what must
+/// hold. Whether the first one was held at XDP while it was closed.
+fn comes(site: &Site) -> bool {
     let began = Instant::now();
     let (meant, other) = (Machine::at_bridge("vm9", 9), Machine::at_bridge("vm8", 8));
     let (mut of_meant, mut of_other, mut dhcp, mut inward) = (Log::new(), Log::new(), Log::new(), Log::new());
+    let mut held = None;
     while began.elapsed() < LOOK * 5 && gap(&of_meant).1.is_none() {
         let at = began.elapsed();
         of_meant.push((at, meant.reaches(&site.world, &meant.udp(&site.world, 1000, OPEN, b"question"))));
         of_other.push((at, other.reaches(&site.world, &other.udp(&site.world, 1000, OPEN, b"question"))));
         dhcp.push((at, meant.reaches(&site.world, &discovery(&meant))));
         inward.push((at, site.world.reaches(&meant, &site.world.udp(&meant, 1000, 1001, b"unasked"))));
+        if at > LOOK / 4 && held.is_none() {
+            held = Some(is_at_xdp());
+        }
         thread::sleep(Duration::from_millis(1));
     }
 
@@ -94,6 +111,44 @@ fn a_new_device_that_a_port_means_is_closed_at_once_and_stays_so_through_a_look_
     let settled = |log: &Log| log.iter().filter(|(at, _)| *at > LOOK / 4).count();
     assert_eq!(passed(&dhcp), settled(&dhcp), "a closed port may ask for its address");
     assert_eq!(passed(&of_other), settled(&of_other), "nobody means this device");
+    held.unwrap()
+}
+
+#[test]
+fn a_new_device_that_a_port_means_is_closed_at_once_and_stays_so_through_a_look_that_does_not_know_it() {
+    let test = "a_new_device_that_a_port_means_is_closed_at_once_and_stays_so_through_a_look_that_does_not_know_it";
+    let Some(mut site) = Site::enter(test) else { return };
+    site.host.ovsdb = site.host.path("run/hangs.sock");
+    let _hangs = UnixListener::bind(&site.host.ovsdb).unwrap();
+    site.host.policy(&policy(&[port("vm1", 1), port("vm9", 9)]));
+    site.host.start_with(&["--full-pass", "3600", "--timeout", TIMEOUT]);
+    site.host.wait_for_ports(&["vm1"]);
+    // A look begins that knows nothing of what comes next.
+    run("ip tuntap add other0 mode tap");
+    thread::sleep(Duration::from_secs(1));
+    assert!(!comes(&site));
+}
+
+#[test]
+fn where_a_switch_in_user_space_may_take_its_frames_a_new_device_is_closed_at_xdp() {
+    let test = "where_a_switch_in_user_space_may_take_its_frames_a_new_device_is_closed_at_xdp";
+    if !Switch::is_there() {
+        return;
+    }
+    let Some(mut site) = Site::enter(test) else { return };
+    let switch = Switch::database(&site.host);
+    switch.vsctl("--no-wait add-br br-int -- set bridge br-int datapath_type=netdev");
+    site.host.ovsdb.clone_from(&switch.socket);
+    site.host.policy(&policy(&[port("vm1", 1), port("vm9", 9)]));
+    site.host.start_with(&["--full-pass", "3600", "--timeout", TIMEOUT]);
+    site.host.wait_for_ports(&["vm1"]);
+    assert!(is_xdp_loaded(), "the kernel takes its time to verify it, in which the first device would be open");
+    // From now on a look takes its time, and what the last one saw of the switch is what is known of it.
+    switch.hold_database();
+    run("ip tuntap add other0 mode tap");
+    thread::sleep(Duration::from_secs(1));
+    assert!(comes(&site), "it is not known yet where its frames go");
+    assert!(!is_at_xdp(), "it has become a port of a Linux bridge");
 }
 
 /// How many devices are made, one after another.

@@ -1,4 +1,4 @@
-//! Containers of plain Docker that name their security groups in a label, in the lab.
+//! Containers of plain Docker, in the lab: one that names its security groups in a label, and one that a port names.
 
 use std::{
     thread,
@@ -13,6 +13,11 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// Where the agent of the test lives on its host.
 const HOME: &str = "/run/agent-test";
 
+/// The rule for pings.
+const PING: &str = "{direction: ingress, ethertype: IPv4, protocol: icmp}";
+/// A port of the container of this name.
+const NAMED: &str = "{id: p1, security_groups: [web], binding: {instance: named}}";
+
 struct Host {
     lab: Lab,
     name: String,
@@ -24,14 +29,14 @@ impl Host {
         self.lab.sh(&self.name, line).ok()
     }
 
-    fn policy(&self, rules: &str) {
-        let text = format!("security_groups: [{{id: web, security_group_rules: [{rules}]}}]");
+    fn policy(&self, rules: &str, ports: &str) {
+        let text = format!("{{security_groups: [{{id: web, security_group_rules: [{rules}]}}], ports: [{ports}]}}");
         self.sh(&format!("echo '{text}' > {HOME}/policy.d/.new && mv {HOME}/policy.d/.new {HOME}/policy.d/a.yaml"));
     }
 
     fn start(&self) {
         self.sh(&format!("mkdir -p {HOME}/bpffs {HOME}/policy.d {HOME}/state && mount -t bpf bpf {HOME}/bpffs"));
-        self.policy("{direction: ingress, ethertype: IPv4, protocol: icmp}");
+        self.policy(PING, "");
         let options = format!("--policy-dir {HOME}/policy.d --state-dir {HOME}/state --socket {HOME}/agent.sock");
         let agent = format!("{} agent {options} --bpffs {HOME}/bpffs/netdiag --full-pass 3600", self.lab.binary());
         self.sh(&format!("setsid {agent} > {HOME}/log 2>&1 < /dev/null & echo $! > {HOME}/pid"));
@@ -60,10 +65,30 @@ impl Host {
         self.wait("so many ports", |status| status["ports"].as_array().map(Vec::len) == Some(count));
     }
 
-    fn pings(&self) -> bool {
+    /// Runs a container of the lab's image.
+    fn run(&self, name: &str, more: &str) {
+        let image = self.sh("docker images --quiet | head -1");
+        self.sh(&format!("docker run --detach --name {name} {more} {} sleep 10000", image.trim()));
+    }
+
+    fn address(&self, container: &str) -> String {
         let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
-        let address = self.sh(&format!("docker inspect --format '{format}' guarded"));
-        self.lab.sh(&self.name, &format!("ping -c 1 -W 1 {}", address.trim())).code == Some(0)
+        self.sh(&format!("docker inspect --format '{format}' {container}")).trim().to_owned()
+    }
+
+    fn pings(&self, container: &str) -> bool {
+        let address = self.address(container);
+        self.lab.sh(&self.name, &format!("ping -c 1 -W 1 {address}")).code == Some(0)
+    }
+
+    /// Something happens to the container of the only port, which comes back with another device.
+    #[track_caller]
+    fn comes_back(&self, what: &str) {
+        let device = self.status()["ports"][0]["device"].clone();
+        self.sh(what);
+        self.wait("another device", |status| {
+            status["ports"][0]["device"].is_string() && status["ports"][0]["device"] != device
+        });
     }
 }
 
@@ -90,7 +115,7 @@ impl Drop for Host {
 }
 
 #[test]
-fn a_container_with_a_label_is_enforced_through_its_restarts_and_as_long_as_it_is_there() {
+fn a_container_with_a_label_or_whose_name_a_port_has_is_enforced_through_restarts_and_as_long_as_it_is_there() {
     if !require_ebpf() {
         return;
     }
@@ -100,24 +125,56 @@ fn a_container_with_a_label_is_enforced_through_its_restarts_and_as_long_as_it_i
     host.start();
     host.wait("the first look", |status| status["converged"].is_string());
     host.wait_for_ports(0);
-    let image = host.sh("docker images --quiet | head -1");
-    host.sh(&format!(
-        "docker run --detach --name guarded --label netdiag.security-groups=web {} sleep 10000",
-        image.trim()
-    ));
-    // No full pass is due for an hour: Docker's events and the links make the agent look.
+    labelled(&host);
+    named(&host);
+}
+
+// No full pass is due for an hour: Docker's events and the links make the agent look.
+
+fn labelled(host: &Host) {
+    host.run("guarded", "--label netdiag.security-groups=web");
     host.wait_for_ports(1);
-    assert!(host.pings());
+    assert!(host.pings("guarded"));
     host.listed();
-    host.policy("");
+    host.policy("", "");
     host.wait("no rule", |status| status["rules"] == 0);
-    assert!(!host.pings());
-    let device = host.status()["ports"][0]["device"].clone();
-    host.sh("docker restart --time 1 guarded");
-    host.wait("another device", |status| {
-        status["ports"][0]["device"].is_string() && status["ports"][0]["device"] != device
-    });
-    assert!(!host.pings());
+    assert!(!host.pings("guarded"));
+    host.comes_back("docker restart --time 1 guarded");
+    assert!(!host.pings("guarded"));
     host.sh("docker rm --force guarded");
     host.wait_for_ports(0);
+}
+
+fn named(host: &Host) {
+    host.policy(PING, NAMED);
+    host.wait("a port nobody has found", |status| status["refused"][0]["id"] == "p1");
+    host.run("named", "");
+    host.run("bystander", "");
+    host.wait_for_ports(1);
+    let address = host.address("named");
+    assert!(host.pings("named") && host.pings("bystander"));
+    host.policy("", NAMED);
+    host.wait("no rule", |status| status["rules"] == 0);
+    assert!(!host.pings("named") && host.pings("bystander"), "it is the other container that is called so");
+
+    host.comes_back("docker restart --time 1 named");
+    assert!(!host.pings("named"));
+    // The address goes to somebody else, and the name to a container with another one.
+    host.sh("docker stop --time 1 named && docker stop --time 1 bystander");
+    host.sh("docker start bystander && docker rm named");
+    host.wait_for_ports(0);
+    assert_eq!(host.address("bystander"), address, "Docker gives the first free address");
+    assert!(host.pings("bystander"));
+    host.run("named", "");
+    host.wait_for_ports(1);
+    assert!(!host.pings("named") && host.pings("bystander"));
+    // And to a container that was called otherwise all the time.
+    host.sh("docker rm --force named");
+    host.wait_for_ports(0);
+    host.sh("docker rename bystander named");
+    host.wait_for_ports(1);
+    assert!(!host.pings("named"));
+    host.policy(PING, NAMED);
+    host.wait("a rule", |status| status["rules"] == 1);
+    assert!(host.pings("named"));
 }

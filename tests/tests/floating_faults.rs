@@ -8,7 +8,7 @@ use std::{
 
 use netdiag_tests::{
     agent::{PATIENCE, command, run},
-    floating::{FIXED, FLOATING, FloatingHost, OPEN, OTHER, ROUTER, SECOND, flows::Flows},
+    floating::{FIXED, FLOATING, FloatingHost, OPEN, OTHER, QG, ROUTER, SECOND, flows::Flows},
     require_programs,
 };
 use rustix::process::Signal;
@@ -21,12 +21,19 @@ const FLOWS: u16 = 100;
 /// What has changed must be heard of: nobody looks just because it is time.
 const EVENTS: [&str; 2] = ["--full-pass", "3600"];
 
-/// A host whose router has two floating IPs, both past it, and flows over them.
+/// A host whose router has two floating IPs, both past it, and flows over them. A flow that came to the router unprepared would
+/// get another port, and be lost.
 async fn enter(test: &str) -> Option<(FloatingHost, Flows)> {
+    enter_with(test, true).await
+}
+
+/// The same, with a router that chooses ports at random or leaves them as they are.
+async fn enter_with(test: &str, random: bool) -> Option<(FloatingHost, Flows)> {
     if !require_programs(&["iptables", "iptables-restore", "conntrack"]) {
         return None;
     }
     let mut site = FloatingHost::enter(test)?;
+    site.random = random;
     site.plug_outside();
     site.build_router(&BOTH);
     site.host.policy(OPEN);
@@ -104,7 +111,9 @@ async fn a_hundred_flows_outlive_an_agent_that_is_killed_at_any_moment_and_lose_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_flows_outlive_a_router_that_is_deleted_and_made_again() {
     let test = "a_hundred_flows_outlive_a_router_that_is_deleted_and_made_again";
-    let Some((site, flows)) = enter(test).await else { return };
+    // Whoever is made anew has forgotten everything, and nobody is there before its first packets: at random it would give
+    // them other ports, with netdiag as without.
+    let Some((site, flows)) = enter_with(test, false).await else { return };
     run(&format!("ip netns del {ROUTER}"));
     let started = Instant::now();
     while command("ip link show dev tapqg").status.success() {
@@ -146,4 +155,30 @@ async fn a_hundred_flows_outlive_an_external_device_that_goes_down_and_one_that_
     site.plug_again();
     assert_ne!(index(), before);
     all_is_well(&site, &flows, "an external device that is made again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_flows_outlive_a_gateway_that_answers_nobody_for_a_while() {
+    let test = "a_hundred_flows_outlive_a_gateway_that_answers_nobody_for_a_while";
+    let Some((site, flows)) = enter(test).await else { return };
+    let lost = || {
+        ["egress"; 2]
+            .into_iter()
+            .zip([FLOATING, OTHER])
+            .all(|(direction, address)| site.packets(address, direction, "unresolved-neighbour") > 0)
+    };
+    for round in 0..2 {
+        site.from_outside("sysctl -qw net.ipv4.conf.all.arp_ignore=8");
+        site.router(&format!("ip neigh replace 203.0.113.1 dev {QG} nud failed"));
+        let started = Instant::now();
+        while !lost() {
+            assert!(started.elapsed() < PATIENCE, "nobody misses it");
+            thread::sleep(Duration::from_millis(50));
+        }
+        // The router asks three times, a second each, and gives up.
+        thread::sleep(Duration::from_secs(if round == 0 { 4 } else { 1 }));
+        flows.check("while the gateway answers nobody");
+        site.from_outside("sysctl -qw net.ipv4.conf.all.arp_ignore=0");
+        all_is_well(&site, &flows, "a gateway that answers nobody for a while");
+    }
 }

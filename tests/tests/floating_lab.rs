@@ -4,11 +4,14 @@
 
 use std::{net::Ipv4Addr, thread};
 
-use netdiag_tests::Lab;
+use netdiag_tests::{
+    Lab,
+    floating::{
+        cases::{REFUSED, observe},
+        ends::{End, command},
+    },
+};
 
-/// What happens between two ends.
-#[path = "floating_lab/cases.rs"]
-mod cases;
 /// What makes floating IPs slow that were fast.
 #[path = "floating_lab/hindrances.rs"]
 mod hindrances;
@@ -19,9 +22,8 @@ mod proof;
 #[path = "floating_lab/stage.rs"]
 mod stage;
 
-use cases::{REFUSED, observe};
 use proof::{Proof, Runs, between_hosts};
-use stage::{End, Floating, Host, Plain, address, command, found, peer, pid, plain, policy, up};
+use stage::{Floating, Host, Plain, address, found, peer, pid, plain, policy, up};
 
 /// The whole proof of a host all of whose floating IPs are fast.
 fn prove(proof: &Proof<'_>, first: u16) {

@@ -4,17 +4,14 @@
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    process::{Child, Command},
-    thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use netdiag_common::logic::flow::{protocol, tcp};
 use netdiag_model::id::Mac;
 use netdiag_tests::{
-    agent::{PATIENCE, run},
+    Switch,
     machine::Machine,
-    require,
     site::{Site, both, document},
     traffic::{Traffic, answers_alone, fresh, handshake, tcp as segments, udp},
 };
@@ -183,53 +180,25 @@ fn a_device_that_two_ports_claim_passes_only_system_traffic_whatever_their_rules
 
 /// Neutron's id of the port.
 const UNKNOWN: &str = "1a2b3c4d-5e6f-4a1b-8c2d-000000000001";
-const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
-
-/// A database of Open vSwitch.
-struct Database(Child);
-
-impl Database {
-    /// One in which a machine's device carries a Neutron port.
-    fn with(site: &Site) -> Self {
-        let (file, socket) = (site.host.path("conf.db"), site.host.path("ovsdb.sock"));
-        run(&format!("ovsdb-tool create {} {SCHEMA}", file.display()));
-        let remote = format!("--remote=punix:{}", socket.display());
-        let server =
-            Command::new("ovsdb-server").arg(file).arg(remote).env("OVS_RUNDIR", site.host.path("run")).spawn();
-        let database = Self(server.expect("start ovsdb-server"));
-        let started = Instant::now();
-        while !socket.exists() {
-            assert!(started.elapsed() < PATIENCE, "ovsdb-server does not start");
-            thread::sleep(Duration::from_millis(10));
-        }
-        let Machine { device, mac, .. } = &*site.first;
-        let vsctl = format!("ovs-vsctl --db=unix:{} --no-wait", socket.display());
-        run(&format!("{vsctl} init"));
-        run(&format!("{vsctl} add-br br-int -- add-port br-int {device}"));
-        run(&format!("{vsctl} set Interface {device} external_ids:iface-id={UNKNOWN}"));
-        run(&format!("{vsctl} set Interface {device} external_ids:attached-mac=\"{mac}\""));
-        database
-    }
-}
-
-impl Drop for Database {
-    fn drop(&mut self) {
-        // What has ended already needs no end.
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
+/// A database of Open vSwitch in which a machine's device carries a Neutron port.
+fn database(site: &Site) -> Switch {
+    let switch = Switch::database(&site.host);
+    let Machine { device, mac, .. } = &*site.first;
+    switch.vsctl(&format!("--no-wait add-br br-int -- add-port br-int {device}"));
+    switch.vsctl(&format!("--no-wait set Interface {device} external_ids:iface-id={UNKNOWN}"));
+    switch.vsctl(&format!("--no-wait set Interface {device} external_ids:attached-mac=\"{mac}\""));
+    switch
 }
 
 #[test]
 fn a_neutron_port_that_the_policy_does_not_know_is_closed_where_that_is_asked_for_until_it_is_known() {
     let test = "a_neutron_port_that_the_policy_does_not_know_is_closed_where_that_is_asked_for_until_it_is_known";
     let Some(mut site) = Site::enter(test) else { return };
-    let there = Command::new("ovsdb-server").arg("--version").output().is_ok();
-    if !require("ovsdb-server", there) {
+    if !Switch::is_there() {
         return;
     }
-    let _database = Database::with(&site);
-    site.host.ovsdb = site.host.path("ovsdb.sock");
+    let switch = database(&site);
+    site.host.ovsdb.clone_from(&switch.socket);
     site.host.start();
     check_open(&site, "nothing is asked for");
     site.host.ok("PUT", "/v1/policy", r#"{"close_unknown_ports": true}"#);

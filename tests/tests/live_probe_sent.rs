@@ -1,6 +1,6 @@
 //! Packets that netdiag sends itself: one, as announced, followed there and back, and nothing besides.
 
-use netdiag_tests::{Lab, lab::Said};
+use netdiag_tests::{Lab, Target, lab::Said};
 use serde_json::Value;
 
 /// Where the instance runs.
@@ -80,15 +80,51 @@ fn one_packet_goes_out_and_its_answer_comes_back() {
 }
 
 #[test]
+fn probes_of_ipv6_go_out_and_their_answers_come_back() {
+    let Some(lab) = Lab::up("neutron-ovs") else { return };
+    let target = Target::of(&lab, HOST);
+    let in_router = |line: &str| lab.sh(HOST, &target.in_router(line)).ok();
+    let inside = |line: &str| lab.sh(HOST, &target.inside(line)).ok();
+    // Neutron gives such addresses by router advertisements; here by hand.
+    let on = |device: &str| format!("sysctl -qw net.ipv6.conf.{device}.disable_ipv6=0");
+    in_router(&on(&target.qr));
+    in_router(&on(&target.qg));
+    inside(&on(&target.inner));
+    in_router(&format!("ip address add 2001:db8:0:1::1/64 dev {} nodad", target.qr));
+    in_router(&format!("ip address add 2001:db8:0:9::1/64 dev {} nodad", target.qg));
+    inside(&format!("ip address add 2001:db8:0:1::2/64 dev {} nodad", target.inner));
+    inside("ip route add default via 2001:db8:0:1::1");
+    let far = "sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0; ip address add 2001:db8:0:9::7/64 dev eth0 nodad && \
+               ip route add 2001:db8:0:1::/64 via 2001:db8:0:9::1";
+    lab.sh("neighbour", far).ok();
+    let lab_instance = instance(&lab);
+    let ask = |words: &[&str]| probe(&lab, &lab_instance, words);
+    let (said, seen) = ask(&["arp", "--to", "2001:db8:0:1::1"]);
+    is_answered(&said, &seen, "2001:db8:0:1::1 is at");
+    let (said, seen) = ask(&["icmp", "--to", "2001:db8:0:9::7"]);
+    is_answered(&said, &seen, "echo reply");
+    let (said, seen) = ask(&["tcp", "--to", "[2001:db8:0:9::7]:9"]);
+    assert_eq!(said.code, Some(0), "{said:#?}");
+    assert!(sentence(&seen).contains("nobody listens there (RST)"), "{seen:#}");
+    let (said, seen) = ask(&["udp", "--to", "[2001:db8:0:9::7]:9"]);
+    assert_eq!(said.code, Some(0), "{said:#?}");
+    assert!(sentence(&seen).contains("nobody listens there (port unreachable)"), "{seen:#}");
+    // Nobody has it: the router says so after it has asked in vain.
+    let (said, seen) = ask(&["icmp", "--to", "2001:db8:0:9::99"]);
+    assert_eq!(said.code, Some(3), "{said:#?} {seen:#}");
+}
+
+#[test]
 fn nothing_is_sent_but_what_was_announced() {
     let Some(lab) = Lab::up("neutron-ovs") else { return };
     let instance = instance(&lab);
-    // Questions of ARP are announced too; and the router asks now and then for the instance, which answers.
+    // Questions of ARP are announced too; and the router asks now and then for the instance, which answers. What a kernel
+    // of IPv6 says of itself (router solicitations, group reports) it says without being asked.
     let sent = |words: &str, kind: &str| {
         let frames = frames(&lab, &instance, words);
         let (own, other): (Vec<_>, Vec<_>) = frames.iter().partition(|line| line.contains(kind));
         assert_eq!(own.len(), 1, "{words}: {frames:#?}");
-        assert!(other.iter().all(|line| line.contains("ARP")), "{words}: {frames:#?}");
+        assert!(other.iter().all(|line| line.contains("ARP") || line.contains("IPv6")), "{words}: {frames:#?}");
     };
     sent(&format!("icmp --to {OUTSIDE}"), "ICMP echo request");
     sent("dhcp", "BOOTP/DHCP, Request");

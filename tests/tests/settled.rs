@@ -20,6 +20,7 @@ use netdiag_model::{
 };
 use netdiag_tests::{
     kernel::{Kernel, Program},
+    memory::Memory,
     require_ebpf,
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -29,6 +30,7 @@ const OTHER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 3);
 const MAC: [u8; 6] = [0xfa, 0x16, 0x3e, 0, 0, 2];
 const PORTS: [u16; 2] = [40_000, 80];
 
+const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
@@ -103,13 +105,16 @@ impl Site {
 
     /// A handshake. True if all of it passes.
     fn open(&mut self) -> bool {
-        self.send(Program::FromInstance, SYN)
-            && self.send(Program::ToInstance, SYN | ACK)
-            && self.send(Program::FromInstance, ACK)
+        self.open_at(Program::FromInstance)
     }
 
-    fn state(&self) -> State {
-        let key = FlowKey4 {
+    /// The same where what the instance sends is seen by a program.
+    fn open_at(&mut self, from: Program) -> bool {
+        self.send(from, SYN) && self.send(Program::ToInstance, SYN | ACK) && self.send(from, ACK)
+    }
+
+    fn key(&self) -> FlowKey4 {
+        FlowKey4 {
             local: u32::from_ne_bytes(OWN.octets()),
             remote: u32::from_ne_bytes(OTHER.octets()),
             local_port: PORTS[0].to_be(),
@@ -117,8 +122,19 @@ impl Site {
             slot: u16::try_from(self.slot).unwrap(),
             protocol: 6,
             pad: 0,
-        };
-        State::of(self.kernel.flow4(&key).unwrap().state)
+        }
+    }
+
+    fn state(&self) -> State {
+        State::of(self.kernel.flow4(&self.key()).unwrap().state)
+    }
+
+    /// Lets so many ticks of 1.07 s pass.
+    fn advance(&mut self, ticks: u32) {
+        let key = self.key();
+        let flow = self.kernel.flow4(&key).unwrap();
+        let remembered = Memory { flows4: [(key, flow)].into(), ..Memory::default() };
+        self.kernel.advance(&remembered, ticks).unwrap();
     }
 }
 
@@ -171,4 +187,53 @@ fn what_may_not_go_on_ends_with_the_next_packet_in_the_middle_of_a_tick() {
         assert!(site.send(Program::FromInstance, ACK), "the rule is back before the flow is over");
         assert!(site.send(Program::FromInstance, RST | ACK));
     });
+}
+
+/// Where what an instance sends is seen.
+const FROM: [Program; 2] = [Program::FromInstance, Program::FromInstanceXdp];
+
+#[test]
+fn a_connection_that_is_closed_from_both_ends_is_over_after_two_minutes_or_when_it_begins_anew() {
+    let Some(mut site) = Site::new() else { return };
+    for from in FROM {
+        let to = Program::ToInstance;
+        assert!(site.open_at(from), "{from:?}");
+        assert_eq!(site.state(), State::Established, "{from:?}");
+        assert!(site.send(from, FIN | ACK));
+        assert_eq!(site.state(), State::FinWait, "{from:?}");
+        assert!(site.send(to, ACK) && site.send(from, ACK), "the other end has more to say");
+        assert_eq!(site.state(), State::FinWait, "{from:?}");
+        assert!(site.send(to, FIN | ACK) && site.send(from, ACK));
+        assert_eq!(site.state(), State::TimeWait, "{from:?}");
+        site.advance(100);
+        assert!(site.send(to, ACK), "{from:?}");
+        assert_eq!(site.state(), State::TimeWait, "{from:?}");
+        site.advance(130);
+        assert!(!site.send(to, ACK), "{from:?}: no rule allows it");
+        assert!(site.open_at(from), "{from:?}");
+        assert!(site.send(from, FIN | ACK) && site.send(to, FIN | ACK));
+        assert!(site.open_at(from), "{from:?}: it begins anew before it is over");
+        assert_eq!(site.state(), State::Established, "{from:?}");
+        assert!(site.send(from, RST | ACK));
+    }
+}
+
+#[test]
+fn a_connection_that_is_reset_is_over_after_ten_seconds_or_when_it_begins_anew() {
+    let Some(mut site) = Site::new() else { return };
+    for from in FROM {
+        for reset in [from, Program::ToInstance] {
+            assert!(site.open_at(from), "{from:?}, {reset:?}");
+            assert!(site.send(reset, RST));
+            assert_eq!(site.state(), State::Closed, "{from:?}, {reset:?}");
+            site.advance(3);
+            assert!(site.send(from, ACK) && site.send(Program::ToInstance, ACK), "what is on its way");
+            assert_eq!(site.state(), State::Closed, "{from:?}, {reset:?}");
+            site.advance(15);
+            assert!(!site.send(Program::ToInstance, ACK), "{from:?}, {reset:?}: no rule allows it");
+            assert!(site.open_at(from) && site.send(reset, RST));
+            assert!(site.open_at(from), "{from:?}, {reset:?}: it begins anew before it is over");
+            assert_eq!(site.state(), State::Established, "{from:?}, {reset:?}");
+        }
+    }
 }

@@ -2,146 +2,25 @@
 //! and the terminal as it was afterwards, however it ends.
 
 use std::{
-    env, fs,
+    fs,
+    io::Write as _,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
 
-use netdiag_tests::{private_host, require, require_programs};
-use tempfile::TempDir;
-
-/// The most anything may take to appear on the screen.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A terminal of its own, with a shell in it.
-struct Terminal {
-    directory: TempDir,
-    netdiag: PathBuf,
-}
-
-/// The program that is tested.
-fn binary() -> Option<PathBuf> {
-    let binary = env::var_os("NETDIAG_BIN").map(PathBuf::from);
-    require("the program that cargo xtask test builds", binary.is_some()).then_some(binary).flatten()
-}
+use netdiag_tests::{
+    private_host,
+    terminal::{Terminal, binary},
+};
+use rustix::process::Pid;
 
 /// A snapshot of a real host.
 fn fixture(name: &str) -> String {
     let path =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../userspace/views/tests/fixtures").join(format!("{name}.json"));
     path.canonicalize().expect("find the fixture").display().to_string()
-}
-
-impl Terminal {
-    /// A terminal of 100 columns and 30 rows; none where the test must be skipped.
-    fn open() -> Option<Self> {
-        let netdiag = binary()?;
-        if !require_programs(&["tmux", "stty"]) {
-            return None;
-        }
-        let terminal = Self { directory: tempfile::tempdir().expect("make a directory"), netdiag };
-        let directory = terminal.directory.path().display().to_string();
-        let shell = "env -u NO_COLOR LC_ALL=C.UTF-8 PS1='ready> ' HISTFILE= sh -i";
-        terminal.tmux(&["new-session", "-d", "-x", "100", "-y", "30", "-c", &directory, shell]);
-        terminal.until("ready>");
-        terminal.line("stty -a | tail -n +2 > before");
-        Some(terminal)
-    }
-
-    fn tmux(&self, words: &[&str]) -> Output {
-        let socket = self.directory.path().join("tmux");
-        let output = Command::new("tmux")
-            .arg("-S")
-            .arg(socket)
-            .args(["-f", "/dev/null"])
-            .args(words)
-            .env_remove("TMUX")
-            .env("TERM", "xterm-256color")
-            .output()
-            .expect("start tmux");
-        assert!(output.status.success(), "tmux {words:?}: {output:?}");
-        output
-    }
-
-    /// What is on the screen.
-    fn screen(&self) -> String {
-        String::from_utf8(self.tmux(&["capture-pane", "-p"]).stdout).expect("a screen is text")
-    }
-
-    /// Waits until something is on the screen.
-    #[track_caller]
-    fn until(&self, text: &str) -> String {
-        self.until_true(text, |screen| screen.contains(text))
-    }
-
-    #[track_caller]
-    fn until_true(&self, what: &str, there: impl Fn(&str) -> bool) -> String {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let screen = self.screen();
-            if there(&screen) {
-                return screen;
-            }
-            assert!(Instant::now() < end, "{what} never appeared:\n{screen}");
-            sleep(Duration::from_millis(50));
-        }
-    }
-
-    /// Presses keys, by the names tmux has for them.
-    fn press(&self, keys: &[&str]) {
-        self.tmux(&[&["send-keys"], keys].concat());
-    }
-
-    /// Types a text as it is.
-    fn text(&self, text: &str) {
-        self.tmux(&["send-keys", "-l", text]);
-    }
-
-    /// Types a line into the shell.
-    fn line(&self, text: &str) {
-        self.text(text);
-        self.press(&["Enter"]);
-    }
-
-    /// Starts the live view; says afterwards how it ended.
-    fn start(&self, words: &str) {
-        let netdiag = self.netdiag.display();
-        self.line(&format!("{netdiag} tui {words}; echo \"ended $?\""));
-    }
-
-    /// Waits for its end, and sees to it that the terminal is as it was.
-    #[track_caller]
-    fn ended(&self, code: i32) -> String {
-        let screen = self.until(&format!("ended {code}"));
-        self.line("stty -a | tail -n +2 > after; cmp before after && echo the same as before");
-        self.until("the same as before\n");
-        let shown = self.tmux(&["display-message", "-p", "#{alternate_on} #{cursor_flag} #{mouse_any_flag}"]);
-        assert_eq!(String::from_utf8_lossy(&shown.stdout).trim(), "0 1 0", "alternate screen, cursor, mouse");
-        screen
-    }
-
-    /// Its process.
-    fn pid(&self) -> rustix::process::Pid {
-        let file = self.directory.path().join("pid");
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let read = fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok());
-            if let Some(pid) = read.and_then(rustix::process::Pid::from_raw) {
-                return pid;
-            }
-            assert!(Instant::now() < end, "it never said its pid");
-            sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let socket = self.directory.path().join("tmux");
-        Command::new("tmux").arg("-S").arg(socket).arg("kill-server").output().ok();
-    }
 }
 
 #[test]
@@ -155,17 +34,16 @@ fn one_moves_filters_opens_a_path_freezes_resizes_and_quits() {
     terminal.text("172.24.4.6");
     terminal.until("1 of ");
     terminal.press(&["Enter", "Enter"]);
-    let path = terminal.until("br-int");
-    assert!(path.contains("Instances > Path of ") && path.contains("way out"), "{path}");
+    let path = terminal.until("way out");
+    assert!(path.contains("Instances > Path of ") && path.contains("br-int"), "{path}");
     terminal.press(&["Escape"]);
     terminal.until("ADDRESSES");
     terminal.press(&["Escape", "Space"]);
     terminal.until("FROZEN");
     terminal.press(&["Space"]);
     terminal.until_true("no FROZEN", |screen| !screen.contains("FROZEN"));
-    for (width, height, expected) in [("60", "15", "1 Insta"), ("50", "15", "needs 60 x 15"), ("160", "40", "HOST END")]
-    {
-        terminal.tmux(&["resize-window", "-x", width, "-y", height]);
+    for (width, height, expected) in [(60, 15, "1 Inst 2"), (50, 15, "needs 60 x 15"), (160, 40, "HOST END")] {
+        terminal.resize(width, height);
         terminal.until(expected);
     }
     terminal.press(&["?"]);
@@ -200,11 +78,11 @@ fn a_view_is_written_beside_and_nothing_is_overwritten() {
     terminal.until("written to /");
     terminal.press(&["C-c"]);
     terminal.ended(0);
-    let files = fs::read_dir(terminal.directory.path()).unwrap().map(|entry| entry.unwrap().path());
+    let files = fs::read_dir(terminal.directory()).unwrap().map(|entry| entry.unwrap().path());
     let written: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
     assert_eq!(written.len(), 1, "{written:?}");
     let list =
-        Command::new(&terminal.netdiag).args(["list", "-o", "json", "--from", &fixture("docker-1")]).output().unwrap();
+        Command::new(terminal.netdiag()).args(["list", "-o", "json", "--from", &fixture("docker-1")]).output().unwrap();
     assert_eq!(fs::read(&written[0]).unwrap(), list.stdout, "as netdiag list -o json prints it");
 }
 
@@ -222,9 +100,9 @@ fn the_terminal_is_given_back_after_a_panic() {
 #[test]
 fn the_terminal_is_given_back_after_signals() {
     use rustix::process::{Signal, kill_process};
-    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
         let Some(terminal) = Terminal::open() else { return };
-        let netdiag = terminal.netdiag.display();
+        let netdiag = terminal.netdiag().display();
         let file = fixture("docker-1");
         terminal.line(&format!("sh -c 'echo $$ > pid; exec {netdiag} tui --from {file}'; echo \"ended $?\""));
         terminal.until("web-1");
@@ -237,7 +115,7 @@ fn the_terminal_is_given_back_after_signals() {
 fn it_goes_to_the_shell_and_comes_back() {
     use rustix::process::{Signal, kill_process};
     let Some(terminal) = Terminal::open() else { return };
-    let netdiag = terminal.netdiag.display();
+    let netdiag = terminal.netdiag().display();
     let file = fixture("docker-1");
     terminal.line(&format!("sh -c 'echo $$ > pid; exec {netdiag} tui --from {file}'"));
     terminal.until("web-1");
@@ -286,24 +164,26 @@ fn what_cannot_be_shown_is_said_on_the_terminal_as_it_was() {
     }
 }
 
+/// Hundredths of a second of CPU time that a process has used, with the programs it has run and waited for.
+fn ticks(pid: Pid) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = text.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11..15].iter().map(|field| field.parse::<u64>().unwrap()).sum()
+}
+
 #[test]
 fn a_still_screen_costs_next_to_nothing() {
     let Some(terminal) = Terminal::open() else { return };
-    let netdiag = terminal.netdiag.display();
+    let netdiag = terminal.netdiag().display();
     let file = fixture("docker-1");
     terminal.line(&format!("sh -c 'echo $$ > pid; exec {netdiag} tui --from {file}'; echo \"ended $?\""));
     terminal.until("web-1");
     sleep(Duration::from_secs(3));
-    let pid = terminal.pid().as_raw_nonzero();
-    let ticks = || -> u64 {
-        let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let fields: Vec<&str> = text.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-    };
-    let before = ticks();
+    let pid = terminal.pid();
+    let before = ticks(pid);
     sleep(Duration::from_secs(10));
     // 100 ticks are a second: 10 of them in ten seconds are one hundredth of a core.
-    let used = ticks() - before;
+    let used = ticks(pid) - before;
     assert!(used <= 10, "{used} ticks in 10 seconds");
     terminal.press(&["q"]);
     terminal.ended(0);
@@ -322,6 +202,43 @@ fn plug() {
         && ip address add 10.7.0.1/24 dev vshop && ip link set vshop up && ip netns exec shop ip link set lo up \
         && ip netns exec shop ip address add 10.7.0.2/24 dev eth0 && ip netns exec shop ip link set eth0 up \
         && ip netns exec shop ip route add default via 10.7.0.1");
+}
+
+/// A measurement: `cargo xtask build --release && NETDIAG_BIN=$PWD/target/release/netdiag cargo test -p netdiag-tests --test
+/// tui_tmux -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement of a release build, of three minutes"]
+fn a_live_host_of_fifty_namespaces_that_nobody_looks_at_costs_at_most_a_hundredth_of_a_core() {
+    if !private_host::enter("a_live_host_of_fifty_namespaces_that_nobody_looks_at_costs_at_most_a_hundredth_of_a_core")
+    {
+        return;
+    }
+    let Some(terminal) = Terminal::open() else { return };
+    for number in 1..=50 {
+        let (host, inside) = (format!("10.8.{number}.1"), format!("10.8.{number}.2"));
+        sh(&format!(
+            "ip netns add s{number} && ip link add v{number} type veth peer name eth0 netns s{number} \
+             && ip address add {host}/24 dev v{number} && ip link set v{number} up \
+             && ip -n s{number} link set lo up && ip -n s{number} address add {inside}/24 dev eth0 \
+             && ip -n s{number} link set eth0 up && ip -n s{number} route add default via {host}"
+        ));
+    }
+    let netdiag = terminal.netdiag().display();
+    terminal.line(&format!("sh -c 'echo $$ > pid; exec {netdiag} tui'; echo \"ended $?\""));
+    terminal.until("s49");
+    // Whoever started it is taken for somebody who looks, and the host's own checks are made once.
+    sleep(Duration::from_secs(40));
+    let (pid, began) = (terminal.pid(), Instant::now());
+    let before = ticks(pid);
+    sleep(Duration::from_secs(120));
+    let (used, took) = (ticks(pid) - before, began.elapsed());
+    let screen = terminal.screen();
+    let share = Duration::from_millis(10 * used).div_duration_f64(took) * 100.0;
+    writeln!(std::io::stderr(), "{share:.2} % of a core; {}", screen.lines().next().unwrap_or_default()).unwrap();
+    assert!(share <= 1.0, "{share:.2} %: {screen}");
+    assert!(!screen.contains("STALE") && !screen.contains("old:"), "it says that it looks seldom: {screen}");
+    terminal.press(&["q"]);
+    terminal.ended(0);
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use std::{
     env,
     ffi::OsStr,
+    io::{self, Read as _},
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -13,6 +14,20 @@ use anyhow::{Context as _, Result, bail};
 /// Runs a command on this terminal and waits for it.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("start {}", line(command)))?;
+    if status.success() { Ok(()) } else { bail!("{}: {status}", line(command)) }
+}
+
+/// Runs a command beside another one: what it says is printed in one piece, when it has ended.
+pub(crate) fn run_quietly(command: &mut Command) -> Result<()> {
+    let (mut said, writer) = io::pipe().context("make a pipe")?;
+    command.stdin(Stdio::null()).stdout(writer.try_clone().context("share a pipe")?).stderr(writer);
+    let mut child = command.spawn().with_context(|| format!("start {}", line(command)))?;
+    // The command holds the ends that are written to, and with them open the other would never come to an end.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut text = Vec::new();
+    said.read_to_end(&mut text).with_context(|| format!("read what {} says", line(command)))?;
+    print!("{}", String::from_utf8_lossy(&text));
+    let status = child.wait().with_context(|| format!("wait for {}", line(command)))?;
     if status.success() { Ok(()) } else { bail!("{}: {status}", line(command)) }
 }
 

@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: a compute host as Neutron and nova-docker leave it, the trace of one of its instances, a real packet of it,
-//! its security groups enforced, its floating IP past the router, and the live view for whoever wants to look around.
+//! its security groups enforced, its floating IP past the router, and the live view of all that for whoever wants to look
+//! around.
 
 use std::{
     env,
@@ -45,7 +46,6 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let stage = Stage { netdiag: build::binary(&root, false)? };
     command::run(lab()?.args(["up", "--name", LAB, "--profile", "neutron-ovs"]))?;
     let shown = traced(&stage).and_then(|()| groups::enforced(&stage, args.keep));
-    let shown = shown.and_then(|()| offer_live_view(&stage));
     if args.keep && shown.is_ok() {
         let enter = "cargo xtask lab exec demo -- bash";
         println!("\nThe lab is still there: `{enter}` enters it, `cargo xtask lab down {LAB}` ends it.");
@@ -65,18 +65,21 @@ fn traced(stage: &Stage) -> Result<()> {
     stage.show(Place::Host, &format!("netdiag trace {FLOATING_IP} --probe icmp --to {OUTSIDE}"), 0)
 }
 
-/// Opens the live view if there is somebody who wants it.
-fn offer_live_view(stage: &Stage) -> Result<()> {
+/// Opens the live view if there is somebody who wants it, and has a machine outside send something meanwhile.
+fn offer_live_view(stage: &Stage, traffic: &str) -> Result<()> {
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         return Ok(());
     }
     println!(
-        "\nEnter opens the live view of this host, `netdiag tui` (`?` names its keys); n and Enter goes on without."
+        "\nEnter opens the live view of this host, `netdiag tui`, while somebody outside tries both services: `?` names\nits keys, q goes on. n and Enter goes on without."
     );
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).context("read the answer")?;
     if answer.trim().is_empty() {
+        let mut outside = stage.line(Place::Outside, traffic)?.spawn().context("start the traffic")?;
         let status = stage.line(Place::Host, "netdiag tui")?.status().context("start netdiag tui")?;
+        command::run(&mut stage.line(Place::Outside, "touch /run/enough")?)?;
+        outside.wait().context("wait for the end of the traffic")?;
         if !status.success() {
             bail!("netdiag tui: {status}");
         }

@@ -1,6 +1,13 @@
 //! `cargo xtask test`: every test there is, those that need a real kernel included.
 
-use std::{env, fs, path::Path, process::Command};
+use std::{
+    env,
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -14,8 +21,11 @@ use crate::{
 const HANDED_ON: &str = "NETDIAG_CI,CI,NETDIAG_BIN,NETDIAG_XTASK,NETDIAG_BPF_OBJECT,PATH,INSTA_UPDATE,INSTA_WORKSPACE_ROOT,\
                          CARGO_MANIFEST_DIR,RUST_BACKTRACE,NETDIAG_DIFFERENTIAL_PACKETS,NETDIAG_DIFFERENTIAL_SEED";
 
-/// Tests that wait for packets for most of their time, each in a lab of its own, and how many of them run at once.
-const WAITING: [&str; 1] = ["floating_lab"];
+/// Tests that wait for packets for most of their time, each in labs of its own. They run beside all others, which keeps
+/// the whole run about as short as the others alone.
+const WAITING: [&str; 5] = ["agent_ahead", "agent_seen", "floating_faults", "floating_lab", "live_trace"];
+
+/// How many tests of one of these run at once.
 const AT_ONCE: &str = "8";
 
 /// Options of `test`.
@@ -32,40 +42,78 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let Args { setup, filter } = args;
     setup::ensure(Scope::Lab, setup)?;
     let root = workspace::root()?;
-    let binary = build::binary(&root, false)?;
-    let object = build::object(&root)?;
-    let cargo = |arguments: &[&str]| -> Result<Command> {
-        let mut cargo = command::cargo(&root);
-        cargo
-            .args(arguments)
-            .args(["--locked", "--no-fail-fast"])
-            .args(filter.as_deref())
-            .env(build::OBJECT_VARIABLE, &object)
-            .env("NETDIAG_BIN", &binary)
-            .env("NETDIAG_XTASK", env::current_exe().context("find this program")?);
-        Ok(cargo)
+    let tests = Tests {
+        binary: build::binary(&root, false)?,
+        object: build::object(&root)?,
+        this: env::current_exe().context("find this program")?,
+        runner: runner(&root)?,
+        root,
+        filter,
     };
-    let unprivileged = command::run(&mut cargo(&["test", "--workspace", "--exclude", "netdiag-tests"])?);
-    let runner = runner(&root)?;
-    let privileged = |targets: &[String], options: &[&str]| -> Result<()> {
-        let mut privileged = cargo(&["test", "--package", "netdiag-tests"])?;
-        privileged.args(targets).arg("--").args(options);
-        if let Some((variable, runner)) = &runner {
-            privileged.env(variable, runner);
-        }
-        command::run(&mut privileged)
-    };
-    let (waiting, others) = targets(&root)?;
-    let privileged = [
-        privileged(&others, &[]),
-        privileged(&["--doc".to_owned()], &[]),
-        privileged(&waiting, &["--test-threads", AT_ONCE]),
-    ];
-    let failed: Vec<_> = [unprivileged].into_iter().chain(privileged).filter_map(Result::err).collect();
+    let unprivileged = command::run(&mut tests.cargo(&["--workspace", "--exclude", "netdiag-tests"]));
+    let failed: Vec<_> = [unprivileged].into_iter().chain(tests.privileged()?).filter_map(Result::err).collect();
     if failed.is_empty() {
         return Ok(());
     }
     bail!(failed.iter().map(|error| format!("{error:#}")).collect::<Vec<_>>().join("; "))
+}
+
+/// What every run of cargo is told.
+struct Tests {
+    root: PathBuf,
+    binary: PathBuf,
+    object: PathBuf,
+    /// This program, which the tests make labs with.
+    this: PathBuf,
+    /// What starts the privileged tests, where this is not root already.
+    runner: Option<(String, String)>,
+    filter: Option<String>,
+}
+
+impl Tests {
+    /// `cargo test` of these targets.
+    fn cargo(&self, targets: &[impl AsRef<OsStr>]) -> Command {
+        let mut cargo = command::cargo(&self.root);
+        cargo
+            .arg("test")
+            .args(targets)
+            .args(["--locked", "--no-fail-fast"])
+            .args(self.filter.as_deref())
+            .env(build::OBJECT_VARIABLE, &self.object)
+            .env("NETDIAG_BIN", &self.binary)
+            .env("NETDIAG_XTASK", &self.this);
+        cargo
+    }
+
+    /// The same, of the privileged tests.
+    fn cargo_as_root(&self, targets: &[impl AsRef<OsStr>]) -> Command {
+        let mut cargo = self.cargo(targets);
+        cargo.args(["--package", "netdiag-tests"]);
+        if let Some((variable, runner)) = &self.runner {
+            cargo.env(variable, runner);
+        }
+        cargo
+    }
+
+    /// Runs the privileged tests: the outcome of each run of cargo.
+    fn privileged(&self) -> Result<Vec<Result<()>>> {
+        // Compiled before anything runs: two cargos would wait for each other, and then measure each other's compiler.
+        let built = command::run(&mut self.cargo_as_root(&["--tests", "--no-run"]));
+        if built.is_err() {
+            return Ok(vec![built]);
+        }
+        let (waiting, others) = targets(&self.root)?;
+        Ok(thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                let mut cargo = self.cargo_as_root(&waiting);
+                command::run_quietly(cargo.args(["--", "--test-threads", AT_ONCE]))
+            });
+            let others = command::run(&mut self.cargo_as_root(&others));
+            let documentation = command::run(&mut self.cargo_as_root(&["--doc"]));
+            let waiting = waiting.join().unwrap_or_else(|_| bail!("the thread of the tests that wait has died"));
+            vec![others, documentation, waiting]
+        }))
+    }
 }
 
 /// The privileged tests, as cargo is told of them: those of [`WAITING`], and all others.

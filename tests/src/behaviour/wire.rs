@@ -145,13 +145,24 @@ impl Relay {
     /// A tap cannot be shared.
     #[must_use]
     pub fn start(host: &File, guest: &File) -> Self {
+        Self::changing(host, guest, [|_: &mut Vec<u8>| true, |_: &mut Vec<u8>| true])
+    }
+
+    /// The same, but what the one says is changed on its way to the other, behind its header, or lost: what the first tap says
+    /// by the first change, what the second says by the second.
+    ///
+    /// # Panics
+    /// A tap cannot be shared.
+    #[must_use]
+    pub fn changing<F: Fn(&mut Vec<u8>) -> bool + Send + 'static>(one: &File, other: &File, changes: [F; 2]) -> Self {
         let end = Arc::new(AtomicBool::new(false));
-        let one_way = |from: &File, to: &File| {
+        let one_way = |from: &File, to: &File, change: F| {
             let (from, to) = (from.try_clone().expect("share a tap"), to.try_clone().expect("share a tap"));
             let end = Arc::clone(&end);
-            thread::spawn(move || relay(from, to, &end))
+            thread::spawn(move || relay((from, to), &change, &end))
         };
-        let threads = vec![one_way(host, guest), one_way(guest, host)];
+        let [first, second] = changes;
+        let threads = vec![one_way(one, other, first), one_way(other, one, second)];
         Self { end, threads }
     }
 }
@@ -166,13 +177,17 @@ impl Drop for Relay {
     }
 }
 
-fn relay(mut from: File, mut to: File, end: &AtomicBool) {
-    let mut buffer = vec![0; LARGEST];
+fn relay((mut from, mut to): (File, File), change: &impl Fn(&mut Vec<u8>) -> bool, end: &AtomicBool) {
+    let mut frame = Vec::new();
     while !end.load(Ordering::Relaxed) {
         if readable(&from, Duration::from_millis(50)) {
+            frame.resize(LARGEST, 0);
             // A device that is down takes and gives nothing; so does a cable without a machine.
-            if let Ok(length) = from.read(&mut buffer) {
-                drop(to.write(&buffer[..length]));
+            if let Ok(length) = from.read(&mut frame) {
+                frame.truncate(length);
+                if change(&mut frame) {
+                    drop(to.write(&frame));
+                }
             }
         }
     }

@@ -3,10 +3,11 @@
 use std::net::Ipv4Addr;
 
 use netdiag_agent::netns::Namespace;
+use netdiag_tests::floating::ends::within;
 
 use super::{
     proof::{Proof, Runs},
-    stage::{Floating, within},
+    stage::Floating,
 };
 
 /// Runs a line of shell in a namespace.

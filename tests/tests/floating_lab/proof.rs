@@ -8,12 +8,17 @@ use std::{
     time::Instant,
 };
 
-use netdiag_tests::{Lab, capture::RUN};
-
-use super::{
-    cases::{CASES, Case, REFUSED, Scene, metadata, observe, swap},
-    stage::{End, Floating, Host, Marks, PATIENCE, Plain, found, peer, plain, policy, within},
+use netdiag_tests::{
+    Lab,
+    agent::PATIENCE,
+    capture::RUN,
+    floating::{
+        cases::{CASES, Case, REFUSED, Scene, metadata, observe, swap},
+        ends::{End, within},
+    },
 };
+
+use super::stage::{Floating, Host, Marks, Plain, found, peer, plain, policy};
 
 /// Runs of cases: each has ports and identifiers of its own.
 pub(crate) struct Runs(AtomicU16);

@@ -3,39 +3,24 @@
 use std::{
     fs,
     io::Write as _,
-    net::{Ipv4Addr, UdpSocket},
+    net::Ipv4Addr,
     os::unix::net::UnixStream,
-    path::Path,
-    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
 use netdiag_agent::netns::Namespace;
-use netdiag_tests::{Lab, capture::RUN, require_ebpf, require_programs};
-use rustix::net::{AddressFamily, SocketType, ipproto};
+use netdiag_tests::{
+    Lab,
+    agent::PATIENCE,
+    capture::RUN,
+    floating::ends::{End, command},
+    require_ebpf, require_programs,
+};
 use serde_json::Value;
 
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
-/// For packets that are on their way.
-pub(crate) const ARRIVES: Duration = Duration::from_secs(5);
 /// Where the agent of the test lives on its host.
 pub(crate) const HOME: &str = "/run/agent-test";
-
-/// Runs work in a namespace.
-pub(crate) fn within<T: Send + 'static>(netns: &Namespace, work: impl FnOnce() -> T + Send + 'static) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(netns.run(work)).unwrap()
-}
-
-/// What a command prints that runs in a namespace.
-pub(crate) fn command(netns: &Namespace, words: &[&'static str]) -> String {
-    let mut command = Command::new(words[0]);
-    command.args(&words[1..]);
-    let output = within(netns, move || command.output()).unwrap();
-    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
 
 /// The first process of a host.
 pub(crate) fn pid(lab: &Lab, name: &str) -> u64 {
@@ -45,40 +30,6 @@ pub(crate) fn pid(lab: &Lab, name: &str) -> u64 {
 
 pub(crate) fn address(value: &Value) -> Ipv4Addr {
     value.as_str().unwrap().parse().unwrap()
-}
-
-/// Somebody who sends and receives.
-#[derive(Clone, Debug)]
-pub(crate) struct End {
-    pub(crate) netns: Namespace,
-    pub(crate) address: Ipv4Addr,
-    /// It leaves checksums and segments to the hardware.
-    pub(crate) offload: bool,
-}
-
-impl End {
-    pub(crate) fn new(path: &str, address: Ipv4Addr) -> Self {
-        let netns = Namespace::open(Path::new(path)).unwrap();
-        // Every error is told: what is compared must not depend on how many there were before.
-        within(&netns, || fs::write("/proc/sys/net/ipv4/icmp_ratelimit", "0")).unwrap();
-        Self { netns, address, offload: false }
-    }
-
-    pub(crate) fn udp(&self, port: u16) -> UdpSocket {
-        let socket = within(&self.netns, move || UdpSocket::bind(("0.0.0.0", port))).unwrap();
-        socket.set_read_timeout(Some(ARRIVES)).unwrap();
-        socket
-    }
-
-    pub(crate) fn icmp(&self) -> UdpSocket {
-        let open = || rustix::net::socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::ICMP));
-        UdpSocket::from(within(&self.netns, open).unwrap())
-    }
-
-    /// Forgets what has been learned of paths.
-    pub(crate) fn forget_paths(&self) {
-        within(&self.netns, || fs::write("/proc/sys/net/ipv4/route/flush", "1")).unwrap();
-    }
 }
 
 /// A floating IP, and the instance it leads to.

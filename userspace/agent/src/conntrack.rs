@@ -1,5 +1,5 @@
-//! The kernel's connection tracking of one network namespace, that of the calling thread, by ctnetlink: lists IPv4 entries and
-//! removes them. Flow: policy.
+//! The kernel's connection tracking of one network namespace, that of the calling thread, by ctnetlink: lists IPv4 entries,
+//! removes them and adds some. Flow: policy.
 //!
 //! Messages are read attribute by attribute, as `linux/netfilter/nfnetlink_conntrack.h` has them.
 
@@ -8,9 +8,15 @@ use std::{io, net::Ipv4Addr};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NlasIterator};
 use rtnetlink::sys::{Socket, SocketAddr};
 
+/// Connections that the kernel has not seen begin.
+mod add;
+
+pub(crate) use add::{Connection, Translated, add};
+
 /// `NETLINK_NETFILTER`.
 const NETLINK_NETFILTER: isize = 12;
-/// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET`, and `…_DELETE`.
+/// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW`, `…_GET` and `…_DELETE`.
+const NEW: u16 = 1 << 8;
 const GET: u16 = 1 << 8 | 1;
 const DELETE: u16 = 1 << 8 | 2;
 /// `struct nfgenmsg` for `AF_INET`.
@@ -22,7 +28,12 @@ const HEADER: usize = 16;
 mod entry {
     pub(super) const ORIGINAL: u16 = 1;
     pub(super) const REPLY: u16 = 2;
+    pub(super) const STATUS: u16 = 3;
+    pub(super) const PROTOCOL: u16 = 4;
+    pub(super) const SOURCE_NAT: u16 = 6;
+    pub(super) const TIMEOUT: u16 = 7;
     pub(super) const ID: u16 = 12;
+    pub(super) const DESTINATION_NAT: u16 = 13;
     pub(super) const ZONE: u16 = 18;
 }
 
@@ -37,6 +48,7 @@ mod tuple {
     pub(super) const DESTINATION_PORT: u16 = 3;
     pub(super) const ICMP_ID: u16 = 4;
     pub(super) const ICMP_TYPE: u16 = 5;
+    pub(super) const ICMP_CODE: u16 = 6;
 }
 
 /// What packets of one direction look like when they come, before anything is translated.
@@ -113,10 +125,18 @@ pub fn remove(entries: &[Entry]) -> io::Result<()> {
 
 // === messages ===
 
-fn exchange(kind: u16, flags: u16, attributes: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<()> {
+fn exchange(kind: u16, flags: u16, attributes: &[u8], each: impl FnMut(&[u8])) -> io::Result<()> {
+    ask(&open()?, (kind, flags), attributes, each)
+}
+
+fn open() -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
+    Ok(socket)
+}
+
+fn ask(socket: &Socket, (kind, flags): (u16, u16), attributes: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<()> {
     let length = u32::try_from(HEADER + IPV4.len() + attributes.len()).map_err(io::Error::other)?;
     let mut message = length.to_ne_bytes().to_vec();
     message.extend(kind.to_ne_bytes());
@@ -166,18 +186,20 @@ fn read(payload: &[u8]) -> Option<Entry> {
             _ => {}
         }
         // An id keeps a connection from being removed that has taken the place of this one.
-        if [entry::ORIGINAL, entry::ID, entry::ZONE].contains(&kind) {
-            put(&mut name, kind, &value);
+        match kind {
+            entry::ORIGINAL => put(&mut name, kind | NESTED, &value),
+            entry::ID | entry::ZONE => put(&mut name, kind, &value),
+            _ => {}
         }
     }
     Some(Entry { original: original?, reply: reply?, name })
 }
 
-/// Adds an attribute; the one that holds others is marked so.
+/// `NLA_F_NESTED`: an attribute holds others.
+const NESTED: u16 = 1 << 15;
+
+/// Adds an attribute.
 fn put(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    /// `NLA_F_NESTED`.
-    const NESTED: u16 = 1 << 15;
-    let kind = if kind == entry::ORIGINAL { kind | NESTED } else { kind };
     let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
     message.extend(length.to_ne_bytes());
     message.extend(kind.to_ne_bytes());
@@ -223,7 +245,7 @@ fn word(value: &[u8]) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use super::{entry, put, read, tuple};
+    use super::{NESTED, entry, put, read, tuple};
 
     fn nested(parts: &[(u16, &[u8])]) -> Vec<u8> {
         let mut message = Vec::new();
@@ -249,7 +271,7 @@ mod tests {
         let read = read(&message).unwrap();
         assert!(read.is_of("172.24.4.6".parse().unwrap()) && !read.is_of("172.24.4.7".parse().unwrap()));
         assert_eq!((read.original.source_port, read.original.destination_port, read.original.protocol), (53, 256, 17));
-        assert_eq!(read.name, nested(&[(entry::ORIGINAL, &original), (entry::ID, &[0, 0, 0, 7])]));
+        assert_eq!(read.name, nested(&[(entry::ORIGINAL | NESTED, &original), (entry::ID, &[0, 0, 0, 7])]));
     }
 
     #[test]

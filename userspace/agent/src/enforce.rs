@@ -175,6 +175,14 @@ impl Enforcer {
         Events::open(&self.root.maps())
     }
 
+    /// Loads what a hook needs, which takes the kernel a second or so: the first device there shall not be open meanwhile.
+    pub fn prepare(&self, hook: Hook) -> Result<(), LoadError> {
+        match hook {
+            Hook::Tc => Ok(()),
+            Hook::Xdp => self.programs.instance_xdp().map(drop),
+        }
+    }
+
     /// Attaches both programs to the device of a port; what is attached already stays.
     pub fn attach(&mut self, ifindex: u32, hook: Hook) -> Result<[HookState; 2], AttachError> {
         let mut states = self.attacher().attach(ifindex, hook)?;

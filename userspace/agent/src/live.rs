@@ -233,6 +233,11 @@ impl Session {
         self.held.len() + usize::from(self.programs.watches_drops())
     }
 
+    /// Whether the place where packets are given up is watched.
+    pub fn watches_drops(&self) -> bool {
+        self.programs.watches_drops()
+    }
+
     /// The next packet, as soon as there is one. They come in the order of their times, but for what was too late by more than
     /// some milliseconds. Nothing is lost if the future is dropped.
     pub async fn next(&mut self) -> Sighting {

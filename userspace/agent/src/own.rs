@@ -2,7 +2,7 @@
 //! device so that the kernel answers ARP, and announcements. Flow: policy.
 //!
 //! ```text
-//! comes:  kept -> rules -> address -> announced
+//! comes:  kept -> rules -> address -> connections of before removed -> announced
 //! moves:  kept -> rules -> connections of before removed -> announced
 //! goes:   address -> rules -> connections removed -> forgotten
 //! ```
@@ -155,7 +155,13 @@ impl Own {
                 before.get(floating).is_some_and(|old| (old.fixed, &old.device) == (new.fixed, &new.device));
             match address::add(*floating, &new.device) {
                 Ok(false) if unchanged => {}
-                Ok(_) => self.announce(*floating, &new.device),
+                Ok(added) => {
+                    // Who has sent to it while nobody had it is tracked as translated to nobody, for as long as he goes on.
+                    if added {
+                        cut_connections(*floating);
+                    }
+                    self.announce(*floating, &new.device);
+                }
                 Err(error) => errors.push(OwnError::kernel("put", *floating, new)(error)),
             }
         }

@@ -545,6 +545,13 @@ pub struct NeighbourFact {
     pub proxy: bool,
 }
 
+impl NeighbourFact {
+    /// Whether the kernel sends to a neighbour in this state without waiting for an answer.
+    pub fn is_usable_state(state: &str) -> bool {
+        matches!(state, "REACHABLE" | "STALE" | "DELAY" | "PROBE" | "PERMANENT" | "NOARP")
+    }
+}
+
 /// A route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteFact {

@@ -37,6 +37,8 @@ pub struct Row {
     pub interfaces: Vec<RowInterface>,
     /// The worst state any hop of any of its paths is in.
     pub worst: HopState,
+    /// The worst that was found on its paths, in one sentence; none where nothing is to be said.
+    pub why: Option<String>,
 }
 
 /// One interface of a listed instance.

@@ -27,6 +27,9 @@ pub mod report;
 /// Packets in words.
 pub mod words;
 
+/// Names of netdiag's own programs at TC that watch packets and do nothing to them.
+pub const PROGRAMS: [&str; 4] = ["live_in", "live_out", "live_in_ip", "live_out_ip"];
+
 /// One packet, seen once: at a device, or where the kernel gave it up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sighting {

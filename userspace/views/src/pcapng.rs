@@ -5,7 +5,13 @@
 
 use std::io::{self, Write};
 
-use netdiag_model::live::{Layer, Sighting, What};
+use netdiag_model::{
+    live::{
+        Layer, Sighting, What,
+        points::{Points, Side},
+    },
+    trace::Direction,
+};
 
 use crate::{escape, text::live::Epoch};
 
@@ -133,6 +139,41 @@ fn option(body: &mut Vec<u8>, code: u16, value: &[u8]) {
 fn padded(body: &mut Vec<u8>, bytes: &[u8]) {
     body.extend(bytes);
     body.resize(body.len().next_multiple_of(4), 0);
+}
+
+/// Whether a sighting is one of the path: not given up elsewhere, and no copy that Open vSwitch left behind.
+pub fn belongs(sighting: &Sighting, points: &Points) -> bool {
+    let copied = |link| points.devices().iter().any(|stop| stop.copied && stop.link == link);
+    match (&sighting.what, sighting.link) {
+        (What::Received(_) | What::Sent(_), _) => true,
+        (What::Dropped { .. }, Some(link)) => points.has_namespace(link.netns) && !copied(link),
+        (What::Dropped { .. }, None) => false,
+    }
+}
+
+/// The device a packet was seen at, and what there is to say of it there.
+pub fn at(sighting: &Sighting, points: &Points) -> (String, String) {
+    let side = Side::of(&sighting.what);
+    let stop = sighting.link.and_then(|link| {
+        let sides = side.map_or([Side::Received, Side::Sent], |side| [side, side]);
+        sides.into_iter().find_map(|side| points.places(link, side).next())
+    });
+    let place = stop.and_then(|(place, direction)| Some((points.stop(place)?, direction)));
+    let name = place.map_or_else(|| "elsewhere".to_owned(), |(stop, _)| format!("{}@{}", stop.name, stop.netns));
+    let whose = &points.instance;
+    let hop = place.and_then(|(stop, direction)| {
+        let way = if direction == Direction::Inward { "inward" } else { "outward" };
+        Some(format!("hop {} {way}, ", stop.hop(direction)?))
+    });
+    let hop = hop.unwrap_or_default();
+    match &sighting.what {
+        What::Dropped { reason, location, .. } => {
+            let location = location.as_ref().map_or_else(String::new, |location| format!(" in {location}"));
+            (name, format!("instance {whose}: given up{location}, reason {reason}"))
+        }
+        What::Received(_) => (name, format!("instance {whose}: {hop}received")),
+        What::Sent(_) => (name, format!("instance {whose}: {hop}sent")),
+    }
 }
 
 #[cfg(test)]

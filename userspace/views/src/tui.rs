@@ -16,6 +16,8 @@ mod draw;
 mod export;
 /// Which rows are wanted.
 pub mod filter;
+/// What packets did at the hops of a path.
+mod followed;
 /// Which key does what.
 pub mod keymap;
 /// What one look at a host gave, in the shape the tabs show.
@@ -36,6 +38,7 @@ mod tests;
 
 pub use self::{
     draw::draw,
+    followed::{Followed, Follower},
     look::{Agent, Extra, Look, Rates, Traced},
     packet::Packet,
     state::{Origin, Replay, Settings, State, Stream, Tab, Trouble},

@@ -56,6 +56,7 @@ pub(super) fn enforced(stage: &Stage, keep: bool) -> Result<()> {
     print!("{}", said(events)?);
     explained(stage)?;
     floating::shown(stage)?;
+    super::offer_live_view(stage, TRAFFIC)?;
     if !keep {
         left(stage)?;
     }
@@ -72,6 +73,13 @@ fn tried(stage: &Stage) -> Result<()> {
 
 /// The echo service, tried for a second.
 const ECHO: &str = "echo hello | busybox nc -w 1 172.24.4.6 7";
+
+/// Both again and again, for whoever watches, until there was enough.
+const TRAFFIC: &str = "\
+until test -e /run/enough; do
+  printf 'GET / HTTP/1.0\\n\\n' | busybox nc -w 5 172.24.4.6 80
+  echo hello | busybox nc -w 1 172.24.4.6 7
+done > /dev/null 2>&1; rm /run/enough";
 
 /// What netdiag says of the two, of the rules and of the path.
 fn explained(stage: &Stage) -> Result<()> {

@@ -110,6 +110,7 @@ pub(crate) const NEEDS: &[Need] = &[
     Need::lab(&["tmux"], &[&["tmux"]], "the terminal in which the tests drive netdiag tui"),
     Need::lab(&["ping"], &[&["iputils-ping"]], "traffic between the lab's instances"),
     Need::lab(&["curl"], &[&["curl"]], "asks the agent's API, as the documentation does"),
+    Need::lab(&["tshark"], &[&["tshark"]], "reads the capture files netdiag writes, in a test"),
     Need::lab(&["tcpdump"], &[&["tcpdump"]], "what is on the wire, to look at in a lab"),
     Need::lab(&["nsenter", "unshare", "setpriv"], &[&["util-linux"]], "enters and makes the lab's namespaces"),
     Need::lab(&["sysctl"], &[&["procps"]], "the lab's forwarding settings"),

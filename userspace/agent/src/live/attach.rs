@@ -11,6 +11,7 @@ use std::{
 };
 
 use aya::programs::ProgramFd;
+pub(super) use netdiag_model::live::PROGRAMS;
 use netdiag_model::{
     fact::{Gap, SourceKind},
     id::NetnsId,
@@ -199,9 +200,6 @@ impl Here<'_> {
 fn sides(point: &Point) -> impl Iterator<Item = bool> + use<> {
     [(point.received, false), (point.sent, true)].into_iter().filter_map(|(wanted, sent)| wanted.then_some(sent))
 }
-
-/// Programs at TC.
-pub(super) const PROGRAMS: [&str; 4] = ["live_in", "live_out", "live_in_ip", "live_out_ip"];
 
 const fn program(sent: bool, ethernet: bool) -> &'static str {
     let [received, sent_out, received_ip, sent_ip] = PROGRAMS;

@@ -6,13 +6,13 @@
 
 use std::{
     io,
-    net::Ipv4Addr,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use netdiag_model::{
     id::{LinkKey, Mac},
-    live::probe::{Entry, arp_answer},
+    live::probe::{Entry, neighbour_answer},
 };
 use rustix::net::{
     RecvFlags, recv,
@@ -28,7 +28,7 @@ use crate::{
 /// Hands frames to the host as received.
 mod inject;
 
-/// Frames longer than this are no answer of ARP.
+/// Frames longer than this are no answer of ARP or of neighbour discovery.
 const LONGEST: usize = 128;
 
 /// Why nothing was sent.
@@ -87,16 +87,11 @@ impl Sender {
         self.run(move || hand_in(entry, ifindex, &frame)).await
     }
 
-    /// Sends one question of ARP and waits for the answer; none where there is none in time.
+    /// Sends one question for a neighbour and waits for the answer; none where there is none in time.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub async fn ask(
-        &self,
-        question: Vec<u8>,
-        address: Ipv4Addr,
-        patience: Duration,
-    ) -> Result<Option<Mac>, SendError> {
+    pub async fn ask(&self, question: Vec<u8>, address: IpAddr, patience: Duration) -> Result<Option<Mac>, SendError> {
         let (entry, ifindex) = (self.entry, self.ifindex);
         self.run(move || {
             let listener = socket::open()?;
@@ -112,7 +107,7 @@ impl Sender {
                 let mut frame = [0; LONGEST];
                 match recv(&listener, &mut frame, RecvFlags::empty()) {
                     Ok((length, _)) => {
-                        let answer = frame.get(..length).and_then(|frame| arp_answer(frame, address));
+                        let answer = frame.get(..length).and_then(|frame| neighbour_answer(frame, address));
                         if answer.is_some() {
                             return Ok(answer);
                         }

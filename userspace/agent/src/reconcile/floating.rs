@@ -33,6 +33,8 @@ use crate::{
     own::{Own, Served, Wanted},
 };
 
+/// Flows that routers are told of.
+mod handover;
 /// Flows that stay on the slow way.
 mod held;
 /// Next hops that are kept alive.
@@ -119,6 +121,12 @@ impl Floats {
         self.treatment.accelerate
             || self.treatment.straight
             || policy.is_some_and(|policy| !policy.floating_ips.is_empty())
+            || self.leads_any()
+    }
+
+    /// Whether any floating IP is led past its router now.
+    fn leads_any(&self) -> bool {
+        self.tables.as_ref().is_none_or(|tables| !tables.floating.is_empty())
     }
 
     /// Takes floating IPs of ports away that will not be at their places any more.
@@ -141,7 +149,8 @@ impl Floats {
         seen: Option<&Snapshot>,
     ) -> Result<(), String> {
         let mut plan = match seen {
-            _ if !self.treatment.accelerate && asked.policy.floating_ips.is_empty() => Plan::default(),
+            // Where some are led past their routers still, it takes the routers' names to take them off.
+            _ if self.leaves_all_alone(asked.policy) && !self.leads_any() => Plan::default(),
             None => return Ok(()),
             Some(seen) => {
                 let inventory = Inventory::build(seen);
@@ -157,12 +166,19 @@ impl Floats {
         let mut problems = Vec::new();
         self.serve(&mut plan, &mut problems);
         attach(enforcer, &mut plan);
-        let result = self.lead_past(enforcer, &mut plan, &places(asked.tables));
+        let result = self.lead_past(enforcer, &mut plan, &places(asked.tables), &mut problems);
         detach(enforcer, &plan, &mut problems);
+        if self.leaves_all_alone(asked.policy) {
+            plan = Plan::default();
+        }
         self.plan = plan;
         self.looked = true;
         self.problems = problems;
         result
+    }
+
+    fn leaves_all_alone(&self, policy: &Policy) -> bool {
+        !self.treatment.accelerate && policy.floating_ips.is_empty()
     }
 
     fn switches(&self) -> Switches {
@@ -198,16 +214,30 @@ impl Floats {
     }
 
     /// Holds what routers know already of those that come, and writes the maps.
-    fn lead_past(&mut self, enforcer: &Enforcer, plan: &mut Plan, places: &Places) -> Result<(), String> {
-        let before = self.before(enforcer)?;
+    fn lead_past(
+        &mut self,
+        enforcer: &Enforcer,
+        plan: &mut Plan,
+        places: &Places,
+        problems: &mut Vec<String>,
+    ) -> Result<(), String> {
+        let mut before = self.before(enforcer)?;
         let new = held::new(plan, places, &before);
         for (router, why) in self.holder.hold(enforcer, &new) {
             slow_down(plan, |address, _| address.router == router && new.iter().any(|new| new.is(address)), &why);
         }
-        self.write(enforcer, &before, lower(plan, places))?;
+        let after = lower(plan, places);
+        if let Some(draining) = handover::draining(&before, &after) {
+            enforcer.apply_floating(&before, &draining).map_err(|error| chain(&error))?;
+            before = draining;
+        }
+        for (router, why) in handover::give(enforcer, plan, (&before, &after), &self.treatment.netns) {
+            problems.push(format!("flows of {router}: {why}"));
+        }
+        self.write(enforcer, &before, after)?;
         // What began on the slow way between the first look and the maps is known to the router by now.
         for (router, why) in self.holder.hold(enforcer, &new) {
-            self.problems.push(format!("connections of {router}: {why}"));
+            problems.push(format!("connections of {router}: {why}"));
         }
         Ok(())
     }

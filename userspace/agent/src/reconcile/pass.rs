@@ -176,6 +176,7 @@ impl Pass {
         self.write((&whole, &inventory), &plan, &found)?;
         let refused = self.attach(&plan, refused, &devices, &mut problems);
         self.clean_up(&plan, &mut problems);
+        problems.extend(self.enforcer.prepare(self.ahead.hook).err().map(|error| chain(&error)));
         self.report.asked = asked(policy);
         let made = whole.ports.iter().filter(|(id, _)| !policy.ports.contains_key(*id));
         self.report.made = Arc::new(made.map(|(id, port)| (id.clone(), port.clone())).collect());

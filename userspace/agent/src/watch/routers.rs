@@ -1,6 +1,6 @@
 //! Router namespaces: who comes and goes, and what changes inside. Flow: policy.
 //!
-//! Each namespace has two sockets: rtnetlink, for links, addresses, routes, rules and neighbours, and nfnetlink, for rule sets of
+//! Each namespace has two sockets: rtnetlink, for links, addresses, routes, rules, neighbours and queueing disciplines, and nfnetlink, for rule sets of
 //! nftables, iptables-nft's among them. Legacy iptables says nothing when its rules change: those are read now and then. A
 //! socket keeps its namespace alive, so the sockets of one whose name goes are closed at once.
 
@@ -17,8 +17,8 @@ use rustix::{
     fs::inotify::{self, CreateFlags, WatchFlags},
     io::Errno,
     net::{
-        AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, bind, netlink, netlink::SocketAddrNetlink, recv,
-        socket_with,
+        AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink,
+        netlink::SocketAddrNetlink, recv, send, socket_with,
     },
 };
 use tokio::{
@@ -37,8 +37,8 @@ mod neighbours;
 
 use neighbours::Neighbours;
 
-/// `RTMGRP_LINK`, `_NEIGH`, `_IPV4_IFADDR`, `_IPV4_ROUTE` and `_IPV4_RULE` of `linux/rtnetlink.h`.
-const ROUTE_GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x80;
+/// `RTMGRP_LINK`, `_NEIGH`, `_TC`, `_IPV4_IFADDR`, `_IPV4_ROUTE` and `_IPV4_RULE` of `linux/rtnetlink.h`.
+const ROUTE_GROUPS: u32 = 0x1 | 0x4 | 0x8 | 0x10 | 0x40 | 0x80;
 /// `NFNLGRP_NFTABLES` of `linux/netfilter/nfnetlink.h`, as a bit.
 const NFTABLES_GROUPS: u32 = 1 << 6;
 /// How often names are looked at, whatever inotify says: a name is there before its namespace is.
@@ -160,7 +160,10 @@ fn sockets() -> io::Result<(OwnedFd, OwnedFd)> {
         Ok(socket)
     };
     // No protocol is protocol 0, which is NETLINK_ROUTE.
-    Ok((open(None, ROUTE_GROUPS)?, open(Some(netlink::NETFILTER), NFTABLES_GROUPS)?))
+    let routes = open(None, ROUTE_GROUPS)?;
+    // That one is lost says something only about one that is known.
+    send(&routes, &neighbours::ASK, SendFlags::empty())?;
+    Ok((routes, open(Some(netlink::NETFILTER), NFTABLES_GROUPS)?))
 }
 
 async fn ring(path: &Path, bell: &Bell) -> io::Result<()> {

@@ -16,30 +16,29 @@
 
 use std::net::IpAddr;
 
-use netdiag_common::abi::reason::Reason;
 use serde::{Deserialize, Serialize};
 
 use super::{
     journey::{Drop, Journey},
-    packet::{Headers, Ip},
+    packet::Headers,
     points::{Points, Stop},
     reasons, words,
 };
 use crate::{
-    event::{Decision, VerdictEvent},
-    groups::{self, Asking},
+    event::VerdictEvent,
     id::NetnsId,
     inventory::{Instance, Inventory},
     trace::{Direction, Finding, Hop, HopKind, HopState, RuleRef, Severity, Trace, in_netns},
 };
 
+/// Limits that a packet ran into.
+mod limits;
 /// Rules of the packet filter that would drop a packet.
 mod rules;
 /// What Open vSwitch says would become of a packet.
 pub mod switch;
-
-/// A packet of netdiag's own verdicts is taken for one that was seen if no more lies between them.
-const NEAR_NS: u64 = 1_000_000_000;
+/// netdiag's own verdicts.
+mod verdict;
 
 /// What is known of the host, for whoever looks for the guilty.
 #[derive(Clone, Copy, Debug)]
@@ -137,68 +136,10 @@ pub fn blame(case: &Case<'_, '_>, journey: &Journey) -> Option<Blame> {
     if !journey.ended.is_death() {
         return None;
     }
-    by_verdict(case, journey)
+    verdict::blame(case, journey)
         .or_else(|| journey.drop().map(|drop| by_kernel(case, journey, drop)))
         .or_else(|| by_trace(case, journey))
-        .or_else(|| Some(unknown(case, journey)))
-}
-
-// === netdiag's own verdict ===
-
-fn by_verdict(case: &Case<'_, '_>, journey: &Journey) -> Option<Blame> {
-    let headers = last_headers(journey)?;
-    let ip = headers.ip()?;
-    let ports = headers.ports().filter(|_| ip.transport.ports().is_some());
-    let died = journey.drop().map(|drop| drop.time_ns);
-    let died = died.or_else(|| journey.steps.last().map(|step| step.time_ns))?;
-    let is_it = |event: &&VerdictEvent| {
-        event.verdict == Decision::Deny
-            && event.time_ns.abs_diff(died) <= NEAR_NS
-            && event.protocol == Some(ip.protocol)
-            && (event.source, event.destination) == (Some(ip.source), Some(ip.destination))
-            && ports.is_none_or(|ports| ports == (event.source_port, event.destination_port))
-    };
-    let event = case.verdicts.iter().filter(is_it).min_by_key(|event| event.time_ns.abs_diff(died))?;
-    let meaning = Reason::ALL.iter().find(|reason| reason.name() == event.reason).map(|reason| reason.meaning());
-    let near = nearest(case, ip, event);
-    let whose = event.instance.clone().unwrap_or_else(|| event.port_id.clone());
-    let what = words::packet(headers);
-    let guilty = match &near {
-        Some(near) => format!("security groups of {whose}: {near}"),
-        None => format!("security groups of {whose}"),
-    };
-    let why = near.map_or_else(String::new, |near| format!("; {near}"));
-    let meaning = meaning.map_or_else(|| event.reason.clone(), |meaning| meaning.trim_end_matches('.').to_owned());
-    Some(Blame {
-        direction: journey.direction,
-        hop: group_hop(case, journey).or_else(|| last_hop(case, journey)),
-        place: event.device.clone().unwrap_or_else(|| event.port_id.clone()),
-        code: Code::SecurityGroup,
-        reason: Some(event.reason.clone()),
-        guilty: Some(guilty),
-        rules: Vec::new(),
-        sentence: format!("{what} is refused by the security groups of {whose}: {}{why}", lower(&meaning)),
-        evidence: format!("netdiag's own verdict on this packet: {} ({})", event.reason, event.direction.name()),
-        verify: Some(format!("netdiag sg show {}", crate::trace::quote(&whose))),
-        fix: Some("add a rule that allows it, if it is meant to pass".to_owned()),
-    })
-}
-
-/// The rule that nearly allows a packet, in words.
-fn nearest(case: &Case<'_, '_>, ip: &Ip, event: &VerdictEvent) -> Option<String> {
-    let (from, to) = (ip.source.to_string(), ip.destination.to_string());
-    let service = (event.destination_port > 0).then_some(event.destination_port);
-    let asking = Asking { from: &from, to: &to, protocol: ip.protocol, service };
-    let explained = groups::explain(case.inventory, case.instance, &asking).ok()?;
-    let near = explained.near.first()?;
-    Some(format!("rule {} would allow it, but {}", near.rule.id, near.why))
-}
-
-/// The hop of the security groups in the packet's direction.
-fn group_hop(case: &Case<'_, '_>, journey: &Journey) -> Option<usize> {
-    let interface = case.trace.interfaces.get(journey.track)?;
-    let is_it = |hop: &&Hop| hop.kind == HopKind::SecurityGroup && hop.direction == journey.direction;
-    interface.hops.iter().find(is_it).map(|hop| hop.number)
+        .or_else(|| Some(by_silence(case, journey)))
 }
 
 // === the kernel's reason ===
@@ -207,11 +148,13 @@ fn by_kernel(case: &Case<'_, '_>, journey: &Journey, drop: &Drop) -> Blame {
     let what = words::packet(drop.headers.innermost());
     let place = drop_place(case, journey, drop);
     let found = if drop.reason == "NETFILTER_DROP" { rules::dropping(case, journey, drop) } else { Vec::new() };
+    let limit = if found.is_empty() { limits::of_drop(case, journey, drop) } else { None };
     let meaning = reasons::of(&drop.reason);
     let because = meaning.map_or_else(
         || format!("the kernel gives it up: {} ({})", drop.reason, drop.subsystem),
         |meaning| meaning.because.to_owned(),
     );
+    let because = limit.as_ref().map_or_else(|| because.clone(), |limit| limit.because(&because));
     let at = drop.location.as_deref().map_or_else(String::new, |location| format!(" in {location}"));
     let blame = Blame {
         direction: journey.direction,
@@ -226,8 +169,11 @@ fn by_kernel(case: &Case<'_, '_>, journey: &Journey, drop: &Drop) -> Blame {
         verify: meaning.map(|meaning| meaning.advice.to_owned()),
         fix: None,
     };
-    let blame = with_rules(blame, case, &what);
-    if blame.rules.is_empty() { with_fault(case, journey, blame) } else { blame }
+    match limit {
+        Some(limit) => limit.blame(blame),
+        None if blame.rules.is_empty() => with_fault(case, journey, blame),
+        None => with_rules(blame, case, &what),
+    }
 }
 
 /// Names the rule that drops it, or all that may.
@@ -268,7 +214,8 @@ fn with_fault(case: &Case<'_, '_>, journey: &Journey, blame: Blame) -> Blame {
         case.trace.findings.iter().filter(|finding| codes.contains(&finding.code.as_str())).cloned().collect();
     let at_place = |finding: &&Finding| finding.object == blame.place;
     let here: Vec<Finding> = of_reason.iter().filter(at_place).cloned().collect();
-    let faults = [here, of_reason, faults(case, journey)].into_iter().find(|faults| !faults.is_empty());
+    let about_target = last_headers(journey).map(|headers| about_target(case, headers)).unwrap_or_default();
+    let faults = [here, of_reason, faults(case, journey), about_target].into_iter().find(|faults| !faults.is_empty());
     let Some([fault]) = faults.as_deref() else { return blame };
     Blame {
         guilty: Some(fault.message.clone()),
@@ -285,12 +232,8 @@ fn with_fault(case: &Case<'_, '_>, journey: &Journey, blame: Blame) -> Blame {
 fn by_trace(case: &Case<'_, '_>, journey: &Journey) -> Option<Blame> {
     let mut faults = faults(case, journey);
     let headers = last_headers(journey)?;
-    if faults.is_empty()
-        && let Some((_, destination)) = headers.addresses()
-    {
-        // What is wrong with the very address it is for: a floating IP without its translation.
-        let all = case.trace.findings.iter().filter(|finding| finding.severity == Severity::Error);
-        faults.extend(all.filter(|finding| finding.object == destination.to_string()).cloned());
+    if faults.is_empty() {
+        faults = about_target(case, headers);
     }
     let what = words::packet(headers);
     let after = last_stop(case, journey).map_or_else(|| "the instance".to_owned(), Stop::label);
@@ -318,6 +261,20 @@ fn by_trace(case: &Case<'_, '_>, journey: &Journey) -> Option<Blame> {
         verify: first.verify.clone(),
         fix: first.fix.clone(),
     })
+}
+
+/// What is wrong with the very address, or port of the host, that a packet is for: a floating IP without its translation.
+fn about_target(case: &Case<'_, '_>, headers: &Headers) -> Vec<Finding> {
+    let Some((_, destination)) = headers.addresses() else { return Vec::new() };
+    let service = headers.ip().and_then(|ip| {
+        let (_, port) = ip.transport.ports()?;
+        Some(format!("{port}/{}", words::protocol(ip)))
+    });
+    let is_it = |finding: &&Finding| {
+        finding.severity == Severity::Error
+            && (finding.object == destination.to_string() || Some(&finding.object) == service.as_ref())
+    };
+    case.trace.findings.iter().filter(is_it).cloned().collect()
 }
 
 /// What a fault elsewhere looks like: at the other end of a link, or at the other port of a VLAN.
@@ -370,6 +327,17 @@ fn gap<'c>(case: &Case<'c, '_>, journey: &Journey) -> Vec<&'c Hop> {
     hops
 }
 
+fn by_silence(case: &Case<'_, '_>, journey: &Journey) -> Blame {
+    let unknown = unknown(case, journey);
+    match limits::of_silence(case, journey) {
+        Some(limit) => {
+            let sentence = format!("{}; {}", switch::without_end(&unknown.sentence), limit.guilty);
+            limit.blame(Blame { code: Code::PathFault, sentence, ..unknown })
+        }
+        None => unknown,
+    }
+}
+
 fn unknown(case: &Case<'_, '_>, journey: &Journey) -> Blame {
     let what = last_headers(journey).map_or_else(|| "a packet".to_owned(), words::packet);
     let after = last_stop(case, journey).map_or_else(|| case.points.instance.clone(), Stop::label);
@@ -377,6 +345,11 @@ fn unknown(case: &Case<'_, '_>, journey: &Journey) -> Blame {
     let before = next.as_ref().map_or_else(String::new, |next| format!(" and never comes to {next}"));
     let between = names_between(case, journey);
     let on = if between.is_empty() { String::new() } else { format!(", on {}", between.join(", ")) };
+    let (why, drops) = if case.points.blind {
+        ("; whether the kernel gives a reason was not watched", "drops were not watched")
+    } else {
+        (switch::NO_REASON, "no drop was reported")
+    };
     let place = next.map_or_else(|| after.clone(), |next| format!("between {after} and {next}"));
     Blame {
         direction: journey.direction,
@@ -386,9 +359,8 @@ fn unknown(case: &Case<'_, '_>, journey: &Journey) -> Blame {
         reason: None,
         guilty: None,
         rules: Vec::new(),
-        sentence: format!("{what} is not seen after {after}{before}{on}; the kernel gives no reason"),
-        evidence: "it was seen at the one and not at the other, no sighting was lost, and no drop was reported"
-            .to_owned(),
+        sentence: format!("{what} is not seen after {after}{before}{on}{why}"),
+        evidence: format!("it was seen at the one and not at the other, no sighting was lost, and {drops}"),
         verify: flows_command(case, journey),
         fix: None,
     }

@@ -5,7 +5,12 @@ use std::{
     net::IpAddr,
 };
 
-use super::{Losses, Sighting, What, packet::Headers, points::is_copied, reasons};
+use super::{
+    Losses, Sighting, What,
+    packet::{Content, Headers},
+    points::is_copied,
+    reasons,
+};
 use crate::{
     event::{Decision, VerdictEvent},
     id::{LinkKey, NetnsId},
@@ -91,7 +96,7 @@ impl Owners {
         owners
     }
 
-    /// What there is to say of a packet that was given up; none where it is a copy that nobody misses.
+    /// What there is to say of a packet that was given up; none where it is a copy that nobody misses, or no packet.
     pub fn dropped(&self, sighting: &Sighting) -> Option<Dropped> {
         let missed = self.copy(sighting).is_none();
         self.described(sighting).filter(|_| missed)
@@ -114,6 +119,10 @@ impl Owners {
     pub fn described(&self, sighting: &Sighting) -> Option<Dropped> {
         let What::Dropped { reason, subsystem, location, .. } = &sighting.what else { return None };
         let headers = Headers::of(sighting);
+        // Messages of netlink and of local sockets are given up the same way, and are nobody's packets.
+        if sighting.link.is_none() && headers.content == (Content::Other { ethertype: 0 }) {
+            return None;
+        }
         Some(Dropped {
             time_ns: sighting.time_ns,
             instance: self.whose(sighting.link, &headers).map(str::to_owned),
@@ -282,6 +291,19 @@ mod tests {
         census.add_copy(Copied::Unread);
         census.add_copy(Copied::Rest);
         assert_eq!((census.packets, census.copies, census.unread), (0, 1, 1));
+    }
+
+    #[test]
+    fn a_message_between_programs_is_no_packet() {
+        let (host, [device, ..]) = host();
+        let snapshot = host.snapshot();
+        let owners = Owners::of(&Inventory::build(&snapshot));
+        let mut message = Made::syn(1).dropped(7, None, "QUEUE_PURGE");
+        message.head = vec![0x14, 0, 0, 0, 3, 0, 2, 0];
+        (message.length, message.layer) = (8, crate::live::Layer::Network);
+        assert_eq!(owners.dropped(&message), None);
+        message.link = Some(device);
+        assert!(owners.dropped(&message).is_some(), "at a device it is a frame that cannot be read");
     }
 
     #[test]

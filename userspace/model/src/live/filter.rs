@@ -18,6 +18,8 @@ use super::{
 
 /// The language of pcap.
 mod parse;
+/// Questions that no packet meets.
+mod possible;
 /// Any expression as a sum of products.
 mod products;
 /// Filters in words.

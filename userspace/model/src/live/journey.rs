@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Losses, Sighting, What,
-    packet::Headers,
+    packet::{Headers, TCP},
     points::{Place, Points, Side},
     reasons,
 };
@@ -32,11 +32,14 @@ mod content;
 mod ending;
 /// Journeys that are not over.
 mod open;
+/// Packets that become other packets on the way.
+mod pieces;
 /// Numbers over many journeys.
 pub mod statistics;
 
 use content::Content;
 use open::Open;
+use pieces::{Span, Spans};
 
 /// How long a sighting waits for earlier ones of other CPUs.
 const REORDER_NS: u64 = 20_000_000;
@@ -208,6 +211,7 @@ pub struct Journeys {
     points: Points,
     waiting: BTreeMap<(u64, u64), Sighting>,
     open: HashMap<Content, Vec<Open>>,
+    spans: Spans,
     past: Past,
     arrived: u64,
     numbered: u64,
@@ -262,8 +266,8 @@ type Flow = (IpAddr, IpAddr, (u16, u16));
 
 impl Past {
     /// Learns what answers to packets of the instance look like before translation is undone.
-    fn asked(&mut self, closed: &[Open]) {
-        let outward = closed.iter().filter(|open| open.direction == Direction::Outward);
+    fn asked<'o>(&mut self, own: impl Iterator<Item = &'o Open>) {
+        let outward = own.filter(|open| open.direction == Direction::Outward);
         for flow in outward.filter_map(Open::answer) {
             if self.asked.insert(flow) {
                 self.asked_order.push_back(flow);
@@ -298,6 +302,7 @@ impl Journeys {
             points,
             waiting: BTreeMap::new(),
             open: HashMap::new(),
+            spans: Spans::default(),
             past: Past::default(),
             arrived: 0,
             numbered: 0,
@@ -314,6 +319,24 @@ impl Journeys {
     /// What is watched.
     pub const fn points(&self) -> &Points {
         &self.points
+    }
+
+    /// Learns what has come to go past the router since watching began.
+    pub fn learn(&mut self, now: &Points) {
+        for (known, now) in self.points.tracks.iter_mut().zip(&now.tracks) {
+            known.shortcut.clone_from(&now.shortcut);
+        }
+    }
+
+    /// A journey that is over, given what was learned since: what went past the router did not vanish.
+    pub fn reconsidered(&self, journey: Journey) -> Journey {
+        let place = (journey.track, journey.direction);
+        let took = || ending::takes_shortcut(place, &journey.steps, &self.points);
+        if journey.ended != Ended::NotSeenAfter || !took() {
+            return journey;
+        }
+        let ended = if self.points.blind { Ended::Inconclusive } else { Ended::Delivered };
+        Journey { ended, ..journey }
     }
 
     /// What was not made a journey.
@@ -336,14 +359,14 @@ impl Journeys {
     pub fn advance(&mut self, now_ns: u64) -> Vec<Journey> {
         self.now_ns = self.now_ns.max(now_ns);
         self.join_until(now_ns.saturating_sub(REORDER_NS));
-        self.close(|open, counted| open.ended(counted, now_ns))
+        self.close(|open, known| open.ended(known, now_ns))
     }
 
     /// All that are left, at the end: what may still have been under way is over too.
     pub fn finish(&mut self) -> Vec<Journey> {
         self.join_until(u64::MAX);
         let now_ns = self.now_ns;
-        self.close(|open, counted| Some(open.at_the_end(counted, now_ns)))
+        self.close(|open, known| Some(open.at_the_end(known, now_ns)))
     }
 
     fn join_until(&mut self, time_ns: u64) {
@@ -353,10 +376,12 @@ impl Journeys {
         }
     }
 
-    fn close(&mut self, over: impl Fn(&Open, &Counted) -> Option<Ended>) -> Vec<Journey> {
+    fn close(&mut self, over: impl Fn(&Open, (&Counted, &Points)) -> Option<Ended>) -> Vec<Journey> {
         let mut closed = Vec::new();
         for journeys in self.open.values_mut() {
-            journeys.retain_mut(|open| match over(open, &self.counted) {
+            journeys.retain_mut(|open| match over(open, (&self.counted, &self.points)) {
+                // Its pieces are under way instead.
+                _ if open.is_cut_up() => false,
                 Some(ended) => {
                     closed.push(open.take(ended));
                     false
@@ -364,8 +389,12 @@ impl Journeys {
                 None => true,
             });
         }
+        let before = self.open.len();
         self.open.retain(|_, journeys| !journeys.is_empty());
-        self.past.asked(&closed);
+        if self.open.len() < before {
+            self.spans.retain(|content| self.open.contains_key(content));
+        }
+        self.past.asked(closed.iter().filter(|open| open.is_own(&self.points, &HashSet::new())));
         let all = closed.len();
         closed.retain(|open| open.is_own(&self.points, &self.past.asked));
         self.counted.foreign += (all - closed.len()) as u64;
@@ -408,13 +437,59 @@ impl Journeys {
         });
         if let Some((number, place)) = best(&candidates.collect::<Vec<_>>()) {
             journeys[number].step(place, sighting, headers, &self.points);
-        } else {
+        } else if !self.join_piece(sighting, &places, &headers) {
             let (place, direction) = open::first_place(&places, &headers, &self.points);
             let mut open = Open::new(content, place.track, direction);
             open.step(place, sighting, headers, &self.points);
-            journeys.push(open);
+            self.begin(open);
         }
         self.bound();
+    }
+
+    /// A packet that is under way from now on.
+    fn begin(&mut self, open: Open) {
+        if let Some(span) = open.latest().and_then(Span::of) {
+            self.spans.add(span, &open.content, open.is_part);
+        }
+        self.open.entry(open.content.clone()).or_default().push(open);
+    }
+
+    /// Joins what was cut off a packet, or put together from some, to those; false where there are none.
+    fn join_piece(&mut self, sighting: &Sighting, places: &[(Place, Direction)], headers: &Headers) -> bool {
+        let Some(span) = Span::of(headers) else { return false };
+        if let Some(mut part) = self.cut_off(span, headers, Some(places)) {
+            if let Some(place) = part.reaches(places, &self.points) {
+                part.step(place, sighting, headers.clone(), &self.points);
+            }
+            self.begin(part);
+            return true;
+        }
+        let mut joined = false;
+        for content in self.spans.within(span) {
+            let points = &self.points;
+            let parts = self.open.get_mut(&content).into_iter().flatten();
+            let fitting = parts.filter_map(|open| Some((open.reaches(places, points)?, open)));
+            let fitting = fitting.filter(|(_, open)| open.shares_an_end(headers));
+            if let Some((place, open)) = fitting.max_by_key(|(_, open)| open.last_ns()) {
+                open.step_within(place, sighting, headers, points);
+                joined = true;
+            }
+        }
+        joined
+    }
+
+    /// A piece with the way of the packet it was cut off behind it, where that can have come to one of some places.
+    fn cut_off(&mut self, span: Span, headers: &Headers, places: Option<&[(Place, Direction)]>) -> Option<Open> {
+        let content = Content::of(headers)?;
+        for around in self.spans.around(span) {
+            let points = &self.points;
+            let reaches = |open: &Open| places.is_none_or(|places| open.reaches(places, points).is_some());
+            let mut wholes = self.open.get_mut(&around).into_iter().flatten();
+            if let Some(whole) = wholes.find(|open| reaches(open) && open.shares_an_end(headers)) {
+                return Some(whole.cut_off(content, span, headers));
+            }
+        }
+        None
     }
 
     fn join_drop(&mut self, sighting: &Sighting, (content, headers): (Content, Headers)) {
@@ -443,16 +518,38 @@ impl Journeys {
             .map(|(number, open)| (number, (), open.likeness(&drop.headers, sighting.buffer), open.last_ns()));
         match best(&candidates.collect::<Vec<_>>()) {
             Some((number, ())) => journeys[number].drop(drop, &self.points),
-            // Without a device, and without having been seen before, it may be anybody's.
-            None if !self.points.may_begin_at(drop.link) => self.counted.foreign += 1,
-            None => {
-                let (track, direction) = open::of_drop(&drop, &self.points);
-                let mut open = Open::new(content, track, direction);
-                open.drop(drop, &self.points);
-                journeys.push(open);
-            }
+            None => self.begin_with_drop(content, drop),
         }
         self.bound();
+    }
+
+    /// Takes what was given up before it was seen anywhere, or is a piece of what was.
+    fn begin_with_drop(&mut self, content: Content, drop: Drop) {
+        let span = Span::of(&drop.headers);
+        if let Some(mut part) = span.and_then(|span| self.cut_off(span, &drop.headers, None)) {
+            part.drop(drop, &self.points);
+            return self.begin(part);
+        }
+        let mut joined = false;
+        for content in span.map(|span| self.spans.within(span)).unwrap_or_default() {
+            let mut parts = self.open.get_mut(&content).into_iter().flatten();
+            if let Some(open) = parts.find(|open| open.shares_an_end(&drop.headers)) {
+                open.drop(drop.clone(), &self.points);
+                joined = true;
+            }
+        }
+        if joined {
+            return;
+        }
+        let (track, direction) = open::of_drop(&drop, &self.points);
+        // Without a device, and without having been seen before, it may be anybody's.
+        if !self.points.may_begin_at(drop.link) || open::is_of_rest(&drop, direction, &self.points) {
+            self.counted.foreign += 1;
+        } else {
+            let mut open = Open::new(content, track, direction);
+            open.drop(drop, &self.points);
+            self.begin(open);
+        }
     }
 
     /// Ends the oldest journey early where there are too many.

@@ -4,7 +4,7 @@
 //! a track once, with the side its packets pass on the way out: into it, or out of it into a network stack. On the way in
 //! it is the other side, so device and side tell a packet's direction.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 
@@ -13,12 +13,18 @@ use serde::{Deserialize, Serialize};
 use super::{
     Clause, End, View, What,
     filter::{Alias, Wanted},
+    packet::{Headers, SCTP, TCP, UDP},
 };
 use crate::{
+    fact::{PublishedPort, SourceKind},
+    floating::show::Standing,
     id::{LinkKey, Mac, NetnsId},
     inventory::Inventory,
     trace::{Direction, Hop, HopKind, HopState, InterfaceTrace, Trace, Translation},
 };
+
+/// Devices of other instances.
+mod others;
 
 /// Which side of a device a packet passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -94,6 +100,22 @@ pub struct Track {
     pub shared: Vec<IpAddr>,
     /// Addresses of the namespaces that route, which are ends of their own.
     pub routers: Vec<(NetnsId, IpAddr)>,
+    /// Ports of the host that lead to the instance.
+    pub published: Vec<Published>,
+    /// What these addresses send to the outside is taken at its host device before anything can see it there: netdiag's fast path
+    /// at XDP.
+    pub shortcut: Vec<IpAddr>,
+}
+
+/// A port of the host that leads to an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Address of the host; unspecified where it is any.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// IP protocol.
+    pub protocol: u8,
 }
 
 /// What to watch for an instance.
@@ -103,6 +125,10 @@ pub struct Points {
     pub instance: String,
     /// One track an interface, as the trace has them.
     pub tracks: Vec<Track>,
+    /// Devices of other instances of the host, with the addresses behind each.
+    pub others: BTreeMap<LinkKey, Vec<IpAddr>>,
+    /// Where the kernel gives packets up is not watched.
+    pub blind: bool,
 }
 
 /// A place on a track.
@@ -162,6 +188,23 @@ impl Track {
         self.own.contains(&address) || self.elsewhere.iter().any(|net| net.contains(&address))
     }
 
+    /// Whether a packet is for a port of the host that leads to the instance.
+    pub fn is_published(&self, headers: &Headers) -> bool {
+        let Some(ip) = headers.innermost().ip() else { return false };
+        let Some((_, port)) = ip.transport.ports() else { return false };
+        let held = || self.routers.iter().any(|(_, address)| *address == ip.destination);
+        self.published.iter().any(|one| {
+            (one.protocol, one.port) == (ip.protocol, port)
+                && (one.address == ip.destination || (one.address.is_unspecified() && held()))
+        })
+    }
+
+    /// The position outward of the device at which netdiag's fast path takes what an address sends.
+    pub fn shortcut(&self, source: IpAddr) -> Option<usize> {
+        let host = self.stops.iter().position(|stop| stop.kind == HopKind::HostDevice && stop.copied)?;
+        self.shortcut.contains(&source).then_some(host)
+    }
+
     /// The stop at a position.
     pub fn at(&self, position: usize, direction: Direction) -> Option<&Stop> {
         // Its own inverse.
@@ -172,8 +215,9 @@ impl Track {
 impl Points {
     /// The devices of an instance's paths, as the trace has found them.
     pub fn of(inventory: &Inventory<'_>, trace: &Trace) -> Self {
-        let tracks = trace.interfaces.iter().map(|interface| track(inventory, interface)).collect();
-        Self { instance: trace.instance.name.clone(), tracks }
+        let tracks: Vec<Track> = trace.interfaces.iter().map(|interface| track(inventory, interface)).collect();
+        let others = others::devices(inventory, &tracks);
+        Self { instance: trace.instance.name.clone(), tracks, others, blind: false }
     }
 
     /// Where a device is on the tracks, with the direction of what passes that side of it.
@@ -261,11 +305,8 @@ impl Points {
         if addresses.is_empty() {
             return Wanted::Any;
         }
-        let dhcp = Clause {
-            protocol: Some(super::packet::UDP),
-            here: End { prefix: None, ports: Some((67, 68)) },
-            ..Clause::default()
-        };
+        let dhcp =
+            Clause { protocol: Some(UDP), here: End { prefix: None, ports: Some((67, 68)) }, ..Clause::default() };
         Wanted::One(addresses.into_iter().map(Wanted::host).chain([Wanted::Clause(dhcp)]).collect())
     }
 
@@ -312,7 +353,29 @@ fn track(inventory: &Inventory<'_>, interface: &InterfaceTrace) -> Track {
     let inside = stops.last().filter(|stop| stop.kind != HopKind::Uplink);
     let last = inside.and_then(|stop| stop.outward).unwrap_or(usize::MAX);
     let broken = outward.iter().any(|hop| hop.number > last && hop.state == HopState::Broken);
-    Track { stops, broken, own, subnets, elsewhere, shared, routers }
+    let (published, shortcut) = (published(interface), shortcut(interface));
+    Track { stops, broken, own, subnets, elsewhere, shared, routers, published, shortcut }
+}
+
+fn published(interface: &InterfaceTrace) -> Vec<Published> {
+    let one = |port: &PublishedPort| {
+        let protocol = match port.protocol.as_str() {
+            "tcp" => TCP,
+            "udp" => UDP,
+            "sctp" => SCTP,
+            _ => return None,
+        };
+        Some(Published { address: port.host_address, port: port.host_port, protocol })
+    };
+    interface.published_ports.iter().filter_map(|published| one(&published.port)).collect()
+}
+
+/// Addresses whose packets may take the fast path out.
+fn shortcut(interface: &InterfaceTrace) -> Vec<IpAddr> {
+    let is_fast = |standing: Standing| matches!(standing, Standing::Fast | Standing::Draining);
+    let fast =
+        interface.floating_ips.iter().filter(|floating| floating.way.as_ref().is_some_and(|row| is_fast(row.standing)));
+    fast.map(|floating| floating.fixed_address).collect()
 }
 
 /// Networks behind devices of the path's routers that are not on the path.
@@ -400,13 +463,19 @@ fn stop(inventory: &Inventory<'_>, hop: &Hop, (link, side): (LinkKey, Side), ent
     }
 }
 
-/// Whether Open vSwitch's user-space datapath takes copies of a device's frames (`AF_PACKET`). Its internal ports are TAPs,
-/// whose frames it has for itself.
+/// The device that a switch in user space makes for itself, whoever can ask its database.
+const DATAPATH: &str = "ovs-netdev";
+
+/// Whether Open vSwitch's user-space datapath takes copies of a device's frames (`AF_PACKET`), or may: its database could not be
+/// read, and it leaves no trace on its ports. Its internal ports are TAPs, whose frames it has for itself.
 pub(super) fn is_copied(inventory: &Inventory<'_>, link: LinkKey) -> bool {
-    let port = inventory.port_of(link);
-    port.is_some_and(|port| {
-        port.bridge.datapath_type == "netdev" && matches!(port.interface.kind.as_str(), "" | "system")
-    })
+    if let Some(port) = inventory.port_of(link) {
+        return port.bridge.datapath_type == "netdev" && matches!(port.interface.kind.as_str(), "" | "system");
+    }
+    let datapath = || inventory.link_named(link.netns, DATAPATH).is_some();
+    let is_there = || inventory.unread(SourceKind::Ovsdb, link.netns) || datapath();
+    let none_read = inventory.snapshot.facts.switches.is_empty() && is_there();
+    none_read && Some(link.netns) == inventory.host && inventory.master(link).is_none()
 }
 
 /// Addresses that mean the instance alone, and those it shares with others.

@@ -1,17 +1,25 @@
 //! What watching came to: what was expected and what was seen, side by side, and the verdict. Flow: explain.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use super::{
     Cost, Losses,
     blame::{Blame, Code},
     journey::{Counted, Ended, Journey, statistics::Statistics},
-    points::{Place, Points, Track},
+    points::{Place, Points},
 };
 use crate::{
     fact::Gap,
-    trace::{Direction, Finding, HopKind, HopState, RuleRef, Severity, Trace, Verdict},
+    trace::{Direction, Finding, HopState, RuleRef, Severity, Trace, Verdict},
 };
+
+/// Packets that left by an address they should not have.
+mod left;
+/// Questions that nobody answered.
+mod unanswered;
+
+use left::Left;
+use unanswered::Unanswered;
 
 /// What is being watched; said first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,17 +113,22 @@ pub struct Summary {
 pub struct Tally {
     statistics: Statistics,
     deaths: Vec<Deaths>,
-    /// Packets that left with an address that only the instance's own network knows: how many, by what, with which.
-    private: Option<(u64, String, IpAddr)>,
+    left: Left,
+    unanswered: Option<Unanswered>,
 }
 
 impl Tally {
+    /// Nothing added yet, of packets of both directions: only then is it known what was not answered.
+    pub fn of_both_ways() -> Self {
+        Self { unanswered: Some(Unanswered::default()), ..Self::default() }
+    }
+
     /// Adds a packet.
     pub fn add(&mut self, told: &Told, points: &Points) {
         self.statistics.add(&told.journey);
-        if let Some((device, source)) = left_untranslated(&told.journey, points) {
-            let (packets, ..) = self.private.get_or_insert((0, device, source));
-            *packets += 1;
+        self.left.add(&told.journey, points);
+        if let Some(unanswered) = &mut self.unanswered {
+            unanswered.add(&told.journey, points);
         }
         let Some(blame) = &told.blame else { return };
         match self.deaths.iter_mut().find(|deaths| is_like(&deaths.first, blame)) {
@@ -131,15 +144,16 @@ impl Tally {
 
     /// What it comes to.
     pub fn summary(self, points: &Points, trace: &Trace, (counted, cost): (&Counted, Cost), took_ns: u64) -> Summary {
-        let Self { statistics, deaths, private } = self;
+        let Self { statistics, deaths, left, unanswered } = self;
         let mut findings = disagreements(trace, &statistics, points);
-        findings.extend(private.map(|private| untranslated(trace, private)));
+        findings.extend(left.findings(trace));
+        findings.extend(unanswered.map(|unanswered| unanswered.findings(points, trace)).unwrap_or_default());
         let verdict = verdict(&statistics, &deaths, &findings);
         Summary {
             instance: points.instance.clone(),
             took_ns,
             rows: rows(points, trace, &statistics),
-            sentence: sentence(&points.instance, (&statistics, &deaths, &findings), verdict),
+            sentence: sentence((&points.instance, trace), (&statistics, &deaths, &findings), verdict),
             findings,
             losses: counted.losses,
             evicted: counted.evicted,
@@ -159,42 +173,6 @@ fn is_like(one: &Blame, other: &Blame) -> bool {
     key(one) == key(other) && rules(one) == rules(other)
 }
 
-/// Device and source of a packet that left this host untranslated, where others of the instance's are translated.
-fn left_untranslated(journey: &Journey, points: &Points) -> Option<(String, IpAddr)> {
-    let last = journey.steps.last().filter(|_| journey.ended == Ended::Delivered)?;
-    let stop = points.stop(last.place).filter(|stop| stop.kind == HopKind::Uplink)?;
-    let track = points.tracks.get(journey.track).filter(|_| journey.direction == Direction::Outward)?;
-    let ip = last.headers.innermost().ip()?;
-    let is_private = |address: &IpAddr| matches!(address, IpAddr::V4(address) if address.is_private());
-    let translated =
-        track.own.iter().chain(&track.shared).any(|address| address.is_ipv4() && !is_inside(track, *address));
-    let inside = is_private(&ip.source) && is_inside(track, ip.source) && track.is_beyond(ip.destination);
-    (inside && translated).then(|| (stop.label(), ip.source))
-}
-
-fn is_inside(track: &Track, address: IpAddr) -> bool {
-    track.subnets.iter().any(|net| net.contains(&address))
-}
-
-fn untranslated(trace: &Trace, (packets, device, source): (u64, String, IpAddr)) -> Finding {
-    let known = |finding: &&Finding| {
-        matches!(finding.code.as_str(), "floating-ip-snat" | "no-translation" | "untracked" | "snat-address")
-    };
-    let known = trace.findings.iter().find(known);
-    let why = known.map_or_else(String::new, |known| format!(": {}", known.message));
-    Finding {
-        severity: Severity::Error,
-        code: "left-untranslated".to_owned(),
-        object: device.clone(),
-        message: format!(
-            "{packets} packets left by {device} as {source}, to which no answer from outside finds its way{why}"
-        ),
-        evidence: format!("at {device} the source is still {source}"),
-        verify: known.and_then(|known| known.verify.clone()),
-        fix: known.and_then(|known| known.fix.clone()),
-    }
-}
-
 fn verdict(statistics: &Statistics, deaths: &[Deaths], findings: &[Finding]) -> Verdict {
     if !deaths.is_empty() || findings.iter().any(|finding| finding.severity == Severity::Error) {
         Verdict::Broken
@@ -206,13 +184,16 @@ fn verdict(statistics: &Statistics, deaths: &[Deaths], findings: &[Finding]) -> 
 }
 
 fn sentence(
-    instance: &str,
+    (instance, trace): (&str, &Trace),
     (statistics, deaths, findings): (&Statistics, &[Deaths], &[Finding]),
     verdict: Verdict,
 ) -> String {
     let Statistics { journeys, dead, inconclusive, delivered, aside, .. } = statistics;
     match (verdict, deaths) {
-        (Verdict::Inconclusive, _) if *journeys == 0 => format!("no packet of {instance} was seen"),
+        (Verdict::Inconclusive, _) if *journeys == 0 => match trace.verdict {
+            Verdict::Broken => format!("no packet of {instance} was seen; the trace: {}", trace.sentence),
+            Verdict::Works | Verdict::Inconclusive => format!("no packet of {instance} was seen"),
+        },
         (Verdict::Inconclusive, _) => {
             format!(
                 "of {inconclusive} of {journeys} packets the end is not known: sightings were lost, or watching ended first"

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Direction, Finding, Hop, HopKind, HopState, RuleRef, Severity, Trace, Verdict};
 use crate::{
-    fact::{LinkStats, RuleBackend},
+    fact::{LinkStats, NeighbourFact, RuleBackend},
     id::NetnsId,
 };
 
@@ -165,13 +165,19 @@ fn hops(before: &Trace, after: &Trace) -> Vec<Change> {
     let mut found = Vec::new();
     for (key, hop) in &new {
         let was = old.get(key);
-        if was.is_none_or(|was| (was.state, &was.status) != (hop.state, &hop.status)) {
+        if was.is_none_or(|was| is_other(was, hop)) {
             found.push(change(hop, was.map(|was| was.state), Some(hop.state)));
         }
     }
     let gone = old.iter().filter(|(key, _)| !new.contains_key(key));
     found.extend(gone.map(|(_, hop)| change(hop, Some(hop.state), None)));
     found
+}
+
+/// Whether a hop is otherwise than before. A neighbour that is asked again now and then is no news while it is known.
+fn is_other(was: &Hop, hop: &Hop) -> bool {
+    let known = |hop: &Hop| hop.kind == HopKind::NextHop && NeighbourFact::is_usable_state(&hop.status);
+    was.state != hop.state || (was.status != hop.status && !(known(was) && known(hop)))
 }
 
 /// Devices that have counters, each once though both ways pass it.

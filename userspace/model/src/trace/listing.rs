@@ -27,8 +27,16 @@ fn row(trace: Trace) -> Row {
         (_, _, true) => HopState::Warning,
         (false, false, false) => HopState::Ok,
     };
+    let why = why(&trace);
     let interfaces = trace.interfaces.into_iter().map(|one| interface(one, unknown)).collect();
-    Row { identity: trace.instance, interfaces, worst }
+    Row { identity: trace.instance, interfaces, worst, why }
+}
+
+/// The first of the worst findings; without any, why it is not known how the instance is.
+fn why(trace: &Trace) -> Option<String> {
+    let of = |severity| trace.findings.iter().find(|finding| finding.severity == severity);
+    let found = of(Severity::Error).or_else(|| of(Severity::Warning)).map(|finding| finding.message.clone());
+    found.or_else(|| (trace.verdict == Verdict::Inconclusive).then(|| trace.sentence.clone()))
 }
 
 /// The worst state of any hop. A hop that depends on the packet, or a next hop nobody has asked for yet, speaks neither

@@ -8,6 +8,7 @@ use crate::{
     fact::{LinkFact, OperState},
     id::LinkKey,
     inventory::{Inventory, PortPlace},
+    live,
 };
 
 /// A finding with what every one has; the rest is added by the methods below.
@@ -115,7 +116,9 @@ impl Path {
             let id = program.id.map_or_else(String::new, |id| format!(" id {id}"));
             detail.push((program.hook.name().to_owned(), format!("{}{id}", program.name)));
         }
-        let programs: Vec<_> = inventory.programs(key).map(|program| program.hook.name()).collect();
+        // netdiag's own eyes let everything pass.
+        let filters = inventory.programs(key).filter(|program| !live::PROGRAMS.contains(&&*program.name));
+        let programs: Vec<_> = filters.map(|program| program.hook.name()).collect();
         self.push(Hop {
             kind,
             name: link.name.clone(),

@@ -2,7 +2,7 @@
 
 use super::{HopKind, HopState, Trace, Verdict};
 use crate::{
-    fact::{EndpointFact, LinkDetail, MachineFact, OperState, PublishedPort, SourceKind},
+    fact::{EndpointFact, LinkDetail, MachineFact, OperState, ProgramFact, ProgramHook, PublishedPort, SourceKind},
     id::{LinkKey, NetnsId},
     inventory::Inventory,
     resolve::resolve,
@@ -84,6 +84,29 @@ fn a_healthy_path_works_and_says_where_it_leads() {
     assert_eq!((trace.verdict, codes(&trace)), (Verdict::Works, vec![]));
     assert_eq!(last(&trace), ("REACHABLE", HopState::Ok));
     assert!(trace.sentence.starts_with("web-1: 172.17.0.2 on docker0 is routed to the outside by this host"));
+}
+
+#[test]
+fn a_program_at_a_device_is_said_unless_it_is_netdiags_own_eye() {
+    let note = |name: &str| {
+        let mut host = Host::new();
+        let (_, inner) = docker(&mut host);
+        let (hook, name) = (ProgramHook::TcxIngress, name.to_owned());
+        let LinkKey { netns, ifindex } = inner;
+        host.facts.programs.push(ProgramFact {
+            netns,
+            ifindex,
+            hook,
+            id: Some(7),
+            name,
+            priority: None,
+            xdp_mode: None,
+        });
+        let trace = host.trace("web-1");
+        trace.interfaces[0].hops.iter().find(|hop| hop.name == "eth0").unwrap().note.clone()
+    };
+    assert_eq!((note("live_in"), note("live_out_ip")), (String::new(), String::new()));
+    assert!(note("meter").contains("eBPF or TC filter"), "{}", note("meter"));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use netdiag_model::live::probe::Target;
+use tokio::time::Instant;
 
 use super::{Enforced, Look, Sockets, Source, StreamOutput, TraceOutput, Way};
 
@@ -64,7 +65,7 @@ pub(crate) enum ProbeKind {
     Udp,
     /// An echo request
     Icmp,
-    /// Who has the gateway's address, or --to?
+    /// Who has the gateway's address, or --to? By ARP, or neighbour discovery of IPv6
     Arp,
     /// A DISCOVER
     Dhcp,
@@ -99,15 +100,22 @@ pub(crate) struct Wanted {
     pub(crate) expression: Vec<String>,
 }
 
-/// When to end.
-#[derive(Clone, Debug, Default, Args)]
-pub(crate) struct Bounds {
-    /// End after so many packets
+/// How much is enough.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct Limits {
+    /// End after so many packets; of watch, after so many lines
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
     /// End after so long: 30s, 5m, 500ms; without a unit, seconds
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) duration: Option<Duration>,
+}
+
+/// When to end.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Bounds {
+    #[command(flatten)]
+    pub(crate) limits: Limits,
     /// End with the first packet that dies
     #[arg(long)]
     pub(crate) until_drop: bool,
@@ -124,10 +132,23 @@ impl Wanted {
     }
 }
 
+impl Limits {
+    /// Whether so many are enough.
+    pub(crate) fn is_reached(self, number: u64) -> bool {
+        self.count == Some(number)
+    }
+
+    /// When it is time to end, from now on.
+    pub(crate) fn until(self) -> Option<Instant> {
+        self.duration.map(|duration| Instant::now() + duration)
+    }
+}
+
 impl Bounds {
     /// Whether anything was said.
     pub(crate) const fn is_empty(&self) -> bool {
-        self.count.is_none() && self.duration.is_none() && !self.until_drop && self.cmd.is_none()
+        let Limits { count, duration } = self.limits;
+        count.is_none() && duration.is_none() && !self.until_drop && self.cmd.is_none()
     }
 }
 
@@ -142,15 +163,11 @@ pub(crate) struct Drops {
     pub(crate) reason: Vec<String>,
     #[command(flatten)]
     pub(crate) wanted: Wanted,
-    /// End after so many packets
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) count: Option<u64>,
-    /// End after so long: 30s, 5m, 500ms; without a unit, seconds
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) duration: Option<Duration>,
     /// What watching may take of a CPU in the kernel, in percent: beyond it packets are left out, and counted
     #[arg(long, value_name = "PERCENT", value_parser = share, default_value = "5")]
     pub(crate) max_overhead: f64,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
     #[command(flatten)]
     pub(crate) sockets: Sockets,
     #[command(flatten)]
@@ -170,12 +187,8 @@ pub(crate) struct Watch {
     /// Time between two looks: 2s, 500ms, 1m; without a unit, seconds
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2s", env = "NETDIAG_INTERVAL")]
     pub(crate) interval: Duration,
-    /// End after so many lines
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) count: Option<u64>,
-    /// End after so long: 30s, 5m, 500ms; without a unit, seconds
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) duration: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
     #[command(flatten)]
     pub(crate) sockets: Sockets,
     #[command(flatten)]

@@ -11,7 +11,8 @@ pub(crate) const NEEDS: &str = "\
 Needs what a trace needs, and shows what it can read without. Verdicts come from a running agent. A file that --from names, or one
 that --record wrote, needs no privilege. Nothing on the host is changed.
 
-Keys and colours are set in ~/.config/netdiag/tui.yaml, else in /etc/netdiag/tui.yaml; --print-keys prints such a file.";
+Keys, colours and columns are set in ~/.config/netdiag/tui.yaml, else in /etc/netdiag/tui.yaml; --print-keys prints such a file
+with the keys. Of columns it says the letters of those to switch on or off, as the key c lists them: columns: {instances: mx}.";
 
 /// The live view of a host.
 #[derive(Debug, Args)]

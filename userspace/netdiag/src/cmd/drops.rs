@@ -105,7 +105,7 @@ struct Live<'l> {
 impl Live<'_> {
     /// Watches until a bound is reached; true where somebody interrupted.
     async fn follow(&mut self, options: &discover::Options) -> anyhow::Result<bool> {
-        let until = self.asked.duration.map(|duration| Instant::now() + duration);
+        let until = self.asked.limits.until();
         // One listener for all the time: a signal that comes while nobody listens is gone.
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
         let mut tick = interval(TICK);
@@ -170,7 +170,7 @@ impl Live<'_> {
         };
         // Whoever reads a stream wants each line when it is there.
         written.and_then(|()| self.out.flush()).context("write to standard output")?;
-        Ok(self.asked.count == Some(self.census.packets))
+        Ok(self.asked.limits.is_reached(self.census.packets))
     }
 
     /// Says what it came to.

@@ -8,6 +8,7 @@ use netdiag_agent::{
     live::{LiveError, Plan, Point, RING_BYTES, Session},
 };
 use netdiag_model::{
+    fact::{Gap, SourceKind},
     inventory::Inventory,
     live::{
         Filter, Sighting, View,
@@ -86,12 +87,18 @@ pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
         let words = filter::words(&filter).join("\n");
         return print(|out| io::Write::write_all(out, format!("{words}\n").as_bytes())).map(|()| Exit::Works);
     }
+    if points.devices().is_empty()
+        && let Some(gap) = unseen(&inventory)
+    {
+        return Err(Bad::missing(format!("there is no device to watch: {}: {}; {}", gap.object, gap.why, gap.fix)));
+    }
     let verdicts = Verdicts::follow(asked.source.enforced.agent_socket.as_deref()).await;
     let session = start(&points, &filter, asked.max_overhead, &options).await?;
     points.forget(|link| {
         let name = inventory.link(link).map_or("", |link| &link.name);
         session.gaps().iter().any(|gap| gap.netns == Some(link.netns) && gap.object.ends_with(name))
     });
+    points.blind = !session.watches_drops();
     // What was under way while the programs were attached one by one was seen by some of them only.
     let since_ns = now_ns();
     let epoch = epoch();
@@ -105,7 +112,12 @@ pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
         probing,
         session,
         journeys: Journeys::new(points),
-        tally: Tally::default(),
+        // What is asked for one way only, or of some packets, has its answers among the others.
+        tally: if asked.direction.is_none() && asked.wanted.is_empty() && asked.probed.probe.is_none() {
+            Tally::of_both_ways()
+        } else {
+            Tally::default()
+        },
         host,
         verdicts,
         show,
@@ -115,6 +127,12 @@ pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
     let began = Instant::now();
     let end = live.follow().await?;
     live.end(&expected, began.elapsed(), end).await
+}
+
+/// What keeps netdiag from seeing the devices of instances, if anything does.
+fn unseen<'a>(inventory: &Inventory<'a>) -> Option<&'a Gap> {
+    let is_it = |gap: &&Gap| !gap.absent && matches!(gap.source, SourceKind::Netns | SourceKind::Netlink);
+    inventory.snapshot.facts.gaps().find(is_it)
 }
 
 /// What the kernel asks of a packet: whether it is wanted, before and after translation, and can be the instance's.
@@ -176,7 +194,7 @@ fn watch(points: &Points, filter: &Filter, session: &Session) -> Watch {
         instance: Some(points.instance.clone()),
         by: names.iter().filter(|(view, _)| by(*view)).map(|(_, name)| (*name).to_owned()).collect(),
         devices: devices.iter().map(|stop| stop.label()).collect(),
-        drops: session.places() > 0,
+        drops: session.watches_drops(),
         filter: filter::words(filter),
         gaps: session.gaps().to_vec(),
     }
@@ -229,7 +247,7 @@ impl Live<'_, '_> {
         }
         let mut command = self.asked.bounds.cmd.as_deref().map(command).transpose()?;
         let patience = self.probing.as_ref().map(|_| probing::PATIENCE);
-        let mut until = self.asked.bounds.duration.or(patience).map(|duration| Instant::now() + duration);
+        let mut until = self.asked.bounds.limits.duration.or(patience).map(|duration| Instant::now() + duration);
         let mut closing = false;
         // One listener for all the time: a signal that comes while nobody listens is gone.
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
@@ -286,9 +304,13 @@ impl Live<'_, '_> {
 
     /// Tells of packets; true where that is enough.
     async fn tell(&mut self, over: Vec<Journey>) -> anyhow::Result<bool> {
-        let over = self.wanted(over);
+        let mut over = self.wanted(over);
         if over.iter().any(|journey| journey.ended.is_death()) {
             self.host.look_again().await;
+            if let Some(points) = self.host.points() {
+                self.journeys.learn(&points);
+            }
+            over = over.into_iter().map(|journey| self.journeys.reconsidered(journey)).collect();
         }
         let verdicts = self.verdicts.known();
         let mut enough = false;
@@ -299,7 +321,7 @@ impl Live<'_, '_> {
             self.tally.add(&told, self.journeys.points());
             self.shown += 1;
             enough |= self.probing.as_mut().is_some_and(|probing| probing.hear(&told));
-            enough |= self.asked.bounds.count == Some(self.shown);
+            enough |= self.asked.bounds.limits.is_reached(self.shown);
             enough |= self.asked.bounds.until_drop && told.blame.is_some();
             if enough {
                 break;
@@ -331,7 +353,7 @@ impl Live<'_, '_> {
 
     /// Says what it came to.
     async fn end(mut self, expected: &Trace, took: Duration, end: End) -> anyhow::Result<Exit> {
-        let enough = self.asked.bounds.count == Some(self.shown);
+        let enough = self.asked.bounds.limits.is_reached(self.shown);
         let verdicts = self.verdicts.known();
         let left = self.journeys.finish();
         for journey in self.wanted(left).into_iter().filter(|_| !enough) {

@@ -106,6 +106,7 @@ fn now_ms() -> u64 {
 struct Signals {
     term: Signal,
     hup: Signal,
+    quit: Signal,
     stop: Signal,
     go_on: Signal,
 }
@@ -116,6 +117,7 @@ impl Signals {
         Ok(Self {
             term: on(SignalKind::terminate())?,
             hup: on(SignalKind::hangup())?,
+            quit: on(SignalKind::quit())?,
             stop: on(SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw()))?,
             go_on: on(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?,
         })
@@ -162,6 +164,7 @@ impl App {
                 _ = tick.tick() => self.tick(&mut state, &mut own)?,
                 _ = signals.term.recv() => Next::End(Exit::Interrupted),
                 _ = signals.hup.recv() => Next::End(Exit::Interrupted),
+                _ = signals.quit.recv() => Next::End(Exit::Interrupted),
                 _ = signals.stop.recv() => self.suspend()?,
                 _ = signals.go_on.recv() => Next::DrawAll,
             };

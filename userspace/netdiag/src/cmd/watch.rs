@@ -27,7 +27,7 @@ use crate::{
 
 /// Watches an instance until there was enough; ends with the verdict of the last look.
 pub(crate) async fn run(asked: &Watch) -> anyhow::Result<Exit> {
-    let until = asked.duration.map(|duration| Instant::now() + duration);
+    let until = asked.limits.until();
     let mut tick = interval(asked.interval);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut shown = 0;
@@ -74,7 +74,7 @@ fn tell(asked: &Watch, trace: &Trace, found: Vec<Change>, shown: &mut u64) -> an
         // Whoever reads a stream wants each line when it is there.
         written.and_then(|()| out.flush()).context("write to standard output")?;
         *shown += 1;
-        if asked.count == Some(*shown) {
+        if asked.limits.is_reached(*shown) {
             return Ok(true);
         }
     }

@@ -1,4 +1,4 @@
-//! How the live view looks and what its keys are: options, then a file, then defaults.
+//! How the live view looks, what its keys and columns are: options, then a file, then defaults.
 
 use std::{
     collections::BTreeMap,
@@ -36,6 +36,8 @@ struct File {
     keys: BTreeMap<String, Vec<String>>,
     /// Meanings and their colours.
     colors: BTreeMap<String, String>,
+    /// Tabs, and letters of columns that are switched on or off.
+    columns: BTreeMap<String, String>,
 }
 
 /// Settings, whether the terminal has to be asked for its ground, and what is to be said about them.
@@ -78,13 +80,17 @@ pub(crate) fn choose(asked: &Tui) -> anyhow::Result<Chosen> {
     for (meaning, chosen) in &file.colors {
         colours.choose(meaning, chosen).map_err(wrong)?;
     }
-    let settings = Settings {
+    let mut settings = Settings {
         theme: colours,
         ascii: asked.ascii || !super::locale_is_utf8(),
         full_ids: asked.full_ids,
         keys,
         recording: asked.record.is_some(),
+        ..Settings::default()
     };
+    for (tab, letters) in &file.columns {
+        settings.switch_columns(tab, letters).map_err(wrong)?;
+    }
     Ok(Chosen { settings, ask_ground: theme == Theme::Auto && colour, remark })
 }
 
@@ -161,6 +167,9 @@ mod tests {
         assert!(with_file("keys: {freeze: [q], }").unwrap_err().contains("given to quit and to freeze"));
         assert!(with_file("colors: {bad: pink}").unwrap_err().contains("pink"));
         assert!(with_file("theme: blue  ").unwrap_err().contains("say auto, dark or light"));
+        assert!(with_file("columns: {flow: x}").unwrap_err().contains("\"flow\" is no tab"));
+        assert!(with_file("columns: {flows: xz}").unwrap_err().contains("\"z\" is no column of Flows"));
+        assert!(with_file("columns: {flows: xu, instances: m}").is_ok());
         assert!(with_file("nonsense: 1").unwrap_err().contains("tui.yaml: "));
     }
 }

@@ -147,7 +147,7 @@ fn vlans(vlans: &[u16]) -> String {
 }
 
 /// A span of time in three digits and a unit.
-fn nanoseconds(time: u64) -> String {
+pub(crate) fn nanoseconds(time: u64) -> String {
     let (unit, name) = match time {
         0..1_000 => return format!("{time} ns"),
         1_000..1_000_000 => (1_000, "us"),

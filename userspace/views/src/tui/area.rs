@@ -4,7 +4,7 @@ use ratatui::layout::Rect;
 
 use super::{
     sheet::{Column, Sheet},
-    state::{State, Stream, Tab, View},
+    state::{Entry, State, Stream, Tab, View},
 };
 
 /// The least a screen can be.
@@ -15,6 +15,12 @@ const ROOMY: u16 = 90;
 
 /// From this height on there is room for a second line of a sentence.
 const TALL: u16 = 20;
+
+/// From this height on the selected row has lines of its own.
+const LOW: u16 = 24;
+
+/// The most lines it has.
+const PANE: u16 = 14;
 
 /// Lines above and below the body: header, tabs, crumbs; status.
 const AROUND: u16 = 4;
@@ -34,6 +40,8 @@ pub(crate) struct Areas {
     pub(crate) titles: Rect,
     /// Rows.
     pub(crate) rows: Rect,
+    /// What there is to say of the selected row; no line where the screen is low.
+    pub(crate) pane: Rect,
     /// Messages, input, hints.
     pub(crate) status: Rect,
 }
@@ -48,7 +56,9 @@ impl Areas {
         let line = |y, height| Rect { x: 0, y, width, height };
         let banner = banner(state);
         let titles = u16::from(!is_picture(state));
-        let rows = height - AROUND - banner - titles;
+        let body = height - AROUND - banner - titles;
+        let pane = pane(state, body);
+        let rows = body - pane;
         Some(Self {
             header: line(0, 1),
             tabs: line(1, 1),
@@ -56,9 +66,22 @@ impl Areas {
             banner: line(3, banner),
             titles: line(3 + banner, titles),
             rows: line(3 + banner + titles, rows),
+            pane: line(3 + banner + titles + rows, pane),
             status: line(height - 1, 1),
         })
     }
+}
+
+/// How many lines there are for the selected row: more where there are many, none while rows are looked for.
+fn pane(state: &State, body: u16) -> u16 {
+    let view = state.view();
+    if state.size.1 < LOW || !matches!(view.entries.get(view.cursor), Some(Entry::Row(_))) {
+        return 0;
+    }
+    // Where rows leave room, all of it; else a share.
+    let left = body.saturating_sub(u16::try_from(view.entries.len()).unwrap_or(u16::MAX));
+    let share = (body / 5).clamp(4, 9);
+    if is_picture(state) { 4 } else { share.max(left.min(PANE)) }
 }
 
 /// How many lines the sentence above the table has.
@@ -71,7 +94,9 @@ fn banner(state: &State) -> u16 {
                 1
             }
         }
-        Tab::Live => u16::from(state.stream != Stream::Open || state.watching.is_some()),
+        Tab::Live if state.watching.is_some() => 1,
+        Tab::Live if state.stream == Stream::Open => 0,
+        Tab::Live => 1 + u16::from(state.size.1 >= TALL),
         Tab::Flows => 1,
         Tab::Doctor => u16::from(state.look().is_some_and(|look| look.doctor_partial)),
         Tab::Path | Tab::Instances | Tab::Policy | Tab::Agent => 0,
@@ -97,8 +122,7 @@ pub(crate) fn tabs(width: u16) -> Vec<(Tab, u16, u16, String)> {
     let mut at = 0;
     let mut places = Vec::new();
     for tab in Tab::ALL {
-        // On a narrow screen a tab is its number and the beginning of its name.
-        let label = if all <= width { label(tab) } else { format!(" {} {:.5} ", tab.place() + 1, tab.title()) };
+        let label = if all <= width { label(tab) } else { format!("{} {} ", tab.place() + 1, tab.short()) };
         let end = at + columns(&label);
         places.push((tab, at, end, label));
         at = end;

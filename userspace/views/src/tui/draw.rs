@@ -17,6 +17,8 @@ mod head;
 mod ink;
 /// What covers the table.
 pub(super) mod overlays;
+/// What there is to say of the selected row.
+mod pane;
 /// A path as boxes and links.
 pub(super) mod picture;
 /// Rows and columns.
@@ -59,6 +61,7 @@ fn body(state: &State, ink: &mut Ink<'_>, areas: &Areas) {
             } else {
                 table::draw(state, ink, areas);
             }
+            pane::draw(state, ink, areas.pane);
         }
     }
 }

@@ -1,9 +1,13 @@
 //! What a row, or a view, is in JSON: the same as the commands print with `-o json`; and the picture of a path.
 
-use std::{collections::BTreeSet, io};
+use std::{
+    collections::BTreeSet,
+    io::{self, Write as _},
+};
 
 use netdiag_model::{groups::Flows, list::Listing};
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr as _;
 
 use super::{
     look::{Fact, Look},
@@ -11,10 +15,29 @@ use super::{
     state::{Entry, Seen, State, Tab},
 };
 use crate::{
-    json,
+    escape, json,
     json_schema::{CheckDocument, FlowDocument, HopDocument, ListedInstance, LoadedRuleDocument, Published},
-    mermaid,
+    mermaid, pcapng,
+    text::live::Epoch,
 };
+
+/// Forms a view can be written in: name, letter, end of the file's name, and what it is.
+pub(super) const FORMS: [(&str, char, &str, &str); 4] = [
+    ("json", 'j', "json", "JSON, as the command of this tab prints it"),
+    ("table", 't', "txt", "text, every column"),
+    ("mermaid", 'm', "mmd", "Mermaid, a picture for Markdown"),
+    ("pcapng", 'p', "pcapng", "pcapng, packets at each device with comments"),
+];
+
+/// The forms there are on a tab.
+pub(super) fn forms(tab: Tab) -> impl Iterator<Item = (&'static str, char, &'static str)> {
+    let fits = move |form: &str| match form {
+        "mermaid" => tab == Tab::Path,
+        "pcapng" => tab == Tab::Live,
+        _ => true,
+    };
+    FORMS.into_iter().filter(move |(form, ..)| fits(form)).map(|(form, letter, _, words)| (form, letter, words))
+}
 
 /// A row as the command of its tab prints it; none where there is none.
 pub(super) fn row(state: &State, row: usize) -> Option<String> {
@@ -68,11 +91,18 @@ pub(super) fn view(state: &State, form: &str) -> Result<(String, Vec<u8>), Strin
             mermaid::render(&traced.trace, &mut out)
         }
         "mermaid" => return Err("only a path can be written as Mermaid: go to the tab Path".to_owned()),
-        _ => return Err(format!("\"{form}\" is no form; there are json and mermaid")),
+        "pcapng" if state.tab == Tab::Live => capture(state, &mut out),
+        "pcapng" => return Err("only packets can be written as pcapng: go to the tab Live".to_owned()),
+        "table" => table(state, &mut out),
+        _ => return Err(format!("\"{form}\" is no form; there are {}", FORMS.map(|(form, ..)| form).join(", "))),
     };
     written.map_err(|error| format!("write {form}: {error}"))?;
     if out.is_empty() {
-        return Err("there is nothing to write yet".to_owned());
+        let nothing = match form {
+            "pcapng" => "no packet is among these rows: watch some first",
+            _ => "there is nothing to write yet",
+        };
+        return Err(nothing.to_owned());
     }
     Ok((name(state, form), out))
 }
@@ -85,17 +115,60 @@ fn name(state: &State, form: &str) -> String {
         .filter(|character| character.is_ascii_alphanumeric() || "-_".contains(*character))
         .take(40)
         .collect();
-    let end = if form == "json" { "json" } else { "mmd" };
+    let end = FORMS.iter().find(|(name, ..)| *name == form).map_or("txt", |(_, _, end, _)| end);
     format!("netdiag-{}-{host}-{}.{end}", state.tab.title().to_lowercase(), state.now_ms)
+}
+
+/// The rows that are shown, in their order.
+fn shown(state: &State) -> impl Iterator<Item = usize> {
+    state.view().entries.iter().filter_map(|entry| match entry {
+        Entry::Row(row) => Some(*row),
+        Entry::Group { .. } => None,
+    })
+}
+
+/// The packets that are shown, at every device they were seen at.
+fn capture(state: &State, out: &mut Vec<u8>) -> io::Result<()> {
+    let lines = shown(state).filter_map(|row| state.events().lines.get(row));
+    let packets = lines.filter_map(|line| match &line.seen {
+        Seen::Packet(packet) => Some(packet),
+        Seen::Event(_) => None,
+    });
+    let mut frames: Vec<_> = packets.flat_map(|packet| &packet.frames).collect();
+    frames.sort_by_key(|frame| frame.sighting.time_ns);
+    if frames.is_empty() {
+        return Ok(());
+    }
+    // Their times are the day's already.
+    let mut writer = pcapng::Writer::begin(out, Epoch(0))?;
+    frames.into_iter().try_for_each(|frame| writer.packet(&frame.sighting, &frame.name, &frame.comment))
+}
+
+/// The rows that are shown as text, every column as wide as it has to be.
+fn table(state: &State, out: &mut Vec<u8>) -> io::Result<()> {
+    let sheet = sheet::of(state, state.tab);
+    let safe = |text: &str| escape::terminal(text, state.settings.ascii);
+    let titles = sheet.columns().iter().map(|column| column.title.to_owned()).collect::<Vec<_>>();
+    let cells = |row| (0..titles.len()).map(|column| safe(&sheet.cell(row, column).text)).collect::<Vec<_>>();
+    let rows: Vec<Vec<String>> = std::iter::once(titles.clone()).chain(shown(state).map(cells)).collect();
+    let widest = |column: usize| rows.iter().map(|row| row[column].width()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..titles.len()).map(widest).collect();
+    for row in &rows {
+        let mut line = String::new();
+        for (text, (width, column)) in row.iter().zip(widths.iter().zip(sheet.columns())) {
+            let pad = " ".repeat(width - text.width());
+            let parts = if column.right { [pad.as_str(), text] } else { [text, pad.as_str()] };
+            line.extend(parts.into_iter().chain(["  "]));
+        }
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
 }
 
 /// The document of the tab, with the rows that are shown and no others.
 fn document(state: &State, out: &mut Vec<u8>) -> io::Result<()> {
     let Some(look) = state.look() else { return Ok(()) };
-    let rows = state.view().entries.iter().filter_map(|entry| match entry {
-        Entry::Row(row) => Some(*row),
-        Entry::Group { .. } => None,
-    });
+    let rows = shown(state);
     match state.tab {
         Tab::Instances => {
             let mut told = BTreeSet::new();

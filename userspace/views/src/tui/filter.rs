@@ -3,6 +3,8 @@
 //! Words are joined by AND. A word with a keyword asks one thing, a bare word anything; `!` turns a word around; `/…/` is a
 //! regular expression over everything. Ports are matched exactly, the rest by what it contains, whatever the case.
 
+use std::fmt::{self, Write as _};
+
 use regex_lite::{Regex, RegexBuilder};
 
 /// What a row can be asked for.
@@ -86,18 +88,83 @@ impl Filter {
         self.terms.is_empty()
     }
 
+    /// What asks one row after the other.
+    pub fn asked(&self) -> Asked<'_> {
+        Asked { terms: &self.terms, met: vec![false; self.terms.len()], decided: None, text: String::new() }
+    }
+}
+
+/// A row that is being asked. Text is made only where the answer still depends on it.
+#[derive(Debug)]
+pub struct Asked<'f> {
+    terms: &'f [Term],
+    /// Which of them were met.
+    met: Vec<bool>,
+    /// The answer, as soon as nothing can change it.
+    decided: Option<bool>,
+    /// Room for text that is made.
+    text: String,
+}
+
+impl Asked<'_> {
     /// Whether a row is wanted. `fields` says each thing that can be asked of it.
-    pub fn wants(&self, fields: impl FnOnce(&mut dyn FnMut(Field, &str))) -> bool {
-        if self.terms.is_empty() {
-            return true;
+    pub fn wants(&mut self, fields: impl FnOnce(&mut Self)) -> bool {
+        self.met.fill(false);
+        self.decided = self.terms.is_empty().then_some(true);
+        fields(self);
+        self.decided.unwrap_or_else(|| self.terms.iter().zip(&self.met).all(|(term, met)| term.wanted == *met))
+    }
+
+    /// Says something of the row.
+    pub fn say(&mut self, field: Field, text: &str) {
+        if self.decided.is_some() {
+            return;
         }
-        let mut met = vec![false; self.terms.len()];
-        fields(&mut |field, text| {
-            for (term, met) in self.terms.iter().zip(&mut met) {
-                *met = *met || (term.field.is_none_or(|asked| asked == field) && term.pattern.covers(text));
+        for (term, met) in self.terms.iter().zip(&mut self.met) {
+            if !*met && term.asks(field) && term.pattern.covers(text) {
+                *met = true;
+                if !term.wanted {
+                    self.decided = Some(false);
+                    return;
+                }
             }
-        });
-        self.terms.iter().zip(met).all(|(term, met)| term.wanted == met)
+        }
+        // A word that is turned around may be met by whatever follows.
+        if self.terms.iter().zip(&self.met).all(|(term, met)| term.wanted && *met) {
+            self.decided = Some(true);
+        }
+    }
+
+    /// Says something that is not text yet.
+    pub fn show(&mut self, field: Field, value: impl fmt::Display) {
+        if !self.needs(field) {
+            return;
+        }
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        // Writing to a string fails only where a value cannot say itself; what it did say is asked.
+        write!(text, "{value}").ok();
+        self.say(field, &text);
+        self.text = text;
+    }
+
+    /// Says something that has to be put together.
+    pub fn made(&mut self, field: Field, make: impl FnOnce() -> String) {
+        if self.needs(field) {
+            self.say(field, &make());
+        }
+    }
+
+    /// Whether the answer still depends on this.
+    fn needs(&self, field: Field) -> bool {
+        self.decided.is_none() && self.terms.iter().zip(&self.met).any(|(term, met)| !met && term.asks(field))
+    }
+}
+
+impl Term {
+    /// Whether it is about this.
+    fn asks(&self, field: Field) -> bool {
+        self.field.is_none_or(|asked| asked == field)
     }
 }
 
@@ -114,8 +181,11 @@ impl Pattern {
 /// Whether a text contains another, which is in lower case.
 fn contains(text: &str, part: &str) -> bool {
     if text.is_ascii() {
-        let (text, part) = (text.as_bytes(), part.as_bytes());
-        return part.is_empty() || text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part));
+        let Some((first, rest)) = part.as_bytes().split_first() else { return true };
+        let text = text.as_bytes();
+        let last = text.len().saturating_sub(rest.len());
+        let begins = |at: usize| text[at].eq_ignore_ascii_case(first);
+        return (0..last).any(|at| begins(at) && text[at + 1..=at + rest.len()].eq_ignore_ascii_case(rest));
     }
     text.to_lowercase().contains(part)
 }
@@ -171,7 +241,11 @@ mod tests {
     ];
 
     fn wants(filter: &str) -> bool {
-        Filter::parse(filter).unwrap().wants(|say| ROW.iter().for_each(|(field, text)| say(*field, text)))
+        let filter = Filter::parse(filter).unwrap();
+        let wanted = filter.asked().wants(|asked| ROW.iter().for_each(|(field, text)| asked.say(*field, text)));
+        let made = filter.asked().wants(|asked| ROW.iter().for_each(|(field, text)| asked.show(*field, text)));
+        assert_eq!(wanted, made, "text that is made is asked like text that is there");
+        wanted
     }
 
     #[test]
@@ -195,6 +269,23 @@ mod tests {
     fn a_regular_expression_may_hold_spaces_and_one_that_makes_no_sense_is_named() {
         assert!(wants("/^10\\.0\\.[01]/") && !wants("/^0/") && wants("!/a b/ web"));
         assert!(Filter::parse("/(/").unwrap_err().starts_with("/(/: "), "{:?}", Filter::parse("/(/"));
+    }
+
+    #[test]
+    fn text_is_made_only_where_the_answer_depends_on_it() {
+        let made = |filter: &str| {
+            let filter = Filter::parse(filter).unwrap();
+            let mut made = 0;
+            let mut count = |text: &str| {
+                made += 1;
+                text.to_owned()
+            };
+            filter.asked().wants(|asked| ROW.iter().for_each(|(field, text)| asked.made(*field, || count(text))));
+            made
+        };
+        assert_eq!((made("inst:web"), made("port:80"), made("sg:x")), (1, 2, 0));
+        assert_eq!((made("web"), made("nowhere"), made("!web"), made("")), (1, 5, 1, 0));
+        assert_eq!(made("inst:web !port:22"), 2, "it is decided by the first port");
     }
 
     #[test]

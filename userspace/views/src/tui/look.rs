@@ -19,7 +19,7 @@ use netdiag_model::{
     trace::{self, Identity, Trace},
 };
 
-use super::sheet::Health;
+use super::sheet::{Health, hops};
 
 /// What the agent says and does.
 mod agent;
@@ -149,6 +149,8 @@ pub struct Traced {
     pub(crate) at_ms: u64,
     /// The path.
     pub(crate) trace: Trace,
+    /// What its hops have counted, by what they are.
+    pub(crate) counters: HashMap<String, LinkStats>,
 }
 
 impl Traced {
@@ -156,7 +158,12 @@ impl Traced {
     pub fn explain(snapshot: &Snapshot, id: &str, at_ms: u64) -> Option<Self> {
         let inventory = Inventory::build(snapshot);
         let instance = inventory.instances.iter().find(|one| self::id(&one.identity) == id)?;
-        Some(Self { id: id.to_owned(), at_ms, trace: trace::explain(&inventory, instance) })
+        Some(Self::new(id.to_owned(), at_ms, trace::explain(&inventory, instance)))
+    }
+
+    pub(crate) fn new(id: String, at_ms: u64, trace: Trace) -> Self {
+        let counters = hops::all(&trace).filter_map(|(place, _, hop)| Some((hops::id(place, hop), hop.counters?)));
+        Self { id, at_ms, counters: counters.collect(), trace }
     }
 }
 
@@ -241,7 +248,7 @@ impl Look {
         })
     }
 
-    /// The same host with this many instances and flows.
+    /// The same host with this many instances, flows, rules, lines about the agent, and checks.
     #[cfg(test)]
     pub(crate) fn multiplied(&self, number: usize) -> Self {
         let mut look = self.clone();
@@ -258,6 +265,22 @@ impl Look {
             .map(|(place, mut row)| {
                 row.flow.remote_port = u16::try_from(place % 65_536).unwrap_or(0);
                 row
+            })
+            .collect();
+        let rules = self.rules.iter().cloned().cycle().take(number).enumerate();
+        look.rules = rules
+            .map(|(place, mut rule)| {
+                rule.group_id = format!("{}-{place}", rule.group_id);
+                rule
+            })
+            .collect();
+        let facts = self.agent.iter().cloned().cycle().take(number).enumerate();
+        look.agent = facts.map(|(before, fact)| Fact { before, ..fact }).collect();
+        let checks = self.doctor.checks.iter().cloned().cycle().take(number).enumerate();
+        look.doctor.checks = checks
+            .map(|(place, mut check)| {
+                check.name = format!("{} {place}", check.name);
+                check
             })
             .collect();
         look.interfaces = look.count(None);

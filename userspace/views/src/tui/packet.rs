@@ -2,6 +2,7 @@
 
 use netdiag_model::{
     live::{
+        Sighting,
         drops::Dropped,
         journey::{Change, Ended, Step},
         points::{Points, Stop},
@@ -15,6 +16,7 @@ use super::sheet::Health;
 use crate::{
     json,
     json_schema::{DropDocument, PacketDocument},
+    pcapng,
     text::live::Epoch,
 };
 
@@ -45,11 +47,24 @@ pub struct Packet {
     pub(crate) steps: Vec<(String, String)>,
     /// The same as the commands print it in JSON.
     pub(crate) document: String,
+    /// Its bytes at each device, for a capture file.
+    pub(crate) frames: Vec<Frame>,
+}
+
+/// A packet at one device, as it stands in a capture file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    /// What was seen; its time is since 1970-01-01 UTC.
+    pub(crate) sighting: Sighting,
+    /// The device.
+    pub(crate) name: String,
+    /// Whose it is, at which hop, and what became of it.
+    pub(crate) comment: String,
 }
 
 impl Packet {
     /// A packet of an instance, on its way.
-    pub fn of_journey(told: &Told, points: &Points, epoch: Epoch) -> Self {
+    pub fn of_journey(told: &Told, points: &Points, epoch: Epoch, sightings: Vec<Sighting>) -> Self {
         let Told { journey, blame } = told;
         let last = journey.steps.last();
         let place = blame.as_ref().map(|blame| blame.place.clone());
@@ -68,11 +83,15 @@ impl Packet {
             length: journey.steps.first().map_or(0, |step| step.length),
             steps: steps(&journey.steps, points),
             document: document(&PacketDocument::of(told, points, epoch)),
+            frames: frames(told, points, epoch, sightings),
         }
     }
 
     /// A packet that was given up somewhere on the host.
-    pub fn of_drop(dropped: &Dropped, epoch: Epoch) -> Self {
+    pub fn of_drop(dropped: &Dropped, epoch: Epoch, sighting: Sighting) -> Self {
+        let whose = dropped.instance.as_deref().map_or_else(String::new, |name| format!("instance {name}: "));
+        let comment = format!("{whose}given up, reason {}", dropped.reason);
+        let sighting = Sighting { time_ns: epoch.at(sighting.time_ns), ..sighting };
         Self {
             time_ns: epoch.at(dropped.time_ns),
             instance: dropped.instance.clone(),
@@ -86,7 +105,31 @@ impl Packet {
             length: 0,
             steps: dropped.location.iter().map(|at| ("given up by".to_owned(), at.clone())).collect(),
             document: document(&DropDocument::of(dropped, epoch)),
+            frames: vec![Frame { sighting, name: dropped.place.clone(), comment }],
         }
+    }
+}
+
+/// A packet's words in parts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ends<'p> {
+    /// What it is.
+    pub(crate) protocol: &'p str,
+    /// Where it comes from; empty where its words do not say so.
+    pub(crate) from: &'p str,
+    /// Where it goes, and the rest of what is said of it.
+    pub(crate) to: &'p str,
+}
+
+impl Packet {
+    /// Its words in parts: `tcp`, `10.0.0.2:50312`, `192.0.2.1:53 SYN`.
+    pub(crate) fn ends(&self) -> Ends<'_> {
+        let split = || {
+            let (protocol, rest) = self.what.split_once(' ')?;
+            let (from, to) = rest.split_once(" > ").filter(|(from, _)| !from.contains(' '))?;
+            Some(Ends { protocol, from, to })
+        };
+        split().unwrap_or(Ends { protocol: "", from: "", to: &self.what })
     }
 }
 
@@ -99,6 +142,18 @@ const fn end(ended: &Ended) -> &'static str {
         Ended::NotSeenAfter => "VANISHED",
         Ended::Inconclusive => "unclear",
     }
+}
+
+/// A packet at each device, with what became of it in the end.
+fn frames(told: &Told, points: &Points, epoch: Epoch, sightings: Vec<Sighting>) -> Vec<Frame> {
+    let why = told.blame.as_ref().map(|blame| format!(": {}", blame.sentence)).unwrap_or_default();
+    let became = format!("{}{why}", end(&told.journey.ended));
+    let frame = |sighting: Sighting| {
+        let (name, said) = pcapng::at(&sighting, points);
+        let comment = format!("{said}; packet {} {became}", told.journey.number);
+        Frame { sighting: Sighting { time_ns: epoch.at(sighting.time_ns), ..sighting }, name, comment }
+    };
+    sightings.into_iter().map(frame).collect()
 }
 
 /// Each device with the time since the one before and what became of the packet.

@@ -5,7 +5,7 @@
 use netdiag_model::trace::HopState;
 
 use super::{
-    filter::Field,
+    filter::Asked,
     state::{State, Tab},
 };
 
@@ -227,7 +227,12 @@ pub(crate) trait Sheet {
     }
 
     /// What a filter can ask of a row.
-    fn fields(&self, row: usize, say: &mut dyn FnMut(Field, &str));
+    fn fields(&self, row: usize, asked: &mut Asked<'_>);
+
+    /// What a row is called.
+    fn called(&self, row: usize) -> String {
+        self.cell(row, 0).text
+    }
 
     /// Everything about a row.
     fn details(&self, row: usize) -> Details {
@@ -238,6 +243,19 @@ pub(crate) trait Sheet {
     /// What rows can be put together by: a word, and the column that has it.
     fn groups(&self) -> &'static [(&'static str, usize)] {
         &[]
+    }
+}
+
+/// The columns of a tab.
+pub(crate) const fn columns(tab: Tab) -> &'static [Column] {
+    match tab {
+        Tab::Instances => &instances::COLUMNS,
+        Tab::Path => &hops::COLUMNS,
+        Tab::Live => &live::COLUMNS,
+        Tab::Flows => &flows::COLUMNS,
+        Tab::Policy => &policy::COLUMNS,
+        Tab::Agent => &agent::COLUMNS,
+        Tab::Doctor => &doctor::COLUMNS,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Everything the screen is a function of: plain data, changed by `update` alone.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -9,10 +9,11 @@ use netdiag_model::event::{Decision, Event};
 
 use super::{
     filter::Filter,
+    followed::Followed,
     keymap::Keymap,
     look::{Look, Traced},
     packet::Packet,
-    sheet::Health,
+    sheet::{self, Health},
     theme::Theme,
 };
 
@@ -65,6 +66,19 @@ impl Tab {
         }
     }
 
+    /// Its title on a narrow screen.
+    pub(crate) const fn short(self) -> &'static str {
+        match self {
+            Self::Instances => "Inst",
+            Self::Path => "Path",
+            Self::Live => "Live",
+            Self::Flows => "Flows",
+            Self::Policy => "Policy",
+            Self::Agent => "Agent",
+            Self::Doctor => "Doctor",
+        }
+    }
+
     /// The word of its key in a configuration.
     pub(crate) const fn binding(self) -> &'static str {
         match self {
@@ -105,6 +119,29 @@ pub struct Settings {
     pub keys: Keymap,
     /// Quitting is asked twice: something is being recorded.
     pub recording: bool,
+    /// Columns that are switched on or off from the start, by their letters.
+    pub columns: BTreeMap<Tab, BTreeSet<char>>,
+}
+
+impl Settings {
+    /// Switches columns of a tab on or off, by the letters the tab lists them with.
+    ///
+    /// # Errors
+    /// There is no such tab or column; says which there are.
+    pub fn switch_columns(&mut self, tab: &str, letters: &str) -> Result<(), String> {
+        let Some(tab) = Tab::ALL.into_iter().find(|known| known.title().eq_ignore_ascii_case(tab)) else {
+            let titles = Tab::ALL.map(|tab| tab.title().to_lowercase());
+            return Err(format!("\"{tab}\" is no tab; there are {}", titles.join(", ")));
+        };
+        // The first column is what a row is called, and stays.
+        let known = || sheet::columns(tab).iter().skip(1);
+        if let Some(letter) = letters.chars().find(|letter| known().all(|column| column.code != *letter)) {
+            let all: Vec<String> = known().map(|column| format!("{} {}", column.code, column.title)).collect();
+            return Err(format!("\"{letter}\" is no column of {}; there are {}", tab.title(), all.join(", ")));
+        }
+        self.columns.insert(tab, letters.chars().collect());
+        Ok(())
+    }
 }
 
 /// Where looks come from.
@@ -312,6 +349,8 @@ pub(crate) struct Frozen {
     pub(crate) look: Option<Arc<Look>>,
     /// The events.
     pub(crate) events: Events,
+    /// What packets did on the path.
+    pub(crate) followed: Option<Arc<Followed>>,
     /// How many looks came since.
     pub(crate) behind: u64,
 }
@@ -329,12 +368,16 @@ pub struct State {
     pub(crate) now_ms: u64,
     /// The newest look.
     pub(crate) newest: Option<Arc<Look>>,
+    /// When the next look is meant to be: where nobody is at the keys they are seldom, and the last one is not stale.
+    pub(crate) next_look_ms: u64,
     /// The path that is followed, and how it was before.
     pub(crate) traced: Option<Arc<Traced>>,
     /// How that path was at the look before.
     pub(crate) traced_before: Option<Arc<Traced>>,
     /// Whose path is followed.
     pub(crate) watched: Option<String>,
+    /// What packets did on a path while they were watched.
+    pub(crate) newest_followed: Option<Arc<Followed>>,
     /// Events.
     pub(crate) stream: Stream,
     /// What packets are watched, in words.
@@ -368,17 +411,19 @@ pub struct State {
 impl State {
     /// Before the first look.
     pub fn new(settings: Settings, origin: Origin, size: (u16, u16), now_ms: u64) -> Self {
-        let stale = || View { stale: true, ..View::default() };
-        let views: [View; 7] = std::array::from_fn(|_| stale());
+        let toggled = |tab| settings.columns.get(tab).cloned().unwrap_or_default();
+        let views = Tab::ALL.each_ref().map(|tab| View { stale: true, toggled: toggled(tab), ..View::default() });
         Self {
             settings,
             origin,
             size,
             now_ms,
             newest: None,
+            next_look_ms: 0,
             traced: None,
             traced_before: None,
             watched: None,
+            newest_followed: None,
             stream: Stream::Unasked,
             watching: None,
             all_events: Events::default(),
@@ -404,6 +449,12 @@ impl State {
     /// The events that are shown.
     pub(crate) fn events(&self) -> &Events {
         self.frozen.as_ref().map_or(&self.all_events, |frozen| &frozen.events)
+    }
+
+    /// What packets did on the path that is shown.
+    pub(crate) fn followed(&self) -> Option<&Followed> {
+        let followed = self.frozen.as_ref().map_or(self.newest_followed.as_ref(), |frozen| frozen.followed.as_ref())?;
+        (self.watched.as_ref() == Some(&followed.id)).then_some(followed)
     }
 
     /// What the tab that is seen shows.

@@ -15,8 +15,8 @@ use ratatui::{
 };
 
 use super::{
-    Action, Agent, Extra, Look, Mouse, MouseKind, Origin, Packet, Replay, Request, Settings, State, Stream, Tab,
-    Traced, Trouble, draw,
+    Action, Agent, Extra, Followed, Look, Mouse, MouseKind, Origin, Packet, Replay, Request, Settings, State, Stream,
+    Tab, Traced, Trouble, draw,
     keymap::{Code, Key},
     theme::{Background, Theme},
     update,
@@ -336,6 +336,14 @@ fn filter_sort_groups_problems_and_columns() {
 }
 
 #[test]
+fn columns_are_switched_from_the_start_as_the_settings_say() {
+    let mut settings = Settings::default();
+    settings.switch_columns("instances", "mf").unwrap();
+    let shown = screen(&start(enforced(), settings, (132, 20)));
+    assert!(shown.contains("MAC") && !shown.contains("FLOATING IPS"), "{shown}");
+}
+
+#[test]
 fn frozen_stale_replayed_recorded() {
     let state = press(docker((132, 20)), "space");
     let (_, look) = looks(enforced());
@@ -415,7 +423,7 @@ fn hostile(size: (u16, u16)) -> State {
     let mut state = State::new(Settings::default(), Origin::Snapshot("\u{1b}[2Jx".to_owned()), size, NOW);
     state.watched = Some("x".to_owned());
     let state = after(state, Action::Look(Arc::new(hostile_look())));
-    let traced = Traced { id: "x".to_owned(), at_ms: NOW, trace: fixtures::hostile() };
+    let traced = Traced::new("x".to_owned(), NOW, fixtures::hostile());
     let state = after(state, Action::Traced(Arc::new(traced)));
     let state = after(state, Action::Stream(Stream::Absent("\u{1b}]0;x\u{7}".to_owned())));
     let state =
@@ -578,6 +586,24 @@ fn ctrl_c_ends_it_whatever_covers_the_screen_and_q_asks_while_recording() {
     assert!(matches!(update(asked, Action::Key(Key::char('q'))).1, Some(Request::Quit { .. })));
 }
 
+/// A packet at a device.
+fn frame(name: &str, text: &str) -> super::packet::Frame {
+    use netdiag_model::live::{Layer, Sighting, View, What};
+    let sighting = Sighting {
+        time_ns: NOW * 1_000_000,
+        cpu: 0,
+        link: None,
+        what: What::Received(View::Tc),
+        buffer: 0,
+        length: 74,
+        mark: 0,
+        tag: None,
+        layer: Layer::Ethernet,
+        head: vec![0; 60],
+    };
+    super::packet::Frame { sighting, name: name.to_owned(), comment: format!("instance web-1: {text}") }
+}
+
 /// A packet that was watched.
 fn packet(end: &'static str, health: super::sheet::Health, text: &str) -> Packet {
     Packet {
@@ -596,6 +622,7 @@ fn packet(end: &'static str, health: super::sheet::Health, text: &str) -> Packet
             ("at".to_owned(), "docker0, 12 us later".to_owned()),
         ],
         document: "{\n  \"what\": \"packet\"\n}\n".to_owned(),
+        frames: vec![frame("eth0@web-1", text), frame("docker0@host", text)],
     }
 }
 
@@ -618,6 +645,81 @@ fn packets_are_watched_by_a_key_shown_among_verdicts_and_found_by_their_ends() {
     assert!(matches!(request, Some(Request::NoPackets)) && stopped.watching.is_none());
     let (_, request) = update(press(stopped, "4"), Action::Key(Key::char('l')));
     assert!(matches!(request, Some(Request::Packets { id: None, .. })), "the whole host, where no instance is meant");
+}
+
+/// The path of an instance of a real host, packets of which are followed.
+fn followed(size: (u16, u16)) -> State {
+    let state = start(host("neutron-ovs-compute-1"), Settings::default(), size);
+    let state = on(press(enter_text(press(state, "/"), "172.24.4.6"), "enter enter"), Tab::Path);
+    let state = press(state, "l");
+    let traced = state.traced.clone().unwrap();
+    let followed = Followed::made(&traced.id, &traced.trace, 8);
+    let state = after(state, Action::Watching(Some("watching packets of web at 9 devices; 0 lost".to_owned())));
+    after(state, Action::Followed(Arc::new(followed)))
+}
+
+#[test]
+fn a_path_whose_packets_are_followed_says_how_many_come_how_long_they_take_and_where_they_die() {
+    for size in SIZES {
+        let state = followed(size);
+        assert_snapshot!(format!("followed-{}x{}", size.0, size.1), screen(&press(state, "g j j j")));
+    }
+    let state = press(followed((132, 43)), "w");
+    let died = state.view().entries.iter().filter(|entry| matches!(entry, super::state::Entry::Row(row) if super::sheet::of(&state, Tab::Path).health(*row) == super::sheet::Health::Broken));
+    assert_eq!(died.count(), 1);
+    assert!(screen(&state).contains("3 of 210 packets died: no rule of security group web"), "{}", screen(&state));
+    let frozen = press(state.clone(), "space");
+    let none = Arc::new(Followed::default());
+    let still = after(frozen, Action::Followed(none));
+    assert!(screen(&still).contains("210"), "{}", screen(&still));
+    let stopped = press(state, "l");
+    assert!(!screen(&stopped).contains("P99"), "{}", screen(&stopped));
+}
+
+/// The name and the content of the file a letter writes.
+fn written(state: &State, letter: char) -> Result<(String, Vec<u8>), String> {
+    match update(press(state.clone(), "e"), Action::Key(Key::char(letter))) {
+        (_, Some(Request::Write { name, bytes })) => Ok((name, bytes)),
+        (state, _) => Err(state.message.map(|(text, _)| text).unwrap_or_default()),
+    }
+}
+
+#[test]
+fn packets_that_are_shown_are_written_with_their_bytes_at_every_device() {
+    use super::sheet::Health;
+    let state = press(docker((132, 20)), "3");
+    let none = written(&state, 'p').unwrap_err();
+    assert!(none.contains("watch some first"), "{none}");
+    let packets = vec![packet("delivered", Health::Ok, "one"), packet("DROPPED", Health::Broken, "two")];
+    let state = after(state, Action::Packets(packets));
+    let (name, both) = written(&state, 'p').unwrap();
+    assert!(extension(&name) == Some("pcapng") && both.starts_with(&0x0a0d_0d0a_u32.to_ne_bytes()), "{name}");
+    let state = press(enter_text(press(state, "/"), "verdict:dropped"), "enter");
+    let (_, one) = written(&state, 'p').unwrap();
+    let comments = |file: &[u8], text: &[u8]| file.windows(text.len()).filter(|window| *window == text).count();
+    assert_eq!((comments(&both, b"web-1: one"), comments(&both, b"web-1: two")), (2, 2));
+    assert_eq!((comments(&one, b"web-1: one"), comments(&one, b"web-1: two")), (0, 2), "only what is shown");
+    assert!(written(&press(state, "4"), 'p').is_err(), "only packets are written so");
+}
+
+#[test]
+fn the_rows_that_are_shown_are_written_as_a_table_with_every_column() {
+    let state = press(enter_text(press(docker((60, 15)), "/"), "inst:web"), "enter");
+    let (name, bytes) = written(&state, 't').unwrap();
+    assert_eq!(extension(&name), Some("txt"));
+    assert_snapshot!("table", String::from_utf8(bytes).unwrap());
+    let (_, bytes) = written(&press(hostile((80, 24)), "1"), 't').unwrap();
+    let text = String::from_utf8(bytes).unwrap();
+    assert!(!text.chars().any(|character| character != '\n' && escape::is_hostile(character)), "{text}");
+}
+
+#[test]
+fn a_look_is_not_old_while_the_next_one_is_not_due() {
+    let seen = |state: State, later| screen(&after(state, Action::Tick(NOW + later)));
+    let planned = after(docker((132, 20)), Action::NextLook(NOW + 40_000));
+    assert!(seen(planned.clone(), 30_000).contains("idle, seen 30s ago"));
+    assert!(seen(planned, 90_000).contains("STALE"));
+    assert!(seen(docker((132, 20)), 30_000).contains("old: seen 30s ago"));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use netdiag_model::{event::Event, snapshot::Snapshot};
 
 use super::{
+    followed::Followed,
     keymap::{Command, Key},
     look::{Look, Traced},
     packet::Packet,
@@ -39,12 +40,16 @@ pub enum Action {
     Tick(u64),
     /// The host was looked at.
     Look(Arc<Look>),
+    /// The host will be looked at again at this time, in milliseconds since 1970-01-01 UTC.
+    NextLook(u64),
     /// A path was explained.
     Traced(Arc<Traced>),
     /// Packets met their verdicts.
     Events(Vec<Event>),
     /// Packets were watched.
     Packets(Vec<Packet>),
+    /// What packets did on a path so far.
+    Followed(Arc<Followed>),
     /// What packets are watched, in words; none any more.
     Watching(Option<String>),
     /// Events come, or do not.
@@ -139,61 +144,55 @@ pub enum ReplayOrder {
 
 /// The next state.
 pub fn update(mut state: State, action: Action) -> (State, Option<Request>) {
-    let request = match action {
-        Action::Key(key) => self::key(&mut state, key),
-        Action::Mouse(mouse) => mouse::mouse(&mut state, mouse),
+    let request = take(&mut state, action);
+    refresh(&mut state);
+    (state, request)
+}
+
+/// Takes what happened.
+fn take(state: &mut State, action: Action) -> Option<Request> {
+    match action {
+        Action::Key(key) => return self::key(state, key),
+        Action::Mouse(mouse) => return mouse::mouse(state, mouse),
+        Action::Look(look) => return take_look(state, look),
         Action::Resize(width, height) => {
             state.size = (width, height);
-            moves::keep_in_sight(&mut state);
-            None
+            moves::keep_in_sight(state);
         }
         Action::Tick(now_ms) => {
             state.now_ms = now_ms;
-            if state.message.as_ref().is_some_and(|(_, until)| *until <= now_ms) {
-                state.message = None;
-            }
-            None
+            state.message.take_if(|(_, until)| *until <= now_ms);
         }
-        Action::Look(look) => take_look(&mut state, look),
-        Action::Traced(traced) => {
-            take_path(&mut state, traced);
-            None
-        }
-        Action::Events(events) => {
-            take_seen(&mut state, events.into_iter().map(Seen::Event).collect());
-            None
-        }
+        Action::NextLook(at_ms) => state.next_look_ms = at_ms,
+        Action::Traced(traced) => take_path(state, traced),
+        Action::Events(events) => take_seen(state, events.into_iter().map(Seen::Event).collect()),
         Action::Packets(packets) => {
-            take_seen(&mut state, packets.into_iter().map(|packet| Seen::Packet(Box::new(packet))).collect());
-            None
+            take_seen(state, packets.into_iter().map(|packet| Seen::Packet(Box::new(packet))).collect());
         }
-        Action::Watching(words) => {
-            state.watching = words;
-            None
+        Action::Followed(followed) => take_followed(state, followed),
+        Action::Watching(words) => state.watching = words,
+        Action::Stream(stream) => state.stream = stream,
+        Action::Cpu(share) => state.own_cpu = Some(share),
+        Action::Trouble(trouble) => state.trouble = trouble,
+        Action::Replay(replay) => state.origin = super::Origin::Recording(replay),
+        Action::Say(text) => say(state, text),
+    }
+    None
+}
+
+/// Takes what packets did on a path. Its table has other columns while they are followed.
+fn take_followed(state: &mut State, followed: Arc<Followed>) {
+    if state.watching.is_none() {
+        return;
+    }
+    let other = state.newest_followed.as_ref().is_none_or(|before| before.id != followed.id);
+    state.newest_followed = Some(followed);
+    if state.frozen.is_none() {
+        if other {
+            state.views[Tab::Path.place()].sort = None;
         }
-        Action::Stream(stream) => {
-            state.stream = stream;
-            None
-        }
-        Action::Cpu(share) => {
-            state.own_cpu = Some(share);
-            None
-        }
-        Action::Trouble(trouble) => {
-            state.trouble = trouble;
-            None
-        }
-        Action::Replay(replay) => {
-            state.origin = super::Origin::Recording(replay);
-            None
-        }
-        Action::Say(text) => {
-            say(&mut state, text);
-            None
-        }
-    };
-    refresh(&mut state);
-    (state, request)
+        stale(state, &[Tab::Path]);
+    }
 }
 
 /// Takes what was seen.
@@ -209,6 +208,9 @@ fn take_seen(state: &mut State, seen: Vec<Seen>) {
 fn packets(state: &mut State) -> Option<Request> {
     if state.watching.take().is_some() {
         say(state, "no packets are watched any more");
+        state.newest_followed = None;
+        state.views[Tab::Path.place()].sort = None;
+        stale(state, &[Tab::Path]);
         return Some(Request::NoPackets);
     }
     let id = match state.tab {
@@ -217,6 +219,7 @@ fn packets(state: &mut State) -> Option<Request> {
         Tab::Live | Tab::Flows | Tab::Policy | Tab::Agent | Tab::Doctor => None,
     };
     let snapshot = Arc::clone(&state.look()?.snapshot);
+    state.newest_followed = None;
     state.watching = Some("beginning to watch packets …".to_owned());
     Some(Request::Packets { id, snapshot })
 }
@@ -405,7 +408,8 @@ fn back(state: &mut State) -> Option<Request> {
 fn freeze(state: &mut State) -> Option<Request> {
     if state.frozen.take().is_none() {
         let (look, events) = (state.newest.clone(), state.all_events.clone());
-        state.frozen = Some(Frozen { look, events, behind: 0 });
+        let followed = state.newest_followed.clone();
+        state.frozen = Some(Frozen { look, events, followed, behind: 0 });
         return None;
     }
     stale(state, &Tab::ALL);
@@ -449,9 +453,11 @@ fn refresh(state: &mut State) {
 /// Filters, sorts and puts together; what was selected stays selected, wherever it is now.
 fn fill(view: &mut View, sheet: &dyn Sheet, follows: bool) {
     let was_last = view.entries.is_empty() || view.cursor + 1 >= view.entries.len();
+    let same = same_row(view, sheet);
+    let mut asked = view.filter.asked();
     let wanted = |row: &usize| {
         let healthy = view.problems && sheet.health(*row) == Health::Ok;
-        !healthy && (view.filter.is_empty() || view.filter.wants(|say| sheet.fields(*row, say)))
+        !healthy && asked.wants(|asked| sheet.fields(*row, asked))
     };
     let mut rows: Vec<usize> = (0..sheet.len()).filter(wanted).collect();
     let all = rows.len();
@@ -472,16 +478,26 @@ fn fill(view: &mut View, sheet: &dyn Sheet, follows: bool) {
         None => rows.into_iter().map(Entry::Row).collect(),
     };
     let last = view.entries.len().saturating_sub(1);
-    let found = view
-        .selected
-        .as_ref()
-        .and_then(|selected| view.entries.iter().position(|entry| entry_id(sheet, entry) == *selected));
+    let found = match &view.selected {
+        Some(_) if same.is_some() => view.entries.iter().position(|entry| Some(entry) == same.as_ref()),
+        Some(selected) => view.entries.iter().position(|entry| entry_id(sheet, entry) == *selected),
+        None => None,
+    };
     view.cursor = match found {
         _ if follows && was_last => last,
         Some(place) => place,
         None => view.cursor.min(last),
     };
     view.selected = view.entries.get(view.cursor).map(|entry| entry_id(sheet, entry));
+}
+
+/// The row that was selected, where it still has its place among the rows: then no other has to say what it is.
+fn same_row(view: &View, sheet: &dyn Sheet) -> Option<Entry> {
+    let row = match view.entries.get(view.cursor)? {
+        Entry::Row(row) => Some(*row).filter(|row| *row < sheet.len()),
+        Entry::Group { .. } => None,
+    }?;
+    (view.selected.as_ref() == Some(&sheet.id(row))).then_some(Entry::Row(row))
 }
 
 /// Rows put together by what a column says, the worst first.

@@ -193,7 +193,7 @@ impl Holder {
 }
 
 /// Name of the router that is the host itself.
-const HOST: &str = "host";
+pub(super) const HOST: &str = "host";
 
 fn by_address<'a>(sought: impl Iterator<Item = &'a Sought>) -> BTreeMap<Ipv4Addr, Vec<&'a Sought>> {
     let mut by_address: BTreeMap<Ipv4Addr, Vec<&Sought>> = BTreeMap::new();

@@ -16,6 +16,23 @@ const UNUSABLE: u16 = 0x01 | 0x20;
 const HEADER: usize = 16;
 const NEIGHBOUR: usize = 12;
 
+/// Bytes of the question which neighbours there are.
+const LENGTH: usize = HEADER + NEIGHBOUR;
+/// `NLMSG_DONE` of `linux/netlink.h`.
+const DONE: u16 = 3;
+
+/// The question which IPv4 neighbours there are: `RTM_GETNEIGH` with `NLM_F_REQUEST` and `NLM_F_DUMP`.
+pub(super) const ASK: [u8; LENGTH] = {
+    let ([kind, more], [low, high]) = (30_u16.to_ne_bytes(), 0x301_u16.to_ne_bytes());
+    let mut ask = [0; LENGTH];
+    let [a, b, c, d] = 28_u32.to_ne_bytes();
+    (ask[0], ask[1], ask[2], ask[3]) = (a, b, c, d);
+    (ask[4], ask[5], ask[6], ask[7]) = (kind, more, low, high);
+    // `AF_INET`.
+    ask[HEADER] = 2;
+    ask
+};
+
 /// MAC addresses by device and address.
 #[derive(Debug, Default)]
 pub(super) struct Neighbours(BTreeMap<(u32, Vec<u8>), Vec<u8>>);
@@ -27,6 +44,7 @@ impl Neighbours {
         while let Some((kind, payload, rest)) = next(datagram) {
             new |= match kind {
                 NEW | DELETE => self.neighbour(kind, payload),
+                DONE => false,
                 // A link, an address, a route or a rule.
                 _ => true,
             };

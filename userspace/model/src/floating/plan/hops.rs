@@ -215,9 +215,7 @@ impl Hops<'_, '_, '_> {
 
     /// Neighbours whose MAC address is known.
     fn neighbours(&self) -> impl Iterator<Item = (Ipv4Addr, Mac)> {
-        let usable = |entry: &&NeighbourFact| {
-            matches!(entry.state.as_str(), "REACHABLE" | "STALE" | "DELAY" | "PROBE" | "PERMANENT" | "NOARP")
-        };
+        let usable = |entry: &&NeighbourFact| NeighbourFact::is_usable_state(&entry.state);
         let out = self.step.map(|step| step.out.ifindex);
         let all = self.network.into_iter().flat_map(|network| &network.neighbours);
         let known = all.filter(move |entry| Some(entry.ifindex) == out && !entry.proxy).filter(usable);

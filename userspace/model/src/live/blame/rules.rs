@@ -14,7 +14,7 @@ use crate::{
         points::Side,
     },
     netfilter::{Address, Bits, CtState, Hook, Icmp, Known, Outcome, Packet, Walk},
-    trace::{Direction, RuleRef, ask, cross, rule_ref},
+    trace::{RuleRef, ask, cross, rule_ref},
 };
 
 /// The rules that would drop a packet: one, where it is that one whatever the state of its flow.
@@ -115,10 +115,13 @@ fn in_state(
 /// Follows the packet through the hooks it can have been at.
 fn way(case: &Case<'_, '_>, journey: &Journey, (drop, netns): (&Drop, NetnsId), packet: Packet) -> Walk {
     let inventory = case.inventory;
+    if let Some(entrance) = drop.link.and_then(|link| towards_another(case, link)) {
+        return bridged(inventory, entrance, &packet);
+    }
     let came_in = last_stop(case, journey).filter(|stop| stop.link.netns == netns);
     let received = came_in.filter(|stop| stop.direction(Side::Received) == journey.direction);
     let entrance =
-        received.map(|stop| stop.link).or(drop.link.filter(|_| came_in.is_none() && !is_origin(case, journey, netns)));
+        received.map(|stop| stop.link).or(drop.link.filter(|_| came_in.is_none() && !begins(case, drop, netns)));
     if let Some(port) = entrance
         && let Some(bridge) = inventory.linux_bridge(port).filter(|bridge| !routes(inventory, *bridge))
     {
@@ -130,9 +133,20 @@ fn way(case: &Case<'_, '_>, journey: &Journey, (drop, netns): (&Drop, NetnsId), 
     }
 }
 
-/// Whether the packet begins in a namespace: it is the instance's own, on its way out.
-fn is_origin(case: &Case<'_, '_>, journey: &Journey, netns: NetnsId) -> bool {
-    journey.direction == Direction::Outward && case.instance.netns == Some(netns) && Some(netns) != case.inventory.host
+/// By which port packets to another instance come into the bridge that is its alone, if a device is of that.
+fn towards_another(case: &Case<'_, '_>, device: LinkKey) -> Option<(LinkKey, LinkKey)> {
+    let inventory = case.inventory;
+    case.points.others.get(&device)?;
+    let bridge = inventory.linux_bridge(device).or_else(|| inventory.bridge_ports(device).next().map(|_| device))?;
+    let nics = || inventory.instances.iter().flat_map(|instance| &instance.nics);
+    let mut ports = inventory.bridge_ports(bridge).map(|(port, _)| port);
+    ports.find(|port| nics().all(|nic| nic.outer != Some(*port))).map(|port| (port, bridge))
+}
+
+/// Whether the packet begins in a namespace, whose address it is from: the instance's, or that of a router which complains.
+fn begins(case: &Case<'_, '_>, drop: &Drop, netns: NetnsId) -> bool {
+    let source = drop.headers.innermost().addresses().map(|(source, _)| source);
+    source.is_some_and(|source| case.inventory.holder(netns, source).is_some())
 }
 
 /// Whether a bridge has addresses of its own, and so passes packets up to be routed.

@@ -3,6 +3,9 @@
 use super::{Blame, Case, Code, gap, last_headers, last_stop, openflow};
 use crate::live::journey::Journey;
 
+/// How a sentence ends where nothing says why.
+pub(super) const NO_REASON: &str = "; the kernel gives no reason";
+
 /// A question to Open vSwitch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
@@ -42,8 +45,8 @@ pub fn answered(blame: Blame, question: &Question, answer: &str) -> Blame {
 }
 
 /// A sentence without what is not true any more.
-fn without_end(sentence: &str) -> &str {
-    sentence.strip_suffix("; the kernel gives no reason").unwrap_or(sentence)
+pub(super) fn without_end(sentence: &str) -> &str {
+    sentence.strip_suffix(NO_REASON).unwrap_or(sentence)
 }
 
 /// The last flow a trace met: ` 60. in_port=3, priority 500`, with its bridge where that is another.

@@ -1,12 +1,13 @@
 use super::*;
 use crate::{
+    event::Decision,
     fact::SysctlFact,
     id::LinkKey,
     live::{
         Sighting,
         journey::{
             Ended, Journeys, SETTLE_NS,
-            simulation::{Kind, Made, REMOTE},
+            simulation::{FIXED, GATEWAY, Kind, Made, REMOTE},
         },
         points::Side,
     },
@@ -61,17 +62,32 @@ fn said(host: Host, sightings: &[Sighting], verdicts: &[VerdictEvent]) -> Option
     said_since(None, &host.snapshot(), sightings, verdicts)
 }
 
+/// The same with other points; the packet must have died.
+fn said_by(snapshot: &Snapshot, sightings: &[Sighting], change: impl Fn(&mut Points)) -> Blame {
+    told(None, snapshot, (sightings, &[]), change).unwrap()
+}
+
 fn said_since(
     earlier: Option<&Snapshot>,
     snapshot: &Snapshot,
     sightings: &[Sighting],
     verdicts: &[VerdictEvent],
 ) -> Option<Blame> {
+    told(earlier, snapshot, (sightings, verdicts), |_| {})
+}
+
+fn told(
+    earlier: Option<&Snapshot>,
+    snapshot: &Snapshot,
+    (sightings, verdicts): (&[Sighting], &[VerdictEvent]),
+    change: impl Fn(&mut Points),
+) -> Option<Blame> {
     let inventory = Inventory::build(snapshot);
     let earlier = earlier.map(Inventory::build);
     let instance = inventory.instances.iter().find(|one| one.identity.name == "web-1").unwrap();
     let trace = crate::trace::explain(&inventory, instance);
-    let points = Points::of(&inventory, &trace);
+    let mut points = Points::of(&inventory, &trace);
+    change(&mut points);
     let mut journeys = Journeys::new(points.clone());
     for sighting in sightings {
         journeys.see(sighting.clone());
@@ -156,6 +172,16 @@ fn a_rule_inside_the_instance_is_found_before_any_device_saw_the_packet() {
     let blame = said(site.host, &[gone], &[]).unwrap();
     assert_eq!(blame.rules[0].rule, "-A OUTPUT -j DROP");
     assert_eq!(blame.rules[0].netns.label, "web-1");
+}
+
+#[test]
+fn a_rule_that_drops_what_the_router_itself_sends_is_found() {
+    let site = site(&format!("{FORWARD}-A OUTPUT -p tcp -j DROP\nCOMMIT\n"));
+    let packet = Made { source: (GATEWAY, 53), ..Made::syn(1) };
+    let packet = Made { destination: (FIXED, 9), ..packet };
+    let gone = given_up(&packet, Some(site.links[2]), "NETFILTER_DROP");
+    let blame = said(site.host, &[gone], &[]).unwrap();
+    assert_eq!(blame.rules.iter().map(|rule| rule.rule.as_str()).collect::<Vec<_>>(), ["-A OUTPUT -p tcp -j DROP"]);
 }
 
 #[test]
@@ -271,4 +297,127 @@ fn a_packet_that_did_not_die_has_nobody_to_blame() {
     let seen = passed(&site, &Made::syn(1), 5);
     assert_eq!(said(site.host, &seen, &[]), None);
     assert!(!Ended::Delivered.is_death() && Ended::NotSeenAfter.is_death());
+}
+
+#[test]
+fn a_full_table_of_connections_is_blamed_where_no_rule_would_drop_the_packet_and_one_with_room_is_not() {
+    for (count, says) in [("65536", Some("connection tracking of")), ("1000", None)] {
+        let mut site = site("");
+        let router = site.router;
+        site.host.sysctl(router, "net.netfilter.nf_conntrack_count", count);
+        site.host.sysctl(router, "net.netfilter.nf_conntrack_max", "65536");
+        let packet = Made::syn(1);
+        let mut seen = passed(&site, &packet, 3);
+        seen.push(given_up(&packet, Some(site.links[2]), "NETFILTER_DROP"));
+        let blame = said(site.host, &seen, &[]).unwrap();
+        let guilty = blame.guilty.unwrap_or_default();
+        assert_eq!(says.is_some_and(|says| guilty.contains(says)), says.is_some(), "{guilty}");
+        assert_eq!(guilty.contains("65536 of 65536"), says.is_some(), "{guilty}");
+    }
+}
+
+#[test]
+fn the_queueing_discipline_that_dropped_a_packet_is_named() {
+    let mut site = site("");
+    site.host.edit(site.links[3]).qdisc = Some("tbf".to_owned());
+    let packet = Made::syn(1);
+    let mut seen = passed(&site, &packet, 4);
+    seen.push(given_up(&packet, Some(site.links[3]), "QDISC_DROP"));
+    let blame = said(site.host, &seen, &[]).unwrap();
+    assert!(blame.guilty.unwrap().contains("qg-1 is tbf"));
+    assert!(blame.verify.unwrap().contains("tc -s qdisc show dev qg-1"));
+}
+
+#[test]
+fn a_device_that_is_down_is_blamed_and_not_the_queue_it_has_not() {
+    let mut site = site("");
+    let (inner, tap) = (site.links[0], site.links[1]);
+    site.host.edit(inner).qdisc = Some("noqueue".to_owned());
+    site.host.edit(tap).admin_up = false;
+    let packet = Made::syn(1);
+    let mut seen = passed(&site, &packet, 1);
+    seen.push(given_up(&packet, Some(inner), "QDISC_DROP"));
+    let blame = said(site.host, &seen, &[]).unwrap();
+    assert!(blame.guilty.as_ref().is_some_and(|guilty| guilty.contains("tap1 is switched off")), "{blame:#?}");
+}
+
+#[test]
+fn a_packet_longer_than_the_next_device_takes_is_blamed_on_that_whether_the_kernel_says_so_or_not() {
+    let long = Made::new(Kind::Udp(vec![1; 1410]));
+    for (reason, device, stops) in [(Some("PKT_TOO_BIG"), 3, 3), (Some("NOT_SPECIFIED"), 1, 1), (None, 2, 2)] {
+        let mut site = site("");
+        site.host.edit(site.links[device]).mtu = 1400;
+        let mut seen = passed(&site, &long, stops);
+        seen.extend(reason.map(|reason| given_up(&long, Some(site.links[stops - 1]), reason)));
+        let blame = said(site.host, &seen, &[]).unwrap();
+        let guilty = blame.guilty.unwrap_or_default();
+        assert!(guilty.contains("takes packets of 1400 bytes, and this one has 1438"), "{reason:?}: {guilty}");
+        assert!(!blame.sentence.contains("no reason"), "{}", blame.sentence);
+    }
+    // One that fits died of something else.
+    let mut fits = site("");
+    fits.host.edit(fits.links[2]).mtu = 1400;
+    let seen = passed(&fits, &Made::syn(1), 2);
+    assert_eq!(said(fits.host, &seen, &[]).unwrap().guilty, None);
+}
+
+#[test]
+fn what_comes_for_a_floating_ip_without_its_translation_finds_nobody_and_the_translation_is_blamed() {
+    let mut site = site("");
+    let without: String = NAT.lines().filter(|line| !line.contains("-j DNAT")).flat_map(|line| [line, "\n"]).collect();
+    site.host.facts.rulesets.clear();
+    site.host.rules(site.router, &without);
+    let floating = std::net::Ipv4Addr::new(172, 24, 4, 6);
+    let packet = Made { destination: (floating, 80), ..Made::syn(1).answer() };
+    let come = |stop: usize| Sighting {
+        link: Some(site.links[stop]),
+        ..packet.at(MS + (4 - stop as u64) * 1000, stop, Side::Received)
+    };
+    let seen = [come(4), come(3), given_up(&packet, Some(site.links[3]), "NO_SOCKET")];
+    let blame = said(site.host, &seen, &[]).unwrap();
+    assert!(blame.sentence.contains("nobody listens there"), "{}", blame.sentence);
+    assert!(blame.guilty.as_ref().is_some_and(|guilty| guilty.contains("has no DNAT rule")), "{blame:#?}");
+}
+
+#[test]
+fn where_drops_are_not_watched_nobody_says_that_there_was_none() {
+    let site = site("");
+    let seen = passed(&site, &Made::syn(1), 2);
+    let snapshot = site.host.snapshot();
+    let blame = said_by(&snapshot, &seen, |points| points.blind = true);
+    assert!(blame.sentence.contains("was not watched"), "{}", blame.sentence);
+    assert!(!blame.evidence.contains("no drop was reported"), "{}", blame.evidence);
+}
+
+/// The same site with a second container, whose card has a bridge of its own with rules on it.
+fn beside(rules: &str) -> (Site, LinkKey) {
+    let mut site = site("");
+    let host = site.host.id;
+    let inside = site.host.netns(&[]);
+    let (tap, inner) = site.host.veth((host, "tap2"), (inside, "eth0"));
+    site.host.address(inner, "10.0.0.9/24");
+    let (qvb, _) = site.host.veth((host, "qvb2"), (host, "qvo2"));
+    site.host.bridge(host, "qbr2", &[tap, qvb]);
+    site.host.sysctl(host, "net.bridge.bridge-nf-call-iptables", "1");
+    site.host.rules(host, rules);
+    site.host.container("web-2", Some(inside));
+    (site, tap)
+}
+
+#[test]
+fn a_rule_at_the_neighbour_a_packet_is_for_is_guilty_of_its_death_there() {
+    let rules = format!(
+        "{FORWARD}-A FORWARD -m physdev --physdev-in tap2 --physdev-is-bridged -j DROP\n\
+         -A FORWARD -m physdev --physdev-out tap2 --physdev-is-bridged -j DROP\nCOMMIT\n"
+    );
+    let (site, tap) = beside(&rules);
+    let packet = Made { destination: ([10, 0, 0, 9].into(), 80), ..Made::syn(1) };
+    let mut seen = passed(&site, &packet, 2);
+    seen.push(given_up(&packet, Some(tap), "NETFILTER_DROP"));
+    let snapshot = site.host.snapshot();
+    // The frame is for the neighbour, not for the router.
+    let elsewhere = crate::id::Mac([2, 0, 0, 0, 0, 9]);
+    let blame = said_by(&snapshot, &seen, |points| points.tracks[0].stops[2].mac = Some(elsewhere));
+    let named: Vec<&str> = blame.rules.iter().map(|rule| rule.rule.as_str()).collect();
+    assert_eq!(named, ["-A FORWARD -m physdev --physdev-out tap2 --physdev-is-bridged -j DROP"], "{blame:#?}");
 }

@@ -1,6 +1,9 @@
 //! Any expression as a sum of products, which is what the kernel evaluates.
 
-use super::{Unfit, Wanted};
+use super::{
+    Unfit, Wanted,
+    possible::{is_part, is_possible},
+};
 use crate::live::{Clause, Filter, Product};
 
 /// Alternatives that are kept while an expression is multiplied out: more will not become few enough.
@@ -21,7 +24,7 @@ pub(super) fn compile(wanted: &Wanted) -> Result<Filter, Unfit> {
     if clauses.len() > 64 {
         return Err(Unfit::Clauses(clauses.len()));
     }
-    let terms = terms(wanted, true, &clauses)?;
+    let terms = simple(terms(wanted, true, &clauses)?, &clauses)?;
     if terms.is_empty() {
         return Err(Unfit::Nothing);
     }
@@ -65,20 +68,22 @@ fn terms(wanted: &Wanted, so: bool, clauses: &[Clause]) -> Result<Vec<Term>, Unf
             Ok(vec![if so { Term { covered: bit, uncovered: 0 } } else { Term { covered: 0, uncovered: bit } }])
         }
         (Wanted::Not(not), so) => terms(not, !so, clauses),
-        (Wanted::All(several), true) | (Wanted::One(several), false) => several
-            .iter()
-            .try_fold(vec![Term { covered: 0, uncovered: 0 }], |sum, one| multiply(&sum, &terms(one, so, clauses)?)),
+        (Wanted::All(several), true) | (Wanted::One(several), false) => {
+            several.iter().try_fold(vec![Term { covered: 0, uncovered: 0 }], |sum, one| {
+                multiply(&sum, &terms(one, so, clauses)?, clauses)
+            })
+        }
         (Wanted::One(several), true) | (Wanted::All(several), false) => {
             let mut sum = Vec::new();
             for one in several {
                 sum.extend(terms(one, so, clauses)?);
             }
-            simple(sum)
+            simple(sum, clauses)
         }
     }
 }
 
-fn multiply(one: &[Term], other: &[Term]) -> Result<Vec<Term>, Unfit> {
+fn multiply(one: &[Term], other: &[Term], clauses: &[Clause]) -> Result<Vec<Term>, Unfit> {
     if one.len().saturating_mul(other.len()) > MOST {
         return Err(Unfit::Products(MOST));
     }
@@ -86,23 +91,40 @@ fn multiply(one: &[Term], other: &[Term]) -> Result<Vec<Term>, Unfit> {
         covered: one.covered | other.covered,
         uncovered: one.uncovered | other.uncovered,
     };
-    simple(one.iter().flat_map(|one| other.iter().map(move |other| both(one, other))).collect())
+    simple(one.iter().flat_map(|one| other.iter().map(move |other| both(one, other))).collect(), clauses)
 }
 
 /// Without contradictions, and without what another product has already.
-fn simple(mut terms: Vec<Term>) -> Result<Vec<Term>, Unfit> {
+fn simple(terms: Vec<Term>, clauses: &[Clause]) -> Result<Vec<Term>, Unfit> {
     if terms.len() > MOST {
         return Err(Unfit::Products(terms.len()));
     }
-    terms.retain(|term| term.covered & term.uncovered == 0);
     let mut kept: Vec<Term> = Vec::new();
-    for term in terms {
+    for term in terms.into_iter().filter_map(|term| sensible(term, clauses)) {
         if !kept.iter().any(|kept| includes(*kept, term)) {
             kept.retain(|kept| !includes(term, *kept));
             kept.push(term);
         }
     }
     Ok(kept)
+}
+
+/// A product without questions that another of its own answers; none where no packet can meet it.
+fn sensible(term: Term, clauses: &[Clause]) -> Option<Term> {
+    let asked = |bits: u64| (0..clauses.len()).filter(move |place| bits >> place & 1 == 1);
+    let of = |bits: u64| asked(bits).map(|place| &clauses[place]).collect::<Vec<_>>();
+    if term.covered & term.uncovered != 0 || !is_possible(&of(term.covered), &of(term.uncovered)) {
+        return None;
+    }
+    let part = |one: usize, other: usize| is_part(&clauses[one], &clauses[other]);
+    // Two that are parts of each other ask the same: the first of them stays.
+    let answered = |place: usize, other: usize| part(other, place) && !(part(place, other) && place < other);
+    let refused = |place: usize, other: usize| part(place, other) && !(part(other, place) && place < other);
+    let kept = |bits: u64, has: &dyn Fn(usize, usize) -> bool| {
+        let needed = |place: &usize| !asked(bits).any(|other| other != *place && has(*place, other));
+        asked(bits).filter(needed).fold(0, |bits, place| bits | 1 << place)
+    };
+    Some(Term { covered: kept(term.covered, &answered), uncovered: kept(term.uncovered, &refused) })
 }
 
 /// Whether every packet of one product is one of another.

@@ -102,6 +102,35 @@ fn an_expression_too_big_for_the_kernel_is_refused_and_not_cut() {
 }
 
 #[test]
+fn what_no_packet_can_be_is_said_and_not_asked_of_the_kernel() {
+    for nothing in [
+        "tcp and arp",
+        "icmp port 5",
+        "arp and port 80",
+        "icmp and arp",
+        "ip6 host 10.0.0.2",
+        "tcp src port 5 and tcp src port 6",
+        "tcp port 80 and tcp port 443 and tcp port 22",
+        "tcp and udp port 67",
+        "port 80 and not portrange 1-100",
+        "src host 10.0.0.2 and not net 10.0.0.0/24",
+    ] {
+        assert_eq!(wanted(nothing).compile(), Err(Unfit::Nothing), "{nothing}");
+    }
+    for (text, said) in [
+        ("tcp and (arp or port 80)", "tcp and port 80"),
+        ("host 10.0.0.2 and net 10.0.0.0/24", "host 10.0.0.2"),
+        ("udp and not port 53 and not portrange 1-99", "udp and not (portrange 1-99)"),
+        // A segment in VXLAN is both; an error quotes a datagram.
+        ("tcp and udp", "tcp and udp"),
+        ("icmp and udp port 5", "ip and icmp and udp and port 5"),
+        ("src port 80 and dst port 443", "src port 80 and dst port 443"),
+    ] {
+        assert_eq!(words(&wanted(text).compile().unwrap()), [said], "{text}");
+    }
+}
+
+#[test]
 fn a_packet_is_wanted_before_and_after_translation() {
     let alias = Alias { one: (FIXED.into(), None), other: (FLOATING.into(), None) };
     let after = headers(&Made { source: (FLOATING, 50_000), ..Made::syn(1) });
@@ -165,6 +194,10 @@ fn clause() -> impl Strategy<Value = Wanted> {
         "src host 10.0.0.2",
         "dst port 443",
         "port 80",
+        "src port 80",
+        "tcp port 443",
+        "udp port 80",
+        "arp",
         "net 203.0.113.0/24",
     ]);
     text.prop_map(wanted)

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{ARRIVED_NS, Counted, Drop, Ended, SETTLE_NS, open::Open};
+use super::{ARRIVED_NS, Counted, Drop, Ended, SETTLE_NS, Step, open::Open};
 use crate::{
     id::Mac,
     live::{
@@ -10,27 +10,27 @@ use crate::{
         points::{Points, Stop, Track},
         reasons,
     },
-    trace::Direction,
+    trace::{Direction, HopKind},
 };
 
 impl Open {
     /// How it ended, if it has by now.
-    pub(super) fn ended(&self, counted: &Counted, now_ns: u64) -> Option<Ended> {
+    pub(super) fn ended(&self, (counted, points): (&Counted, &Points), now_ns: u64) -> Option<Ended> {
         let quiet = now_ns.saturating_sub(self.last_ns());
-        let known = self.arrived || self.fatal().is_some();
+        let known = self.arrived || self.fatal(points).is_some() || self.took_shortcut(points);
         let wait = if known { ARRIVED_NS } else { SETTLE_NS };
-        (quiet >= wait).then(|| self.outcome(counted, self.last_ns() + wait))
+        (quiet >= wait).then(|| self.outcome((counted, points), self.last_ns() + wait))
     }
 
     /// How it ended, when nobody looks any longer: what may have gone on is not known to be lost.
-    pub(super) fn at_the_end(&self, counted: &Counted, now_ns: u64) -> Ended {
+    pub(super) fn at_the_end(&self, (counted, points): (&Counted, &Points), now_ns: u64) -> Ended {
         let settled = now_ns.saturating_sub(self.last_ns()) >= SETTLE_NS;
-        let ended = self.outcome(counted, now_ns);
+        let ended = self.outcome((counted, points), now_ns);
         if ended == Ended::NotSeenAfter && !settled { Ended::Inconclusive } else { ended }
     }
 
-    fn outcome(&self, counted: &Counted, until_ns: u64) -> Ended {
-        if let Some(drop) = self.fatal() {
+    fn outcome(&self, (counted, points): (&Counted, &Points), until_ns: u64) -> Ended {
+        if let Some(drop) = self.fatal(points) {
             return Ended::Dropped { drop };
         }
         if self.arrived {
@@ -39,22 +39,42 @@ impl Open {
             Ended::Aside
         } else if counted.lossy(self.began_ns(), until_ns) {
             Ended::Inconclusive
+        } else if self.took_shortcut(points) {
+            // What is refused there is given up, which somebody has to see.
+            if points.blind { Ended::Inconclusive } else { Ended::Delivered }
         } else {
             Ended::NotSeenAfter
         }
     }
 
     /// The drop that nothing comes after: what was seen later was not dropped, but a copy of it.
-    fn fatal(&self) -> Option<usize> {
+    fn fatal(&self, points: &Points) -> Option<usize> {
         let last_step = self.steps.last().map_or(0, |step| step.time_ns);
         let to_many = self.steps.last().is_some_and(|step| is_to_many(step.headers.innermost()));
-        // What was for others, or for many, somebody else may well let go of.
-        if self.aside || (self.arrived && to_many) {
+        // What was for many, somebody else may well let go of.
+        if to_many && (self.aside || self.arrived) {
             return None;
         }
         let harmless =
             |drop: &Drop| self.arrived && reasons::of(&drop.reason).is_some_and(reasons::Meaning::is_harmless);
-        self.drops.iter().position(|drop| drop.time_ns >= last_step && !harmless(drop))
+        let counts = |drop: &Drop| if self.aside { self.died_aside(drop, points) } else { !harmless(drop) };
+        self.drops.iter().position(|drop| drop.time_ns >= last_step && counts(drop))
+    }
+
+    /// Whether a packet that went to somebody else was given up on its way there: where whoever it is for is, or in the router
+    /// that was to lead it on. Copies come to others too, who let go of them.
+    fn died_aside(&self, drop: &Drop, points: &Points) -> bool {
+        let Some(link) = drop.link.filter(|_| drop.reason != "OTHERHOST") else { return false };
+        let last = self.steps.last().and_then(|step| points.stop(step.place));
+        let in_router = last.is_some_and(|stop| stop.routes && stop.link.netns == link.netns);
+        let destination = drop.headers.innermost().addresses().map(|(_, destination)| destination);
+        let at_whom = points.others.get(&link).zip(destination);
+        at_whom.map_or(in_router, |(behind, destination)| behind.contains(&destination))
+    }
+
+    /// Whether netdiag's fast path has the packet.
+    fn took_shortcut(&self, points: &Points) -> bool {
+        takes_shortcut((self.track, self.direction), &self.steps, points)
     }
 
     /// Whether it is where it was to go, or leaves what is watched.
@@ -80,12 +100,27 @@ impl Open {
             let to_others = headers.ip().is_some_and(|ip| outward && track.is_elsewhere(ip.destination));
             return to_others || (is_to_many(headers) && !is_for(track, stop, headers));
         }
+        // What is for the host's own card goes on in the host's network stack.
+        if stop.kind == HopKind::Uplink && !outward && headers.frame.is_some_and(|(_, to)| Some(to) == stop.mac) {
+            return false;
+        }
         // Past its last device before a router a frame is for the router, or for somebody else on the segment.
         let next = track.at(position + 1, self.direction).filter(|next| next.routes && !stop.routes);
         // What is for somebody beyond is for the router, whatever the frame says: a wrong address in it is a fault.
         let beyond = headers.ip().is_some_and(|ip| outward && track.is_beyond(ip.destination));
         next.is_some_and(|next| !beyond && !is_for(track, next, headers))
     }
+}
+
+/// Whether netdiag's fast path has a packet: it is for the outside, from an address that goes past the router, and was on its
+/// way to the device where such packets are taken before anything can see them.
+pub(super) fn takes_shortcut((track, direction): (usize, Direction), steps: &[Step], points: &Points) -> bool {
+    let Some(track) = points.tracks.get(track).filter(|_| direction == Direction::Outward) else { return false };
+    let Some(last) = steps.last() else { return false };
+    let Some(ip) = last.headers.innermost().ip() else { return false };
+    track.shortcut(ip.source) == Some(last.place.stop + 1)
+        && track.is_beyond(ip.destination)
+        && !track.is_elsewhere(ip.destination)
 }
 
 /// Whether packets of a direction come out of a device there, into a network stack.

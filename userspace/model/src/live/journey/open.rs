@@ -5,12 +5,13 @@ use std::collections::HashSet;
 use super::{
     Change, Drop, Ended, Flow, Journey, Step,
     content::{self, Content},
+    pieces::{self, Span},
 };
 use crate::{
     live::{
         Sighting,
         packet::{Headers, Transport},
-        points::{Place, Points, Stop},
+        points::{Place, Points, Side, Stop},
     },
     trace::Direction,
 };
@@ -30,6 +31,10 @@ pub(super) struct Open {
     pub(super) arrived: bool,
     /// Whether it left the path that is watched for somebody on its segment.
     pub(super) aside: bool,
+    /// It was cut off another.
+    pub(super) is_part: bool,
+    /// Bytes of it that were cut off, and are under way by themselves.
+    cut: u32,
     ended: Option<Ended>,
 }
 
@@ -58,6 +63,21 @@ pub(super) fn of_drop(drop: &Drop, points: &Points) -> (usize, Direction) {
     }
 }
 
+/// Reasons for which a packet dies before a packet socket has its copy; those of queueing disciplines besides.
+const BEFORE_COPIES: [&str; 4] = ["XDP", "CPU_BACKLOG", "DEV_READY", "NOMEM"];
+/// What the kernel says where it does not say why.
+const UNCLEAR: &str = "NOT_SPECIFIED";
+
+/// Whether it is the host's own stack that gave up what was left of a packet when Open vSwitch had its copy, by the reason: no
+/// sighting has to say so, which may be lost.
+pub(super) fn is_of_rest(drop: &Drop, direction: Direction, points: &Points) -> bool {
+    let reason = drop.reason.as_str();
+    let before = BEFORE_COPIES.contains(&reason) || reason.starts_with("QDISC") || reason == UNCLEAR;
+    let devices = points.tracks.iter().flat_map(|track| &track.stops);
+    let mut copied = devices.filter(|stop| stop.copied && Some(stop.link) == drop.link);
+    !before && copied.any(|stop| stop.direction(Side::Received) == direction)
+}
+
 impl Open {
     pub(super) const fn new(content: Content, track: usize, direction: Direction) -> Self {
         Self {
@@ -68,11 +88,14 @@ impl Open {
             drops: Vec::new(),
             arrived: false,
             aside: false,
+            is_part: false,
+            cut: 0,
             ended: None,
         }
     }
 
-    fn latest(&self) -> Option<&Headers> {
+    /// The packet as it was heard of last.
+    pub(super) fn latest(&self) -> Option<&Headers> {
         let step = self.steps.last().map(|step| (step.time_ns, &step.headers));
         let drop = self.drops.last().map(|drop| (drop.time_ns, &drop.headers));
         step.max_by_time(drop).map(|(_, headers)| headers)
@@ -95,13 +118,42 @@ impl Open {
     }
 
     /// The one of some places that this packet may have come to: further on its way than all before.
-    pub(super) fn takes(&self, places: &[(Place, Direction)], headers: &Headers, points: &Points) -> Option<Place> {
+    pub(super) fn reaches(&self, places: &[(Place, Direction)], points: &Points) -> Option<Place> {
         let track = points.tracks.get(self.track)?;
         let position = |place: Place| track.position(place.stop, self.direction);
         let here = places.iter().find(|(place, direction)| place.track == self.track && *direction == self.direction);
         let &(place, _) = here?;
         let further = self.steps.last().is_none_or(|last| position(place) > position(last.place));
-        (further && self.fits(headers)).then_some(place)
+        further.then_some(place)
+    }
+
+    /// The same, if a sighting there may be of this packet.
+    pub(super) fn takes(&self, places: &[(Place, Direction)], headers: &Headers, points: &Points) -> Option<Place> {
+        self.reaches(places, points).filter(|_| self.fits(headers))
+    }
+
+    /// Whether what was cut off a packet, or put together from some, can have come of this one.
+    pub(super) fn shares_an_end(&self, headers: &Headers) -> bool {
+        self.latest().is_some_and(|latest| pieces::share_an_end(latest, headers))
+    }
+
+    /// Cuts a piece off, which has the way so far behind it.
+    pub(super) fn cut_off(&mut self, content: Content, span: Span, piece: &Headers) -> Self {
+        self.cut = self.cut.saturating_add(span.length);
+        let as_part = |step: &Step| Step { headers: pieces::as_part(&step.headers, piece), ..step.clone() };
+        let steps = self.steps.iter().map(as_part).collect();
+        Self { steps, is_part: true, ..Self::new(content, self.track, self.direction) }
+    }
+
+    /// Whether every byte of it was cut off.
+    pub(super) fn is_cut_up(&self) -> bool {
+        self.cut > 0 && self.latest().and_then(Span::of).is_some_and(|whole| self.cut >= whole.length)
+    }
+
+    /// Adds a device where it was seen as a part of something larger.
+    pub(super) fn step_within(&mut self, place: Place, sighting: &Sighting, whole: &Headers, points: &Points) {
+        let own = self.latest().map_or_else(|| whole.clone(), |own| pieces::as_part(whole, own));
+        self.step(place, sighting, own, points);
     }
 
     /// How much a sighting looks like this packet.
@@ -131,15 +183,18 @@ impl Open {
     /// Adds where it, or a copy of it, was given up. What Open vSwitch has taken a copy of dies in the host's own stack,
     /// which says nothing.
     pub(super) fn drop(&mut self, drop: Drop, points: &Points) {
-        let copied = points.devices().iter().any(|stop| stop.copied && Some(stop.link) == drop.link);
-        if !copied || !self.passed(&drop, points) {
+        let unclear = drop.reason == UNCLEAR && self.passed(&drop, points);
+        if !unclear && !is_of_rest(&drop, self.direction, points) {
             self.drops.push(drop);
         }
     }
 
-    /// Whether the packet had come out of the device the drop is about, which is where copies are taken.
+    /// Whether the packet had come out of the device the drop is about, and copies are taken there.
     fn passed(&self, drop: &Drop, points: &Points) -> bool {
-        let is_it = |step: &Step| points.stop(step.place).is_some_and(|stop| Some(stop.link) == drop.link);
+        let is_it = |step: &Step| {
+            let stop = points.stop(step.place).filter(|stop| stop.copied && Some(stop.link) == drop.link);
+            stop.is_some_and(|stop| stop.direction(Side::Received) == self.direction)
+        };
         self.steps.iter().any(is_it)
     }
 
@@ -148,9 +203,11 @@ impl Open {
     pub(super) fn is_own(&self, points: &Points, asked: &HashSet<Flow>) -> bool {
         let answers = self.steps.iter().any(|step| flow(&step.headers).is_some_and(|flow| asked.contains(&flow)));
         let private = self.steps.iter().any(|step| points.stop(step.place).is_some_and(Stop::is_private));
+        let track = points.tracks.get(self.track).filter(|_| self.direction == Direction::Inward);
+        let is_published = |headers: &Headers| track.is_some_and(|track| track.is_published(headers));
         let mut headers =
             self.steps.iter().map(|step| &step.headers).chain(self.drops.iter().map(|drop| &drop.headers));
-        answers || private || headers.any(|headers| owner(headers, points).is_some())
+        answers || private || headers.any(|headers| owner(headers, points).is_some() || is_published(headers))
     }
 
     /// Ends of its conversation, as it was seen first.

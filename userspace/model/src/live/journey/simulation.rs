@@ -48,8 +48,8 @@ pub(crate) fn points(kinds: &[(&str, HopKind, Side)]) -> Points {
     let subnets = vec!["10.0.0.0/24".parse().unwrap()];
     let elsewhere = vec!["10.0.1.0/24".parse().unwrap()];
     let own = vec![FIXED.into(), FLOATING.into()];
-    let track = Track { stops, broken: false, own, subnets, elsewhere, shared: vec![], routers };
-    Points { instance: "web-1".to_owned(), tracks: vec![track] }
+    let track = Track { stops, own, subnets, elsewhere, routers, ..Track::default() };
+    Points { instance: "web-1".to_owned(), tracks: vec![track], ..Points::default() }
 }
 
 /// Container, tap, router, NIC: as Neutron builds it.
@@ -74,6 +74,10 @@ pub(crate) struct Made {
     pub(crate) tunnelled: bool,
     pub(crate) hops: u8,
 }
+
+/// A packet as bytes, from its IP header on.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece(Vec<u8>);
 
 /// What it carries.
 #[derive(Clone, Debug)]
@@ -120,6 +124,17 @@ impl Made {
         [&head[..], &self.source.0.octets(), &self.destination.0.octets(), &carried].concat()
     }
 
+    /// A fragment of it: so many bytes of what it carries, from one of them on.
+    pub(crate) fn fragment(&self, offset: usize, length: usize) -> Piece {
+        let whole = self.ip();
+        let carried = &whole[20..];
+        let mut head = whole[..20].to_vec();
+        let more = if offset + length < carried.len() { 0x2000 } else { 0 };
+        head[2..4].copy_from_slice(&u16::try_from(20 + length).unwrap().to_be_bytes());
+        head[6..8].copy_from_slice(&(u16::try_from(offset / 8).unwrap() | more).to_be_bytes());
+        Piece([&head, &carried[offset..offset + length]].concat())
+    }
+
     pub(crate) fn frame(&self) -> Vec<u8> {
         let tag = self.vlan.map(|vlan| [&[0x81, 0x00][..], &vlan.to_be_bytes()].concat()).unwrap_or_default();
         let frame = [&ROUTER_MAC.0[..], &OWN_MAC.0, &tag, &[0x08, 0x00], &self.ip()].concat();
@@ -160,6 +175,16 @@ impl Made {
         let length = u32::try_from(head.len()).unwrap();
         head.truncate(160);
         Sighting { time_ns, cpu: 0, link, what, buffer: 0, length, mark: 0, tag: None, layer, head }
+    }
+}
+
+impl Piece {
+    /// Seen at a stop, as a whole packet is.
+    pub(crate) fn at(&self, time_ns: u64, stop: usize, side: Side) -> Sighting {
+        let frame = [&ROUTER_MAC.0[..], &OWN_MAC.0, &[0x08, 0x00], &self.0].concat();
+        let length = u32::try_from(frame.len()).unwrap();
+        let head = frame[..frame.len().min(160)].to_vec();
+        Sighting { length, head, ..Made::syn(0).at(time_ns, stop, side) }
     }
 }
 

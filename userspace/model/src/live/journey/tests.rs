@@ -1,11 +1,11 @@
 use proptest::prelude::*;
 
 use super::{
-    simulation::{FIXED, FLOATING, GATEWAY, Kind, Made, REMOTE, joined, neutron},
+    simulation::{FIXED, FLOATING, GATEWAY, Kind, Made, REMOTE, joined, link, neutron},
     statistics::Statistics,
     *,
 };
-use crate::testing::cases;
+use crate::{testing::cases, trace::HopKind};
 
 const MS: u64 = 1_000_000;
 
@@ -89,6 +89,33 @@ fn what_the_hosts_stack_does_to_a_copy_of_open_vswitchs_says_nothing() {
 }
 
 #[test]
+fn what_is_left_of_a_copied_packet_says_nothing_even_if_nobody_saw_it_there_and_what_dies_before_does() {
+    let packet = Made::syn(7);
+    let ended = |stops: usize, reason| {
+        let mut points = neutron();
+        points.tracks[0].stops[1].copied = true;
+        let rest = packet.dropped(MS + 11_000, Some(1), reason);
+        let found = joined(points, [outward(&packet, MS, stops), vec![rest]].concat());
+        found.first().map(|journey| journey.ended.clone())
+    };
+    // Its sighting at the device was lost.
+    assert_eq!(ended(1, "OTHERHOST"), Some(Ended::NotSeenAfter));
+    assert_eq!(ended(0, "OTHERHOST"), None);
+    assert_eq!(ended(1, "XDP"), Some(Ended::Dropped { drop: 0 }));
+    assert_eq!(ended(1, "NOT_SPECIFIED"), Some(Ended::Dropped { drop: 0 }));
+    assert_eq!(ended(2, "NOT_SPECIFIED"), Some(Ended::NotSeenAfter));
+    // What goes into the device has no copies.
+    let mut points = neutron();
+    points.tracks[0].stops[1].copied = true;
+    let answer = Made::syn(7).answer();
+    let gone = answer.dropped(MS + 35_000, Some(1), "QDISC_DROP");
+    let mut seen = inward(&answer, MS);
+    seen.pop();
+    let found = joined(points, [seen, vec![gone]].concat());
+    assert_eq!(found[0].ended, Ended::Dropped { drop: 0 });
+}
+
+#[test]
 fn an_answer_to_a_ping_of_which_raw_sockets_have_had_copies_has_arrived() {
     let echo = |kind| Made::new(Kind::Echo { kind, identifier: 7, number: 1, payload: vec![1; 8] }).answer();
     let ended = |packet: &Made, reason| {
@@ -139,6 +166,15 @@ fn an_answer_to_an_address_shared_with_others_is_known_by_what_it_answers() {
 }
 
 #[test]
+fn an_answer_to_what_the_host_itself_has_asked_is_not_the_instances() {
+    // It leaves by the same device, and has nothing of the instance.
+    let own = Made { source: ([172, 24, 4, 2].into(), 1), ..Made::syn(7) };
+    let answer = Made { kind: Kind::Tcp { sequence: 99, flags: 18, payload: vec![] }, ..own.clone().answer() };
+    let seen = vec![own.at(MS, 4, Side::Sent), answer.at(500 * MS, 4, Side::Received)];
+    assert_eq!(joined(neutron(), seen), []);
+}
+
+#[test]
 fn a_retransmission_after_a_loss_is_a_journey_of_its_own_that_repeats_the_first() {
     let packet = Made::syn(7);
     let found = joined(neutron(), [outward(&packet, MS, 2), outward(&packet, 1_000 * MS, 5)].concat());
@@ -146,6 +182,136 @@ fn a_retransmission_after_a_loss_is_a_journey_of_its_own_that_repeats_the_first(
     by_begin.sort_by_key(|journey| journey.began_ns());
     assert_eq!((places(by_begin[0]), places(by_begin[1])), (vec![0, 1], vec![0, 1, 2, 3, 4]));
     assert_eq!(found.iter().filter(|journey| journey.repeats.is_some()).count(), 1);
+}
+
+/// Bytes of a stream, from a sequence number on.
+fn stream(sequence: u32, length: usize) -> Made {
+    // Every byte says where it is, so that no two parts are the same.
+    let byte = |place: usize| u8::try_from((sequence as usize + place) % 251).unwrap();
+    Made::new(Kind::Tcp { sequence, flags: 24, payload: (0..length).map(byte).collect() })
+}
+
+/// Numbers of stops of each journey, with its sequence number and how it ended.
+fn parts(found: &[Journey]) -> Vec<(u32, Vec<usize>, Ended)> {
+    let sequence = |journey: &Journey| match journey.packet.ip().map(|ip| &ip.transport) {
+        Some(crate::live::packet::Transport::Tcp { sequence, .. }) => *sequence,
+        _ => 0,
+    };
+    let mut parts: Vec<_> = found.iter().map(|one| (sequence(one), places(one), one.ended.clone())).collect();
+    parts.sort_by_key(|part| part.0);
+    parts
+}
+
+#[test]
+fn segments_that_a_large_one_is_cut_into_have_its_way_behind_them() {
+    let mut seen = vec![stream(1000, 3000).at(MS, 0, Side::Sent)];
+    for (number, length) in [(0, 1448), (1, 1448), (2, 104)] {
+        let segment = Made { id: 7 + number, ..stream(1000 + u32::from(number) * 1448, length) };
+        let mut rest = outward(&segment, MS + u64::from(number) * 2_000, 5);
+        rest.remove(0);
+        seen.extend(rest);
+    }
+    let found = joined(neutron(), seen);
+    let whole = vec![0, 1, 2, 3, 4];
+    let expected = [1000, 2448, 3896].map(|sequence| (sequence, whole.clone(), Ended::Delivered));
+    assert_eq!(parts(&found), expected);
+    // What the instance had sent at once is said at the first device.
+    assert!(found.iter().all(|journey| journey.steps[0].length > 3000 && journey.steps[1].length < 1600));
+}
+
+#[test]
+fn a_segment_that_dies_after_the_cut_dies_alone_and_what_was_never_cut_off_died_as_a_whole() {
+    let mut seen = vec![stream(1000, 2896).at(MS, 0, Side::Sent)];
+    let (first, second) = (stream(1000, 1448), stream(2448, 1448));
+    seen.extend(outward(&first, MS, 5).split_off(1));
+    seen.extend(outward(&second, MS + 2_000, 2).split_off(1));
+    seen.push(second.dropped(MS + 50_000, Some(1), "QDISC_DROP"));
+    let found = joined(neutron(), seen);
+    let expected = [(1000, vec![0, 1, 2, 3, 4], Ended::Delivered), (2448, vec![0, 1], Ended::Dropped { drop: 0 })];
+    assert_eq!(parts(&found), expected);
+    // Of what is not cut off nothing is known: one packet, and not as many as it would have been.
+    let lone = [vec![stream(1000, 2896).at(MS, 0, Side::Sent)], outward(&first, MS, 5).split_off(1)].concat();
+    let found = joined(neutron(), lone);
+    let expected = [(1000, vec![0], Ended::NotSeenAfter), (1000, vec![0, 1, 2, 3, 4], Ended::Delivered)];
+    let mut got = parts(&found);
+    got.sort_by_key(|part| part.1.len());
+    assert_eq!(got, expected);
+}
+
+#[test]
+fn segments_that_are_put_together_on_the_way_have_arrived_each() {
+    let segments: Vec<Made> =
+        [(1000, 1448), (2448, 1448), (3896, 104)].map(|(sequence, length)| stream(sequence, length).answer()).into();
+    let mut seen: Vec<Sighting> = Vec::new();
+    for (number, segment) in (0_u64..).zip(&segments) {
+        seen.extend(inward(segment, MS + number * 1_000).into_iter().take(4));
+    }
+    seen.push(stream(1000, 3000).answer().at(MS + 90_000, 0, Side::Received));
+    seen.sort_by_key(|sighting| sighting.time_ns);
+    let found = joined(neutron(), seen);
+    let expected = [1000, 2448, 3896].map(|sequence| (sequence, vec![4, 3, 2, 1, 0], Ended::Delivered));
+    assert_eq!(parts(&found), expected);
+}
+
+#[test]
+fn a_router_may_put_segments_together_and_cut_them_again() {
+    let segments = [stream(1000, 1448), stream(2448, 1448)];
+    let mut seen: Vec<Sighting> = Vec::new();
+    for (number, segment) in (0_u64..).zip(&segments) {
+        let way = outward(segment, MS + number * 1_000, 5);
+        seen.extend(way.into_iter().enumerate().filter(|(stop, _)| *stop != 2).map(|(_, sighting)| sighting));
+    }
+    seen.push(stream(1000, 2896).at(MS + 22_000, 2, Side::Received));
+    seen.sort_by_key(|sighting| sighting.time_ns);
+    let found = joined(neutron(), seen);
+    let expected = [1000, 2448].map(|sequence| (sequence, vec![0, 1, 2, 3, 4], Ended::Delivered));
+    assert_eq!(parts(&found), expected);
+}
+
+#[test]
+fn the_same_bytes_of_another_connection_are_no_part_of_this_one() {
+    let other = Made { source: ([10, 0, 0, 9].into(), 1), destination: (FIXED, 2), ..stream(1000, 1448) };
+    let seen = [stream(1000, 2896).at(MS, 0, Side::Sent), other.at(MS + 10_000, 1, Side::Received)];
+    let found = joined(neutron(), seen.into());
+    assert_eq!(found.iter().map(places).collect::<Vec<_>>(), [vec![0], vec![1]]);
+}
+
+#[test]
+fn fragments_of_a_datagram_that_a_router_splits_have_its_way_behind_them() {
+    let whole =
+        Made { id: 77, ..Made::new(Kind::Udp((0..2000).map(|place| u8::try_from(place % 251).unwrap()).collect())) };
+    let mut seen = outward(&whole, MS, 3);
+    let translated = Made { source: (FLOATING, 50_000), hops: 63, ..whole };
+    for (offset, length) in [(0, 1376), (1376, 632)] {
+        for stop in [3, 4] {
+            seen.push(translated.fragment(offset, length).at(MS + 30_000 + stop as u64 * 1_000, stop, Side::Sent));
+        }
+    }
+    let found = joined(neutron(), seen);
+    assert_eq!(found.len(), 2, "{found:#?}");
+    for journey in found {
+        assert_eq!((places(&journey), journey.ended), (vec![0, 1, 2, 3, 4], Ended::Delivered));
+    }
+}
+
+#[test]
+fn fragments_of_which_a_datagram_is_put_together_have_arrived_each() {
+    let payload = (0..2000).map(|place| u8::try_from(place % 251).unwrap()).collect();
+    let whole = Made { id: 77, ..Made::new(Kind::Udp(payload)) }.answer();
+    let untranslated = Made { destination: (FLOATING, whole.destination.1), ..whole.clone() };
+    let mut seen = Vec::new();
+    for (offset, length) in [(0, 1376), (1376, 632)] {
+        for stop in [4, 3] {
+            let time = MS + (4 - stop as u64) * 10_000;
+            seen.push(untranslated.fragment(offset, length).at(time, stop, Side::Received));
+        }
+    }
+    seen.extend(inward(&whole, MS).split_off(2));
+    let found = joined(neutron(), seen);
+    assert_eq!(found.len(), 2, "{found:#?}");
+    for journey in found {
+        assert_eq!((places(&journey), journey.ended), (vec![4, 3, 2, 1, 0], Ended::Delivered));
+    }
 }
 
 #[test]
@@ -168,6 +334,94 @@ fn what_the_router_leads_to_another_network_or_back_goes_aside_there() {
         let packet = Made { destination: (destination, 80), ..Made::syn(7) };
         assert_eq!(joined(neutron(), outward(&packet, MS, 3))[0].ended, Ended::Aside, "{destination}");
     }
+}
+
+#[test]
+fn what_goes_aside_has_died_where_the_kernel_gives_it_up_on_its_way_to_whom_it_is_for() {
+    let neighbour = [10, 0, 0, 9].into();
+    let packet = Made { destination: (neighbour, 53), ..Made::syn(7) };
+    let ended = |behind: IpAddr, reason| {
+        let mut points = neutron();
+        points.tracks[0].stops[2].mac = Some(crate::id::Mac([2, 0, 0, 0, 0, 9]));
+        // A device in the namespace of one that is on the path.
+        let device = LinkKey { ifindex: crate::id::IfIndex(90), ..link(1) };
+        points.others.insert(device, vec![behind]);
+        let gone = Sighting { link: Some(device), ..packet.dropped(MS + 50_000, None, reason) };
+        joined(points, [outward(&packet, MS, 2), vec![gone]].concat())[0].ended.clone()
+    };
+    assert_eq!(ended(neighbour.into(), "NETFILTER_DROP"), Ended::Dropped { drop: 0 });
+    // A switch that does not know where somebody is sends copies to all.
+    assert_eq!(ended([10, 0, 0, 8].into(), "NETFILTER_DROP"), Ended::Aside);
+    assert_eq!(ended(neighbour.into(), "OTHERHOST"), Ended::Aside);
+}
+
+#[test]
+fn what_the_router_leads_to_another_network_has_died_if_the_router_gives_it_up() {
+    let packet = Made { destination: ([10, 0, 1, 3].into(), 80), ..Made::syn(7) };
+    let gone = packet.dropped(MS + 50_000, Some(2), "NETFILTER_DROP");
+    let found = joined(neutron(), [outward(&packet, MS, 3), vec![gone]].concat());
+    assert_eq!(found[0].ended, Ended::Dropped { drop: 0 });
+}
+
+#[test]
+fn what_netdiags_fast_path_takes_before_it_is_seen_has_left_and_what_else_vanishes_there_has_not() {
+    let ended = |change: fn(&mut Points), packet: &Made| {
+        let mut points = neutron();
+        points.tracks[0].stops[1].copied = true;
+        points.tracks[0].shortcut = vec![FIXED.into()];
+        change(&mut points);
+        joined(points, outward(packet, MS, 1))[0].ended.clone()
+    };
+    assert_eq!(ended(|_| {}, &Made::syn(7)), Ended::Delivered);
+    assert_eq!(ended(|points| points.tracks[0].shortcut.clear(), &Made::syn(7)), Ended::NotSeenAfter);
+    // What is not for the outside does not take it.
+    let to_neighbour = Made { destination: ([10, 0, 0, 9].into(), 53), ..Made::syn(7) };
+    assert_eq!(ended(|_| {}, &to_neighbour), Ended::NotSeenAfter);
+    // Refused or taken: the kernel would say which, if anybody listened.
+    assert_eq!(ended(|points| points.blind = true, &Made::syn(7)), Ended::Inconclusive);
+}
+
+#[test]
+fn a_fast_path_that_came_while_watching_is_learned_of() {
+    let mut journeys = Journeys::new(neutron());
+    let vanished = joined(neutron(), outward(&Made::syn(7), MS, 1)).remove(0);
+    assert_eq!(journeys.reconsidered(vanished.clone()).ended, Ended::NotSeenAfter);
+    let mut now = neutron();
+    now.tracks[0].shortcut = vec![FIXED.into()];
+    journeys.points.tracks[0].stops[1].copied = true;
+    journeys.learn(&now);
+    assert_eq!(journeys.reconsidered(vanished).ended, Ended::Delivered);
+}
+
+#[test]
+fn what_comes_to_the_card_of_a_host_that_routes_itself_is_for_nobody_else() {
+    let mut points = simulation::points(&[
+        ("eth0", HopKind::InnerDevice, Side::Sent),
+        ("veth1", HopKind::HostDevice, Side::Received),
+        ("docker0", HopKind::RouterPort, Side::Received),
+        ("eth0", HopKind::Uplink, Side::Sent),
+    ]);
+    // The bridge has an address of its own, and the frame has the card's.
+    points.tracks[0].stops[2].mac = Some(crate::id::Mac([2, 0, 0, 0, 0, 7]));
+    let packet = Made::syn(7).answer();
+    let seen = vec![packet.at(MS, 3, Side::Received), packet.dropped(2 * MS, Some(3), "NETFILTER_DROP")];
+    assert_eq!(joined(points, seen)[0].ended, Ended::Dropped { drop: 0 });
+}
+
+#[test]
+fn what_comes_for_a_published_port_is_the_instances_though_the_address_is_the_hosts() {
+    let host = [172, 24, 4, 2].into();
+    let packet = Made { destination: (host, 8080), ..Made::syn(7).answer() };
+    let come = |port| {
+        let mut points = neutron();
+        let published = crate::live::points::Published { address: [0, 0, 0, 0].into(), port, protocol: 6 };
+        points.tracks[0].published.push(published);
+        points.tracks[0].routers.push((link(3).netns, host.into()));
+        let gone = packet.dropped(MS + 50_000, Some(3), "NO_SOCKET");
+        joined(points, vec![packet.at(MS, 4, Side::Received), gone])
+    };
+    assert_eq!(come(8080)[0].ended, Ended::Dropped { drop: 0 });
+    assert_eq!(come(8081), []);
 }
 
 #[test]

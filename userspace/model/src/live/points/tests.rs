@@ -87,6 +87,19 @@ fn only_devices_a_switch_takes_copies_of_are_copied() {
 }
 
 #[test]
+fn where_the_switch_could_not_be_asked_a_device_of_the_host_may_have_copies() {
+    let copied = |read: bool| {
+        let mut host = neutron_host();
+        if !read {
+            host.facts.switches.clear();
+            host.gap(SourceKind::Ovsdb, None);
+        }
+        points(host).tracks[0].stops.iter().filter(|stop| stop.copied).map(|stop| stop.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!((copied(true), copied(false)), (vec!["tap1".to_owned(), "eth1".to_owned()], vec!["tap1".to_owned()]));
+}
+
+#[test]
 fn a_routing_bridge_is_watched_and_one_that_only_passes_frames_on_is_not() {
     let mut host = Host::new();
     let netns = host.netns(&[]);

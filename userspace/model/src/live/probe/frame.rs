@@ -1,11 +1,11 @@
 //! The bytes of a probe. Flow: observe.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{BROADCAST, Kind, Probe};
 use crate::{
     id::Mac,
-    live::packet::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ICMP, TCP, UDP},
+    live::packet::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ICMPV6, TCP, UDP},
 };
 
 /// What UDP and echoes carry, for whoever captures them.
@@ -18,6 +18,18 @@ const ARP_KIND: [u8; 6] = [0, 1, 8, 0, 6, 4];
 const ASKS: [u8; 2] = [0, 1];
 const ANSWERS: [u8; 2] = [0, 2];
 
+/// An echo request of ICMP (RFC 792).
+pub(super) const ECHO: u8 = 8;
+/// Types of `ICMPv6` (RFC 4443, RFC 4861).
+pub(super) const ECHO_V6: u8 = 128;
+pub(super) const SOLICITATION: u8 = 135;
+pub(super) const ADVERTISEMENT: u8 = 136;
+/// Options of neighbour discovery that say a MAC address: of who asks, of who is asked for; 1 for eight bytes.
+const ASKER: [u8; 2] = [1, 1];
+const OWNER: [u8; 2] = [2, 1];
+/// Hops of neighbour discovery: whoever gets one with fewer knows that it comes from another segment.
+const NEIGHBOUR_HOPS: u8 = 255;
+
 impl Probe {
     /// The frame; none while the MAC address it goes to is not known.
     pub fn frame(&self) -> Option<Vec<u8>> {
@@ -25,21 +37,39 @@ impl Probe {
         Some(match self.kind {
             Kind::Tcp => self.packet(to, TCP, &self.tcp()),
             Kind::Udp => self.packet(to, UDP, &self.udp(TEXT)),
-            Kind::Icmp => self.packet(to, ICMP, &self.echo()),
-            Kind::Arp => self.asks(self.destination),
+            Kind::Icmp => self.packet(to, self.icmp(), &self.echo()),
+            Kind::Arp => self.ask(self.destination),
             Kind::Dhcp => self.packet(to, UDP, &self.udp(&self.discover())),
         })
     }
 
     /// The question for the MAC address the probe goes to.
     pub fn question(&self) -> Vec<u8> {
-        self.asks(self.next_hop)
+        self.ask(self.next_hop)
     }
 
-    fn asks(&self, address: Ipv4Addr) -> Vec<u8> {
-        let head = self.ethernet(BROADCAST, ETHERTYPE_ARP);
-        let (mac, source) = (&self.source_mac.0, self.source.octets());
-        [&head[..], &ARP_KIND, &ASKS, mac, &source, &[0; 6], &address.octets()].concat()
+    fn ask(&self, address: IpAddr) -> Vec<u8> {
+        match (self.source, address) {
+            (IpAddr::V4(source), IpAddr::V4(address)) => {
+                let head = self.ethernet(BROADCAST, ETHERTYPE_ARP);
+                let (mac, source) = (&self.source_mac.0, source.octets());
+                [&head[..], &ARP_KIND, &ASKS, mac, &source, &[0; 6], &address.octets()].concat()
+            }
+            (IpAddr::V6(source), IpAddr::V6(address)) => self.solicit(source, address),
+            // A plan has addresses of one family.
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => Vec::new(),
+        }
+    }
+
+    /// Neighbour solicitation (RFC 4861, 4.3).
+    fn solicit(&self, source: Ipv6Addr, address: Ipv6Addr) -> Vec<u8> {
+        let (group, mac) = solicited(address);
+        let head = [SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
+        let mut message = [&head[..], &address.octets(), &ASKER, &self.source_mac.0].concat();
+        let sum = checksum(&[&pseudo_v6((source, group), ICMPV6, message.len()), &message]);
+        put(&mut message, 2, sum);
+        let ip = header_v6((source, group), ICMPV6, NEIGHBOUR_HOPS, message.len());
+        [self.ethernet(mac, ETHERTYPE_IPV6), ip, message].concat()
     }
 
     fn ethernet(&self, to: Mac, ethertype: u16) -> Vec<u8> {
@@ -48,14 +78,26 @@ impl Probe {
 
     /// With Ethernet's and IP's headers.
     fn packet(&self, to: Mac, protocol: u8, carried: &[u8]) -> Vec<u8> {
-        let length = bytes(20 + carried.len());
+        let (ethertype, head) = match (self.source, self.destination) {
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                (ETHERTYPE_IPV6, header_v6((source, destination), protocol, HOPS, carried.len()))
+            }
+            (source, destination) => {
+                (ETHERTYPE_IPV4, self.header_v4((&octets(source), &octets(destination)), protocol, carried.len()))
+            }
+        };
+        [self.ethernet(to, ethertype), head, carried.to_vec()].concat()
+    }
+
+    fn header_v4(&self, (source, destination): (&[u8], &[u8]), protocol: u8, carried: usize) -> Vec<u8> {
+        let length = bytes(20 + carried);
         let id = self.mark.id.to_be_bytes();
         // May not be fragmented: it is small.
         let start = [0x45, 0, length[0], length[1], id[0], id[1], 0x40, 0, HOPS, protocol, 0, 0];
-        let mut head = [&start[..], &self.source.octets(), &self.destination.octets()].concat();
+        let mut head = [&start[..], source, destination].concat();
         let sum = checksum(&[&head]);
         put(&mut head, 10, sum);
-        [self.ethernet(to, ETHERTYPE_IPV4), head, carried.to_vec()].concat()
+        head
     }
 
     /// A SYN.
@@ -82,8 +124,11 @@ impl Probe {
 
     fn echo(&self) -> Vec<u8> {
         let (id, number) = (self.mark.id.to_be_bytes(), self.echo_number().to_be_bytes());
-        let mut message = [&[8, 0, 0, 0][..], &id, &number, TEXT].concat();
-        let sum = checksum(&[&message]);
+        let kind = if self.is_v6() { ECHO_V6 } else { ECHO };
+        let mut message = [&[kind, 0, 0, 0][..], &id, &number, TEXT].concat();
+        // Of IPv4 it covers nothing besides.
+        let besides = if self.is_v6() { self.pseudo(ICMPV6, message.len()) } else { Vec::new() };
+        let sum = checksum(&[&besides, &message]);
         put(&mut message, 2, sum);
         message
     }
@@ -105,19 +150,67 @@ impl Probe {
         u16::from_be_bytes([high, low])
     }
 
-    /// What the checksums of TCP and UDP cover besides.
+    /// What the checksums of TCP, UDP and `ICMPv6` cover besides.
     fn pseudo(&self, protocol: u8, length: usize) -> Vec<u8> {
-        [&self.source.octets()[..], &self.destination.octets(), &[0, protocol], &bytes(length)].concat()
+        match (self.source, self.destination) {
+            (IpAddr::V6(source), IpAddr::V6(destination)) => pseudo_v6((source, destination), protocol, length),
+            (source, destination) => {
+                [&octets(source)[..], &octets(destination), &[0, protocol], &bytes(length)].concat()
+            }
+        }
     }
 }
 
-/// The MAC address that a frame says an address has.
-pub fn arp_answer(frame: &[u8], address: Ipv4Addr) -> Option<Mac> {
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// The group in which whoever has an address listens for questions (RFC 4291, 2.7.1), and its MAC address (RFC 2464, 7).
+pub(super) fn solicited(address: Ipv6Addr) -> (Ipv6Addr, Mac) {
+    let [.., a, b, c] = address.octets();
+    let group = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c];
+    (Ipv6Addr::from(group), Mac([0x33, 0x33, 0xff, a, b, c]))
+}
+
+fn header_v6((source, destination): (Ipv6Addr, Ipv6Addr), protocol: u8, hops: u8, carried: usize) -> Vec<u8> {
+    let start = [0x60, 0, 0, 0];
+    [&start[..], &bytes(carried), &[protocol, hops], &source.octets(), &destination.octets()].concat()
+}
+
+fn pseudo_v6((source, destination): (Ipv6Addr, Ipv6Addr), protocol: u8, length: usize) -> Vec<u8> {
+    [&source.octets()[..], &destination.octets(), &[0, 0], &bytes(length), &[0, 0, 0, protocol]].concat()
+}
+
+/// The MAC address that a frame says an address has: an answer of ARP, or of neighbour discovery.
+pub fn neighbour_answer(frame: &[u8], address: IpAddr) -> Option<Mac> {
+    match address {
+        IpAddr::V4(address) => arp_answer(frame, address),
+        IpAddr::V6(address) => advertised(frame, address),
+    }
+}
+
+fn arp_answer(frame: &[u8], address: Ipv4Addr) -> Option<Mac> {
     let arp = frame.get(14..).filter(|_| frame.get(12..14) == Some(&ETHERTYPE_ARP.to_be_bytes()[..]))?;
     let answers = arp.get(..8)? == [&ARP_KIND[..], &ANSWERS].concat().as_slice();
     let is_it = arp.get(14..18)? == address.octets();
     let mac: [u8; 6] = arp.get(8..14)?.try_into().ok()?;
     (answers && is_it).then_some(Mac(mac))
+}
+
+fn advertised(frame: &[u8], address: Ipv6Addr) -> Option<Mac> {
+    let ip = frame.get(14..).filter(|_| frame.get(12..14) == Some(&ETHERTYPE_IPV6.to_be_bytes()[..]))?;
+    let message = ip.get(40..).filter(|_| ip[6..8] == [ICMPV6, NEIGHBOUR_HOPS])?;
+    advertisement(*message.first()?, message.get(8..)?, address)
+}
+
+/// What a neighbour advertisement says of an address, of the bytes behind its flags (RFC 4861, 4.4).
+pub(super) fn advertisement(kind: u8, body: &[u8], address: Ipv6Addr) -> Option<Mac> {
+    let is_it = kind == ADVERTISEMENT && body.get(..16)? == address.octets();
+    let mac: [u8; 6] = body.get(18..24).filter(|_| body[16..18] == OWNER)?.try_into().ok()?;
+    is_it.then_some(Mac(mac))
 }
 
 /// A length; nothing here is longer than some hundreds of bytes.

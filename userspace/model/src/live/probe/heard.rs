@@ -2,11 +2,14 @@
 
 use std::net::IpAddr;
 
-use super::{Kind, Probe};
+use super::{
+    Kind, Probe,
+    frame::{ECHO, ECHO_V6, SOLICITATION, advertisement, octets},
+};
 use crate::{
     live::{
         journey::{Ended, Journey},
-        packet::{Content, Headers, ICMP, Icmp, Ip, TCP, Transport, UDP},
+        packet::{Content, Headers, Icmp, Ip, TCP, Transport, UDP},
         report::Told,
     },
     trace::{Direction, Verdict},
@@ -17,9 +20,13 @@ const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
 
-/// ICMP: destination unreachable, and its code for a port.
-const UNREACHABLE: u8 = 3;
-const PORT: u8 = 3;
+/// Type and code of "port unreachable", of ICMP and of `ICMPv6`.
+const NO_PORT: (u8, u8) = (3, 3);
+const NO_PORT_V6: (u8, u8) = (1, 4);
+
+/// An answer to an echo, of ICMP and of `ICMPv6`.
+const REPLY: u8 = 0;
+const REPLY_V6: u8 = 129;
 
 /// What answers a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,7 +87,9 @@ impl Probe {
     /// come back: netdiag sent the question, and opens nothing to take the answer.
     #[must_use]
     pub fn settled(&self, journey: Journey) -> Journey {
-        let unasked = journey.drop().is_some_and(|drop| drop.reason == "NO_SOCKET");
+        // Linux gives an advertisement of a neighbour that it has not asked for up without a reason (`ndisc_recv_na`).
+        let reason = if self.kind == Kind::Arp { "NOT_SPECIFIED" } else { "NO_SOCKET" };
+        let unasked = journey.drop().is_some_and(|drop| drop.reason == reason);
         let is_home = journey.steps.last().is_some_and(|step| step.place.stop == 0);
         let inward = journey.direction == Direction::Inward;
         if unasked && is_home && inward && !self.from_outside && self.answer(&journey).is_some() {
@@ -102,12 +111,16 @@ impl Probe {
     fn is_sent(&self, headers: &Headers) -> bool {
         match (&headers.content, self.kind) {
             (Content::Arp(arp), Kind::Arp) => {
-                let ends = (IpAddr::from(self.source), IpAddr::from(self.destination));
-                arp.operation == 1 && (arp.sender, arp.target) == ends
+                arp.operation == 1 && (arp.sender, arp.target) == (self.source, self.destination)
             }
-            (Content::Ip(ip), _) => ip.id == self.mark.id && self.carries(ip),
+            (Content::Ip(ip), _) => self.has_mark(ip) && self.carries(ip),
             (Content::Arp(_) | Content::Other { .. }, _) => false,
         }
+    }
+
+    /// Whether a packet has the identification; of IPv6 there is none.
+    const fn has_mark(&self, ip: &Ip) -> bool {
+        self.is_v6() == ip.source.is_ipv6() && (self.is_v6() || ip.id == self.mark.id)
     }
 
     fn carries(&self, ip: &Ip) -> bool {
@@ -115,15 +128,25 @@ impl Probe {
             (Transport::Tcp { sequence, flags, .. }, Kind::Tcp) => {
                 *sequence == self.mark.number && flags & (SYN | ACK) == SYN
             }
-            (Transport::Udp { ports, .. }, Kind::Udp) => ports.1 == self.ports.1,
+            // Translation may change where it comes from; without an identification that is all there is to know it by.
+            (Transport::Udp { ports, .. }, Kind::Udp) => {
+                ports.1 == self.ports.1 && (!self.is_v6() || ports.0 == self.ports.0)
+            }
             (Transport::Udp { body, .. }, Kind::Dhcp) => self.is_transaction(body, 1),
-            (Transport::Icmp(icmp), Kind::Icmp) => icmp.kind == 8 && self.is_echo(icmp),
+            (Transport::Icmp(icmp), Kind::Icmp) => {
+                icmp.kind == (if self.is_v6() { ECHO_V6 } else { ECHO }) && self.is_echo(icmp)
+            }
+            (Transport::Icmp(icmp), Kind::Arp) => {
+                let target = icmp.body.get(..16);
+                icmp.kind == SOLICITATION && ip.source == self.source && target == Some(&octets(self.destination)[..])
+            }
             _ => false,
         }
     }
 
     fn is_echo(&self, icmp: &Icmp) -> bool {
-        icmp.echo.is_some_and(|(_, number)| number == self.echo_number())
+        // Translation of IPv4 may change the identifier.
+        icmp.echo.is_some_and(|(id, number)| number == self.echo_number() && (!self.is_v6() || id == self.mark.id))
     }
 
     /// Whether a message of DHCP is of this transaction: 1 asks, 2 answers.
@@ -135,7 +158,7 @@ impl Probe {
         let ip = match (&headers.content, self.kind) {
             (Content::Ip(ip), _) => ip,
             (Content::Arp(arp), Kind::Arp) => {
-                let is_it = arp.operation == 2 && arp.sender == IpAddr::from(self.destination);
+                let is_it = arp.operation == 2 && arp.sender == self.destination;
                 return is_it.then(|| Answer::Reply(format!("{} is at {}", arp.sender, arp.sender_mac)));
             }
             (Content::Arp(_) | Content::Other { .. }, _) => return None,
@@ -153,12 +176,25 @@ impl Probe {
                 is_it.then(|| Answer::Reply(format!("{length} bytes")))
             }
             (Transport::Udp { body, .. }, Kind::Dhcp) => self.is_transaction(body, 2).then(|| offer(ip, body)),
-            (Transport::Icmp(icmp), Kind::Icmp) if icmp.kind == 0 => {
+            (Transport::Icmp(icmp), Kind::Icmp) if icmp.kind == (if self.is_v6() { REPLY_V6 } else { REPLY }) => {
                 self.is_echo(icmp).then(|| Answer::Reply("echo reply".to_owned()))
             }
+            (Transport::Icmp(icmp), Kind::Arp) => self.advertised(icmp),
             (Transport::Icmp(icmp), _) => self.error(headers, ip, icmp),
             _ => None,
         }
+    }
+
+    /// Whether what an error quotes may be the probe: of IPv6 it quotes all of it.
+    fn has_ports(&self, quoted: &Ip) -> bool {
+        !self.is_v6() || self.carries(quoted)
+    }
+
+    /// Who says that it has the address that is asked for.
+    fn advertised(&self, icmp: &Icmp) -> Option<Answer> {
+        let IpAddr::V6(address) = self.destination else { return None };
+        let mac = advertisement(icmp.kind, &icmp.body, address)?;
+        Some(Answer::Reply(format!("{address} is at {mac}")))
     }
 
     /// An ICMP error about the probe.
@@ -166,13 +202,13 @@ impl Probe {
         let protocol = match self.kind {
             Kind::Tcp => TCP,
             Kind::Udp => UDP,
-            Kind::Icmp => ICMP,
+            Kind::Icmp => self.icmp(),
             Kind::Arp | Kind::Dhcp => return None,
         };
-        let quoted =
-            icmp.quoted.as_deref().filter(|quoted| quoted.protocol == protocol && quoted.id == self.mark.id)?;
+        let is_about = |quoted: &&Ip| quoted.protocol == protocol && self.has_mark(quoted) && self.has_ports(quoted);
+        let quoted = icmp.quoted.as_deref().filter(is_about)?;
         let from_end = ip.source == quoted.destination;
-        if (icmp.kind, icmp.code, from_end) == (UNREACHABLE, PORT, true) {
+        if from_end && (icmp.kind, icmp.code) == (if self.is_v6() { NO_PORT_V6 } else { NO_PORT }) {
             return Some(Answer::Refused("port unreachable"));
         }
         Some(Answer::Stopped { by: ip.source, says: crate::live::words::packet(headers) })

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use ipnet::IpNet;
 use thiserror::Error;
 
 use super::{Asked, BROADCAST, Entry, Kind, Probe};
@@ -84,12 +85,25 @@ impl<'a> Card<'a> {
         Some(Self { interface, track, first: track.stops.first()?, mac: interface.mac? })
     }
 
-    fn address(&self) -> Option<Ipv4Addr> {
-        self.interface.addresses.iter().find_map(|net| v4(net.addr()))
+    /// The address a packet to somebody comes from: of the same family, and of IPv6 of the same scope.
+    fn address(&self, to: Option<IpAddr>) -> Option<IpAddr> {
+        let own = || self.interface.addresses.iter().map(IpNet::addr);
+        match to {
+            Some(to) => own().find(|own| own.is_ipv4() == to.is_ipv4() && is_near(*own) == is_near(to)),
+            None => own().find(IpAddr::is_ipv4).or_else(|| own().find(|own| !is_near(*own))),
+        }
     }
 
-    fn needs_address(&self) -> Result<Ipv4Addr, Refusal> {
-        self.address().ok_or_else(|| Refusal::Unknown("no IPv4 address of the instance is known".to_owned()))
+    fn needs_address(&self, to: Option<IpAddr>) -> Result<IpAddr, Refusal> {
+        self.address(to).ok_or_else(|| {
+            let (scope, family) = match to {
+                Some(to) if is_near(to) => ("link-local ", "IPv6"),
+                Some(IpAddr::V6(_)) => ("", "IPv6"),
+                Some(IpAddr::V4(_)) => ("", "IPv4"),
+                None => ("", "IP"),
+            };
+            Refusal::Unknown(format!("no {scope}{family} address of the instance is known"))
+        })
     }
 }
 
@@ -104,14 +118,15 @@ impl Plan<'_, '_> {
         let asked = self.asked;
         let to = asked.to.and_then(|to| to.address);
         if asked.kind == Kind::Dhcp {
-            let everybody = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST);
-            return Ok(self.probe(card, everybody, (Ipv4Addr::BROADCAST, Some(BROADCAST))));
+            let all = IpAddr::from(Ipv4Addr::BROADCAST);
+            return Ok(self.probe(card, (Ipv4Addr::UNSPECIFIED.into(), all), (all, Some(BROADCAST))));
         }
-        let source = card.needs_address()?;
+        let source = card.needs_address(to)?;
         let next_hop = self.next_hop(card, source, to)?;
         let destination = to.unwrap_or(next_hop);
         if asked.kind == Kind::Arp {
-            return Ok(self.probe(card, (source, destination), (destination, Some(BROADCAST))));
+            let everybody = Probe::asked_of(destination);
+            return Ok(self.probe(card, (source, destination), (destination, Some(everybody))));
         }
         if destination == source {
             return Err(Refusal::Usage(format!("{source} is the instance's own address: nothing would leave it")));
@@ -123,8 +138,8 @@ impl Plan<'_, '_> {
     fn probe(
         &self,
         card: &Card<'_>,
-        (source, destination): (Ipv4Addr, Ipv4Addr),
-        (next_hop, next_mac): (Ipv4Addr, Option<Mac>),
+        (source, destination): (IpAddr, IpAddr),
+        (next_hop, next_mac): (IpAddr, Option<Mac>),
     ) -> Probe {
         let Asked { kind, mark, from_outside, .. } = *self.asked;
         let own_port = FIRST_PORT + mark.id % PORTS;
@@ -146,14 +161,13 @@ impl Plan<'_, '_> {
     }
 
     /// Who takes a packet on the instance's segment: by its own routes, or for a virtual machine by its router's network.
-    fn next_hop(&self, card: &Card<'_>, source: Ipv4Addr, to: Option<Ipv4Addr>) -> Result<Ipv4Addr, Refusal> {
+    fn next_hop(&self, card: &Card<'_>, source: IpAddr, to: Option<IpAddr>) -> Result<IpAddr, Refusal> {
         if card.first.kind != HopKind::InnerDevice {
             return self.next_hop_of_guest(card, to);
         }
-        if self.asked.kind == Kind::Arp
-            && let Some(to) = to
-        {
-            return Ok(to);
+        match to {
+            Some(to) if self.asked.kind == Kind::Arp || is_near(to) => return Ok(to),
+            Some(_) | None => {}
         }
         let Some((found, hop)) = self.route(card.first.link.netns, source, to)? else {
             let whom = to.map_or_else(|| "outside".to_owned(), |to| to.to_string());
@@ -165,16 +179,18 @@ impl Plan<'_, '_> {
         Ok(hop)
     }
 
-    fn next_hop_of_guest(&self, card: &Card<'_>, to: Option<Ipv4Addr>) -> Result<Ipv4Addr, Refusal> {
+    fn next_hop_of_guest(&self, card: &Card<'_>, to: Option<IpAddr>) -> Result<IpAddr, Refusal> {
         let router = card.interface.router.as_ref();
         let network = router.and_then(|router| self.inventory.link_named(router.netns.id, &router.internal_device));
-        let is_near = |to: Ipv4Addr| {
-            let nets = network.map_or_else(Vec::new, |link| self.inventory.addresses(link));
-            self.asked.kind == Kind::Arp || nets.iter().any(|net| net.contains(&IpAddr::from(to)))
+        let nets = || network.map_or_else(Vec::new, |link| self.inventory.addresses(link));
+        let gateway = match to {
+            Some(IpAddr::V6(_)) => nets().iter().map(IpNet::addr).find(IpAddr::is_ipv6),
+            Some(IpAddr::V4(_)) | None => router.map(|router| router.gateway),
         };
-        let gateway = router.and_then(|router| v4(router.gateway));
+        let is_neighbour =
+            |to: IpAddr| self.asked.kind == Kind::Arp || is_near(to) || nets().iter().any(|net| net.contains(&to));
         match (to, gateway) {
-            (Some(to), _) if is_near(to) => Ok(to),
+            (Some(to), _) if is_neighbour(to) => Ok(to),
             (_, Some(gateway)) => Ok(gateway),
             (_, None) => Err(Refusal::Unknown(
                 "nothing on this host says what the gateway of the guest is: it has no router here".to_owned(),
@@ -183,19 +199,13 @@ impl Plan<'_, '_> {
     }
 
     /// Device and next hop of a way; none where there is no way.
-    fn route(
-        &self,
-        netns: NetnsId,
-        source: Ipv4Addr,
-        to: Option<Ipv4Addr>,
-    ) -> Result<Option<(LinkKey, Ipv4Addr)>, Refusal> {
-        let destination = to.map(IpAddr::from);
-        let answer = match self.inventory.route(netns, Question { source: source.into(), destination, iif: None }) {
+    fn route(&self, netns: NetnsId, source: IpAddr, to: Option<IpAddr>) -> Result<Option<(LinkKey, IpAddr)>, Refusal> {
+        let answer = match self.inventory.route(netns, Question { source, destination: to, iif: None }) {
             Ok(answer) => answer,
             Err(NoRoute::Unknown) => return Err(Refusal::Unknown("the routes there could not be read".to_owned())),
             Err(NoRoute::None | NoRoute::Refused(_) | NoRoute::Dead) => return Ok(None),
         };
-        let hop = answer.neighbour(destination).and_then(v4);
+        let hop = answer.neighbour(to);
         let link = answer.ifindex().map(|ifindex| LinkKey { netns, ifindex });
         match (link, hop) {
             (Some(link), Some(hop)) => Ok(Some((link, hop))),
@@ -203,10 +213,10 @@ impl Plan<'_, '_> {
         }
     }
 
-    fn neighbour(&self, link: LinkKey, address: Ipv4Addr) -> Option<Mac> {
+    fn neighbour(&self, link: LinkKey, address: IpAddr) -> Option<Mac> {
         let known = &self.inventory.network(link.netns)?.neighbours;
         let alive = known.iter().filter(|entry| !matches!(entry.state.as_str(), "FAILED" | "INCOMPLETE"));
-        let mut here = alive.filter(|entry| entry.ifindex == link.ifindex && entry.address == IpAddr::from(address));
+        let mut here = alive.filter(|entry| entry.ifindex == link.ifindex && entry.address == address);
         here.find_map(|entry| entry.mac)
     }
 
@@ -214,8 +224,8 @@ impl Plan<'_, '_> {
     fn outside(&self, card: &Card<'_>) -> Result<Probe, Refusal> {
         let unknown = |text: &str| Refusal::Unknown(format!("nothing is sent from outside: {text}"));
         let wanted = self.asked.to.and_then(|to| to.address);
-        let floating = card.interface.floating_ips.iter().filter_map(|floating| v4(floating.address));
-        let floating = floating.into_iter().find(|address| wanted.is_none_or(|wanted| wanted == *address));
+        let mut floating = card.interface.floating_ips.iter().map(|floating| floating.address);
+        let floating = floating.find(|address| wanted.is_none_or(|wanted| wanted == *address));
         let floating = floating.ok_or_else(|| unknown("the instance has no such floating IP on this host"))?;
         let uplink = card.track.stops.last().filter(|stop| stop.kind == HopKind::Uplink);
         let uplink = uplink.ok_or_else(|| unknown("its path ends at no device of this host that leads outside"))?;
@@ -239,9 +249,10 @@ impl Plan<'_, '_> {
     }
 }
 
-const fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+/// Whether an address of IPv6 is for its own segment alone.
+const fn is_near(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
+        IpAddr::V4(_) => false,
+        IpAddr::V6(address) => address.is_unicast_link_local(),
     }
 }

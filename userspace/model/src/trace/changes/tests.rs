@@ -4,7 +4,7 @@ use super::{Change, changes, first};
 use crate::{
     fact::LinkStats,
     testing::Host,
-    trace::{Finding, HopState, Severity, Trace, Verdict, tests::docker},
+    trace::{Finding, HopKind, HopState, Severity, Trace, Verdict, tests::docker},
 };
 
 fn explained() -> Trace {
@@ -87,4 +87,21 @@ fn findings_come_and_go_and_numbers_in_their_words_are_no_news() {
     let mut grown = after.clone();
     grown.findings.last_mut().unwrap().message = "it dropped 4 packets".to_owned();
     assert_eq!(changes(&after, &grown), []);
+}
+
+#[test]
+fn a_neighbour_that_is_asked_again_is_no_news_until_it_is_silent() {
+    let look = |status: &str| {
+        let mut trace = explained();
+        let hops = trace.interfaces.iter_mut().flat_map(|interface| &mut interface.hops);
+        for hop in hops.filter(|hop| hop.kind == HopKind::NextHop) {
+            status.clone_into(&mut hop.status);
+        }
+        trace
+    };
+    for (before, after) in [("REACHABLE", "STALE"), ("STALE", "DELAY"), ("DELAY", "PROBE"), ("PROBE", "REACHABLE")] {
+        assert_eq!(changes(&look(before), &look(after)), [], "{before} to {after}");
+    }
+    assert_eq!(names(&changes(&look("PROBE"), &look("FAILED"))), ["hop"]);
+    assert_eq!(names(&changes(&look("FAILED"), &look("REACHABLE"))), ["hop"]);
 }

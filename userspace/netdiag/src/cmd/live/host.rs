@@ -49,6 +49,14 @@ impl<'h, 'a> Host<'h, 'a> {
         }
     }
 
+    /// What there is to watch by the last look, where there was one.
+    pub(in crate::cmd) fn points(&self) -> Option<Points> {
+        let (snapshot, _) = self.later.as_ref()?;
+        let inventory = Inventory::build(snapshot);
+        let instance = &inventory.instances[resolve(&inventory, &self.name).ok()?];
+        Some(Points::of(&inventory, &trace::explain(&inventory, instance)))
+    }
+
     /// Says why a packet died; none if it did not.
     pub(in crate::cmd) async fn blame(
         &self,

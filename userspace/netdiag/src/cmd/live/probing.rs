@@ -32,7 +32,7 @@ use crate::{
     exit::Bad,
 };
 
-/// How long is waited for the answer to a question of ARP.
+/// How long is waited for the answer to a question for a neighbour.
 const ARP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long is waited for an answer, unless something else is asked for: longer than a lost packet is waited for.
@@ -82,8 +82,9 @@ impl Probing {
         let answer = sender.ask(probe.question(), probe.next_hop, ARP_PATIENCE).await;
         let Some(mac) = answer.map_err(|error| unsent(&error))? else {
             let Probe { next_hop, device, .. } = probe;
+            let asks = if next_hop.is_ipv4() { "ARP" } else { "neighbour discovery" };
             return Err(Bad::broken(format!(
-                "the probe was not sent: {next_hop} does not answer ARP at {device}; --probe arp --to {next_hop} shows where \
+                "the probe was not sent: {next_hop} does not answer {asks} at {device}; --probe arp --to {next_hop} shows where \
                  the question or its answer dies"
             )));
         };

@@ -4,8 +4,8 @@ use std::io::{self, BufWriter, Write as _};
 
 use anyhow::Context as _;
 use netdiag_model::live::{
-    Sighting, What,
-    points::{Points, Side},
+    Sighting,
+    points::Points,
     report::{Summary, Told, Watch},
 };
 use netdiag_views::{
@@ -76,10 +76,10 @@ impl Show {
     /// A packet at one device, which only a capture file shows by itself.
     pub(super) fn sighting(&mut self, sighting: &Sighting, points: &Points) -> anyhow::Result<()> {
         let Some(capture) = &mut self.capture else { return Ok(()) };
-        if !belongs(sighting, points) {
+        if !pcapng::belongs(sighting, points) {
             return Ok(());
         }
-        let (name, comment) = at(sighting, points);
+        let (name, comment) = pcapng::at(sighting, points);
         capture.packet(sighting, &name, &comment).and_then(|()| capture.flush()).context("write to standard output")
     }
 
@@ -113,40 +113,5 @@ impl Show {
         }
         .and_then(|()| self.out.flush())
         .context("write to standard output")
-    }
-}
-
-/// Whether a sighting is one of the path: not given up elsewhere, and no copy that Open vSwitch left behind.
-fn belongs(sighting: &Sighting, points: &Points) -> bool {
-    let copied = |link| points.devices().iter().any(|stop| stop.copied && stop.link == link);
-    match (&sighting.what, sighting.link) {
-        (What::Received(_) | What::Sent(_), _) => true,
-        (What::Dropped { .. }, Some(link)) => points.has_namespace(link.netns) && !copied(link),
-        (What::Dropped { .. }, None) => false,
-    }
-}
-
-/// The device a packet was seen at, and what there is to say of it there.
-fn at(sighting: &Sighting, points: &Points) -> (String, String) {
-    let side = Side::of(&sighting.what);
-    let stop = sighting.link.and_then(|link| {
-        let sides = side.map_or([Side::Received, Side::Sent], |side| [side, side]);
-        sides.into_iter().find_map(|side| points.places(link, side).next())
-    });
-    let place = stop.and_then(|(place, direction)| Some((points.stop(place)?, direction)));
-    let name = place.map_or_else(|| "elsewhere".to_owned(), |(stop, _)| format!("{}@{}", stop.name, stop.netns));
-    let whose = &points.instance;
-    let hop = place.and_then(|(stop, direction)| {
-        let way = if direction == netdiag_model::trace::Direction::Inward { "inward" } else { "outward" };
-        Some(format!("hop {} {way}, ", stop.hop(direction)?))
-    });
-    let hop = hop.unwrap_or_default();
-    match &sighting.what {
-        What::Dropped { reason, location, .. } => {
-            let location = location.as_ref().map_or_else(String::new, |location| format!(" in {location}"));
-            (name, format!("instance {whose}: given up{location}, reason {reason}"))
-        }
-        What::Received(_) => (name, format!("instance {whose}: {hop}received")),
-        What::Sent(_) => (name, format!("instance {whose}: {hop}sent")),
     }
 }

@@ -49,16 +49,20 @@ const fn usage(input: &Input) -> &'static str {
 fn hints(state: &State) -> Vec<head::Piece> {
     let keys = &state.settings.keys;
     let enter = if state.tab == Tab::Instances { "path" } else { "details" };
+    let packets = if state.watching.is_some() { "stop watching" } else { "packets" };
     let shown = [
         (0, Command::Help, "help"),
         (2, Command::Enter, enter),
         (1, Command::Filter, "filter"),
         (3, Command::Problems, "problems"),
-        (4, Command::Freeze, "freeze"),
-        (6, Command::SortNext, "sort"),
-        (5, Command::Json, "json"),
-        (7, Command::Export, "export"),
+        (4, Command::Packets, packets),
+        (5, Command::Freeze, "freeze"),
+        (7, Command::SortNext, "sort"),
+        (6, Command::Json, "json"),
+        (8, Command::Export, "export"),
         (1, Command::Quit, "quit"),
     ];
-    shown.map(|(rank, command, word)| (rank, Paint::Dim, format!("{} {word}", keys.hint(command)))).to_vec()
+    let is_here = |command| keys.on(state.tab, &state.origin).any(|binding| binding.command == command);
+    let shown = shown.into_iter().filter(|(_, command, _)| is_here(*command));
+    shown.map(|(rank, command, word)| (rank, Paint::Dim, format!("{} {word}", keys.hint(command)))).collect()
 }

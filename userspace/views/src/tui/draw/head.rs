@@ -2,7 +2,7 @@
 
 use ratatui::layout::Rect;
 
-use netdiag_model::{groups::Known, trace::Verdict};
+use netdiag_model::{fact::SourceKind, groups::Known, trace::Verdict};
 
 use super::ink::Ink;
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     tui::{
         area,
         keymap::Command,
+        look::Look,
         sheet::{self, Health, Paint},
         state::{Origin, State, Stream, Tab},
     },
@@ -44,7 +45,7 @@ pub(super) fn pieces(ink: &mut Ink<'_>, area: Rect, mut pieces: Vec<Piece>) {
 
 /// Host, age, instances, events, losses, own cost.
 pub(super) fn header(state: &State, ink: &mut Ink<'_>, area: Rect) {
-    let mut parts: Vec<Piece> = vec![(3, Paint::Heading, "netdiag".to_owned())];
+    let mut parts: Vec<Piece> = vec![(7, Paint::Heading, "netdiag".to_owned())];
     if let Some(look) = state.look() {
         parts.push((1, Paint::Strong, ink.fitted(&look.listing.hostname, LONGEST_NAME)));
     }
@@ -62,16 +63,17 @@ pub(super) fn header(state: &State, ink: &mut Ink<'_>, area: Rect) {
         parts.push((0, Paint::Bad, words));
     }
     if let Some(look) = state.look() {
-        parts.push((2, Paint::Plain, units::things(look.listing.instances.len(), "instance")));
+        parts.push((6, Paint::Plain, units::things(look.listing.instances.len(), "instance")));
+        parts.extend(troubled(look, state.settings.ascii));
         let lost = look.interfaces.iter().map(|line| line.lost).sum::<u64>().max(state.all_events.lost);
         if state.stream == Stream::Open {
-            parts.push((4, Paint::Plain, format!("{} events/s", units::count(state.all_events.rate(state.now_ms)))));
+            parts.push((5, Paint::Plain, format!("{} events/s", units::count(state.all_events.rate(state.now_ms)))));
         }
-        let paint = if lost > 0 { Paint::Warning } else { Paint::Plain };
-        parts.push((3, paint, format!("lost {}", units::count(lost))));
+        let (rank, paint) = if lost > 0 { (1, Paint::Warning) } else { (4, Paint::Plain) };
+        parts.push((rank, paint, format!("lost {}", units::count(lost))));
     }
     if let Some(cpu) = state.own_cpu {
-        parts.push((4, Paint::Dim, format!("own cpu {}.{} %", cpu / 10, cpu % 10)));
+        parts.push((4, Paint::Dim, format!("cpu {}.{} %", cpu / 10, cpu % 10)));
     }
     if state.watching.is_some() {
         parts.push((0, Paint::Warning, "WATCHING PACKETS".to_owned()));
@@ -80,6 +82,17 @@ pub(super) fn header(state: &State, ink: &mut Ink<'_>, area: Rect) {
         parts.push((0, Paint::Bad, "RECORDING".to_owned()));
     }
     pieces(ink, area, parts);
+}
+
+/// How many instances are not well, the worst first.
+fn troubled(look: &Look, ascii: bool) -> Vec<Piece> {
+    let all = || look.listing.instances.iter().map(|row| Health::from(row.worst));
+    let of = |health: Health| {
+        let number = all().filter(|one| *one == health).count();
+        let rank = if health == Health::Broken { 1 } else { 2 };
+        (number > 0).then(|| (rank, health.paint(), format!("{} {number} {}", health.glyph(ascii), health.word())))
+    };
+    [Health::Broken, Health::Warning, Health::Unknown].into_iter().filter_map(of).collect()
 }
 
 fn count(number: u64) -> usize {
@@ -95,10 +108,13 @@ fn age(state: &State) -> Piece {
     let seconds = state.now_ms.saturating_sub(look.at_ms) / 1000;
     let sign = Health::Ok.glyph(state.settings.ascii);
     let text = units::duration(seconds);
+    // A look takes a while itself.
+    let on_time = state.frozen.is_none() && state.now_ms <= state.next_look_ms.saturating_add(OLD[0] * 1000);
     match seconds {
+        _ if seconds >= OLD[0] && on_time => (0, Paint::Good, format!("{sign} idle, seen {text} ago")),
         _ if seconds >= OLD[1] => (0, Paint::Bad, format!("STALE: seen {text} ago")),
         _ if seconds >= OLD[0] => (0, Paint::Warning, format!("old: seen {text} ago")),
-        _ => (0, Paint::Good, format!("{sign} live, {text} ago")),
+        _ => (0, Paint::Good, format!("{sign} live {text}")),
     }
 }
 
@@ -116,23 +132,24 @@ pub(super) fn tabs(state: &State, ink: &mut Ink<'_>, area: Rect) {
     sources(state, ink, Rect { x: end + 1, width: area.width.saturating_sub(end + 1), ..area });
 }
 
-/// How each source fared, or, with less room, how many could not read all.
+/// How each source fared; with less room those that could not read all, with little how many they are.
 fn sources(state: &State, ink: &mut Ink<'_>, area: Rect) {
     let Some(look) = state.look() else { return };
-    let failed: Vec<&str> =
-        look.sources.iter().filter(|(_, health)| *health != Health::Ok).map(|(source, _)| source.name()).collect();
-    let sign = |health: Health| health.glyph(state.settings.ascii);
-    let all: Vec<String> =
-        look.sources.iter().map(|(source, health)| format!("{}{}", sign(*health), source.name())).collect();
-    let paint = if failed.is_empty() { Paint::Good } else { Paint::Unknown };
-    let short = match failed.len() {
-        0 => format!("{} all sources", sign(Health::Ok)),
-        number => format!("{} {number} of {} sources", sign(Health::Unknown), look.sources.len()),
-    };
-    let long = all.join(" ");
-    let fits = |text: &String| ink.width(text) <= area.width;
-    if let Some(text) = [long, short].into_iter().find(fits) {
-        ink.right((area.x, area.y, area.width), paint, &text);
+    let ascii = state.settings.ascii;
+    let one =
+        |(source, health): &(SourceKind, Health)| (health.paint(), format!("{}{}", health.glyph(ascii), source.name()));
+    let failed: Vec<_> = look.sources.iter().filter(|(_, health)| *health != Health::Ok).collect();
+    let (sign, unknown) = (Health::Ok.glyph(ascii), Health::Unknown.glyph(ascii));
+    let all = vec![(Paint::Good, format!("{sign} all sources"))];
+    let number = vec![(Paint::Unknown, format!("{unknown} {} of {} sources", failed.len(), look.sources.len()))];
+    let named = failed.iter().map(|source| one(source)).collect();
+    let wanted: [Vec<(Paint, String)>; 3] =
+        [look.sources.iter().map(one).collect(), if failed.is_empty() { all } else { named }, number];
+    let needed = |parts: &[(Paint, String)]| parts.iter().map(|(_, text)| ink.width(text) + 1).sum::<u16>();
+    let Some(parts) = wanted.into_iter().find(|parts| needed(parts) <= area.width + 1) else { return };
+    let mut x = area.right() + 1 - needed(&parts);
+    for (paint, text) in parts {
+        x += ink.text((x, area.y, area.right().saturating_sub(x)), paint, &text) + 1;
     }
 }
 
@@ -148,6 +165,7 @@ pub(super) fn crumbs(state: &State, ink: &mut Ink<'_>, area: Rect) {
         let words = if shown == view.total { format!("{shown}") } else { format!("{shown} of {}", view.total) };
         parts.push((3, Paint::Dim, words));
     }
+    parts.extend(packets(state));
     if !view.filter.is_empty() {
         parts.push((0, Paint::Warning, format!("/{}", ink.fitted(view.filter.text(), LONGEST_NAME))));
     }
@@ -161,6 +179,24 @@ pub(super) fn crumbs(state: &State, ink: &mut Ink<'_>, area: Rect) {
         parts.push((2, Paint::Dim, format!("{} over, hidden", view.hidden_past)));
     }
     pieces(ink, area, parts);
+}
+
+/// What became of packets on the path, while they are followed.
+fn packets(state: &State) -> Option<Piece> {
+    let followed = state.followed().filter(|_| state.tab == Tab::Path)?;
+    let health = match (followed.dead, followed.packets, followed.unclear) {
+        (1.., ..) => Health::Broken,
+        (0, 0, _) | (0, _, 1..) => Health::Unknown,
+        (0, ..) => Health::Ok,
+    };
+    let mut words =
+        format!("{} {}", health.glyph(state.settings.ascii), units::things(count(followed.packets), "packet"));
+    for (number, word) in [(followed.dead, "died"), (followed.unclear, "unclear")] {
+        if number > 0 {
+            words.extend([", ", &units::count(number), " ", word]);
+        }
+    }
+    Some((0, health.paint(), words))
 }
 
 /// The tab, and whose it is.
@@ -188,9 +224,15 @@ pub(super) fn banner(state: &State, ink: &mut Ink<'_>, area: Rect) {
     ink.sentence(area, paint, &text);
 }
 
-/// The answer in one sentence, and the worst finding.
+/// What packets die of while they are followed; else the answer of the trace in one sentence.
 fn path(state: &State) -> (Paint, String) {
     let Some(traced) = &state.traced else { return (Paint::Plain, String::new()) };
+    if let Some((followed, why)) = state.followed().and_then(|followed| Some((followed, followed.worst()?))) {
+        let sign = Health::Broken.glyph(state.settings.ascii);
+        let words =
+            format!("{sign} {} of {} died: {why}", followed.dead, units::things(count(followed.packets), "packet"));
+        return (Health::Broken.paint(), words);
+    }
     let health = match traced.trace.verdict {
         Verdict::Works => Health::Ok,
         Verdict::Inconclusive => Health::Unknown,
@@ -211,7 +253,7 @@ fn live(state: &State) -> (Paint, String) {
     }
     let key = state.settings.keys.hint(Command::Packets);
     let words = match (&state.stream, &state.origin) {
-        (Stream::Absent(why), _) => format!("{why}; {key} watches packets without it"),
+        (Stream::Absent(why), _) => format!("{key} watches packets. No verdicts: {why}"),
         (Stream::Unasked, Origin::Live) => "asking the agent for events …".to_owned(),
         (Stream::Unasked, Origin::Snapshot(_)) => {
             "a snapshot has no events; a recording has those that came while it was made".to_owned()

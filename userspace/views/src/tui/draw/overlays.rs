@@ -7,9 +7,9 @@ use super::ink::Ink;
 use crate::{
     escape,
     tui::{
-        area,
+        area, export,
         sheet::{self, Health, Paint},
-        state::{Origin, Overlay, State, Tab, Trouble},
+        state::{Origin, Overlay, State, Trouble},
     },
     wrap,
 };
@@ -92,7 +92,14 @@ pub(super) fn draw(state: &State, ink: &mut Ink<'_>) {
     } else {
         String::new()
     };
-    ink.frame(area, &format!("{}{more}", title(overlay)));
+    let title = ink.fitted(&title(overlay), area.width.saturating_sub(30));
+    ink.frame(
+        area,
+        &format!(
+            "{title} (Esc closes{}){more}",
+            if matches!(overlay, Overlay::Text { .. }) { ", a click copies" } else { "" }
+        ),
+    );
     for (line, y) in lines.iter().skip(offset).take(page).zip(area.y + 1..) {
         let room = area.width.saturating_sub(4);
         let used = if line.name.1.is_empty() { 0 } else { ink.text((area.x + 2, y, room), line.name.0, &line.name.1) };
@@ -120,10 +127,10 @@ const fn is_exact(state: &State) -> bool {
 
 fn title(overlay: &Overlay) -> String {
     match overlay {
-        Overlay::Help => "help: keys of this tab (Esc closes)".to_owned(),
-        Overlay::Columns => "columns: a letter switches one on or off (Esc closes)".to_owned(),
+        Overlay::Help => "help: keys of this tab".to_owned(),
+        Overlay::Columns => "columns: a letter switches one on or off".to_owned(),
         Overlay::Export => "write the rows that are shown to a file here".to_owned(),
-        Overlay::Text { title, .. } => format!("{title} (Esc closes, a click copies)"),
+        Overlay::Text { title, .. } => title.clone(),
         Overlay::Quit => "quit?".to_owned(),
     }
 }
@@ -143,11 +150,7 @@ fn lines(state: &State) -> Vec<Line> {
 }
 
 fn export(state: &State) -> Vec<Line> {
-    let mut lines = vec![Line::of("j", "JSON, as the command of this tab prints it")];
-    if state.tab == Tab::Path {
-        lines.push(Line::of("m", "Mermaid, a picture for Markdown"));
-    }
-    lines
+    export::forms(state.tab).map(|(_, letter, words)| Line::of(&letter.to_string(), words)).collect()
 }
 
 /// The keys that do something here, what the signs mean, what a filter can ask.

@@ -3,14 +3,15 @@
 
 use ratatui::layout::Rect;
 
-use netdiag_model::trace::{Direction, Hop, HopState};
+use netdiag_model::trace::{Direction, HopState};
 
 use super::ink::Ink;
 use crate::{
     place,
+    text::{live::nanoseconds, units},
     tui::{
         sheet::{
-            Health, Paint,
+            Health, Paint, Sheet as _,
             hops::{self, PathRows},
         },
         state::{Entry, State},
@@ -19,6 +20,9 @@ use crate::{
 
 /// From this width on, ways stand side by side.
 const SIDE_BY_SIDE: u16 = 132;
+
+/// The widest a box is: what stands at its two ends belongs together.
+const WIDEST: u16 = 110;
 
 /// A line of the picture.
 #[derive(Clone, Debug)]
@@ -51,8 +55,8 @@ fn panels(hops: &PathRows<'_>, area: Rect) -> Vec<Panel> {
     let out = way(hops, &[Direction::Outward, Direction::Lateral]);
     let into = way(hops, &[Direction::Inward]);
     if area.width >= SIDE_BY_SIDE && !into.is_empty() {
-        let half = area.width / 2;
-        let right = area.width - half - 1;
+        let half = (area.width / 2).min(WIDEST);
+        let right = (area.width - half - 1).min(WIDEST);
         return vec![
             Panel { lines: out, x: area.x, width: half },
             Panel { lines: into, x: area.x + half + 1, width: right },
@@ -63,7 +67,7 @@ fn panels(hops: &PathRows<'_>, area: Rect) -> Vec<Panel> {
         lines.push(Line::Gap);
     }
     lines.extend(into);
-    vec![Panel { lines, x: area.x, width: area.width }]
+    vec![Panel { lines, x: area.x, width: area.width.min(WIDEST) }]
 }
 
 /// The lines of some directions, interface by interface.
@@ -90,7 +94,7 @@ fn way(hops: &PathRows<'_>, directions: &[Direction]) -> Vec<Line> {
             lines.push(Line::Top(here.2.clone()));
         }
         lines.push(Line::Hop(row));
-        lines.extend(found(hops, hop));
+        lines.extend(found(hops, row));
         passes = passes && hop.state != HopState::Broken;
         open = Some(here);
     }
@@ -100,14 +104,20 @@ fn way(hops: &PathRows<'_>, directions: &[Direction]) -> Vec<Line> {
     lines
 }
 
-/// What was found at a hop that does not let packets through.
-fn found(hops: &PathRows<'_>, hop: &Hop) -> Vec<Line> {
+/// What was found at a hop that does not let packets through, and what died there.
+fn found(hops: &PathRows<'_>, row: usize) -> Vec<Line> {
+    let (_, _, hop) = hops.hops[row];
+    let died = hops.died(row).map(|died| {
+        let words = format!("{} died here: {}", units::count(died.packets), died.sentence);
+        Line::Finding(Paint::Bad, words)
+    });
     if hop.state != HopState::Broken {
-        return Vec::new();
+        return died.into_iter().collect();
     }
     let at = format!(" at {}: ", hop.name);
     let findings = hops.all_findings().into_iter();
-    findings.filter(|(_, text)| text.contains(&at)).map(|(paint, text)| Line::Finding(paint, text)).collect()
+    let findings = findings.filter(|(_, text)| text.contains(&at)).map(|(paint, text)| Line::Finding(paint, text));
+    died.into_iter().chain(findings).collect()
 }
 
 fn heading(device: Option<&str>, direction: Direction) -> String {
@@ -216,17 +226,29 @@ fn sides(ink: &mut Ink<'_>, at: Rect) {
     ink.text((at.x + at.width.saturating_sub(1), at.y, 1), Paint::Heading, &down);
 }
 
+/// What a hop counts: while packets are followed how many came, and how long they took; else what its device has.
+fn counts(hops: &PathRows<'_>, ink: &Ink<'_>, row: usize, width: u16) -> String {
+    if let Some(seen) = hops.seen(row) {
+        let took = seen.took.map(|(half, most)| match width {
+            0..80 => format!(", p50 {}", nanoseconds(half)),
+            _ => format!("  p50 {}, p99 {}", nanoseconds(half), nanoseconds(most)),
+        });
+        return format!("{} seen{}", units::count(seen.packets), took.unwrap_or_default());
+    }
+    let traffic = hops.traffic(row).map(|(received, sent)| {
+        if ink.ascii() { format!("rx {received} tx {sent}") } else { format!("↓{received} ↑{sent}") }
+    });
+    traffic.unwrap_or_default()
+}
+
 /// Sign, number, name, kind; at the end what it counts; between them what it says.
 fn hop(hops: &PathRows<'_>, ink: &mut Ink<'_>, row: usize, at: Rect) {
     let (_, _, hop) = hops.hops[row];
-    let health = Health::from(hop.state);
+    let health = hops.health(row);
     let lead =
         format!("{} {:>3} ", health.glyph(ink.ascii()), format!("{}{}", &hops::way(hop.direction)[..1], hop.number));
     let mut x = at.x + ink.text((at.x, at.y, at.width), health.paint(), &lead);
-    let counts = hops.traffic(row).map(|(received, sent)| {
-        if ink.ascii() { format!("rx {received} tx {sent}") } else { format!("↓{received} ↑{sent}") }
-    });
-    let counts = counts.unwrap_or_default();
+    let counts = counts(hops, ink, row, at.width);
     let room = (ink.width(&counts) + 1).min(at.width / 2);
     let right = at.right().saturating_sub(room);
     let name = if health == Health::Broken { Paint::Bad } else { Paint::Strong };

@@ -5,8 +5,9 @@ use ratatui::layout::Rect;
 use super::ink::Ink;
 use crate::tui::{
     area::{self, Areas},
+    keymap::Command,
     sheet::{self, Cell, Paint, Sheet},
-    state::{Entry, State, View},
+    state::{Entry, State, Tab, View},
 };
 
 /// Draws titles and rows.
@@ -16,12 +17,7 @@ pub(super) fn draw(state: &State, ink: &mut Ink<'_>, areas: &Areas) {
     let layout = area::layout(sheet.as_ref(), view, areas.rows.width);
     titles(ink, sheet.as_ref(), view, &layout, areas.titles);
     if view.entries.is_empty() {
-        let words = if view.total == 0 {
-            "there is nothing to show"
-        } else {
-            "no row is wanted: Esc clears the filter, z shows healthy rows"
-        };
-        ink.text((2, areas.rows.y, areas.rows.width.saturating_sub(2)), Paint::Dim, words);
+        ink.text((2, areas.rows.y, areas.rows.width.saturating_sub(2)), Paint::Dim, &nothing(state));
         return;
     }
     let lines = view.entries.iter().enumerate().skip(view.offset).take(usize::from(areas.rows.height));
@@ -46,6 +42,39 @@ pub(super) fn draw(state: &State, ink: &mut Ink<'_>, areas: &Areas) {
         if place == view.cursor {
             ink.select(line);
         }
+    }
+}
+
+/// Why there is no row, and which key shows some.
+fn nothing(state: &State) -> String {
+    let (view, keys) = (state.view(), &state.settings.keys);
+    let mut ways = Vec::new();
+    if !view.filter.is_empty() {
+        ways.push(format!("{} clears the filter", keys.hint(Command::Back)));
+    }
+    if view.problems {
+        ways.push(format!("{} shows healthy rows", keys.hint(Command::Problems)));
+    }
+    if view.hidden_past > 0 {
+        ways.push(format!("{} shows those that are over", keys.hint(Command::Past)));
+    }
+    match (view.total, ways.as_slice()) {
+        (0, _) => nothing_there(state.tab).to_owned(),
+        (_, []) => "there is nothing to show".to_owned(),
+        (number, _) => format!("none of {number} rows is wanted: {}", ways.join(", ")),
+    }
+}
+
+/// Why a tab has no row at all.
+const fn nothing_there(tab: Tab) -> &'static str {
+    match tab {
+        Tab::Instances => "no instance was found on this host",
+        Tab::Path => "this path has no hop",
+        Tab::Live => "nothing has come yet",
+        Tab::Flows => "no flow is tracked",
+        Tab::Policy => "no security group is known here: netdiag enforces none on this host",
+        Tab::Agent => "nothing is known of an agent",
+        Tab::Doctor => "nothing was checked",
     }
 }
 

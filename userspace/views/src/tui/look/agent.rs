@@ -1,5 +1,7 @@
 //! What there is to say of the agent, as lines of a table: state, policy, maps, hooks, lag, losses, cost.
 
+use std::collections::HashMap;
+
 use netdiag_model::{
     fact::enforcement::{AgentFact, EnforcedPort, EnforcementFact},
     policy::types::Mode,
@@ -21,11 +23,13 @@ pub(crate) struct Fact {
     pub(crate) health: Health,
     /// What is said of it.
     pub(crate) value: String,
+    /// How many lines before it have its name: mistakes and files have one in common.
+    pub(crate) before: usize,
 }
 
 impl Fact {
     fn new(part: &'static str, name: impl Into<String>, health: Health, value: impl Into<String>) -> Self {
-        Self { part, name: name.into(), health, value: value.into() }
+        Self { part, name: name.into(), health, value: value.into(), before: 0 }
     }
 
     fn ok(part: &'static str, name: &str, value: impl Into<String>) -> Self {
@@ -61,6 +65,12 @@ pub(super) fn facts(snapshot: &Snapshot, extra: &Extra) -> Vec<Fact> {
         facts.push(Fact::ok("netdiag", "a look takes", format!("{} ms", extra.took_ms)));
     }
     facts.extend(sources(snapshot));
+    let mut named: HashMap<(&str, String), usize> = HashMap::new();
+    for fact in &mut facts {
+        let before = named.entry((fact.part, fact.name.clone())).or_default();
+        fact.before = *before;
+        *before += 1;
+    }
     facts
 }
 

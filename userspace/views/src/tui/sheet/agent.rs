@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Cell, Column, Health, Order, Paint, Sheet};
+use super::{Cell, Column, Details, Health, Order, Paint, Sheet};
 use crate::tui::{
-    filter::Field,
+    filter::{Asked, Field},
     look::{Fact, Look},
 };
 
-const COLUMNS: [Column; 4] = [
+pub(super) const COLUMNS: [Column; 4] = [
     Column::new('p', "PART", (7, 9), 0),
     Column::new('s', "STATE", (9, 9), 0),
     Column::new('n', "WHAT", (14, 36), 0),
@@ -37,11 +37,8 @@ impl Sheet for Agent<'_> {
     }
 
     fn id(&self, row: usize) -> String {
-        let facts = self.facts();
-        let fact = &facts[row];
-        // Several lines may have one name: mistakes, files.
-        let before = facts[..row].iter().filter(|other| other.part == fact.part && other.name == fact.name).count();
-        format!("{}/{}/{before}", fact.part, fact.name)
+        let fact = &self.facts()[row];
+        format!("{}/{}/{}", fact.part, fact.name, fact.before)
     }
 
     fn cell(&self, row: usize, column: usize) -> Cell {
@@ -64,16 +61,27 @@ impl Sheet for Agent<'_> {
         }
     }
 
+    fn called(&self, row: usize) -> String {
+        let fact = &self.facts()[row];
+        format!("{} {}", fact.part, fact.name)
+    }
+
+    fn details(&self, row: usize) -> Details {
+        let fact = &self.facts()[row];
+        let lines = [("state", fact.health.word()), ("part", fact.part), ("what", &fact.name), ("value", &fact.value)];
+        lines.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+    }
+
     fn health(&self, row: usize) -> Health {
         self.facts()[row].health
     }
 
-    fn fields(&self, row: usize, say: &mut dyn FnMut(Field, &str)) {
+    fn fields(&self, row: usize, asked: &mut Asked<'_>) {
         let fact = &self.facts()[row];
-        say(Field::Other, fact.part);
-        say(Field::Other, &fact.name);
-        say(Field::Other, &fact.value);
-        say(Field::Verdict, fact.health.word());
+        asked.say(Field::Other, fact.part);
+        asked.say(Field::Other, &fact.name);
+        asked.say(Field::Other, &fact.value);
+        asked.say(Field::Verdict, fact.health.word());
     }
 
     fn groups(&self) -> &'static [(&'static str, usize)] {

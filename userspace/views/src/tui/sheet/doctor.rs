@@ -5,9 +5,12 @@ use std::sync::Arc;
 use netdiag_model::doctor::{Check, Status};
 
 use super::{Cell, Column, Details, Health, Order, Paint, Sheet};
-use crate::tui::{filter::Field, look::Look};
+use crate::tui::{
+    filter::{Asked, Field},
+    look::Look,
+};
 
-const COLUMNS: [Column; 5] = [
+pub(super) const COLUMNS: [Column; 5] = [
     Column::new('s', "STATE", (9, 9), 0),
     Column::new('n', "CHECK", (14, 24), 0),
     Column::new('r', "RESULT", (24, 60), 0),
@@ -68,15 +71,19 @@ impl Sheet for Doctor<'_> {
         }
     }
 
+    fn called(&self, row: usize) -> String {
+        self.checks()[row].name.clone()
+    }
+
     fn health(&self, row: usize) -> Health {
         health(self.checks()[row].status)
     }
 
-    fn fields(&self, row: usize, say: &mut dyn FnMut(Field, &str)) {
+    fn fields(&self, row: usize, asked: &mut Asked<'_>) {
         let check = &self.checks()[row];
-        say(Field::Verdict, check.status.name());
+        asked.say(Field::Verdict, check.status.name());
         for text in [&check.name, &check.result, &check.consequence, &check.fix] {
-            say(Field::Other, text);
+            asked.say(Field::Other, text);
         }
     }
 

@@ -7,10 +7,13 @@ use netdiag_model::{fact::enforcement::has_ports, groups::FlowRow};
 use super::{Cell, Column, Details, Health, Order, Paint, Sheet};
 use crate::{
     text::{units, words},
-    tui::{filter::Field, look::Look},
+    tui::{
+        filter::{Asked, Field},
+        look::Look,
+    },
 };
 
-const COLUMNS: [Column; 10] = [
+pub(super) const COLUMNS: [Column; 10] = [
     Column::new('n', "INSTANCE", (12, 28), 0),
     Column::new('d', "DIR", (3, 3), 0),
     Column::new('p', "PROTO", (5, 7), 80),
@@ -102,22 +105,22 @@ impl Sheet for Flows<'_> {
         flow.dead || flow.expired
     }
 
-    fn fields(&self, row: usize, say: &mut dyn FnMut(Field, &str)) {
+    fn fields(&self, row: usize, asked: &mut Asked<'_>) {
         let row = &self.rows()[row];
         let flow = &row.flow;
-        say(Field::Instance, row.instance.as_deref().unwrap_or_default());
-        say(Field::Instance, &row.port_id);
-        say(Field::Address, &flow.local.to_string());
-        say(Field::Address, &flow.remote.to_string());
+        asked.say(Field::Instance, row.instance.as_deref().unwrap_or_default());
+        asked.say(Field::Instance, &row.port_id);
+        asked.show(Field::Address, flow.local);
+        asked.show(Field::Address, flow.remote);
         if has_ports(flow.protocol) {
-            say(Field::Port, &flow.local_port.to_string());
-            say(Field::Port, &flow.remote_port.to_string());
+            asked.show(Field::Port, flow.local_port);
+            asked.show(Field::Port, flow.remote_port);
         }
-        say(Field::Verdict, row.word());
-        say(Field::Reason, row.rule.as_deref().unwrap_or_default());
-        say(Field::Hop, row.device.as_deref().unwrap_or_default());
-        say(Field::Other, words::way(flow.direction));
-        say(Field::Other, &words::protocol(flow.protocol));
+        asked.say(Field::Verdict, row.word());
+        asked.say(Field::Reason, row.rule.as_deref().unwrap_or_default());
+        asked.say(Field::Hop, row.device.as_deref().unwrap_or_default());
+        asked.say(Field::Other, words::way(flow.direction));
+        asked.made(Field::Other, || words::protocol(flow.protocol));
     }
 
     fn details(&self, row: usize) -> Details {

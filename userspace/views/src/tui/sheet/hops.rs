@@ -4,31 +4,58 @@ use std::collections::HashMap;
 
 use netdiag_model::{
     fact::LinkStats,
-    trace::{Direction, Hop, HopState, InterfaceTrace, Severity},
+    trace::{Direction, Hop, InterfaceTrace, Severity, Trace},
 };
 
 use super::{Cell, Column, Details, Health, Order, Paint, Sheet, instances};
 use crate::{
     place,
-    text::units,
+    text::{live::nanoseconds, units},
     tui::{
-        filter::Field,
+        filter::{Asked, Field},
+        followed::{Died, Followed, Seen},
         look::{Rates, Traced},
         state::State,
     },
 };
 
-const COLUMNS: [Column; 10] = [
-    Column::number('#', "#", 3, 0),
-    Column::new('s', "STATE", (9, 9), 0),
-    Column::new('k', "HOP", (12, 14), 80),
+const NUMBER: Column = Column::number('#', "#", 3, 0);
+const STATE: Column = Column::new('s', "STATE", (9, 9), 0);
+const HOP: Column = Column::new('k', "HOP", (12, 14), 80);
+const WHERE: Column = Column::new('w', "WHERE", (14, 28), 90);
+const STATUS: Column = Column::new('u', "STATUS", (10, 30), 100);
+const MEANING: Column = Column::new('m', "MEANING", (14, 70), 132);
+
+pub(super) const COLUMNS: [Column; 10] = [
+    NUMBER,
+    STATE,
+    HOP,
     Column::new('n', "NAME", (16, 32), 0),
     Column::number('r', "RX/s", 8, 0),
     Column::number('t', "TX/s", 8, 0),
     Column::number('d', "DROPS", 6, 70),
-    Column::new('w', "WHERE", (14, 28), 90),
-    Column::new('u', "STATUS", (10, 30), 100),
-    Column::new('m', "MEANING", (14, 70), 132),
+    WHERE,
+    STATUS,
+    MEANING,
+];
+
+/// While packets are followed: what was seen of them before what devices count.
+const FOLLOWED: [Column; 15] = [
+    NUMBER,
+    STATE,
+    HOP,
+    Column::new('n', "NAME", (14, 32), 0),
+    Column::number('p', "SEEN", 5, 0),
+    Column::number('l', "DIED", 5, 0),
+    Column::number('5', "P50", 7, 0),
+    Column::number('9', "P99", 7, 0),
+    Column::number('o', "PKT/s", 5, 90),
+    Column::number('r', "RX/s", 8, 100),
+    Column::number('t', "TX/s", 8, 100),
+    Column::number('d', "DROPS", 6, 110),
+    WHERE,
+    STATUS,
+    MEANING,
 ];
 
 /// The word for a direction.
@@ -47,20 +74,26 @@ pub(in crate::tui) struct PathRows<'a> {
     /// Each hop with its interface, in the order of the path.
     pub(in crate::tui) hops: Vec<(usize, &'a InterfaceTrace, &'a Hop)>,
     /// Counters at the look before, by the identity of the hop.
-    before: HashMap<String, LinkStats>,
+    before: Option<&'a HashMap<String, LinkStats>>,
     /// Milliseconds since the look before.
     millis: u64,
+    /// What packets did at the hops.
+    pub(in crate::tui) followed: Option<&'a Followed>,
     ascii: bool,
 }
 
+fn of(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
 /// What a hop is, whatever state it is in.
-fn id(interface: usize, hop: &Hop) -> String {
+pub(in crate::tui) fn id(interface: usize, hop: &Hop) -> String {
     format!("{interface}/{}/{}/{}", way(hop.direction), hop.number, hop.name)
 }
 
 /// Every hop with the place of its interface.
-fn all(traced: &Traced) -> impl Iterator<Item = (usize, &InterfaceTrace, &Hop)> {
-    let interfaces = traced.trace.interfaces.iter().enumerate();
+pub(in crate::tui) fn all(trace: &Trace) -> impl Iterator<Item = (usize, &InterfaceTrace, &Hop)> {
+    let interfaces = trace.interfaces.iter().enumerate();
     interfaces.flat_map(|(place, one)| one.hops.iter().map(move |hop| (place, one, hop)))
 }
 
@@ -71,21 +104,30 @@ impl<'a> PathRows<'a> {
         let before = state.traced_before.as_deref().filter(|before| traced.is_some_and(|now| now.id == before.id));
         Self {
             traced,
-            hops: traced.into_iter().flat_map(all).collect(),
+            hops: traced.into_iter().flat_map(|traced| all(&traced.trace)).collect(),
             millis: traced.zip(before).map_or(0, |(now, before)| now.at_ms.saturating_sub(before.at_ms)),
-            before: before
-                .into_iter()
-                .flat_map(all)
-                .filter_map(|(place, _, hop)| Some((id(place, hop), hop.counters?)))
-                .collect(),
+            before: before.map(|before| &before.counters),
+            followed: state.followed().filter(|followed| traced.is_some_and(|now| now.id == followed.id)),
             ascii: state.settings.ascii,
         }
+    }
+
+    /// What was seen of packets at a hop.
+    pub(in crate::tui) fn seen(&self, row: usize) -> Option<&Seen> {
+        let (place, _, hop) = self.hops[row];
+        self.followed?.seen(place, hop)
+    }
+
+    /// Packets that died at a hop.
+    pub(in crate::tui) fn died(&self, row: usize) -> Option<&Died> {
+        let (place, _, hop) = self.hops[row];
+        self.followed?.died(place, hop)
     }
 
     /// What a hop's device has counted in a second since the look before: what it received is in.
     pub(in crate::tui) fn rates(&self, row: usize) -> Option<Rates> {
         let (place, _, hop) = self.hops[row];
-        let (now, then) = (hop.counters?, self.before.get(&id(place, hop))?);
+        let (now, then) = (hop.counters?, self.before?.get(&id(place, hop))?);
         let rate = |now: u64, then: u64| now.checked_sub(then)?.saturating_mul(1000).checked_div(self.millis);
         Some(Rates {
             in_bytes: rate(now.rx_bytes, then.rx_bytes)?,
@@ -109,7 +151,7 @@ impl<'a> PathRows<'a> {
 
 impl Sheet for PathRows<'_> {
     fn columns(&self) -> &'static [Column] {
-        &COLUMNS
+        if self.followed.is_some() { &FOLLOWED } else { &COLUMNS }
     }
 
     fn len(&self) -> usize {
@@ -124,11 +166,21 @@ impl Sheet for PathRows<'_> {
     fn cell(&self, row: usize, column: usize) -> Cell {
         let (_, interface, hop) = self.hops[row];
         let rates = self.rates(row);
-        match COLUMNS[column].code {
+        let seen = self.seen(row);
+        let time = |time: Option<u64>| Cell::maybe(time.map(nanoseconds));
+        match self.columns()[column].code {
             '#' => Cell::new(Paint::Dim, format!("{}{}", &way(hop.direction)[..1], hop.number)),
-            's' => Cell::health(hop.state.into(), self.ascii),
+            's' => Cell::health(self.health(row), self.ascii),
             'k' => Cell::plain(hop.kind.name()),
-            'n' => Cell::new(if hop.state == HopState::Broken { Paint::Bad } else { Paint::Strong }, &hop.name),
+            'n' => Cell::new(if self.health(row) == Health::Broken { Paint::Bad } else { Paint::Strong }, &hop.name),
+            'p' => Cell::maybe(seen.map(|seen| units::count(seen.packets))),
+            'l' => match self.died(row) {
+                Some(died) => Cell::new(Paint::Bad, units::count(died.packets)),
+                None => Cell::maybe(seen.map(|_| 0)),
+            },
+            '5' => time(seen.and_then(|seen| seen.took).map(|took| took.0)),
+            '9' => time(seen.and_then(|seen| seen.took).map(|took| took.1)),
+            'o' => Cell::maybe(seen.and_then(|seen| seen.rate).map(units::count)),
             'r' => instances::rate(rates.map(|rates| rates.in_bytes)),
             't' => instances::rate(rates.map(|rates| rates.out_bytes)),
             'd' => Cell::maybe(hop.counters.map(|counters| units::count(counters.rx_dropped + counters.tx_dropped))),
@@ -141,9 +193,15 @@ impl Sheet for PathRows<'_> {
     fn order(&self, row: usize, column: usize) -> Order {
         let (_, _, hop) = self.hops[row];
         let rates = self.rates(row);
-        match COLUMNS[column].code {
+        let seen = self.seen(row);
+        match self.columns()[column].code {
             '#' => Order::Number(row as u128),
-            's' => Order::Number(u128::from(Health::from(hop.state) as u8)),
+            's' => Order::Number(u128::from(self.health(row) as u8)),
+            'p' => Order::maybe(seen.map(|seen| seen.packets)),
+            'l' => Order::maybe(self.died(row).map(|died| died.packets)),
+            '5' => Order::maybe(seen.and_then(|seen| seen.took).map(|took| took.0)),
+            '9' => Order::maybe(seen.and_then(|seen| seen.took).map(|took| took.1)),
+            'o' => Order::maybe(seen.and_then(|seen| seen.rate)),
             'r' => Order::maybe(rates.map(|rates| rates.in_bytes)),
             't' => Order::maybe(rates.map(|rates| rates.out_bytes)),
             'd' => Order::maybe(hop.counters.map(|counters| counters.rx_dropped + counters.tx_dropped)),
@@ -151,21 +209,26 @@ impl Sheet for PathRows<'_> {
         }
     }
 
-    fn health(&self, row: usize) -> Health {
-        self.hops[row].2.state.into()
+    fn called(&self, row: usize) -> String {
+        let (_, _, hop) = self.hops[row];
+        format!("{} {} ({})", hop.kind.name(), hop.name, way(hop.direction))
     }
 
-    fn fields(&self, row: usize, say: &mut dyn FnMut(Field, &str)) {
+    fn health(&self, row: usize) -> Health {
+        if self.died(row).is_some() { Health::Broken } else { self.hops[row].2.state.into() }
+    }
+
+    fn fields(&self, row: usize, asked: &mut Asked<'_>) {
         let (_, interface, hop) = self.hops[row];
-        say(Field::Hop, &hop.name);
-        say(Field::Hop, hop.kind.name());
-        say(Field::Netns, &place::of(interface, hop));
-        say(Field::Verdict, hop.state.name());
-        say(Field::Reason, &hop.status);
-        say(Field::Other, &hop.note);
-        say(Field::Other, way(hop.direction));
+        asked.say(Field::Hop, &hop.name);
+        asked.say(Field::Hop, hop.kind.name());
+        asked.made(Field::Netns, || place::of(interface, hop));
+        asked.say(Field::Verdict, self.health(row).word());
+        asked.say(Field::Reason, &hop.status);
+        asked.say(Field::Other, &hop.note);
+        asked.say(Field::Other, way(hop.direction));
         for address in &hop.addresses {
-            say(Field::Address, &address.addr().to_string());
+            asked.show(Field::Address, address.addr());
         }
     }
 
@@ -173,8 +236,16 @@ impl Sheet for PathRows<'_> {
         let (_, interface, hop) = self.hops[row];
         let mut lines: Details = Vec::new();
         let mut add = |name: &str, value: String| lines.push((name.to_owned(), value));
-        add("hop", format!("{} {} ({})", hop.kind.name(), hop.name, way(hop.direction)));
-        add("state", hop.state.name().to_owned());
+        add("hop", self.called(row));
+        add("state", self.health(row).word().to_owned());
+        if let Some(died) = self.died(row) {
+            add("why", format!("{} died here: {}", units::things(of(died.packets), "packet"), died.sentence));
+        }
+        if let Some(seen) = self.seen(row) {
+            let took =
+                seen.took.map(|(half, most)| format!(", here in {} (p99 {})", nanoseconds(half), nanoseconds(most)));
+            add("seen", format!("{}{}", units::things(of(seen.packets), "packet"), took.unwrap_or_default()));
+        }
         add("status", hop.status.clone());
         add("where", place::of(interface, hop));
         add("meaning", hop.note.clone());

@@ -14,12 +14,12 @@ use super::{Cell, Column, Details, Health, Order, Paint, Sheet};
 use crate::{
     text::units,
     tui::{
-        filter::Field,
+        filter::{Asked, Field},
         look::{Card, Look},
     },
 };
 
-const COLUMNS: [Column; 21] = [
+pub(super) const COLUMNS: [Column; 21] = [
     Column::new('n', "INSTANCE", (14, 32), 0),
     Column::new('s', "STATE", (9, 9), 0),
     Column::new('a', "ADDRESSES", (15, 24), 0),
@@ -227,35 +227,35 @@ impl Sheet for Instances<'_> {
         self.of(row).map_or(Health::Unknown, |of| of.health())
     }
 
-    fn fields(&self, row: usize, say: &mut dyn FnMut(Field, &str)) {
+    fn fields(&self, row: usize, asked: &mut Asked<'_>) {
         let Some(of) = self.of(row) else { return };
-        identity(&of, say);
-        say(Field::Verdict, of.health().word());
+        identity(&of, asked);
+        asked.say(Field::Verdict, of.health().word());
         let Some(card) = of.card else { return };
         for address in card.addresses.iter().map(ipnet::IpNet::addr).chain(card.floating_ips.iter().copied()) {
-            say(Field::Address, &address.to_string());
+            asked.show(Field::Address, address);
         }
         for hop in [&card.device, &card.host_device, &card.bridge].into_iter().flatten() {
-            say(Field::Hop, hop);
+            asked.say(Field::Hop, hop);
         }
         for other in [&card.network_name, &card.network_id, &card.network_type].into_iter().flatten() {
-            say(Field::Other, other);
+            asked.say(Field::Other, other);
         }
         for number in card.vlan_tag.map(u32::from).into_iter().chain(card.segmentation_id) {
-            say(Field::Other, &number.to_string());
+            asked.show(Field::Other, number);
         }
         if let Some(mac) = card.mac {
-            say(Field::Other, &mac.to_string());
+            asked.show(Field::Other, mac);
         }
         if let Some(summary) = &card.enforcement {
-            say(Field::Verdict, summary.mode_name());
-            say(Field::Hop, &summary.hooks());
+            asked.say(Field::Verdict, summary.mode_name());
+            asked.made(Field::Hop, || summary.hooks());
             for group in &summary.groups {
-                say(Field::Group, &group.name);
-                say(Field::Group, &group.id);
+                asked.say(Field::Group, &group.name);
+                asked.say(Field::Group, &group.id);
             }
             for reason in summary.refused.iter().chain(&summary.differences) {
-                say(Field::Reason, reason);
+                asked.say(Field::Reason, reason);
             }
         }
     }
@@ -270,25 +270,25 @@ impl Sheet for Instances<'_> {
 }
 
 /// Every name of the instance.
-fn identity(of: &Of<'_>, say: &mut dyn FnMut(Field, &str)) {
+fn identity(of: &Of<'_>, asked: &mut Asked<'_>) {
     let identity = &of.row.identity;
-    say(Field::Instance, &identity.name);
+    asked.say(Field::Instance, &identity.name);
     let names = [&identity.container_id, &identity.container_name, &identity.hostname, &identity.libvirt_name];
     for name in names.into_iter().flatten() {
-        say(Field::Instance, name);
+        asked.say(Field::Instance, name);
     }
     if let Some(uuid) = &identity.nova_uuid {
-        say(Field::Instance, &uuid.to_string());
+        asked.show(Field::Instance, uuid);
     }
     if let Some(port) = of.card.and_then(|card| card.port_id.as_ref()) {
-        say(Field::Instance, &port.to_string());
+        asked.show(Field::Instance, port);
     }
-    say(Field::Netns, &identity.name);
-    say(Field::Other, identity.kind.name());
-    say(Field::Other, &identity.runtime);
-    say(Field::Other, &identity.state);
+    asked.say(Field::Netns, &identity.name);
+    asked.say(Field::Other, identity.kind.name());
+    asked.say(Field::Other, &identity.runtime);
+    asked.say(Field::Other, &identity.state);
     if let Some(image) = &identity.image {
-        say(Field::Other, image);
+        asked.say(Field::Other, image);
     }
 }
 
@@ -299,6 +299,8 @@ fn details(of: &Of<'_>, look: Option<&Arc<Look>>) -> Details {
     let mut add = |name: &str, value: Option<String>| lines.extend(value.map(|value| (name.to_owned(), value)));
     add("instance", Some(identity.name.clone()));
     add("state", Some(format!("{}, {}", of.health().word(), identity.state)));
+    let health = of.health();
+    add("why", of.row.why.clone().filter(|_| health != Health::Ok));
     add("kind", Some(format!("{}, run by {}", identity.kind.name(), identity.runtime)));
     add("container", identity.container_id.clone());
     add("image", identity.image.clone());

@@ -12,14 +12,14 @@ use crate::{
     text::{units, words},
     time,
     tui::{
-        filter::Field,
+        filter::{Asked, Field},
         packet::Packet,
         state::{Events, Line, Seen},
     },
 };
 
-const COLUMNS: [Column; 10] = [
-    Column::new('v', "VERDICT", (7, 11), 0),
+pub(super) const COLUMNS: [Column; 10] = [
+    Column::new('v', "VERDICT", (10, 11), 0),
     Column::new('t', "TIME", (13, 13), 80),
     Column::new('n', "INSTANCE", (12, 28), 0),
     Column::new('d', "DIR", (3, 3), 0),
@@ -76,6 +76,10 @@ impl Sheet for Live<'_> {
         }
     }
 
+    fn called(&self, row: usize) -> String {
+        format!("{} {}", self.cell(row, 0).text, self.cell(row, 1).text)
+    }
+
     fn health(&self, row: usize) -> Health {
         match &self.line(row).seen {
             Seen::Event(Event::Verdict(event)) if event.verdict == Decision::Allow => Health::Ok,
@@ -85,13 +89,13 @@ impl Sheet for Live<'_> {
         }
     }
 
-    fn fields(&self, row: usize, say: &mut dyn FnMut(Field, &str)) {
+    fn fields(&self, row: usize, asked: &mut Asked<'_>) {
         match &self.line(row).seen {
-            Seen::Event(Event::Verdict(event)) => fields(event, say),
-            Seen::Packet(packet) => packet_fields(packet, say),
+            Seen::Event(Event::Verdict(event)) => fields(event, asked),
+            Seen::Packet(packet) => packet_fields(packet, asked),
             Seen::Event(Event::Lost(loss)) => {
-                say(Field::Verdict, "lost");
-                say(Field::Instance, loss.port_id.as_deref().unwrap_or_default());
+                asked.say(Field::Verdict, "lost");
+                asked.say(Field::Instance, loss.port_id.as_deref().unwrap_or_default());
             }
         }
     }
@@ -101,8 +105,9 @@ impl Sheet for Live<'_> {
         let mut lines: Details =
             columns.map(|(place, column)| (column.title.to_lowercase(), self.cell(row, place).text)).collect();
         if let Seen::Packet(packet) = &self.line(row).seen {
+            lines.insert(0, ("why".to_owned(), packet.sentence.clone()));
+            lines.insert(1, ("packet".to_owned(), packet.what.clone()));
             lines.push(("last at".to_owned(), packet.place.clone()));
-            lines.push(("because".to_owned(), packet.sentence.clone()));
             lines.extend(packet.steps.iter().cloned());
         }
         if let Seen::Event(Event::Verdict(event)) = &self.line(row).seen {
@@ -157,22 +162,22 @@ fn lost(loss: &LossEvent, code: char, ascii: bool) -> Cell {
     }
 }
 
-fn fields(event: &VerdictEvent, say: &mut dyn FnMut(Field, &str)) {
-    say(Field::Instance, event.instance.as_deref().unwrap_or_default());
-    say(Field::Instance, &event.port_id);
-    say(Field::Verdict, event.verdict.name());
-    say(Field::Reason, &event.reason);
-    say(Field::Reason, event.rule.as_deref().unwrap_or_default());
-    say(Field::Hop, event.device.as_deref().unwrap_or_default());
-    say(Field::Other, words::way(event.direction));
+fn fields(event: &VerdictEvent, asked: &mut Asked<'_>) {
+    asked.say(Field::Instance, event.instance.as_deref().unwrap_or_default());
+    asked.say(Field::Instance, &event.port_id);
+    asked.say(Field::Verdict, event.verdict.name());
+    asked.say(Field::Reason, &event.reason);
+    asked.say(Field::Reason, event.rule.as_deref().unwrap_or_default());
+    asked.say(Field::Hop, event.device.as_deref().unwrap_or_default());
+    asked.say(Field::Other, words::way(event.direction));
     for address in [event.source, event.destination].into_iter().flatten() {
-        say(Field::Address, &address.to_string());
+        asked.show(Field::Address, address);
     }
     let Some(protocol) = event.protocol else { return };
-    say(Field::Other, &words::protocol(protocol));
+    asked.made(Field::Other, || words::protocol(protocol));
     if has_ports(protocol) {
-        say(Field::Port, &event.source_port.to_string());
-        say(Field::Port, &event.destination_port.to_string());
+        asked.show(Field::Port, event.source_port);
+        asked.show(Field::Port, event.destination_port);
     }
 }
 
@@ -183,7 +188,9 @@ fn packet(packet: &Packet, code: char, ascii: bool) -> Cell {
         'v' => Cell::new(packet.health.paint(), format!("{} {}", packet.health.glyph(ascii), packet.end)),
         'n' => Cell::new(Paint::Strong, packet.instance.as_deref().unwrap_or("-")),
         'd' => Cell::plain(packet.way),
-        'o' => Cell::plain(&packet.what),
+        'p' => Cell::plain(packet.ends().protocol),
+        'f' => Cell::plain(packet.ends().from),
+        'o' => Cell::plain(packet.ends().to),
         'r' if packet.reason.is_empty() => Cell::maybe(None::<String>),
         'r' => Cell::new(Paint::Warning, format!("{} at {}", packet.reason, packet.place)),
         'l' if packet.length > 0 => Cell::plain(packet.length.to_string()),
@@ -191,24 +198,24 @@ fn packet(packet: &Packet, code: char, ascii: bool) -> Cell {
     }
 }
 
-fn packet_fields(packet: &Packet, say: &mut dyn FnMut(Field, &str)) {
-    say(Field::Instance, packet.instance.as_deref().unwrap_or_default());
-    say(Field::Verdict, packet.end);
-    say(Field::Reason, &packet.reason);
-    say(Field::Reason, &packet.sentence);
-    say(Field::Hop, &packet.place);
-    say(Field::Other, &packet.what);
-    say(Field::Other, packet.way);
+fn packet_fields(packet: &Packet, asked: &mut Asked<'_>) {
+    asked.say(Field::Instance, packet.instance.as_deref().unwrap_or_default());
+    asked.say(Field::Verdict, packet.end);
+    asked.say(Field::Reason, &packet.reason);
+    asked.say(Field::Reason, &packet.sentence);
+    asked.say(Field::Hop, &packet.place);
+    asked.say(Field::Other, &packet.what);
+    asked.say(Field::Other, packet.way);
     for (_, step) in &packet.steps {
-        say(Field::Hop, step);
+        asked.say(Field::Hop, step);
     }
-    // The packet's words hold its addresses and ports: `10.0.0.2:50312 > 192.0.2.1:53`.
+    // The packet's words hold its addresses and ports.
     for word in packet.what.split([' ', '>', ',']) {
         if let Ok(end) = word.parse::<std::net::SocketAddr>() {
-            say(Field::Address, &end.ip().to_string());
-            say(Field::Port, &end.port().to_string());
+            asked.show(Field::Address, end.ip());
+            asked.show(Field::Port, end.port());
         } else if word.parse::<IpAddr>().is_ok() {
-            say(Field::Address, word);
+            asked.say(Field::Address, word);
         }
     }
 }

@@ -11,12 +11,12 @@ use super::{Cell, Column, Details, Health, Order, Paint, Sheet};
 use crate::{
     text::{units, words},
     tui::{
-        filter::Field,
+        filter::{Asked, Field},
         look::{GroupRule, Look},
     },
 };
 
-const COLUMNS: [Column; 9] = [
+pub(super) const COLUMNS: [Column; 9] = [
     Column::new('g', "GROUP", (10, 30), 0),
     Column::new('d', "DIR", (3, 3), 0),
     Column::new('f', "FAMILY", (6, 6), 80),
@@ -124,37 +124,42 @@ impl Sheet for Policy<'_> {
         }
     }
 
+    fn called(&self, row: usize) -> String {
+        let line = &self.rules()[row];
+        let rule = line.rule.as_ref().and_then(|shown| shown.rule.as_ref());
+        let words = rule.map(|rule| format!(": {}", words::rule(rule))).unwrap_or_default();
+        format!("{}{words}", line.group)
+    }
+
     fn health(&self, row: usize) -> Health {
         health(&self.rules()[row]).0
     }
 
-    fn fields(&self, row: usize, say: &mut dyn FnMut(Field, &str)) {
+    fn fields(&self, row: usize, asked: &mut Asked<'_>) {
         let line = &self.rules()[row];
-        say(Field::Group, &line.group);
-        say(Field::Group, &line.group_id);
+        asked.say(Field::Group, &line.group);
+        asked.say(Field::Group, &line.group_id);
         for instance in &line.instances {
-            say(Field::Instance, instance);
+            asked.say(Field::Instance, instance);
         }
-        say(Field::Verdict, health(line).1);
+        asked.say(Field::Verdict, health(line).1);
         let Some(shown) = &line.rule else { return };
-        say(Field::Reason, &shown.id);
+        asked.say(Field::Reason, &shown.id);
         if shown.hits == Some(0) {
-            say(Field::Verdict, "never");
+            asked.say(Field::Verdict, "never");
         }
         let Some(rule) = &shown.rule else { return };
-        say(Field::Other, words::way(rule.direction));
-        say(Field::Other, words::family(rule.ethertype));
-        let service = service_words(rule.service);
-        say(Field::Other, &service);
-        if let Some((_, port)) = service.rsplit_once(' ') {
-            say(Field::Port, port);
-        }
-        let remote = words::remote(&rule.remote);
-        match &rule.remote {
-            RemoteRef::Group(..) | RemoteRef::AddressGroup(..) => say(Field::Group, &remote),
-            RemoteRef::Any | RemoteRef::Prefix(_) => say(Field::Address, &remote),
-        }
-        say(Field::Other, &rule.description);
+        asked.say(Field::Other, words::way(rule.direction));
+        asked.say(Field::Other, words::family(rule.ethertype));
+        let service = || service_words(rule.service);
+        asked.made(Field::Other, service);
+        asked.made(Field::Port, || service().rsplit_once(' ').map(|(_, port)| port.to_owned()).unwrap_or_default());
+        let remote = match &rule.remote {
+            RemoteRef::Group(..) | RemoteRef::AddressGroup(..) => Field::Group,
+            RemoteRef::Any | RemoteRef::Prefix(_) => Field::Address,
+        };
+        asked.made(remote, || words::remote(&rule.remote));
+        asked.say(Field::Other, &rule.description);
     }
 
     fn details(&self, row: usize) -> Details {

@@ -3,7 +3,7 @@
 
 use super::{overlay, say, show, switch};
 use crate::tui::{
-    Request,
+    Request, export,
     filter::Filter,
     keymap::Command,
     look, sheet,
@@ -141,7 +141,7 @@ fn names(state: &State, word: &str) -> Vec<String> {
         "hop" => sheet::hops::PathRows::of(state).hops.iter().map(|(_, _, hop)| hop.name.clone()).collect(),
         "tab" => Tab::ALL.iter().map(|tab| tab.title().to_lowercase()).collect(),
         "sort" => sheet::of(state, state.tab).columns().iter().map(|column| column.title.to_lowercase()).collect(),
-        "export" => vec!["json".to_owned(), "mermaid".to_owned()],
+        "export" => export::forms(state.tab).map(|(form, ..)| form.to_owned()).collect(),
         _ => Vec::new(),
     }
 }

@@ -39,15 +39,20 @@ fn row(state: &State) -> Option<usize> {
 /// Everything about the selected line; of a group, what it is.
 fn describe(state: &State) -> Option<Overlay> {
     let view = state.view();
-    let lines = match view.entries.get(view.cursor)? {
-        Entry::Row(row) => sheet::of(state, state.tab).details(*row),
-        Entry::Group { label, count, worst } => vec![
-            ("group".to_owned(), label.clone()),
-            ("rows".to_owned(), count.to_string()),
-            ("worst".to_owned(), worst.word().to_owned()),
-        ],
+    let sheet = sheet::of(state, state.tab);
+    let (title, lines) = match view.entries.get(view.cursor)? {
+        Entry::Row(row) => (sheet.called(*row), sheet.details(*row)),
+        Entry::Group { label, count, worst } => (
+            label.clone(),
+            vec![
+                ("group".to_owned(), label.clone()),
+                ("rows".to_owned(), count.to_string()),
+                ("worst".to_owned(), worst.word().to_owned()),
+            ],
+        ),
     };
-    Some(Overlay::Text { title: format!("{} row", state.tab.title()), lines, exact: false })
+    let lines = lines.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+    Some(Overlay::Text { title, lines, exact: false })
 }
 
 /// The row in JSON, as the command prints it.
@@ -118,15 +123,12 @@ fn columns(state: &mut State, key: Key) {
     }
 }
 
-/// Writes the view in the form of a letter.
-#[expect(clippy::wildcard_enum_match_arm, reason = "no other key is a form")]
+/// Writes the view in the form of a letter; Enter in the first.
 fn choose(state: &mut State, key: Key) -> Option<Request> {
     state.overlay = None;
-    match key.code {
-        Code::Char('j') | Code::Enter => export(state, "json"),
-        Code::Char('m') => export(state, "mermaid"),
-        _ => None,
-    }
+    let mut forms = export::forms(state.tab);
+    let (form, ..) = forms.find(|(_, letter, _)| [Code::Char(*letter), Code::Enter].contains(&key.code))?;
+    export(state, form)
 }
 
 /// Writes the view.

@@ -34,7 +34,7 @@ const SHARE: u32 = 150;
 const SHARE_IN_USE: u32 = 4;
 
 /// The longest pause.
-const LONGEST: Duration = Duration::from_mins(1);
+const LONGEST: Duration = Duration::from_mins(5);
 
 /// What is kept from look to look.
 struct Host {
@@ -147,6 +147,9 @@ impl Host {
         loop {
             let pause = pause(self.interval, cost, self.shared.is_somebody_here());
             let left = pause.saturating_sub(began.elapsed());
+            let next = now_ms().saturating_add(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+            // Without anybody to tell, the next look ends it.
+            drop(self.actions.send(Action::NextLook(next)).await);
             tokio::select! {
                 () = tokio::time::sleep(left) => return false,
                 () = self.shared.wanted.notified() => return true,
@@ -176,8 +179,9 @@ mod tests {
         let dear = Duration::from_millis(200);
         assert_eq!(pause(second, dear, false), Duration::from_secs(30));
         assert_eq!(pause(second, dear, true), second);
+        assert_eq!(pause(second, second, false), Duration::from_secs(150), "on a host with hundreds of namespaces too");
         assert_eq!(pause(second, Duration::from_secs(2), true), Duration::from_secs(8));
-        assert_eq!(pause(second, Duration::from_secs(9), false), Duration::from_mins(1));
+        assert_eq!(pause(second, Duration::from_secs(9), false), Duration::from_mins(5));
         assert_eq!(
             pause(Duration::from_mins(9), dear, true),
             Duration::from_mins(9),

@@ -26,7 +26,7 @@ use netdiag_model::{
     snapshot::Snapshot,
     trace,
 };
-use netdiag_views::tui::{Action, Packet};
+use netdiag_views::tui::{Action, Followed, Follower, Packet};
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval},
@@ -35,11 +35,20 @@ use tokio::{
 use crate::{
     cli::tui::Tui,
     cmd::live::{OVERHEAD, compile, epoch, host::Host, now_ns, plan, refused, start as attach, verdicts::Verdicts},
+    cmd::tui::now_ms,
     config,
 };
 
+/// Sightings of packets under way.
+mod kept;
+
+use self::kept::Kept;
+
 /// How often what has come is shown.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How often the path is told what packets did on it.
+const TELL: u32 = 10;
 
 /// Where packets are watched.
 #[derive(Clone)]
@@ -82,6 +91,13 @@ impl Teller {
     /// Whether nobody wants to know any more.
     fn is_over(&self) -> bool {
         self.ended.load(Ordering::Relaxed) || self.actions.is_closed()
+    }
+
+    /// Tells the path what packets did on it.
+    async fn follow(&self, followed: Followed) {
+        if !self.is_over() {
+            drop(self.actions.send(Action::Followed(Arc::new(followed))).await);
+        }
     }
 
     async fn tell(&mut self, packets: Vec<Packet>, losses: Losses) {
@@ -147,31 +163,50 @@ async fn instance(place: &Place, id: &str, snapshot: &Snapshot, mut teller: Tell
     teller.words = format!("watching packets of {} at {devices} devices", instance.identity.name);
     let mut host = Host::new(place.options.clone(), &inventory, number, &expected);
     let mut journeys = Journeys::new(points);
+    let (mut kept, mut follower) = (Kept::default(), Follower::default());
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while !teller.is_over() {
+    for turn in 0_u32.. {
+        if teller.is_over() {
+            break;
+        }
         tick.tick().await;
-        session.take().into_iter().for_each(|sighting| journeys.see(sighting));
+        for sighting in session.take() {
+            kept.keep(&sighting);
+            journeys.see(sighting);
+        }
         let (now, losses) = (now_ns(), session.losses().context("read how many packets were lost")?);
         journeys.losses(now, losses);
         let over = journeys.advance(now);
         if over.iter().any(|journey| journey.ended.is_death()) {
             host.look_again().await;
         }
-        let packets = explained(over, &host, journeys.points(), &verdicts).await;
+        let told = explained(over, &host, journeys.points(), &verdicts).await;
+        for told in &told {
+            follower.add(told);
+        }
+        let packet = |told: &Told| {
+            let sightings = kept.of(&told.journey, journeys.points());
+            Packet::of_journey(told, journeys.points(), epoch(), sightings)
+        };
+        let packets = told.iter().map(packet).collect();
+        kept.forget(now);
         teller.tell(packets, losses).await;
+        if turn.is_multiple_of(TELL) {
+            teller.follow(follower.tell(id, journeys.points(), now_ms())).await;
+        }
     }
     Ok(())
 }
 
 /// Packets that are over, with what is guilty of those that died.
-async fn explained(over: Vec<Journey>, host: &Host<'_, '_>, points: &Points, verdicts: &Verdicts) -> Vec<Packet> {
-    let mut packets = Vec::new();
+async fn explained(over: Vec<Journey>, host: &Host<'_, '_>, points: &Points, verdicts: &Verdicts) -> Vec<Told> {
+    let mut all = Vec::new();
     for journey in over {
         let blame = host.blame(&journey, points, &verdicts.known()).await;
-        packets.push(Packet::of_journey(&Told { journey, blame }, points, epoch()));
+        all.push(Told { journey, blame });
     }
-    packets
+    all
 }
 
 /// All packets of the host that are given up.
@@ -188,8 +223,8 @@ async fn host(place: &Place, snapshot: &Snapshot, mut teller: Teller) -> anyhow:
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !teller.is_over() {
         tick.tick().await;
-        let dropped = session.take().into_iter().filter_map(|sighting| owners.dropped(&sighting));
-        let packets = dropped.map(|dropped| Packet::of_drop(&dropped, epoch())).collect();
+        let dropped = session.take().into_iter().filter_map(|sighting| Some((owners.dropped(&sighting)?, sighting)));
+        let packets = dropped.map(|(dropped, sighting)| Packet::of_drop(&dropped, epoch(), sighting)).collect();
         let losses = session.losses().context("read how many packets were lost")?;
         teller.tell(packets, losses).await;
     }

@@ -1,4 +1,5 @@
 //! What happens between two ends, and what both see of it.
+#![expect(clippy::unwrap_used, reason = "a harness that fails fails the test")]
 
 use std::{
     io::{Read as _, Write as _},
@@ -7,9 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netdiag_tests::capture::{Capture, Names, Seen, discover_mtu, sum};
-
-use super::stage::{ARRIVES, End, PATIENCE, within};
+use super::ends::{ARRIVES, End, within};
+use crate::{
+    agent::PATIENCE,
+    capture::{Names, Seen, discover_mtu, ip_options, sum},
+};
 
 /// For packets of which nobody knows how many there are.
 const QUIET: Duration = Duration::from_millis(300);
@@ -20,35 +23,41 @@ const BULK: usize = 2 << 20;
 
 /// Who asks whom, and by which addresses.
 #[derive(Clone, Debug)]
-pub(crate) struct Scene {
-    pub(crate) asker: End,
-    pub(crate) answerer: End,
+pub struct Scene {
+    /// Who asks.
+    pub asker: End,
+    /// Who answers.
+    pub answerer: End,
     /// The address the asker asks.
-    pub(crate) asked: Ipv4Addr,
+    pub asked: Ipv4Addr,
     /// The address the answerer is asked by.
-    pub(crate) seen: Ipv4Addr,
+    pub seen: Ipv4Addr,
     /// The instance asks.
-    pub(crate) outward: bool,
+    pub outward: bool,
 }
 
 /// Something that happens between two ends. Ports and identifiers are those of the run.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Case {
-    pub(crate) name: &'static str,
-    pub(crate) act: fn(&Scene, u16),
+pub struct Case {
+    /// What it is called.
+    pub name: &'static str,
+    /// Makes it happen.
+    pub act: fn(&Scene, u16),
     /// Packets at the asker and at the answerer when it is over; none where that depends on the way between them.
-    pub(crate) packets: Option<(usize, usize)>,
+    pub packets: Option<(usize, usize)>,
     /// Nothing of it has to do with the router.
-    pub(crate) fast: bool,
+    pub fast: bool,
 }
 
-pub(crate) const CASES: [Case; 8] = [
+/// All of them.
+pub const CASES: [Case; 9] = [
     Case { name: "ping", act: ping, packets: Some((6, 6)), fast: true },
     Case { name: "udp", act: udp, packets: Some((6, 6)), fast: true },
     Case { name: "udp to a closed port", act: closed, packets: Some((2, 2)), fast: true },
     Case { name: "tcp", act: tcp, packets: None, fast: true },
     Case { name: "traceroute", act: traceroute, packets: None, fast: false },
     Case { name: "ping that is too big", act: big_ping, packets: None, fast: false },
+    Case { name: "udp with options in the middle", act: options, packets: Some((6, 6)), fast: false },
     Case { name: "udp that becomes too big", act: big_udp, packets: None, fast: false },
     Case { name: "ping in fragments", act: fragments, packets: None, fast: false },
 ];
@@ -107,7 +116,10 @@ fn fragments(scene: &Scene, base: u16) {
 }
 
 /// Questions and answers; who asks is who it seems to be, and so is who answers.
-pub(crate) fn exchange(scene: &Scene, (client, server): (&UdpSocket, &UdpSocket), (from, to): (u16, u16)) {
+///
+/// # Panics
+/// It goes otherwise.
+pub fn exchange(scene: &Scene, (client, server): (&UdpSocket, &UdpSocket), (from, to): (u16, u16)) {
     let mut word = [0; 16];
     client.send_to(b"question", (scene.asked, to)).unwrap();
     let (length, by) = server.recv_from(&mut word).unwrap_or_else(|error| panic!("no question: {error}: {scene:?}"));
@@ -120,6 +132,15 @@ pub(crate) fn exchange(scene: &Scene, (client, server): (&UdpSocket, &UdpSocket)
 fn udp(scene: &Scene, base: u16) {
     let (client, server) = (scene.asker.udp(base), scene.answerer.udp(base + 1));
     for _ in 0..3 {
+        exchange(scene, (&client, &server), (base, base + 1));
+    }
+}
+
+/// A flow that is there already, and then a packet of it on which routers write who they are (RFC 791, record route).
+fn options(scene: &Scene, base: u16) {
+    let (client, server) = (scene.asker.udp(base), scene.answerer.udp(base + 1));
+    for options in [&[][..], &[7, 7, 4, 0, 0, 0, 0, 0], &[]] {
+        ip_options(&client, options).unwrap();
         exchange(scene, (&client, &server), (base, base + 1));
     }
 }
@@ -178,7 +199,10 @@ fn content(seed: usize) -> Vec<u8> {
 }
 
 /// Sends all of one content while receiving all of the other.
-pub(crate) fn swap(mut stream: TcpStream, (sent, wanted): (usize, usize)) {
+///
+/// # Panics
+/// It goes otherwise.
+pub fn swap(mut stream: TcpStream, (sent, wanted): (usize, usize)) {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut sending = stream.try_clone().unwrap();
     let sender = thread::spawn(move || sending.write_all(&content(sent)).unwrap());
@@ -201,9 +225,13 @@ fn tcp(scene: &Scene, base: u16) {
 }
 
 /// What both ends see of a case.
-pub(crate) fn observe(scene: &Scene, case: &Case, base: u16) -> Vec<String> {
+///
+/// # Panics
+/// It goes otherwise.
+#[must_use]
+pub fn observe(scene: &Scene, case: &Case, base: u16) -> Vec<String> {
     let ends = [("asker", &scene.asker), ("answerer", &scene.answerer)];
-    let captures = ends.map(|(_, end)| within(&end.netns, Capture::open).unwrap());
+    let captures = ends.map(|(_, end)| end.capture().unwrap());
     (case.act)(scene, base);
     if case.name == "tcp" {
         // How it is cut into segments depends on the moment; what must be the same has been compared.
@@ -238,7 +266,7 @@ pub(crate) fn observe(scene: &Scene, case: &Case, base: u16) -> Vec<String> {
 }
 
 /// Three kinds of packets that begin flows.
-pub(crate) const REFUSED: Case = Case { name: "refused", act: knock, packets: None, fast: false };
+pub const REFUSED: Case = Case { name: "refused", act: knock, packets: None, fast: false };
 
 fn knock(scene: &Scene, base: u16) {
     let client = scene.asker.udp(base);
@@ -250,7 +278,11 @@ fn knock(scene: &Scene, base: u16) {
 }
 
 /// What the metadata service says to an instance.
-pub(crate) fn metadata(instance: &End) -> Vec<String> {
+///
+/// # Panics
+/// It goes otherwise.
+#[must_use]
+pub fn metadata(instance: &End) -> Vec<String> {
     let connect = || TcpStream::connect_timeout(&([169, 254, 169, 254], 80).into(), PATIENCE);
     let mut stream = within(&instance.netns, connect).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();

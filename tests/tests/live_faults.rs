@@ -1,0 +1,100 @@
+//! Every fault there is, each made in a lab and found by real packets: who is blamed, and that nobody else is.
+//!
+//! | file | faults |
+//! |---|---|
+//! | `router` | of a router: rules, routes, sizes, queues, translation |
+//! | `edge` | at the instance, its card and its port of the switch; what comes in and finds nobody |
+//! | `elsewhere` | of the wires of the host, and of another host |
+//! | `profiles` | Neutron's own filter, plain Docker, virtual machines |
+//! | `agent` | netdiag's own security groups and its fast path |
+#![expect(clippy::unwrap_used, reason = "a harness that fails fails the test")]
+
+use std::{
+    io::{self, Write as _},
+    thread,
+    time::Instant,
+};
+
+use netdiag_tests::{Lab, Target, require_ebpf, require_programs};
+
+/// netdiag's own security groups and its fast path.
+#[path = "live_faults/agent.rs"]
+mod agent;
+/// At the instance and its port.
+#[path = "live_faults/edge.rs"]
+mod edge;
+/// Wires, and another host.
+#[path = "live_faults/elsewhere.rs"]
+mod elsewhere;
+/// A fault, and what must be said of it.
+#[path = "live_faults/fault.rs"]
+mod fault;
+/// Neutron's own filter, plain Docker, virtual machines.
+#[path = "live_faults/profiles.rs"]
+mod profiles;
+/// Of a router.
+#[path = "live_faults/router.rs"]
+mod router;
+/// Packets that no command sends.
+#[path = "live_faults/senders.rs"]
+mod senders;
+
+use fault::{Lane, Outcome};
+
+/// An address of the outside world, behind the gateway of the external network.
+const OUTSIDE: &str = "203.0.113.10";
+
+/// Faults of Neutron beside Open vSwitch: of two tenants at once, whose instances have the same address; then those of the
+/// host, then those beside an agent.
+fn neutron(lab: &Lab) -> Vec<Outcome> {
+    let (demo, other) = (Target::named(lab, "compute-1", "web-1"), Target::named(lab, "compute-1", "other-1"));
+    let lanes = [&demo, &other].map(|target| Lane::of(lab, "compute-1", &target.container));
+    let mut outcomes = thread::scope(|scope| {
+        let first = scope.spawn(|| lanes[0].each(&router::faults(&demo)));
+        let second = scope.spawn(|| lanes[1].each(&edge::faults(lab, &other)));
+        let third = scope.spawn(|| agent::groups(lab));
+        [first, second, third].map(|lane| lane.join().unwrap()).concat()
+    });
+    outcomes.extend(lanes[0].each(&elsewhere::faults(lab, &demo)));
+    outcomes.extend(agent::fast_path(lab));
+    for (lane, target) in lanes.iter().zip([&demo, &other]) {
+        outcomes.push(lane.healthy("healthy again", &router::ping(target)));
+    }
+    outcomes
+}
+
+#[test]
+fn nine_of_ten_faults_are_found_by_real_packets_and_nobody_is_blamed_for_what_another_did() {
+    if !(require_ebpf() && require_programs(&["conntrack", "iptables", "tc", "ping"])) {
+        return;
+    }
+    let began = Instant::now();
+    let profile = |name: &'static str, run: fn(&Lab) -> Vec<Outcome>| {
+        move || Lab::up(name).map(|lab| run(&lab)).unwrap_or_default()
+    };
+    let outcomes: Vec<Outcome> = thread::scope(|scope| {
+        let all = [
+            scope.spawn(profile("neutron-ovs", neutron)),
+            scope.spawn(profile("hybrid", profiles::hybrid)),
+            scope.spawn(profile("docker", profiles::docker)),
+            scope.spawn(profile("vm", profiles::machines)),
+        ];
+        all.into_iter().flat_map(|lab| lab.join().unwrap()).collect()
+    });
+    if outcomes.is_empty() {
+        return;
+    }
+    let found = outcomes.iter().filter(|outcome| outcome.found).count();
+    let wrong: Vec<&Outcome> = outcomes.iter().filter(|outcome| !outcome.wrong.is_empty()).collect();
+    // Not `println!`, which the test harness keeps to itself unless the test fails.
+    let mut score = io::stderr().lock();
+    for outcome in &outcomes {
+        writeln!(score, "{outcome}").unwrap();
+    }
+    let (all, seconds) = (outcomes.len(), began.elapsed().as_secs());
+    writeln!(score, "{found} of {all} found, {} with a wrong word, {seconds} s", wrong.len()).unwrap();
+    drop(score);
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let missed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.found).collect();
+    assert!(found * 10 >= all * 9, "{missed:#?}");
+}

@@ -1,0 +1,179 @@
+//! Flows that began past a router and whose packets come to it from now on: it is told of them first. Flow: policy.
+//!
+//! A router that has not seen a flow translates its packets as those of a new one, and that is not always the same: a rule with
+//! `--random-fully` gives it another port, for which the other end knows no connection, and neither an answer to a ping nor the end of a
+//! connection begins anything. So the router's connection tracking gets every such flow as it always was, before the
+//! maps let its packets come: where a floating IP is taken off the fast way, and where a next hop is lost.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    path::PathBuf,
+};
+
+use netdiag_common::{
+    abi::{
+        floating::{FLOATING_BEGINS, Floating, HOP_KNOWN, HOP_ON_LINK, Hop, HopKey, Leaving, LeavingKey},
+        flow::{FLOW_DEAD, FLOW_FAST, FLOW_INGRESS, Flow, FlowKey4},
+    },
+    logic::flow::{
+        State,
+        protocol::{ICMP, TCP, UDP},
+        timeout_seconds,
+    },
+};
+use netdiag_model::{
+    compile::Trie,
+    floating::{Plan, tables::FloatingTables},
+};
+use tokio::runtime::Handle;
+
+use super::held::HOST;
+use crate::{
+    conntrack::{self, Connection, Translated, Tuple},
+    discover::{chain, routers},
+    enforce::{Enforcer, Tracked},
+    netns::Namespace,
+};
+
+/// `ICMP_ECHO`.
+const ECHO: u16 = 8;
+
+/// What the maps hold, without leave to begin flows for those floating IPs that are about to go; none where none is.
+pub(super) fn draining(before: &FloatingTables, after: &FloatingTables) -> Option<FloatingTables> {
+    let stays = |floating: &Floating| (floating.fixed, floating.slot, floating.epoch);
+    let mut draining = before.clone();
+    let mut gone = BTreeSet::new();
+    for (key, floating) in &mut draining.floating {
+        if after.floating.get(key).map(stays) != Some(stays(floating)) {
+            floating.flags &= !FLOATING_BEGINS;
+            gone.insert((floating.slot, floating.fixed));
+        }
+    }
+    for (slot, leaving) in &mut draining.leaving {
+        if gone.contains(&(*slot, leaving.fixed)) {
+            leaving.flags &= !FLOATING_BEGINS;
+        }
+    }
+    for (key, leaving) in &mut draining.more_leaving {
+        if gone.contains(&(key.slot, key.fixed)) {
+            leaving.flags &= !FLOATING_BEGINS;
+        }
+    }
+    (!gone.is_empty()).then_some(draining)
+}
+
+/// Tells routers of the flows that will come to them once the maps hold `after`; those that could not be told, and why.
+pub(super) fn give(
+    enforcer: &Enforcer,
+    plan: &Plan,
+    (before, after): (&FloatingTables, &FloatingTables),
+    netns: &[PathBuf],
+) -> Vec<(String, String)> {
+    let leads = |(key, hop): (&Trie<HopKey>, &Hop)| is_resolved(hop) && !after.hops.get(key).is_some_and(is_resolved);
+    if draining(before, after).is_none() && !before.hops.iter().any(leads) {
+        return Vec::new();
+    }
+    let flows = match enforcer.flows() {
+        Ok(flows) => flows.ipv4,
+        Err(error) => return vec![("flows".to_owned(), chain(&error))],
+    };
+    let mut refused = Vec::new();
+    for (router, connections) in connections(plan, (before, after), &flows) {
+        if let Err(why) = tell(&router, connections, netns) {
+            refused.push((router, why));
+        }
+    }
+    refused
+}
+
+/// The flows that will come to each router.
+fn connections(
+    plan: &Plan,
+    (before, after): (&FloatingTables, &FloatingTables),
+    flows: &[Tracked<FlowKey4>],
+) -> BTreeMap<String, Vec<Connection>> {
+    let address = |word: u32| Ipv4Addr::from(word.to_ne_bytes());
+    let planned = plan.floating_ips.iter().filter_map(|one| {
+        let fixed = one.fixed_ip_address?;
+        Some(((one.floating_ip_address, fixed), &one.router))
+    });
+    let routers: BTreeMap<(Ipv4Addr, Ipv4Addr), &String> = planned.collect();
+    let mut connections: BTreeMap<String, Vec<Connection>> = BTreeMap::new();
+    for Tracked { key, flow, .. } in flows.iter().filter(|tracked| is_past_a_router(&tracked.flow)) {
+        let Some(old) = leaving(before, key).filter(|old| old.epoch == flow.epoch) else { continue };
+        let comes = match leaving(after, key) {
+            Some(new) if (new.floating, new.epoch) == (old.floating, old.epoch) => {
+                resolves(before, old.router, key.remote) && !resolves(after, new.router, key.remote)
+            }
+            _ => true,
+        };
+        let router = routers.get(&(address(old.floating), address(old.fixed))).filter(|_| comes);
+        if let Some((router, connection)) = router.zip(connection(key, flow, address(old.floating))) {
+            connections.entry((*router).clone()).or_default().push(connection);
+        }
+    }
+    connections
+}
+
+const fn is_past_a_router(flow: &Flow) -> bool {
+    flow.flags & (FLOW_FAST | FLOW_DEAD) == FLOW_FAST && !State::of(flow.state).is_over()
+}
+
+/// What the local end of a flow leaves as.
+fn leaving<'t>(tables: &'t FloatingTables, key: &FlowKey4) -> Option<&'t Leaving> {
+    let (slot, fixed) = (key.slot.into(), key.local);
+    let first = tables.leaving.get(&slot).filter(|leaving| leaving.fixed == fixed);
+    first.or_else(|| tables.more_leaving.get(&LeavingKey { slot, fixed }))
+}
+
+const fn is_resolved(hop: &Hop) -> bool {
+    matches!(hop.kind, HOP_KNOWN | HOP_ON_LINK)
+}
+
+/// Whether a router's next hop to an address is known: the longest prefix says so.
+fn resolves(tables: &FloatingTables, router: u32, remote: u32) -> bool {
+    let remote = u32::from_be(remote);
+    let hop = (0..=32_u32).rev().find_map(|length| {
+        let mask = u32::MAX.checked_shl(32 - length).unwrap_or(0);
+        let address = (remote & mask).to_be();
+        tables.hops.get(&Trie { data: HopKey { router, address }, bits: 32 + length })
+    });
+    hop.is_some_and(is_resolved)
+}
+
+/// A flow as its router would have seen it begin; none of what a router needs not be told of, or cannot.
+fn connection(key: &FlowKey4, flow: &Flow, floating: Ipv4Addr) -> Option<Connection> {
+    let address = |word: u32| Ipv4Addr::from(word.to_ne_bytes());
+    let (fixed, remote) = (address(key.local), address(key.remote));
+    let (local_port, remote_port) = (u16::from_be(key.local_port), u16::from_be(key.remote_port));
+    let inward = flow.flags & FLOW_INGRESS != 0;
+    let (source_port, destination_port, icmp_type) = match key.protocol {
+        TCP | UDP if inward => (remote_port, local_port, 0),
+        TCP | UDP => (local_port, remote_port, 0),
+        ICMP if remote_port & 0xff == ECHO => (local_port, 0, 8),
+        _ => return None,
+    };
+    let (source, destination, translated) = if inward {
+        (remote, floating, Translated::Destination(fixed))
+    } else {
+        (fixed, remote, Translated::Source(floating))
+    };
+    let original = Tuple { source, destination, protocol: key.protocol, source_port, destination_port, icmp_type };
+    Some(Connection { original, translated, timeout: timeout_seconds(key.protocol, State::of(flow.state)) })
+}
+
+/// Tells one router.
+fn tell(router: &str, connections: Vec<Connection>, netns: &[PathBuf]) -> Result<(), String> {
+    let add = move || conntrack::add(&connections);
+    let added = match routers::path(netns, router) {
+        Some(path) => {
+            let namespace = Namespace::open(&path).map_err(|error| chain(&error))?;
+            Handle::current().block_on(namespace.run(add)).map_err(|error| chain(&error))?
+        }
+        None if router == HOST => add(),
+        // Whose packets nobody takes has nobody to be told.
+        None => return Ok(()),
+    };
+    added.map_err(|error| format!("its connection tracking takes no flows: {error}"))
+}

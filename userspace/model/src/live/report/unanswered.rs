@@ -1,0 +1,138 @@
+//! Questions of the instance that nobody answered: they left what is watched, or went to its segment, and nothing came back.
+//! Flow: explain.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use crate::{
+    live::{
+        journey::{Ended, Journey},
+        packet::{Content, Headers, ICMP, ICMPV6, Ip, Transport},
+        points::Points,
+    },
+    trace::{Direction, Finding, HopKind, Severity, Trace},
+};
+
+/// The most addresses that are remembered: whoever asks more at once looks for somebody.
+const MOST: usize = 1_024;
+/// The most that are told of.
+const TOLD: usize = 5;
+
+/// SYN without ACK.
+const OPENS: (u8, u8) = (0x12, 0x02);
+
+/// What was asked of whom.
+#[derive(Debug, Default)]
+pub(super) struct Unanswered {
+    asked: BTreeMap<IpAddr, Questions>,
+    /// Whoever has sent anything.
+    heard: BTreeSet<IpAddr>,
+}
+
+/// Questions to one address.
+#[derive(Debug)]
+struct Questions {
+    packets: u64,
+    /// The last device that saw them.
+    device: String,
+    /// They went to the instance's own segment.
+    aside: bool,
+}
+
+impl Unanswered {
+    /// Adds a packet.
+    pub(super) fn add(&mut self, journey: &Journey, points: &Points) {
+        if journey.direction == Direction::Inward {
+            let source = journey.packet.addresses().map(|(source, _)| source);
+            self.heard.extend(source.filter(|_| self.heard.len() < MOST));
+            return;
+        }
+        let aside = match journey.ended {
+            Ended::Delivered => false,
+            Ended::Aside => true,
+            Ended::Dropped { .. } | Ended::NotSeenAfter | Ended::Inconclusive => return,
+        };
+        let Some(whom) = asks(&journey.packet) else { return };
+        let room = self.asked.len() < MOST || self.asked.contains_key(&whom);
+        let last = journey.steps.last().and_then(|step| points.stop(step.place));
+        if let Some(stop) = last.filter(|_| room) {
+            let none = || Questions { packets: 0, device: stop.label(), aside };
+            self.asked.entry(whom).or_insert_with(none).packets += 1;
+        }
+    }
+
+    /// What is to be said of those who did not answer.
+    pub(super) fn findings(self, points: &Points, trace: &Trace) -> Vec<Finding> {
+        let Self { asked, heard } = self;
+        let silent = asked.into_iter().filter(|(whom, _)| !heard.contains(whom));
+        silent.take(TOLD).map(|(whom, questions)| questions.finding(whom, points, trace)).collect()
+    }
+}
+
+impl Questions {
+    fn finding(self, whom: IpAddr, points: &Points, trace: &Trace) -> Finding {
+        let Self { packets, device, aside } = self;
+        let tunnels = if aside && !is_here(points, whom) { tunnels(trace) } else { Vec::new() };
+        let (object, by) = match &tunnels[..] {
+            [] if aside => (whom.to_string(), "to the instance's segment".to_owned()),
+            [] => (device.clone(), format!("by {device}")),
+            [(name, note)] => {
+                (name.clone(), format!("to the instance's segment, whose rest is behind {name} ({note})"))
+            }
+            several => {
+                let names: Vec<&str> = several.iter().map(|(name, _)| name.as_str()).collect();
+                let names = names.join(", ");
+                (names.clone(), format!("to the instance's segment, whose rest is behind {names}"))
+            }
+        };
+        Finding {
+            severity: Severity::Warning,
+            code: "unanswered".to_owned(),
+            object,
+            message: format!("{packets} packets for {whom} went {by}, and nothing came back from it"),
+            evidence: format!("they were seen at {device}, and no packet from {whom} came in"),
+            verify: None,
+            fix: Some(format!("see on the way to {whom} whether they arrive there, and what becomes of its answers")),
+        }
+    }
+}
+
+/// Whether an address is of an instance of this host.
+fn is_here(points: &Points, address: IpAddr) -> bool {
+    points.others.values().any(|addresses| addresses.contains(&address))
+}
+
+/// Tunnels to the rest of the segment, with their ends.
+fn tunnels(trace: &Trace) -> Vec<(String, String)> {
+    let hops = trace.interfaces.iter().flat_map(|interface| &interface.hops);
+    let lateral = hops.filter(|hop| hop.direction == Direction::Lateral && hop.kind == HopKind::Tunnel);
+    lateral.map(|hop| (hop.name.clone(), hop.note.clone())).collect()
+}
+
+/// Whom a packet asks for an answer.
+fn asks(headers: &Headers) -> Option<IpAddr> {
+    match &headers.content {
+        Content::Arp(arp) => (arp.operation == 1 && arp.sender != arp.target).then_some(arp.target),
+        Content::Ip(ip) => is_question(ip).then_some(ip.destination),
+        Content::Other { .. } => None,
+    }
+}
+
+fn is_question(ip: &Ip) -> bool {
+    let to_many = match ip.destination {
+        IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_multicast(),
+    };
+    let asks = match &ip.transport {
+        Transport::Tcp { flags, .. } => flags & OPENS.0 == OPENS.1,
+        Transport::Icmp(icmp) => matches!((ip.protocol, icmp.kind), (ICMP, 8) | (ICMPV6, 128)),
+        Transport::Udp { .. }
+        | Transport::Tunnel { .. }
+        | Transport::Sctp { .. }
+        | Transport::Ports { .. }
+        | Transport::None => false,
+    };
+    asks && !to_many
+}
