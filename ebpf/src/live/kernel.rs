@@ -10,7 +10,6 @@ use aya_ebpf::{
 };
 use netdiag_common::abi::live::{HEAD, Layout, Seen};
 
-
 /// Where things are. Written by user space before the programs are loaded.
 #[unsafe(no_mangle)]
 static LAYOUT: Layout = Layout {

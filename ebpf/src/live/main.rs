@@ -22,8 +22,8 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, SkBuffContext, TcContext},
 };
 use netdiag_common::abi::live::{
-    CONFIG_INDEX_IS_ENOUGH, Config, HEAD, SEEN_BY_SOCKET, SEEN_DROPPED, SEEN_NETWORK, SEEN_OF_SOCKET, SEEN_RECEIVED, SEEN_SENT,
-    SEEN_TAGGED, Seen, TALLY_DROPPED, TALLY_SOCKET, TALLY_WAY,
+    CONFIG_INDEX_IS_ENOUGH, Config, HEAD, SEEN_BY_SOCKET, SEEN_DROPPED, SEEN_NETWORK, SEEN_OF_SOCKET, SEEN_RECEIVED,
+    SEEN_SENT, SEEN_TAGGED, Seen, TALLY_DROPPED, TALLY_SOCKET, TALLY_WAY,
 };
 
 use crate::{
@@ -116,7 +116,8 @@ fn packet_type(skb: *mut __sk_buff) -> u32 {
 fn on_its_way(skb: *mut __sk_buff, kind: u8, flags: u8) {
     let Some(config) = CONFIG.get(0) else { return };
     let frame = Frame::of(skb, flags & SEEN_NETWORK != 0);
-    if wanted::of_frame(config, &frame, TALLY_WAY, |scratch| load(skb, scratch)) && report::has_room(config, TALLY_WAY) {
+    if wanted::of_frame(config, &frame, TALLY_WAY, |scratch| load(skb, scratch)) && report::has_room(config, TALLY_WAY)
+    {
         record(skb, kind, flags);
     }
 }
@@ -189,8 +190,7 @@ fn describe(skb: *mut __sk_buff, seen: &mut Seen, (kind, flags): (u8, u8)) -> bo
     (seen.kind, seen.flags) = (kind, flags | if tagged { SEEN_TAGGED } else { 0 });
     (seen.reason, seen.location) = (0, 0);
     let is_enough = CONFIG.get(0).is_some_and(|config| config.flags & CONFIG_INDEX_IS_ENOUGH != 0);
-    (seen.cookie, seen.inode) =
-        if is_enough { (0, 0) } else { kernel::namespace_of_sure_device(buffer.device()) };
+    (seen.cookie, seen.inode) = if is_enough { (0, 0) } else { kernel::namespace_of_sure_device(buffer.device()) };
     let known = first_bytes(skb, &mut seen.head);
     seen.known = known as u16;
     known > 0

@@ -189,7 +189,8 @@ impl Bytes for Known<'_> {
         // SAFETY: one arithmetic instruction.
         unsafe { asm!("{offset} &= 0xfe", offset = inout(reg) offset, options(pure, nomem, nostack)) };
         // SAFETY: behind the head there are as many bytes as an offset of eight bits may be too far.
-        let place = unsafe { ptr::from_ref(self.0).cast::<u8>().add(core::mem::offset_of!(Scratch, head) + offset as usize) };
+        let place =
+            unsafe { ptr::from_ref(self.0).cast::<u8>().add(core::mem::offset_of!(Scratch, head) + offset as usize) };
         // SAFETY: as above; it is even, as the head is.
         #[expect(clippy::cast_ptr_alignment, reason = "the head and the offset are even")]
         Some(unsafe { *place.cast::<u16>() })
