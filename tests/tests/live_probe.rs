@@ -24,6 +24,13 @@ use netdiag_tests::{
     require_ebpf,
 };
 
+/// What watching may cost.
+#[path = "live_probe/cost.rs"]
+mod cost;
+/// Packets of every shape.
+#[path = "live_probe/shapes.rs"]
+mod shapes;
+
 /// Runs the rest of a test on a host of its own.
 macro_rules! host {
     ($test:literal) => {
@@ -114,7 +121,7 @@ fn only(clause: Clause) -> Filter {
 }
 
 fn plan(points: Vec<Point>, filter: Filter) -> Plan {
-    Plan { points, filter, drops: false, ring_bytes: RING_BYTES, budget: None }
+    Plan { points, filter, drops: false, ring_bytes: RING_BYTES, budget: None, overhead: None }
 }
 
 async fn start(plan: Plan) -> Session {
@@ -282,7 +289,7 @@ async fn a_packet_a_rule_drops_is_seen_dying_there_whichever_way_it_went() {
         send(number).await;
         let seen = seen(&mut session).await;
         assert_eq!(seen.len(), 1, "{seen:?}");
-        let What::Dropped { reason, subsystem, location } = &seen[0].what else { panic!("{seen:?}") };
+        let What::Dropped { reason, subsystem, location, copy: false } = &seen[0].what else { panic!("{seen:?}") };
         assert_eq!((reason.as_str(), subsystem.as_str()), ("NETFILTER_DROP", "core"));
         let location = location.as_deref().unwrap_or_default();
         assert!(["nf_hook_slow+0x", "nft_do_chain+0x"].iter().any(|place| location.starts_with(place)), "{location}");

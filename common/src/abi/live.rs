@@ -18,6 +18,8 @@ pub const SEEN_NETWORK: u8 = 1;
 pub const SEEN_TAGGED: u8 = 1 << 1;
 /// Seen by a packet socket.
 pub const SEEN_BY_SOCKET: u8 = 1 << 2;
+/// It belonged to a packet socket: one that was to have it, or one that sent it.
+pub const SEEN_OF_SOCKET: u8 = 1 << 3;
 
 /// A packet was seen.
 #[repr(C)]
@@ -123,25 +125,31 @@ pub struct Config {
     pub products: u32,
     /// The most records of one CPU in a tick; 0 is no limit.
     pub budget: u32,
-    /// Always 0.
-    pub pad: u32,
+    /// How many of the kernel's own ticks are one of the budget's: 2 to the power of this.
+    pub tick_shift: u32,
+    /// Number of this filter: another for each, and for each that is being written. What was answered by another is not asked for again.
+    pub generation: u32,
+    /// `CONFIG_*` bits.
+    pub flags: u32,
     /// The clauses.
     pub clause: [Clause; CLAUSES],
     /// The products.
     pub product: [Product; PRODUCTS],
 }
 
-/// Which bits of the clock change from one tick of the budget to the next: it is 16.8 ms long.
-pub const TICK_BITS: u32 = 24;
+/// The index of a device says which it is: no two that are watched have the same, in whatever namespaces they are.
+pub const CONFIG_INDEX_IS_ENOUGH: u32 = 1;
 
 /// What one CPU has counted.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// The tick `used` is about.
+    /// The tick `until` is about.
     pub tick: u64,
-    /// Records in this tick.
-    pub used: u64,
+    /// How many records there may be until this tick is over.
+    pub until: u64,
+    /// Records, where there is a limit.
+    pub records: u64,
     /// Packets for which the ring buffer had no room.
     pub lost: u64,
     /// Packets that were left out to keep the cost down.
@@ -205,6 +213,8 @@ pub struct Layout {
     pub dst_dev: u32,
     /// `sock.__sk_common.skc_net`
     pub sk_net: u32,
+    /// `sock.__sk_common.skc_family`
+    pub sk_family: u32,
     /// The reason that is none: the packet was used up.
     pub consumed: u32,
     /// 1 where the kernel says which socket was to receive a packet that it gives up.

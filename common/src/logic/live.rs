@@ -10,6 +10,9 @@ use super::{
 };
 use crate::abi::live::{CLAUSE_ONE_WAY, CLAUSES, Clause, Config, End, PRODUCTS};
 
+/// Packets of which most are.
+pub mod plain;
+
 /// First bytes of a packet.
 pub trait Bytes {
     /// Two bytes, as they lie in the packet; none where they are not known. Offsets are even.
@@ -44,8 +47,9 @@ const NO_PORT: u32 = 0x1_0000;
 const NO_PROTOCOL: u16 = 0x100;
 
 /// Whom a layer is between.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Layer {
+pub struct Layer {
     source: [u32; 4],
     destination: [u32; 4],
     source_port: u32,
@@ -65,14 +69,24 @@ const EXTENSIONS: u32 = 3;
 /// True if the filter covers the packet.
 #[inline(always)]
 pub fn covers(config: &Config, bytes: &impl Bytes, start: Start) -> bool {
+    let mut layer = NOBODY;
+    covers_layers(config, start, |start| {
+        layer = NOBODY;
+        let inner = read(bytes, start, &mut layer);
+        (layer, inner)
+    })
+}
+
+/// The same, where somebody else reads the layers: whom one is between, and where the next one begins.
+#[inline(always)]
+pub fn covers_layers(config: &Config, start: Start, mut read: impl FnMut(Start) -> (Layer, Option<Start>)) -> bool {
     if config.products == 0 {
         return true;
     }
     let mut answers = 0;
     let mut start = start;
     for _ in 0..LAYERS {
-        let mut layer = NOBODY;
-        let inner = read(bytes, start, &mut layer);
+        let (layer, inner) = read(start);
         answers |= ask(config, &layer);
         let Some(inner) = inner else { break };
         start = inner;
@@ -127,7 +141,7 @@ fn differs(end: &End, (address, port): (&[u32; 4], u32)) -> u64 {
 // === layers ===
 
 /// Nobody.
-const NOBODY: Layer = Layer {
+pub const NOBODY: Layer = Layer {
     source: [0; 4],
     destination: [0; 4],
     source_port: NO_PORT,
@@ -138,8 +152,8 @@ const NOBODY: Layer = Layer {
 };
 
 /// Reads one layer, as far as it is known; where there is another one in it, its beginning.
-#[inline(never)]
-fn read(bytes: &impl Bytes, start: Start, layer: &mut Layer) -> Option<Start> {
+#[inline(always)]
+pub fn read(bytes: &impl Bytes, start: Start, layer: &mut Layer) -> Option<Start> {
     let network = if start.network { start.offset } else { link(bytes, start.offset, layer)? };
     if start.network {
         layer.ethertype = version(bytes, network)?;
@@ -265,14 +279,20 @@ const GENEVE: u32 = 6081;
 /// What a tunnel carries: Ethernet.
 const TRANSPARENT_ETHERNET: u16 = 0x6558;
 
+/// True if there is a packet in what goes to this UDP port.
+#[inline(always)]
+const fn is_tunnel(port: u32) -> bool {
+    port == VXLAN[0] || port == VXLAN[1] || port == GENEVE
+}
+
 /// Where the packet in a tunnel begins.
 #[inline(always)]
 fn tunnel(bytes: &impl Bytes, offset: u32, port: u32) -> Option<Start> {
-    if port == VXLAN[0] || port == VXLAN[1] {
-        return Some(Start { offset: offset + 8, network: false });
+    if !is_tunnel(port) {
+        return None;
     }
     if port != GENEVE {
-        return None;
+        return Some(Start { offset: offset + 8, network: false });
     }
     let options = u32::from(bytes.number(offset)? >> 8 & 0x3f) * 4;
     let network = bytes.number(offset + 2)? != TRANSPARENT_ETHERNET;

@@ -10,8 +10,6 @@ use aya_ebpf::{
 };
 use netdiag_common::abi::live::{HEAD, Layout, Seen};
 
-use crate::maps::Scratch;
-
 /// Where things are. Written by user space before the programs are loaded.
 #[unsafe(no_mangle)]
 static LAYOUT: Layout = Layout {
@@ -37,6 +35,7 @@ static LAYOUT: Layout = Layout {
     net_loopback: 0,
     dst_dev: 0,
     sk_net: 0,
+    sk_family: 0,
     consumed: 0,
     receiver: 0,
 };
@@ -88,11 +87,10 @@ fn pointer(address: u64, offset: u32) -> u64 {
     field(address, offset).unwrap_or(0)
 }
 
-/// A length, but no more than is kept of a packet. In a register of its own, so that the bounds the verifier is shown are those of what
-/// it sees used.
+/// A length, but no more than so much. In a register of its own, so that the bounds the verifier is shown are those of what it sees used.
 #[inline(always)]
-pub fn at_most_head(length: u32) -> u64 {
-    let mut known = u64::from(length).min(HEAD as u64);
+pub fn at_most<const MOST: usize>(length: u32) -> u64 {
+    let mut known = u64::from(length).min(MOST as u64);
     // SAFETY: nothing is done but to hide what is known of the number.
     unsafe { asm!("{known} = {known}", known = inout(reg) known, options(pure, nomem, nostack)) };
     known
@@ -129,6 +127,8 @@ fn namespace(net: u64) -> (u64, u32) {
 
 /// `ARPHRD_ETHER` and `ARPHRD_LOOPBACK` of `linux/if_arp.h`.
 const ETHERNET_TYPES: [u16; 2] = [1, 772];
+/// `AF_PACKET` of `linux/socket.h`.
+const AF_PACKET: u16 = 17;
 /// A header that has not been set.
 const UNSET: u16 = u16::MAX;
 /// Length of an Ethernet header.
@@ -145,10 +145,11 @@ impl Buffer {
         Self(address_of(pointer))
     }
 
-    /// The buffer a context stands for. What a map holds is a number to the verifier, so the way there and back takes no helper.
+    /// The buffer a context stands for, which the record says, too. What a record holds is a number to the verifier, so the way there
+    /// and back takes no helper.
     #[inline(always)]
-    pub fn of_context(skb: *mut __sk_buff, scratch: &mut Scratch) -> Self {
-        let place = &raw mut scratch.seen.buffer;
+    pub fn of_context(skb: *mut __sk_buff, seen: &mut Seen) -> Self {
+        let place = &raw mut seen.buffer;
         // SAFETY: the place is a field behind an exclusive reference. Volatile, for the compiler would leave both out.
         unsafe { place.cast::<*mut __sk_buff>().write_volatile(skb) };
         // SAFETY: as above; an address is a number of so many bits.
@@ -167,64 +168,19 @@ impl Buffer {
         number(self.0, layout().skb_mark)
     }
 
+    /// Whether it belongs to a packet socket.
+    #[inline(always)]
+    pub fn is_of_packet_socket(self) -> bool {
+        let layout = layout();
+        half(pointer(self.0, layout.skb_sk), layout.sk_family) == AF_PACKET
+    }
+
     /// The tag beside the frame.
     #[inline(always)]
     pub fn tag(self) -> Option<u16> {
         let layout = layout();
         let tagged = number(self.0, layout.skb_tagged) & layout.skb_tagged_mask != 0;
         tagged.then(|| half(self.0, layout.skb_vlan_tci))
-    }
-
-    /// Loads the first bytes, from the Ethernet header on if there is one; true if they begin at an IP header.
-    #[inline(always)]
-    pub fn load(self, scratch: &mut Scratch) -> bool {
-        let layout = layout();
-        let head = pointer(self.0, layout.skb_head);
-        let data = pointer(self.0, layout.skb_data);
-        let (offset, network) = self.start(data.wrapping_sub(head));
-        let end = u64::from(number(self.0, layout.skb_tail));
-        let before = data.wrapping_sub(head).wrapping_sub(offset);
-        scratch.seen.length = number(self.0, layout.skb_len).wrapping_add(before as u32);
-        scratch.seen.known = 0;
-        let linear = end.saturating_sub(offset).min(HEAD as u64);
-        let known = at_most_head(linear as u32);
-        if known == 0 || known > HEAD as u64 {
-            return network;
-        }
-        let from = head.wrapping_add(offset) as *const c_void;
-        // SAFETY: there is room for so many bytes, and the helper checks the address.
-        if unsafe { copy(scratch.seen.head.as_mut_ptr().cast(), known as u32, from) } == 0 {
-            scratch.seen.known = known as u16;
-        }
-        network
-    }
-
-    /// Offset of the first byte from the head of the buffer on, and true if that is of an IP header.
-    ///
-    /// What has come from a device has a header of each kind, the second behind the first. What this host sends has a network
-    /// header first, and what has been put into a tunnel has its old link-layer header behind the new network header.
-    #[inline(always)]
-    fn start(self, data: u64) -> (u64, bool) {
-        let layout = layout();
-        let mac = half(self.0, layout.skb_mac_header);
-        let network = half(self.0, layout.skb_network_header);
-        let has_mac = mac != UNSET;
-        if has_mac && network >= mac + ETHERNET {
-            return (mac.into(), false);
-        }
-        if network == 0 || network == UNSET {
-            return (data, !self.is_ethernet());
-        }
-        if has_mac && network == mac && self.is_ethernet() {
-            return (mac.into(), false);
-        }
-        (network.into(), true)
-    }
-
-    #[inline(always)]
-    fn is_ethernet(self) -> bool {
-        let kind = half(self.device(), layout().dev_type);
-        kind == ETHERNET_TYPES[0] || kind == ETHERNET_TYPES[1]
     }
 
     /// Fills in namespace and device, as far as they can be known.
@@ -254,5 +210,92 @@ impl Buffer {
         if seen.inode == 0 {
             (seen.cookie, seen.inode) = namespace(pointer(pointer(self.0, layout.skb_sk), layout.sk_net));
         }
+    }
+}
+
+/// A buffer that is being given up. The verifier knows that it is one, so its fields are read as a C program would read them; at
+/// offsets that are constants to it, for user space has written them before the program is checked.
+#[derive(Clone, Copy)]
+pub struct Dying(*const u8);
+
+/// Where the first bytes of a packet are.
+pub struct First {
+    from: u64,
+    /// How many lie there in one piece, of those that are kept.
+    known: u64,
+    /// Length of the whole packet from there on.
+    pub length: u32,
+}
+
+impl Dying {
+    /// The buffer the tracepoint tells of.
+    #[inline(always)]
+    pub const fn of(argument: *const c_void) -> Self {
+        Self(argument.cast())
+    }
+
+    #[inline(always)]
+    fn field<T>(self, offset: u32) -> T {
+        // SAFETY: user space took the offset from the running kernel's description of the structure.
+        let field = unsafe { self.0.add(offset as usize) }.cast::<T>();
+        // SAFETY: as above; every field read here is an integer. Volatile, for a load is of the field's own size.
+        unsafe { field.read_volatile() }
+    }
+
+    /// The first bytes, from the Ethernet header on if there is one; true if they begin at an IP header.
+    #[inline(always)]
+    pub fn start(self) -> (First, bool) {
+        let layout = layout();
+        let head: u64 = self.field(layout.skb_head);
+        let data = self.field::<u64>(layout.skb_data).wrapping_sub(head);
+        let (offset, network) = self.offset(data);
+        let end = u64::from(self.field::<u32>(layout.skb_tail));
+        let before = data.wrapping_sub(offset) as u32;
+        let length = self.field::<u32>(layout.skb_len).wrapping_add(before);
+        let known = end.saturating_sub(offset).min(HEAD as u64);
+        (First { from: head.wrapping_add(offset), known, length }, network)
+    }
+
+    /// Offset of the first byte from the head of the buffer on, and true if that is of an IP header.
+    ///
+    /// What has come from a device has a header of each kind, the second behind the first. What this host sends has a network
+    /// header first, and what has been put into a tunnel has its old link-layer header behind the new network header.
+    #[inline(always)]
+    fn offset(self, data: u64) -> (u64, bool) {
+        let layout = layout();
+        let mac: u16 = self.field(layout.skb_mac_header);
+        let network: u16 = self.field(layout.skb_network_header);
+        let has_mac = mac != UNSET;
+        if has_mac && network >= mac + ETHERNET {
+            return (mac.into(), false);
+        }
+        if network == 0 || network == UNSET {
+            return (data, !self.is_ethernet());
+        }
+        if has_mac && network == mac && self.is_ethernet() {
+            return (mac.into(), false);
+        }
+        (network.into(), true)
+    }
+
+    #[inline(always)]
+    fn is_ethernet(self) -> bool {
+        let device = Buffer::of(self.0.cast()).device();
+        let kind = half(device, layout().dev_type);
+        kind == ETHERNET_TYPES[0] || kind == ETHERNET_TYPES[1]
+    }
+}
+
+impl First {
+    /// Copies them, but no more than so many; how many that were.
+    #[inline(always)]
+    pub fn copy<const MOST: usize>(&self, head: &mut [u8; HEAD]) -> u32 {
+        let known = at_most::<MOST>(self.known as u32);
+        if known == 0 || known > MOST as u64 {
+            return 0;
+        }
+        // SAFETY: there is room for so many bytes, and the helper checks the address.
+        let done = unsafe { copy(head.as_mut_ptr().cast(), known as u32, self.from as *const c_void) };
+        if done == 0 { known as u32 } else { 0 }
     }
 }

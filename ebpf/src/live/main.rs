@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`maps`] | every map, with who writes and who reads it |
 //! | [`kernel`] | fields of the kernel's own structures |
-//! | [`report`] | asks the filter, keeps the budget, writes the record or counts that there is none |
+//! | [`wanted`] | asks the filter |
+//! | [`report`] | keeps the budget, writes the record or counts that there is none |
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -20,25 +21,25 @@ use aya_ebpf::{
     macros::{btf_tracepoint, classifier, socket_filter},
     programs::{BtfTracePointContext, SkBuffContext, TcContext},
 };
-use netdiag_common::{
-    abi::live::{
-        HEAD, SEEN_BY_SOCKET, SEEN_DROPPED, SEEN_NETWORK, SEEN_RECEIVED, SEEN_SENT, SEEN_TAGGED, TALLY_DROPPED,
-        TALLY_SOCKET, TALLY_WAY,
-    },
-    logic::live::Start,
+use netdiag_common::abi::live::{
+    CONFIG_INDEX_IS_ENOUGH, Config, HEAD, SEEN_BY_SOCKET, SEEN_DROPPED, SEEN_NETWORK, SEEN_OF_SOCKET, SEEN_RECEIVED,
+    SEEN_SENT, SEEN_TAGGED, Seen, TALLY_DROPPED, TALLY_SOCKET, TALLY_WAY,
 };
 
 use crate::{
-    kernel::{Buffer, layout},
-    maps::Scratch,
+    kernel::{Buffer, Dying, First, layout},
+    maps::{CONFIG, Scratch},
+    wanted::Frame,
 };
 
 /// Fields of the kernel's own structures.
 mod kernel;
 /// Every map.
 mod maps;
-/// Asks the filter, keeps the budget, writes the record or counts that there is none.
+/// Keeps the budget, writes the record or counts that there is none.
 mod report;
+/// Asks the filter.
+mod wanted;
 
 /// `PACKET_OUTGOING` of `linux/if_packet.h`.
 const PACKET_OUTGOING: u32 = 4;
@@ -113,55 +114,72 @@ fn packet_type(skb: *mut __sk_buff) -> u32 {
 
 #[inline(always)]
 fn on_its_way(skb: *mut __sk_buff, kind: u8, flags: u8) {
-    let Some(scratch) = maps::scratch(TALLY_WAY) else { return };
-    if !load(skb, scratch) || !report::wanted(scratch, start(flags), TALLY_WAY) {
-        return;
+    let Some(config) = CONFIG.get(0) else { return };
+    let frame = Frame::of(skb, flags & SEEN_NETWORK != 0);
+    if wanted::of_frame(config, &frame, TALLY_WAY, |scratch| load(skb, scratch)) && report::has_room(config, TALLY_WAY)
+    {
+        record(skb, kind, flags);
     }
-    describe(skb, scratch, kind, flags);
-    report::write(scratch, TALLY_WAY);
+}
+
+/// Apart, so that a packet of which there is no record pays for nothing of it.
+#[inline(never)]
+fn record(skb: *mut __sk_buff, kind: u8, flags: u8) {
+    report::write(TALLY_WAY, |seen| describe(skb, seen, (kind, flags)));
 }
 
 #[inline(always)]
 fn at_socket(skb: *mut __sk_buff, kind: u8) {
-    let Some(scratch) = maps::scratch(TALLY_SOCKET) else { return };
-    if !load(skb, scratch) || !report::wanted(scratch, start(0), TALLY_SOCKET) {
-        return;
+    let Some(config) = CONFIG.get(0) else { return };
+    if is_wanted_at_socket(config, skb) && report::has_room(config, TALLY_SOCKET) {
+        report::write(TALLY_SOCKET, |seen| {
+            let described = describe(skb, seen, (kind, SEEN_BY_SOCKET));
+            if kind == SEEN_SENT {
+                // It is a copy of the buffer that is sent.
+                seen.buffer = 0;
+            }
+            described
+        });
     }
-    describe(skb, scratch, kind, SEEN_BY_SOCKET);
-    if kind == SEEN_SENT {
-        // It is a copy of the buffer that is sent.
-        scratch.seen.buffer = 0;
-    }
-    report::write(scratch, TALLY_SOCKET);
 }
 
 #[inline(always)]
-const fn start(flags: u8) -> Start {
-    Start { offset: 0, network: flags & SEEN_NETWORK != 0 }
+fn is_wanted_at_socket(config: &Config, skb: *mut __sk_buff) -> bool {
+    if config.products == 0 {
+        return true;
+    }
+    let Some(scratch) = maps::scratch(TALLY_SOCKET) else { return false };
+    load(skb, scratch) && wanted::of_loaded(config, false, TALLY_SOCKET, |_| true)
 }
 
-/// The first bytes of a packet; false if it has none.
+/// The first bytes of a packet, to be read layer by layer; false if it has none.
 #[inline(always)]
 fn load(skb: *mut __sk_buff, scratch: &mut Scratch) -> bool {
-    // SAFETY: the kernel hands the program a valid `__sk_buff`, and the verifier rewrites this load of one of its fields.
-    let length = unsafe { (*skb).len };
-    let known = kernel::at_most_head(length);
-    if known == 0 || known > HEAD as u64 {
-        return false;
-    }
-    scratch.seen.length = length;
-    scratch.seen.known = known as u16;
-    let head = scratch.seen.head.as_mut_ptr().cast();
-    // SAFETY: there is room for so many bytes.
-    unsafe { bpf_skb_load_bytes(skb.cast(), 0, head, known as u32) == 0 }
+    let known = first_bytes(skb, &mut scratch.head);
+    scratch.known = known;
+    known > 0
 }
 
-/// What is to be said of a packet besides its bytes.
+/// Copies the first bytes of a packet; how many there are.
 #[inline(always)]
-fn describe(skb: *mut __sk_buff, scratch: &mut Scratch, kind: u8, flags: u8) {
-    let buffer = Buffer::of_context(skb, scratch);
-    let seen = &mut scratch.seen;
+fn first_bytes(skb: *mut __sk_buff, head: &mut [u8; HEAD]) -> u32 {
+    // SAFETY: the kernel hands the program a valid `__sk_buff`, and the verifier rewrites this load of one of its fields.
+    let known = kernel::at_most::<HEAD>(unsafe { (*skb).len });
+    if known == 0 || known > HEAD as u64 {
+        return 0;
+    }
+    // SAFETY: there is room for so many bytes.
+    let done = unsafe { bpf_skb_load_bytes(skb.cast(), 0, head.as_mut_ptr().cast(), known as u32) };
+    if done == 0 { known as u32 } else { 0 }
+}
+
+/// Says what there is to say of a packet; false if its bytes cannot be read.
+#[inline(always)]
+fn describe(skb: *mut __sk_buff, seen: &mut Seen, (kind, flags): (u8, u8)) -> bool {
+    let buffer = Buffer::of_context(skb, seen);
     // SAFETY: the kernel hands the program a valid `__sk_buff`, and the verifier rewrites loads of its fields.
+    seen.length = unsafe { (*skb).len };
+    // SAFETY: as above.
     let tagged = unsafe { (*skb).vlan_present } != 0;
     // SAFETY: as above.
     seen.tag = unsafe { (*skb).vlan_tci } as u16;
@@ -171,7 +189,11 @@ fn describe(skb: *mut __sk_buff, scratch: &mut Scratch, kind: u8, flags: u8) {
     seen.ifindex = unsafe { (*skb).ifindex };
     (seen.kind, seen.flags) = (kind, flags | if tagged { SEEN_TAGGED } else { 0 });
     (seen.reason, seen.location) = (0, 0);
-    (seen.cookie, seen.inode) = kernel::namespace_of_sure_device(buffer.device());
+    let is_enough = CONFIG.get(0).is_some_and(|config| config.flags & CONFIG_INDEX_IS_ENOUGH != 0);
+    (seen.cookie, seen.inode) = if is_enough { (0, 0) } else { kernel::namespace_of_sure_device(buffer.device()) };
+    let known = first_bytes(skb, &mut seen.head);
+    seen.known = known as u16;
+    known > 0
 }
 
 // === packets given up ===
@@ -183,26 +205,47 @@ fn given_up(ctx: &BtfTracePointContext) {
     if reason == layout.consumed {
         return;
     }
-    let Some(scratch) = maps::scratch(TALLY_DROPPED) else { return };
-    let buffer = Buffer::of(ctx.arg(0));
-    let network = buffer.load(scratch);
-    let start = Start { offset: 0, network };
-    if !report::wanted(scratch, start, TALLY_DROPPED) {
-        return;
+    let Some(config) = CONFIG.get(0) else { return };
+    let dying = Dying::of(ctx.arg(0));
+    let (first, network) = dying.start();
+    if is_wanted_dying(config, &first, network) && report::has_room(config, TALLY_DROPPED) {
+        let receiver = if layout.receiver == 0 { 0 } else { kernel::address_of(ctx.arg(3)) };
+        report::write(TALLY_DROPPED, |seen| {
+            (seen.reason, seen.location) = (reason, ctx.arg(1));
+            describe_dying(Buffer::of(ctx.arg(0)), &first, seen, (network, receiver));
+            true
+        });
     }
-    let receiver = if layout.receiver == 0 { 0 } else { kernel::address_of(ctx.arg(3)) };
-    let seen = &mut scratch.seen;
+}
+
+/// How many of the first bytes are read before it is known that more are needed.
+const FEW: usize = 64;
+
+#[inline(always)]
+fn is_wanted_dying(config: &Config, first: &First, network: bool) -> bool {
+    if config.products == 0 {
+        return true;
+    }
+    let Some(scratch) = maps::scratch(TALLY_DROPPED) else { return false };
+    scratch.known = first.copy::<FEW>(&mut scratch.head);
+    wanted::of_loaded(config, network, TALLY_DROPPED, |scratch| {
+        scratch.known = first.copy::<HEAD>(&mut scratch.head);
+        true
+    })
+}
+
+#[inline(always)]
+fn describe_dying(buffer: Buffer, first: &First, seen: &mut Seen, (network, receiver): (bool, u64)) {
     seen.buffer = buffer.0;
-    seen.location = ctx.arg::<u64>(1);
-    seen.reason = reason;
     seen.kind = SEEN_DROPPED;
     seen.mark = buffer.mark();
     let tag = buffer.tag();
     seen.tag = tag.unwrap_or(0);
-    let tagged = if tag.is_some() { SEEN_TAGGED } else { 0 };
-    seen.flags = tagged | if network { SEEN_NETWORK } else { 0 };
+    let owned = if buffer.is_of_packet_socket() { SEEN_OF_SOCKET } else { 0 };
+    seen.flags = if tag.is_some() { SEEN_TAGGED } else { 0 } | if network { SEEN_NETWORK } else { 0 } | owned;
+    seen.length = first.length;
+    seen.known = first.copy::<HEAD>(&mut seen.head) as u16;
     buffer.place(seen, receiver);
-    report::write(scratch, TALLY_DROPPED);
 }
 
 /// Lets the program use the helpers the kernel reserves for GPL-compatible code.

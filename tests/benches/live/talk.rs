@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{
+    kernel::thread_time,
     scene::{Scene, THERE},
     stats::Samples,
 };
@@ -18,6 +19,8 @@ use super::{
 /// Bytes that are written, and then read, at once.
 pub(super) const CHUNK: usize = 64 << 10;
 const PORT: u16 = 5001;
+/// Chunks that are sent without a pause: they take longer than the time for which a budget of records is.
+const STRETCH: u32 = 4_000;
 
 /// Both ends of a connection.
 pub(super) struct Talk {
@@ -55,6 +58,16 @@ impl Talk {
         let before = Instant::now();
         self.chunk()?;
         samples.add(before.elapsed().as_secs_f64() * 1e9);
+        Ok(())
+    }
+
+    /// Sends many chunks without a pause, which adds a sample: what one of them took of the CPU.
+    pub(super) fn stretch(&mut self, samples: &mut Samples) -> Result<()> {
+        let before = thread_time();
+        for _ in 0..STRETCH {
+            self.chunk()?;
+        }
+        samples.add(thread_time().saturating_sub(before).as_secs_f64() * 1e9 / f64::from(STRETCH));
         Ok(())
     }
 

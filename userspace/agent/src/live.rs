@@ -5,10 +5,15 @@
 //! ends with the session, however it ends. Before Linux 6.6 there are filters instead, which a process that is killed leaves
 //! behind, doing nothing: the next session at the same device removes them.
 
-use std::{collections::VecDeque, io, os::fd::OwnedFd, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    io,
+    os::fd::OwnedFd,
+    time::Duration,
+};
 
 use aya::programs::loaded_programs;
-use netdiag_common::abi::live::{Layout, TICK_BITS};
+use netdiag_common::abi::live::{CONFIG_INDEX_IS_ENOUGH, Config, Layout};
 use netdiag_model::{
     fact::{Gap, SourceKind},
     id::LinkKey,
@@ -20,6 +25,7 @@ pub(crate) use self::clsact::is_ours as is_watching_filter;
 use self::{
     attach::Held,
     btf::Btf,
+    budget::{Brake, Tick},
     load::{Maps, Programs},
     meter::Meter,
     name::Names,
@@ -33,6 +39,8 @@ use crate::{
 mod attach;
 /// What the running kernel says of its own types.
 mod btf;
+/// How many records there may be.
+mod budget;
 /// Filters of a clsact qdisc.
 mod clsact;
 /// A filter as the programs evaluate it.
@@ -57,7 +65,7 @@ mod socket;
 mod symbol;
 
 /// What to watch, and how much of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Devices to watch; none of them twice with one view.
     pub points: Vec<Point>,
@@ -69,6 +77,10 @@ pub struct Plan {
     pub ring_bytes: u32,
     /// The most records a second, on each CPU: what is more is counted as throttled. None is no limit.
     pub budget: Option<u32>,
+    /// What the programs may take of a CPU, 1.0 being all of it: records beyond it are left out, and counted as throttled. Seeing
+    /// that a packet is not to be recorded takes its time, too, so with very many packets there may be too much of that alone; then
+    /// a hundred records a second are left. None is no limit.
+    pub overhead: Option<f64>,
 }
 
 /// What one packet takes of the ring buffer.
@@ -125,7 +137,10 @@ pub struct Session {
     /// The programs once more, to be asked about.
     descriptors: Vec<OwnedFd>,
     points: Vec<Point>,
-    budget: u32,
+    /// What the programs were told last.
+    config: Config,
+    tick: Tick,
+    brake: Option<Brake>,
     names: Names,
     meter: Meter,
     read: u64,
@@ -161,9 +176,11 @@ impl Session {
     }
 
     async fn start_at(plan: Plan, options: &Options, tcx: bool) -> Result<Self, LiveError> {
-        let Plan { points, filter, drops, ring_bytes, budget } = plan;
-        let budget = budget.map_or(0, per_tick);
-        let config = filter::config(&filter, budget).map_err(LiveError::Filter)?;
+        let Plan { points, filter, drops, ring_bytes, budget, overhead } = plan;
+        let (tick, brake) = (Tick::of_kernel(), overhead.map(|share| Brake::new(share, budget.unwrap_or(u32::MAX))));
+        let budget = budget.or(overhead.map(|_| u32::MAX)).map_or(0, |a_second| tick.records(a_second));
+        let mut config = filter::config(&filter).map_err(LiveError::Filter)?;
+        (config.budget, config.tick_shift, config.flags) = (budget, tick.shift, flags(&points));
         let mut gaps = Vec::new();
         let (layout, btf) = match layout::read() {
             Ok((layout, btf)) => (layout, Some(btf)),
@@ -173,7 +190,7 @@ impl Session {
             }
         };
         let (mut programs, mut maps) = load::load(&layout, ring_bytes)?;
-        maps.set(&config)?;
+        maps.set(&mut config)?;
         let namespaces = if points.is_empty() { Vec::new() } else { discover::namespaces(options).await };
         let (held, unattached) = attach::attach(&points, &namespaces, &mut programs, tcx).await?;
         gaps.extend(unattached);
@@ -187,7 +204,23 @@ impl Session {
         let descriptors = programs.descriptors()?;
         let meter = Meter::new();
         let (waiting, ready) = (Vec::new(), VecDeque::new());
-        Ok(Self { gaps, maps, held, programs, descriptors, points, budget, names, meter, read: 0, waiting, ready })
+        let read = 0;
+        Ok(Self {
+            gaps,
+            maps,
+            held,
+            programs,
+            descriptors,
+            points,
+            config,
+            tick,
+            brake,
+            names,
+            meter,
+            read,
+            waiting,
+            ready,
+        })
     }
 
     /// What could not be watched, with the reason and the fix.
@@ -232,8 +265,10 @@ impl Session {
     /// # Errors
     /// The filter does not fit, or the kernel refuses to take it.
     pub fn refilter(&mut self, filter: &Filter) -> Result<(), LiveError> {
-        let config = filter::config(filter, self.budget).map_err(LiveError::Filter)?;
-        self.maps.set(&config)
+        let config = filter::config(filter).map_err(LiveError::Filter)?;
+        let Config { budget, tick_shift, generation, flags, .. } = self.config;
+        self.config = Config { budget, tick_shift, generation, flags, ..config };
+        self.maps.set(&mut self.config)
     }
 
     /// Packets of which there is no record, since the session began. One that was given up while another was being looked at on the
@@ -265,7 +300,13 @@ impl Session {
             self.waiting.extend(record.map(|record| self.names.name(record, &self.points)));
         }
         self.read += count as u64;
-        self.meter.tick(&self.descriptors, self.read);
+        if let Some(measured) = self.meter.tick(&self.descriptors, &self.maps, self.read)
+            && let Some(a_second) = self.brake.as_mut().and_then(|brake| brake.measured(measured))
+        {
+            self.config.budget = self.tick.records(a_second);
+            // The kernel has taken the same map before; if it should not now, the budget stays as it is.
+            drop(self.maps.set_budget(&self.config));
+        }
         self.waiting.sort_by_key(|sighting| sighting.time_ns);
         let old = self.waiting.partition_point(|sighting| sighting.time_ns <= until);
         self.ready.extend(self.waiting.drain(..old));
@@ -289,10 +330,11 @@ fn watch_drops(btf: &Btf, programs: &mut Programs) -> Option<Gap> {
     watched.err().map(|why| gap("packets the kernel gives up", why.lines().next().unwrap_or_default().to_owned()))
 }
 
-/// Records of one CPU in a tick, for so many a second.
-fn per_tick(a_second: u32) -> u32 {
-    let nanoseconds = u64::from(a_second) << TICK_BITS;
-    u32::try_from(nanoseconds.div_ceil(1_000_000_000)).unwrap_or(u32::MAX).max(1)
+/// `CONFIG_*` bits for devices to watch.
+fn flags(points: &[Point]) -> u32 {
+    let devices: BTreeSet<_> = points.iter().map(|point| point.link).collect();
+    let indexes: BTreeSet<_> = devices.iter().map(|link| link.ifindex).collect();
+    if indexes.len() == devices.len() { CONFIG_INDEX_IS_ENOUGH } else { 0 }
 }
 
 /// Nanoseconds of the clock the programs ask.
@@ -314,12 +356,26 @@ fn gap(object: &str, why: String) -> Gap {
 
 #[cfg(test)]
 mod tests {
-    use super::per_tick;
+    use netdiag_common::abi::live::CONFIG_INDEX_IS_ENOUGH;
+    use netdiag_model::{
+        id::{IfIndex, LinkKey, NetnsId},
+        live::View,
+    };
+
+    use super::{Point, flags};
 
     #[test]
-    fn a_budget_of_a_second_is_shared_among_ticks_and_never_nothing() {
-        assert_eq!(per_tick(1_000_000), 16_778);
-        assert_eq!(per_tick(1), 1);
-        assert_eq!(per_tick(0), 1);
+    fn the_index_of_a_device_is_enough_unless_another_namespace_has_the_same() {
+        let point = |inode, index| Point {
+            link: LinkKey { netns: NetnsId { inode, cookie: inode }, ifindex: IfIndex(index) },
+            name: String::new(),
+            received: true,
+            sent: true,
+            view: View::Tc,
+        };
+        assert_eq!(flags(&[point(1, 2), point(2, 3)]), CONFIG_INDEX_IS_ENOUGH);
+        assert_eq!(flags(&[point(1, 2), point(2, 2)]), 0);
+        let twice = [point(1, 2), Point { view: View::Socket, ..point(1, 2) }];
+        assert_eq!(flags(&twice), CONFIG_INDEX_IS_ENOUGH, "one device, watched twice");
     }
 }

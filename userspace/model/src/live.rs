@@ -72,6 +72,9 @@ pub enum What {
         subsystem: String,
         /// Function that gave it up, with its offset, where kallsyms says: `nf_hook_slow+0xcd`.
         location: Option<String>,
+        /// True of a copy that a packet socket had not read when it was closed: the packet itself went its way.
+        #[serde(default)]
+        copy: bool,
     },
 }
 

@@ -3,7 +3,7 @@
 use super::{Bytes, Start, covers};
 use crate::abi::live::{CLAUSE_ONE_WAY, Clause, Config, End, Product};
 
-struct Packet(Vec<u8>);
+pub(super) struct Packet(pub(super) Vec<u8>);
 
 impl Bytes for Packet {
     fn half(&self, offset: u32) -> Option<u16> {
@@ -15,25 +15,25 @@ impl Bytes for Packet {
 extern crate std;
 use std::{vec, vec::Vec};
 
-const WEB: [u8; 4] = [10, 0, 0, 5];
-const DATABASE: [u8; 4] = [10, 0, 1, 9];
-const ROUTER: [u8; 4] = [10, 0, 0, 1];
+pub(super) const WEB: [u8; 4] = [10, 0, 0, 5];
+pub(super) const DATABASE: [u8; 4] = [10, 0, 1, 9];
+pub(super) const ROUTER: [u8; 4] = [10, 0, 0, 1];
 
-fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
+pub(super) fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![2; 12];
     frame.extend(ethertype.to_be_bytes());
     frame.extend(payload);
     frame
 }
 
-fn tagged(ethertype: u16, payload: &[u8]) -> Vec<u8> {
+pub(super) fn tagged(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     let mut tag = vec![0, 7];
     tag.extend(ethertype.to_be_bytes());
     tag.extend(payload);
     ethernet(0x8100, &tag)
 }
 
-fn ipv4(protocol: u8, source: [u8; 4], destination: [u8; 4], payload: &[u8]) -> Vec<u8> {
+pub(super) fn ipv4(protocol: u8, source: [u8; 4], destination: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0];
     packet.extend(source);
     packet.extend(destination);
@@ -41,7 +41,7 @@ fn ipv4(protocol: u8, source: [u8; 4], destination: [u8; 4], payload: &[u8]) -> 
     packet
 }
 
-fn ipv6(next: u8, source: [u8; 16], destination: [u8; 16], payload: &[u8]) -> Vec<u8> {
+pub(super) fn ipv6(next: u8, source: [u8; 16], destination: [u8; 16], payload: &[u8]) -> Vec<u8> {
     let mut packet = vec![0x60, 0, 0, 0, 0, 0, next, 64];
     packet.extend(source);
     packet.extend(destination);
@@ -49,7 +49,7 @@ fn ipv6(next: u8, source: [u8; 16], destination: [u8; 16], payload: &[u8]) -> Ve
     packet
 }
 
-fn ports(source: u16, destination: u16) -> Vec<u8> {
+pub(super) fn ports(source: u16, destination: u16) -> Vec<u8> {
     let mut header = Vec::new();
     header.extend(source.to_be_bytes());
     header.extend(destination.to_be_bytes());
@@ -58,19 +58,19 @@ fn ports(source: u16, destination: u16) -> Vec<u8> {
 }
 
 /// A segment of `WEB` to port 5432 of `DATABASE`.
-fn request() -> Vec<u8> {
+pub(super) fn request() -> Vec<u8> {
     ipv4(6, WEB, DATABASE, &ports(40_000, 5432))
 }
 
-fn answer() -> Vec<u8> {
+pub(super) fn answer() -> Vec<u8> {
     ipv4(6, DATABASE, WEB, &ports(5432, 40_000))
 }
 
 // === filters ===
 
 /// Any port, and no port.
-const ANY_PORT: End = End { address: [0; 4], mask: [0; 4], first_port: 0, more_ports: u32::MAX };
-const ANYTHING: Clause = Clause {
+pub(super) const ANY_PORT: End = End { address: [0; 4], mask: [0; 4], first_port: 0, more_ports: u32::MAX };
+pub(super) const ANYTHING: Clause = Clause {
     here: ANY_PORT,
     there: ANY_PORT,
     ethertype: 0,
@@ -82,7 +82,7 @@ const ANYTHING: Clause = Clause {
     flags: 0,
 };
 
-fn at(address: [u8; 4], bits: u32) -> End {
+pub(super) fn at(address: [u8; 4], bits: u32) -> End {
     let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
     End {
         address: [0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes(address)],
@@ -91,21 +91,21 @@ fn at(address: [u8; 4], bits: u32) -> End {
     }
 }
 
-fn port(first: u16, last: u16) -> End {
+pub(super) fn port(first: u16, last: u16) -> End {
     End { first_port: first.into(), more_ports: u32::from(last - first), ..ANY_PORT }
 }
 
-fn between(here: End, there: End) -> Clause {
+pub(super) fn between(here: End, there: End) -> Clause {
     Clause { here, there, ..ANYTHING }
 }
 
 /// All of some clauses.
-fn all(clauses: &[Clause]) -> Config {
+pub(super) fn all(clauses: &[Clause]) -> Config {
     let covered = u16::try_from((1_u32 << clauses.len()) - 1).unwrap();
     config(clauses, &[Product { covered, uncovered: 0 }])
 }
 
-fn config(clauses: &[Clause], products: &[Product]) -> Config {
+pub(super) fn config(clauses: &[Clause], products: &[Product]) -> Config {
     let mut config = Config {
         clauses: u32::try_from(clauses.len()).unwrap(),
         products: u32::try_from(products.len()).unwrap(),
@@ -236,7 +236,7 @@ fn an_ipv6_prefix_covers_no_ipv4() {
 }
 
 /// A frame of `WEB` in a tunnel of two hosts.
-fn tunnelled(port: u16, header: &[u8], inner: &[u8]) -> Vec<u8> {
+pub(super) fn tunnelled(port: u16, header: &[u8], inner: &[u8]) -> Vec<u8> {
     let mut payload = ports(50_000, port);
     payload.extend(header);
     payload.extend(inner);

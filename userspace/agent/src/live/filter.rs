@@ -11,9 +11,9 @@ use netdiag_model::live::{self, Filter};
 /// Bits of an IPv4 address that is mapped before it begins.
 const MAPPED: u32 = 96;
 
-/// A filter, and how many records a CPU may write in a tick; or why there can be no such filter.
-pub(super) fn config(filter: &Filter, budget: u32) -> Result<Config, String> {
-    let mut config = Config { budget, ..Config::default() };
+/// A filter, with no limit; or why there can be no such filter.
+pub(super) fn config(filter: &Filter) -> Result<Config, String> {
+    let mut config = Config::default();
     config.clauses = fits(filter.clauses.len(), config.clause.len(), "clauses")?;
     config.products = fits(filter.products.len(), config.product.len(), "products")?;
     for (place, clause) in config.clause.iter_mut().zip(&filter.clauses) {
@@ -116,7 +116,7 @@ mod tests {
     }
 
     fn covered(clause: Clause) -> bool {
-        covers(&config(&one(clause), 0).unwrap(), &packet(), Start { offset: 0, network: true })
+        covers(&config(&one(clause)).unwrap(), &packet(), Start { offset: 0, network: true })
     }
 
     fn at(prefix: &str, bits: u8) -> End {
@@ -141,13 +141,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused_with_the_reason() {
-        let refused = |clause| config(&one(clause), 0).unwrap_err();
+        let refused = |clause| config(&one(clause)).unwrap_err();
         let mixed = Clause { here: at("10.0.0.1", 32), there: at("::1", 128), ..Clause::default() };
         assert!(refused(mixed).contains("IPv4"));
         assert!(refused(Clause { here: at("10.0.0.1", 33), ..Clause::default() }).contains("10.0.0.1/33"));
         let ports = Clause { here: End { prefix: None, ports: Some((9, 8)) }, ..Clause::default() };
         assert!(refused(ports).contains("9 to 8"));
         let many = Filter { clauses: vec![Clause::default(); Filter::CLAUSES + 1], products: Vec::new() };
-        assert!(config(&many, 0).unwrap_err().contains("17 clauses"));
+        assert!(config(&many).unwrap_err().contains("17 clauses"));
     }
 }

@@ -53,6 +53,7 @@ fn layout(btf: &Btf) -> Result<Layout, String> {
         net_loopback: at(net, &["loopback_dev"])?,
         dst_dev: at(route, &["dev"])?,
         sk_net: at(socket, &["__sk_common", "skc_net", "net"])?,
+        sk_family: at(socket, &["__sk_common", "skc_family"])?,
         consumed: consumed(btf),
         receiver: u32::from(arguments(btf).is_some_and(|names| names.get(3).is_some_and(|name| name == RECEIVER))),
     })

@@ -13,7 +13,7 @@ use aya::{
 use netdiag_common::abi::live::{Config, Layout, TALLY_DROPPED, TALLY_SOCKET, TALLY_WAY, Tally};
 use netdiag_model::live::Losses;
 
-use super::LiveError;
+use super::{LiveError, meter::Count};
 use crate::datapath::LIVE_OBJECT;
 
 /// Name of the variable with the offsets.
@@ -25,6 +25,9 @@ const RECORDS: &str = "RECORDS";
 /// The program at the tracepoint, and the tracepoint.
 const DROPPED: &str = "live_dropped";
 const TRACEPOINT: &str = "kfree_skb";
+
+/// Tallies of every kind of program.
+const TALLIES_IN_USE: [u32; 3] = [TALLY_WAY, TALLY_DROPPED, TALLY_SOCKET];
 
 /// Maps of a session.
 pub(super) struct Maps {
@@ -38,14 +41,40 @@ pub(super) struct Maps {
 
 impl Maps {
     /// Says which packets are spoken of from now on.
-    pub(super) fn set(&mut self, config: &Config) -> Result<(), LiveError> {
+    ///
+    /// Twice, the second time as the next generation: while the filter is being written, programs may see half of it, and keep
+    /// what it says of a flow as that of the first.
+    pub(super) fn set(&mut self, config: &mut Config) -> Result<(), LiveError> {
+        for _ in 0..2 {
+            // None is 0, what was never asked.
+            config.generation = config.generation.wrapping_add(1).max(1);
+            self.set_budget(config)?;
+        }
+        Ok(())
+    }
+
+    /// Says how many records there may be, where all else is as it was.
+    pub(super) fn set_budget(&mut self, config: &Config) -> Result<(), LiveError> {
         self.config.set(0, config, 0).map_err(|error| failed("write the map", CONFIG, io::Error::other(error)))
+    }
+
+    /// Packets the filter covered, of each CPU; nothing where the kernel does not say.
+    pub(super) fn counts(&self) -> Vec<Count> {
+        let mut counts = Vec::new();
+        for tallies in TALLIES_IN_USE.iter().filter_map(|place| self.tally.get(place, 0).ok()) {
+            counts.resize(counts.len().max(tallies.len()), Count::default());
+            for (count, tally) in counts.iter_mut().zip(tallies.iter()) {
+                count.records += tally.records;
+                count.throttled += tally.throttled;
+            }
+        }
+        counts
     }
 
     /// Packets of which there is no record, of all CPUs and programs.
     pub(super) fn losses(&self) -> Result<Losses, LiveError> {
         let mut losses = Losses::default();
-        for place in [TALLY_WAY, TALLY_DROPPED, TALLY_SOCKET] {
+        for place in TALLIES_IN_USE {
             let cpus = self.tally.get(&place, 0);
             for tally in cpus.map_err(|error| failed("read the map", TALLY, io::Error::other(error)))?.iter() {
                 losses.lost += tally.lost;

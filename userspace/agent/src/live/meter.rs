@@ -13,6 +13,8 @@ use aya::sys::{Stats, enable_stats};
 use netdiag_model::live::Cost;
 use rustix::time::{ClockId, clock_gettime};
 
+use super::{budget::Measured, load::Maps};
+
 /// How long a measurement takes.
 const SAMPLE: Duration = Duration::from_millis(100);
 /// From the beginning of one measurement to that of the next.
@@ -23,10 +25,28 @@ const PERIOD: Duration = Duration::from_secs(2);
 pub(super) struct Meter {
     /// What this process had used, what was read, and when.
     since: (Duration, u64, Instant),
-    /// Time of the programs while the kernel takes it, and since when.
-    sample: Option<(OwnedFd, u64, Instant)>,
+    sample: Option<Sample>,
     next: Instant,
     cost: Cost,
+}
+
+/// What there was when the kernel began to take the time.
+#[derive(Debug)]
+struct Sample {
+    /// Keeps the kernel at it.
+    _asked: OwnedFd,
+    since: Instant,
+    run_time: u64,
+    counts: Vec<Count>,
+}
+
+/// Packets the filter covered, of one CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Count {
+    /// Of which there are records, or were to be.
+    pub(super) records: u64,
+    /// That were left out.
+    pub(super) throttled: u64,
 }
 
 impl Meter {
@@ -41,23 +61,23 @@ impl Meter {
         self.cost
     }
 
-    /// Goes on, with the programs that are loaded and the records read so far. It is called often.
-    pub(super) fn tick(&mut self, programs: &[OwnedFd], records: u64) {
+    /// Goes on, with the programs that are loaded and the records read so far. It is called often; now and then something was measured.
+    pub(super) fn tick(&mut self, programs: &[OwnedFd], maps: &Maps, records: u64) -> Option<Measured> {
         let now = Instant::now();
-        if let Some((_, before, since)) = &self.sample
-            && now.duration_since(*since) >= SAMPLE
-        {
-            self.cost.programs_cpu = share(run_time(programs).saturating_sub(*before), now.duration_since(*since));
-            self.sample = None;
+        let over = self.sample.take_if(|sample| now.duration_since(sample.since) >= SAMPLE);
+        let measured = over.map(|sample| sample.measured(now, run_time(programs), &maps.counts()));
+        if let Some(measured) = measured {
+            self.cost.programs_cpu = Some(measured.share);
         }
-        if now < self.next {
-            return;
+        if now >= self.next {
+            self.next = now + PERIOD;
+            if let Ok(asked) = enable_stats(Stats::RunTime) {
+                let (run_time, counts) = (run_time(programs), maps.counts());
+                self.sample = Some(Sample { _asked: asked, since: now, run_time, counts });
+            }
+            self.measure_own(now, records);
         }
-        self.next = now + PERIOD;
-        if let Ok(asked) = enable_stats(Stats::RunTime) {
-            self.sample = Some((asked, run_time(programs), now));
-        }
-        self.measure_own(now, records);
+        measured
     }
 
     fn measure_own(&mut self, now: Instant, records: u64) {
@@ -81,10 +101,30 @@ fn used() -> Duration {
     Duration::new(used.tv_sec.cast_unsigned(), u32::try_from(used.tv_nsec).unwrap_or(0))
 }
 
-/// Nanoseconds as a share of one CPU.
-#[expect(clippy::unnecessary_wraps, reason = "it is a value that may be missing")]
-fn share(nanoseconds: u64, elapsed: Duration) -> Option<f64> {
-    Some(Duration::from_nanos(nanoseconds).as_secs_f64() / elapsed.as_secs_f64())
+impl Sample {
+    /// What has happened since.
+    fn measured(&self, now: Instant, run_time: u64, counts: &[Count]) -> Measured {
+        let elapsed = now.duration_since(self.since).as_secs_f64();
+        let took = Duration::from_nanos(run_time.saturating_sub(self.run_time));
+        let since = self.counts.iter().zip(counts).map(|(before, after)| Count {
+            records: after.records.saturating_sub(before.records),
+            throttled: after.throttled.saturating_sub(before.throttled),
+        });
+        let (mut covered, mut busiest) = (0, Count::default());
+        for count in since {
+            covered += count.covered();
+            busiest = if count.covered() > busiest.covered() { count } else { busiest };
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a rate has no use for more digits")]
+        let records = busiest.records as f64 / elapsed;
+        Measured { share: took.as_secs_f64() / elapsed, covered, most_covered: busiest.covered(), records }
+    }
+}
+
+impl Count {
+    const fn covered(self) -> u64 {
+        self.records + self.throttled
+    }
 }
 
 /// Time the programs have run, as far as the kernel took it.
@@ -101,4 +141,26 @@ pub(super) fn missed(programs: &[OwnedFd]) -> u64 {
 fn number(descriptor: &impl AsFd, name: &str) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", descriptor.as_fd().as_raw_fd())).ok()?;
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{Count, Measured, Sample};
+
+    #[test]
+    fn what_was_measured_is_about_the_time_since_it_began_and_the_cpu_that_had_the_most() {
+        let count = |records, throttled| Count { records, throttled };
+        let since = Instant::now();
+        let sample = Sample {
+            _asked: std::fs::File::open("/dev/null").unwrap().into(),
+            since,
+            run_time: 1_000_000,
+            counts: vec![count(1_000, 0), count(50, 50)],
+        };
+        let after = [count(1_100, 0), count(70, 330)];
+        let measured = sample.measured(since + Duration::from_millis(100), 9_000_000, &after);
+        assert_eq!(measured, Measured { share: 0.08, covered: 400, most_covered: 300, records: 200.0 });
+    }
 }

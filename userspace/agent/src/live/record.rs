@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 
 use netdiag_common::abi::live::{
-    SEEN_BY_SOCKET, SEEN_DROPPED, SEEN_NETWORK, SEEN_RECEIVED, SEEN_SENT, SEEN_TAGGED, Seen,
+    SEEN_BY_SOCKET, SEEN_DROPPED, SEEN_NETWORK, SEEN_OF_SOCKET, SEEN_RECEIVED, SEEN_SENT, SEEN_TAGGED, Seen,
 };
 use netdiag_model::{
     id::{IfIndex, LinkKey, NetnsId},
@@ -17,8 +17,19 @@ pub(super) struct Record {
     pub(super) sighting: Sighting,
     /// Index of the device, also where its namespace is not known; 0 is none.
     pub(super) ifindex: u32,
-    /// Reason and place, where the kernel gave it up.
-    pub(super) dropped: Option<(u32, u64)>,
+    /// Where the kernel gave it up.
+    pub(super) dropped: Option<GivenUp>,
+}
+
+/// What is known of a packet that was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct GivenUp {
+    /// Why.
+    pub(super) reason: u32,
+    /// Address of the instruction.
+    pub(super) place: u64,
+    /// It belonged to a packet socket.
+    pub(super) of_socket: bool,
 }
 
 /// The record, if the bytes are one.
@@ -30,7 +41,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Record> {
     let what = match kind {
         SEEN_RECEIVED => What::Received(view),
         SEEN_SENT => What::Sent(view),
-        SEEN_DROPPED => What::Dropped { reason: String::new(), subsystem: String::new(), location: None },
+        SEEN_DROPPED => What::Dropped { reason: String::new(), subsystem: String::new(), location: None, copy: false },
         _ => return None,
     };
     let ifindex = word(bytes, offset_of!(Seen, ifindex))?;
@@ -48,7 +59,8 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Record> {
         layer: if flags & SEEN_NETWORK != 0 { Layer::Network } else { Layer::Ethernet },
         head: bytes.get(from..from + known)?.to_vec(),
     };
-    let dropped = (word(bytes, offset_of!(Seen, reason))?, long(bytes, offset_of!(Seen, location))?);
+    let (reason, place) = (word(bytes, offset_of!(Seen, reason))?, long(bytes, offset_of!(Seen, location))?);
+    let dropped = GivenUp { reason, place, of_socket: flags & SEEN_OF_SOCKET != 0 };
     Some(Record { sighting, ifindex, dropped: (kind == SEEN_DROPPED).then_some(dropped) })
 }
 
@@ -81,13 +93,13 @@ fn field<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
-    use netdiag_common::abi::live::{SEEN_DROPPED, SEEN_NETWORK, SEEN_SENT, SEEN_TAGGED};
+    use netdiag_common::abi::live::{SEEN_DROPPED, SEEN_NETWORK, SEEN_OF_SOCKET, SEEN_SENT, SEEN_TAGGED};
     use netdiag_model::{
         id::{IfIndex, LinkKey, NetnsId},
         live::{Layer, View, What},
     };
 
-    use super::decode;
+    use super::{GivenUp, decode};
 
     fn bytes(kind: u8, flags: u8) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -119,8 +131,10 @@ mod tests {
     #[test]
     fn reason_and_place_are_told_of_what_was_given_up() {
         let record = decode(&bytes(SEEN_DROPPED, SEEN_NETWORK)).unwrap();
-        assert_eq!(record.dropped, Some((111, 44)));
+        assert_eq!(record.dropped, Some(GivenUp { reason: 111, place: 44, of_socket: false }));
         assert_eq!((record.sighting.layer, record.sighting.tag), (Layer::Network, None));
+        let owned = decode(&bytes(SEEN_DROPPED, SEEN_OF_SOCKET)).unwrap();
+        assert_eq!(owned.dropped, Some(GivenUp { reason: 111, place: 44, of_socket: true }));
     }
 
     #[test]

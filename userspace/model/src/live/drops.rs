@@ -38,6 +38,15 @@ pub struct Dropped {
     pub packet: String,
 }
 
+/// A copy of a packet, which has gone its own way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copied {
+    /// What is left when whoever was to have it has had it: Open vSwitch, or a socket of another kind.
+    Rest,
+    /// A packet socket's, closed before anybody read it.
+    Unread,
+}
+
 /// Whose packets are whose, by device and by address.
 #[derive(Debug, Default)]
 pub struct Owners {
@@ -89,14 +98,29 @@ impl Owners {
 
     /// What there is to say of a packet that was given up; none where it is a copy that nobody misses, or no packet.
     pub fn dropped(&self, sighting: &Sighting) -> Option<Dropped> {
-        let What::Dropped { reason, subsystem, location } = &sighting.what else { return None };
-        if sighting.link.is_some_and(|link| self.copied.contains(&link)) {
-            return None;
+        let missed = self.copy(sighting).is_none();
+        self.described(sighting).filter(|_| missed)
+    }
+
+    /// Whose copy it is that was given up, if it is one.
+    pub fn copy(&self, sighting: &Sighting) -> Option<Copied> {
+        let What::Dropped { reason, copy, .. } = &sighting.what else { return None };
+        let switched = || sighting.link.is_some_and(|link| self.copied.contains(&link));
+        if *copy {
+            Some(Copied::Unread)
+        } else if switched() || reasons::is_left_over(reason, &Headers::of(sighting)) {
+            Some(Copied::Rest)
+        } else {
+            None
         }
+    }
+
+    /// What there is to say of whatever was given up, copies too.
+    pub fn described(&self, sighting: &Sighting) -> Option<Dropped> {
+        let What::Dropped { reason, subsystem, location, .. } = &sighting.what else { return None };
         let headers = Headers::of(sighting);
         // Messages of netlink and of local sockets are given up the same way, and are nobody's packets.
-        let is_message = sighting.link.is_none() && headers.content == Content::Other { ethertype: 0 };
-        if is_message || reasons::is_left_over(reason, &headers) {
+        if sighting.link.is_none() && headers.content == (Content::Other { ethertype: 0 }) {
             return None;
         }
         Some(Dropped {
@@ -168,6 +192,8 @@ pub struct Census {
     pub packets: u64,
     /// Copies that nobody misses.
     pub copies: u64,
+    /// Copies that packet sockets had not read when they were closed.
+    pub unread: u64,
     /// Drops of which there is no record.
     pub losses: Losses,
 }
@@ -178,6 +204,14 @@ impl Census {
         self.packets += 1;
         let key = (dropped.instance.clone(), dropped.place.clone(), dropped.reason.clone());
         *self.counts.entry(key).or_default() += 1;
+    }
+
+    /// Counts a copy.
+    pub const fn add_copy(&mut self, copy: Copied) {
+        match copy {
+            Copied::Rest => self.copies += 1,
+            Copied::Unread => self.unread += 1,
+        }
     }
 
     /// Whose, where, why, how many: the most first.
@@ -238,6 +272,25 @@ mod tests {
         let owners = Owners::of(&Inventory::build(&snapshot));
         assert_eq!(of(&owners, Some(copied)), None);
         assert!(of(&owners, Some(plain)).is_some());
+    }
+
+    #[test]
+    fn what_a_closed_packet_socket_had_not_read_is_told_from_what_died() {
+        let (host, [inner, ..]) = host();
+        let snapshot = host.snapshot();
+        let owners = Owners::of(&Inventory::build(&snapshot));
+        let died = Sighting { link: Some(inner), ..Made::syn(1).dropped(1, None, "QUEUE_PURGE") };
+        let mut unread = died.clone();
+        if let What::Dropped { copy, .. } = &mut unread.what {
+            *copy = true;
+        }
+        assert!(owners.dropped(&died).is_some(), "a socket that had the packet itself");
+        assert_eq!((owners.dropped(&unread), owners.copy(&unread)), (None, Some(Copied::Unread)));
+        assert_eq!(owners.described(&unread).unwrap().reason, "QUEUE_PURGE", "for whoever asks for it");
+        let mut census = Census::default();
+        census.add_copy(Copied::Unread);
+        census.add_copy(Copied::Rest);
+        assert_eq!((census.packets, census.copies, census.unread), (0, 1, 1));
     }
 
     #[test]

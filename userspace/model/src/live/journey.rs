@@ -493,7 +493,7 @@ impl Journeys {
     }
 
     fn join_drop(&mut self, sighting: &Sighting, (content, headers): (Content, Headers)) {
-        let What::Dropped { reason, subsystem, location } = &sighting.what else { return };
+        let What::Dropped { reason, subsystem, location, copy: false } = &sighting.what else { return };
         // Addresses are the same in many namespaces: other tenants', other hosts' on this kernel.
         let elsewhere = sighting.link.is_some_and(|link| !self.points.has_namespace(link.netns));
         if elsewhere {

@@ -28,6 +28,9 @@ pub(crate) struct Trace {
     /// With --live: say what is asked of the kernel, and end
     #[arg(long, requires = "live")]
     pub(crate) print_filter: bool,
+    /// With --live: what watching may take of a CPU in the kernel, in percent: beyond it packets are left out, and counted
+    #[arg(long, value_name = "PERCENT", value_parser = share, default_value = "5", requires = "live")]
+    pub(crate) max_overhead: f64,
     #[command(flatten)]
     pub(crate) source: Source,
     #[command(flatten)]
@@ -160,6 +163,9 @@ pub(crate) struct Drops {
     pub(crate) reason: Vec<String>,
     #[command(flatten)]
     pub(crate) wanted: Wanted,
+    /// What watching may take of a CPU in the kernel, in percent: beyond it packets are left out, and counted
+    #[arg(long, value_name = "PERCENT", value_parser = share, default_value = "5")]
+    pub(crate) max_overhead: f64,
     #[command(flatten)]
     pub(crate) limits: Limits,
     #[command(flatten)]
@@ -213,11 +219,31 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A share, given in percent.
+fn share(text: &str) -> Result<f64, String> {
+    let percent: f64 = text.parse().map_err(|_| "percent are a number, as 5 or 0.5".to_owned())?;
+    if percent > 0.0 && percent <= 100.0 {
+        Ok(percent / 100.0)
+    } else {
+        Err("it is more than 0 and at most 100".to_owned())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::duration;
+    use super::{duration, share};
+
+    #[test]
+    fn a_share_is_given_in_percent() {
+        for (text, expected) in [("5", 0.05), ("0.5", 0.005), ("100", 1.0)] {
+            assert!((share(text).unwrap() - expected).abs() < 1e-9, "{text}");
+        }
+        for text in ["", "five", "0", "-1", "101", "NaN", "inf", "5%"] {
+            assert!(share(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_time_is_a_number_with_a_unit() {

@@ -6,15 +6,12 @@ use std::{
 };
 
 use anyhow::Context as _;
-use netdiag_agent::{
-    discover,
-    live::{Plan, RING_BYTES, Session},
-};
+use netdiag_agent::{discover, live::Session};
 use netdiag_model::{
     inventory::Inventory,
     live::{
-        Filter,
-        drops::{Census, Dropped, Owners},
+        Filter, Sighting,
+        drops::{Census, Copied, Dropped, Owners},
         filter::{self, Wanted},
         packet::Headers,
     },
@@ -31,7 +28,7 @@ use tokio::{
 };
 
 use super::{
-    live::{BUDGET, epoch, refused, verdicts::Verdicts, wanted},
+    live::{epoch, plan, refused, verdicts::Verdicts, wanted},
     not_found,
 };
 use crate::{
@@ -61,7 +58,7 @@ pub(crate) async fn run(asked: &Drops) -> anyhow::Result<Exit> {
     };
     let owners = Owners::of(&inventory);
     let verdicts = Verdicts::follow(asked.enforced.agent_socket.as_deref()).await;
-    let session = start(&filter, &options).await?;
+    let session = start(&filter, asked.max_overhead, &options).await?;
     say(&filter, only.as_deref(), verdicts.are_there(), &style)?;
     let (census, out) = (Census::default(), BufWriter::new(io::stdout()));
     let mut live = Live { asked, only, wanted, owners, session, verdicts, census, out, style, epoch: epoch() };
@@ -69,10 +66,8 @@ pub(crate) async fn run(asked: &Drops) -> anyhow::Result<Exit> {
     live.end(interrupted)
 }
 
-async fn start(filter: &Filter, options: &discover::Options) -> anyhow::Result<Session> {
-    let plan =
-        Plan { points: Vec::new(), filter: filter.clone(), drops: true, ring_bytes: RING_BYTES, budget: Some(BUDGET) };
-    let session = Session::start(plan, options).await.map_err(|error| refused(&error))?;
+async fn start(filter: &Filter, overhead: f64, options: &discover::Options) -> anyhow::Result<Session> {
+    let session = Session::start(plan(filter, overhead), options).await.map_err(|error| refused(&error))?;
     if session.places() == 0 {
         let gap = session.gaps().first().map_or_else(String::new, |gap| format!(": {}: {}", gap.object, gap.why));
         return Err(Bad::missing(format!("nothing can be watched{gap}")));
@@ -119,15 +114,7 @@ impl Live<'_> {
         loop {
             let enough = tokio::select! {
                 sighting = self.session.next() => {
-                    let covered = self.wanted.covers(&Headers::of(&sighting));
-                    match self.owners.dropped(&sighting) {
-                        Some(dropped) if covered => self.tell(&dropped)?,
-                        Some(_) => false,
-                        None => {
-                            self.census.copies += 1;
-                            false
-                        }
-                    }
+                    self.see(&sighting)?
                 }
                 _ = tick.tick() => self.refusals()?,
                 _ = interrupt.recv() => return Ok(true),
@@ -142,6 +129,18 @@ impl Live<'_> {
                 looked = Instant::now();
             }
         }
+    }
+
+    /// Takes a packet that was given up; true where that is enough. Copies are counted, and told of only if their reason is asked for.
+    fn see(&mut self, sighting: &Sighting) -> anyhow::Result<bool> {
+        let copy = self.owners.copy(sighting);
+        let Some(dropped) = self.owners.described(sighting) else { return Ok(false) };
+        if let Some(copy) = copy.filter(|copy| *copy != Copied::Unread || !self.asked.reason.contains(&dropped.reason))
+        {
+            self.census.add_copy(copy);
+            return Ok(false);
+        }
+        if self.wanted.covers(&Headers::of(sighting)) { self.tell(&dropped) } else { Ok(false) }
     }
 
     /// Tells of what netdiag has refused since; true where that is enough.

@@ -61,7 +61,10 @@ const LINGER: Duration = Duration::from_millis(3_700);
 const MOMENT: Duration = Duration::from_millis(300);
 
 /// The most records a second on each CPU: beyond it the traffic wins, and what is left out is counted.
-pub(super) const BUDGET: u32 = 50_000;
+const BUDGET: u32 = 20_000;
+
+/// What the programs may take of a CPU where nobody says.
+pub(super) const OVERHEAD: f64 = 0.05;
 
 /// Watches the packets of one instance.
 pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
@@ -90,7 +93,7 @@ pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
         return Err(Bad::missing(format!("there is no device to watch: {}: {}; {}", gap.object, gap.why, gap.fix)));
     }
     let verdicts = Verdicts::follow(asked.source.enforced.agent_socket.as_deref()).await;
-    let session = start(&points, &filter, &options).await?;
+    let session = start(&points, &filter, asked.max_overhead, &options).await?;
     points.forget(|link| {
         let name = inventory.link(link).map_or("", |link| &link.name);
         session.gaps().iter().any(|gap| gap.netns == Some(link.netns) && gap.object.ends_with(name))
@@ -139,7 +142,12 @@ pub(super) fn compile(wanted: &Wanted, points: &Points, trace: &Trace) -> anyhow
 }
 
 /// Begins to watch every device of the path, and where packets are given up.
-pub(super) async fn start(points: &Points, filter: &Filter, options: &Options) -> anyhow::Result<Session> {
+pub(super) async fn start(
+    points: &Points,
+    filter: &Filter,
+    overhead: f64,
+    options: &Options,
+) -> anyhow::Result<Session> {
     let devices = points.devices();
     if devices.is_empty() {
         return Err(Bad::inconclusive("there is no device to watch: the instance has no network card on this host"));
@@ -152,13 +160,19 @@ pub(super) async fn start(points: &Points, filter: &Filter, options: &Options) -
         view: stop.view,
     };
     let points = devices.iter().map(point).collect();
-    let plan = Plan { points, filter: filter.clone(), drops: true, ring_bytes: RING_BYTES, budget: Some(BUDGET) };
+    let plan = Plan { points, ..plan(filter, overhead) };
     let session = Session::start(plan, options).await.map_err(|error| refused(&error))?;
     if session.places() == 0 {
         let gap = session.gaps().first().map_or_else(String::new, |gap| format!(": {}: {}", gap.object, gap.why));
         return Err(Bad::missing(format!("nothing can be watched{gap}")));
     }
     Ok(session)
+}
+
+/// To watch where packets are given up, with the limits there are.
+pub(super) fn plan(filter: &Filter, overhead: f64) -> Plan {
+    let (budget, overhead) = (Some(BUDGET), Some(overhead));
+    Plan { points: Vec::new(), filter: filter.clone(), drops: true, ring_bytes: RING_BYTES, budget, overhead }
 }
 
 /// Why nothing is watched, with the exit code that belongs to it.

@@ -506,6 +506,8 @@ pub struct CensusDocument {
     pub counts: Vec<CountDocument>,
     /// Copies that are not counted: Open vSwitch had taken the frame.
     pub copies: u64,
+    /// Copies that are not counted: packet sockets were closed before anybody read them.
+    pub unread: u64,
     /// Drops for which the ring buffer had no room.
     pub lost: u64,
     /// Drops that were left out to keep the cost down.
@@ -538,6 +540,7 @@ impl From<&drops::Census> for CensusDocument {
             packets: census.packets,
             counts: counts.collect(),
             copies: census.copies,
+            unread: census.unread,
             lost: census.losses.lost,
             throttled: census.losses.throttled,
         }

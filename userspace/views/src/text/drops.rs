@@ -66,5 +66,9 @@ pub fn census(census: &Census, style: &Style, out: &mut impl Write) -> io::Resul
         let why = "Open vSwitch had taken the frame, and the host's stack let go of the rest";
         page.hang(Line::new(), &Span::new(Paint::Dim, format!("{} copies not counted: {why}", census.copies)));
     }
+    if census.unread > 0 {
+        let why = "packet sockets were closed before anybody read them (--reason QUEUE_PURGE lists them)";
+        page.hang(Line::new(), &Span::new(Paint::Dim, format!("{} copies not counted: {why}", census.unread)));
+    }
     page.write(out)
 }

@@ -165,6 +165,7 @@ impl Made {
             reason: reason.to_owned(),
             subsystem: "core".to_owned(),
             location: Some("nf_hook_slow+0xcd".to_owned()),
+            copy: false,
         };
         self.seen(time_ns, (stop.map(link), what), Layer::Network)
     }

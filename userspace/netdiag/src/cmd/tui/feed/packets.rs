@@ -11,10 +11,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use netdiag_agent::{
-    discover::Options,
-    live::{Plan, RING_BYTES, Session},
-};
+use netdiag_agent::{discover::Options, live::Session};
 use netdiag_model::{
     inventory::Inventory,
     live::{
@@ -37,7 +34,7 @@ use tokio::{
 
 use crate::{
     cli::tui::Tui,
-    cmd::live::{BUDGET, compile, epoch, host::Host, now_ns, refused, start as attach, verdicts::Verdicts},
+    cmd::live::{OVERHEAD, compile, epoch, host::Host, now_ns, plan, refused, start as attach, verdicts::Verdicts},
     cmd::tui::now_ms,
     config,
 };
@@ -157,7 +154,7 @@ async fn instance(place: &Place, id: &str, snapshot: &Snapshot, mut teller: Tell
     let mut points = Points::of(&inventory, &expected);
     let filter = compile(&Wanted::Any, &points, &expected)?;
     let verdicts = Verdicts::follow(place.agent.as_deref()).await;
-    let mut session = attach(&points, &filter, &place.options).await?;
+    let mut session = attach(&points, &filter, OVERHEAD, &place.options).await?;
     points.forget(|link| {
         let name = inventory.link(link).map_or("", |link| &link.name);
         session.gaps().iter().any(|gap| gap.netns == Some(link.netns) && gap.object.ends_with(name))
@@ -216,8 +213,7 @@ async fn explained(over: Vec<Journey>, host: &Host<'_, '_>, points: &Points, ver
 async fn host(place: &Place, snapshot: &Snapshot, mut teller: Teller) -> anyhow::Result<()> {
     let filter = Wanted::Any.compile().map_err(|unfit| anyhow::anyhow!("the filter does not fit: {unfit}"))?;
     let owners = Owners::of(&Inventory::build(snapshot));
-    let plan = Plan { points: Vec::new(), filter, drops: true, ring_bytes: RING_BYTES, budget: Some(BUDGET) };
-    let mut session = Session::start(plan, &place.options).await.map_err(|error| refused(&error))?;
+    let mut session = Session::start(plan(&filter, OVERHEAD), &place.options).await.map_err(|error| refused(&error))?;
     if session.places() == 0 {
         let gap = session.gaps().first().map_or_else(String::new, |gap| format!("{}: {}", gap.object, gap.why));
         anyhow::bail!("nothing can be watched: {gap}");

@@ -1,0 +1,178 @@
+//! How many records there may be, so that watching costs no more than was allowed. Flow: observe.
+//!
+//! The programs count: so many records of a CPU in a tick, and beyond that every packet that is left out. How many are too many
+//! depends on what else the CPU does and what a record takes there, so the number follows what the kernel says the programs took.
+
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_getres};
+
+/// The longest tick: what comes first in it is seen, and what comes after the number is reached is not.
+const LONGEST: u64 = 20_000_000;
+/// The fewest records a second, on each CPU: a glimpse of what goes on.
+const FEWEST: u32 = 100;
+/// How much of what is allowed may be in use while there is still room for more.
+const ROOM: f64 = 0.7;
+/// How much less than what would do is allowed next, as what it is computed from changes.
+const CAUTION: f64 = 0.9;
+
+/// A tick of the budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tick {
+    /// How many of the kernel's ticks it is: 2 to the power of this.
+    pub(super) shift: u32,
+    /// Nanoseconds of it.
+    length: u64,
+}
+
+impl Tick {
+    /// That of the running kernel, whose own ticks are what its coarse clock goes by.
+    pub(super) fn of_kernel() -> Self {
+        let tick = clock_getres(ClockId::MonotonicCoarse);
+        Self::of(Duration::new(tick.tv_sec.cast_unsigned(), u32::try_from(tick.tv_nsec).unwrap_or(0)))
+    }
+
+    fn of(kernel: Duration) -> Self {
+        let kernel = u64::try_from(kernel.as_nanos()).unwrap_or(LONGEST).clamp(1, LONGEST);
+        let shift = (LONGEST / kernel).ilog2();
+        Self { shift, length: kernel << shift }
+    }
+
+    /// Records of a tick, for so many a second.
+    pub(super) fn records(self, a_second: u32) -> u32 {
+        let records = (u64::from(a_second) * self.length).div_ceil(1_000_000_000);
+        u32::try_from(records).unwrap_or(u32::MAX).max(1)
+    }
+}
+
+/// What was measured for a while.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Measured {
+    /// What the programs took of one CPU, all of them together.
+    pub(super) share: f64,
+    /// Packets that were covered, of all CPUs.
+    pub(super) covered: u64,
+    /// Packets that were covered, of the CPU that had the most.
+    pub(super) most_covered: u64,
+    /// Records a second of that CPU.
+    pub(super) records: f64,
+}
+
+/// Keeps what the programs take of a CPU below a share of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Brake {
+    allowed: f64,
+    most: u32,
+    now: u32,
+}
+
+impl Brake {
+    /// Allows a share of a CPU, and so many records a second on each.
+    pub(super) const fn new(allowed: f64, most: u32) -> Self {
+        Self { allowed, most, now: most }
+    }
+
+    /// How many records a second there may be on each CPU from now on; none where that does not change.
+    pub(super) fn measured(&mut self, measured: Measured) -> Option<u32> {
+        let share = measured.of_busiest();
+        let before = self.now;
+        if share > self.allowed {
+            let records = measured.records.min(f64::from(before));
+            let fewer = whole(records * self.allowed / share * CAUTION);
+            self.now = fewer.clamp(FEWEST.min(self.most), before);
+        } else if share < self.allowed * ROOM {
+            self.now = before.saturating_mul(2).min(self.most);
+        }
+        (self.now != before).then_some(self.now)
+    }
+}
+
+impl Measured {
+    /// The share of the CPU that had the most to do. The kernel takes the time of all CPUs together; they differ in how many
+    /// packets came there.
+    fn of_busiest(&self) -> f64 {
+        if self.covered == 0 { self.share } else { self.share * ratio(self.most_covered, self.covered) }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share has no use for more digits")]
+fn ratio(part: u64, whole: u64) -> f64 {
+    part as f64 / whole as f64
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a cast saturates, and rates are not negative"
+)]
+const fn whole(number: f64) -> u32 {
+    number as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Brake, FEWEST, Measured, Tick};
+
+    #[test]
+    fn a_tick_is_as_many_of_the_kernels_as_fit_into_20_milliseconds() {
+        for (hertz, shift, length) in [(100, 1, 20), (250, 2, 16), (1000, 4, 16)] {
+            let tick = Tick::of(Duration::from_secs(1) / hertz);
+            assert_eq!((tick.shift, tick.length), (shift, length * 1_000_000), "{hertz}");
+        }
+        assert_eq!(Tick::of(Duration::from_secs(1)).shift, 0, "a kernel that ticks by the second");
+        assert!(Tick::of_kernel().length <= 20_000_000);
+    }
+
+    #[test]
+    fn a_budget_is_spread_over_the_ticks_of_a_second_and_never_none() {
+        let tick = Tick::of(Duration::from_millis(4));
+        assert_eq!([1, 62, 63, 50_000].map(|a_second| tick.records(a_second)), [1, 1, 2, 800]);
+        assert!(tick.records(u32::MAX) > 50_000_000);
+    }
+
+    fn measured(share: f64, records: f64) -> Measured {
+        Measured { share, covered: 100, most_covered: 100, records }
+    }
+
+    #[test]
+    fn programs_that_take_too_much_get_as_many_records_as_take_what_is_allowed() {
+        let mut brake = Brake::new(0.05, 50_000);
+        assert_eq!(brake.measured(measured(0.10, 40_000.0)), Some(18_000));
+        assert_eq!(brake.measured(measured(0.045, 18_000.0)), None, "near enough");
+        assert_eq!(
+            brake.measured(measured(0.06, 900_000.0)),
+            Some(13_500),
+            "there cannot have been more than were allowed"
+        );
+    }
+
+    #[test]
+    fn there_is_always_a_glimpse_though_the_packets_alone_take_too_much() {
+        let mut brake = Brake::new(0.01, 50_000);
+        for _ in 0..20 {
+            brake.measured(measured(0.5, 1_000.0));
+        }
+        assert_eq!(brake.now, FEWEST);
+        assert_eq!(brake.measured(measured(0.5, 100.0)), None);
+        assert_eq!(Brake::new(0.01, 10).measured(measured(0.5, 10.0)), None, "no more than the most");
+    }
+
+    #[test]
+    fn where_there_is_room_there_are_more_records_up_to_the_most() {
+        let mut brake = Brake::new(0.05, 50_000);
+        brake.measured(measured(0.20, 50_000.0));
+        let all: Vec<_> = std::iter::from_fn(|| brake.measured(measured(0.01, 10.0))).collect();
+        assert_eq!(all, [22_500, 45_000, 50_000]);
+    }
+
+    #[test]
+    fn what_counts_is_the_cpu_that_has_the_most_to_do() {
+        let spread = Measured { share: 0.16, covered: 400, most_covered: 100, records: 10_000.0 };
+        assert_eq!(Brake::new(0.05, 50_000).measured(spread), None, "four CPUs, of each four percent");
+        let one = Measured { most_covered: 400, ..spread };
+        assert!(Brake::new(0.05, 50_000).measured(one).is_some());
+        assert!(Brake::new(0.05, 50_000).measured(Measured { covered: 0, most_covered: 0, ..spread }).is_some());
+    }
+}
