@@ -217,8 +217,10 @@ fn with_fault(case: &Case<'_, '_>, journey: &Journey, blame: Blame) -> Blame {
     let about_target = last_headers(journey).map(|headers| about_target(case, headers)).unwrap_or_default();
     let faults = [here, of_reason, faults(case, journey), about_target].into_iter().find(|faults| !faults.is_empty());
     let Some([fault]) = faults.as_deref() else { return blame };
+    // A warning says what goes with the death, as that a gateway is silent, and not who did it.
+    let guilty = (fault.severity == Severity::Error).then(|| fault.message.clone());
     Blame {
-        guilty: Some(fault.message.clone()),
+        guilty,
         sentence: format!("{}; {}", blame.sentence, lower(&fault.message)),
         evidence: format!("{}; {}", blame.evidence, fault.evidence),
         verify: fault.verify.clone().or(blame.verify),

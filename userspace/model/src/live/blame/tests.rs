@@ -421,3 +421,13 @@ fn a_rule_at_the_neighbour_a_packet_is_for_is_guilty_of_its_death_there() {
     let named: Vec<&str> = blame.rules.iter().map(|rule| rule.rule.as_str()).collect();
     assert_eq!(named, ["-A FORWARD -m physdev --physdev-out tap2 --physdev-is-bridged -j DROP"], "{blame:#?}");
 }
+
+#[test]
+fn a_gateway_that_is_silent_is_told_of_and_not_called_guilty_of_it() {
+    let mut site = site("");
+    site.host.neighbour(site.links[0], "10.0.0.1", "FAILED");
+    let gone = given_up(&Made::syn(1), Some(site.links[0]), "NEIGH_FAILED");
+    let blame = said(site.host, &[gone], &[]).unwrap();
+    assert!(blame.sentence.contains("the gateway 10.0.0.1 did not answer"), "{}", blame.sentence);
+    assert_eq!(blame.guilty, None);
+}
