@@ -107,7 +107,6 @@ impl plain::Packet for Loaded<'_> {
 
     #[inline(always)]
     fn network(&self, length: usize) -> Option<impl Head> {
-        #[expect(clippy::cast_ptr_alignment, reason = "the head and the offset are even")]
         let begin = self.scratch.head.as_ptr().wrapping_add(self.link()).cast();
         (self.link() + length <= self.scratch.known as usize).then_some(Linear(begin))
     }

@@ -80,7 +80,9 @@ async fn a_packet_of_any_shape_is_covered_by_its_port_wherever_it_is_looked_at()
     let _host = Host::new().await;
     run("ip link set tap-a nomaster");
     let mut points = vec![Host::point("", "tap-a", View::Tc), Host::point("", "tap-a", View::Socket)];
-    points.iter_mut().for_each(|point| point.sent = false);
+    for point in &mut points {
+        point.sent = false;
+    }
     let filter = only(Clause { there: port(4444), ..Clause::default() });
     let mut session = start(Plan { drops: true, ..plan(points, filter) }).await;
     for (_, frame) in frames(4445) {

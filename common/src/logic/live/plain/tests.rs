@@ -182,7 +182,7 @@ fn flows_that_are_kept_at_the_same_place_take_turns() {
     let of =
         |from: u16, to: u16| flow(&Bytes { bytes: ipv4(6, WEB, DATABASE, &ports(from, to)), network: true }).unwrap();
     let wanted = of(1, 22);
-    let other = (1..).map(|from| of(from, 23)).find(|flow| flow.place() == wanted.place()).unwrap();
+    let other = (1..u16::MAX).map(|from| of(from, 23)).find(|flow| flow.place() == wanted.place()).unwrap();
     let mut answers = Answers::default();
     for _ in 0..2 {
         assert!(answers.covers(&filter, &wanted));
