@@ -23,7 +23,19 @@ const HANDED_ON: &str = "NETDIAG_CI,CI,NETDIAG_BIN,NETDIAG_XTASK,NETDIAG_BPF_OBJ
 
 /// Tests that wait for packets for most of their time, each in labs of its own. They run beside all others, which keeps
 /// the whole run about as short as the others alone.
-const WAITING: [&str; 5] = ["agent_ahead", "agent_seen", "floating_faults", "floating_lab", "live_trace"];
+const WAITING: [&str; 11] = [
+    "agent_ahead",
+    "agent_floating_own",
+    "agent_seen",
+    "floating_faults",
+    "floating_lab",
+    "floating_midway",
+    "floating_outside",
+    "live_faults",
+    "live_faults_life",
+    "live_faults_sources",
+    "live_trace",
+];
 
 /// How many tests of one of these run at once.
 const AT_ONCE: &str = "8";
