@@ -146,8 +146,8 @@ fn another(site: &Site) -> PathBuf {
         places.push(from + place);
         from += place + QUIET.len();
     }
-    // A build without optimisation carries the object more than once.
-    assert!(!places.is_empty() && places.len() % PROGRAMS == 0, "{places:?}");
+    // A build without optimisation carries an object more than once, and the programs that watch hand over records too.
+    assert!(places.len() >= PROGRAMS, "{places:?}");
     for place in places {
         binary[place + FLAGS] = 0;
     }

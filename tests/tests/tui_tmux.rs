@@ -253,8 +253,8 @@ fn a_live_host_is_seen_as_it_changes() {
     let first = terminal.until("shop");
     assert!(first.contains("live") && first.contains("10.7.0.2"), "{first}");
     terminal.press(&["Enter"]);
-    let path = terminal.until("vshop");
-    assert!(path.contains("way out") && path.contains("eth0"), "{path}");
+    let path = terminal.until("way out");
+    assert!(path.contains("vshop") && path.contains("eth0"), "{path}");
     sh("ip netns exec shop ip link set eth0 down");
     terminal.until("BROKEN");
     sh("ip netns add second && ip link add vsecond type veth peer name eth0 netns second && ip link set vsecond up");

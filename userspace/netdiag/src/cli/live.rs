@@ -29,7 +29,7 @@ pub(crate) struct Trace {
     #[arg(long, requires = "live")]
     pub(crate) print_filter: bool,
     /// With --live: what watching may take of a CPU in the kernel, in percent: beyond it packets are left out, and counted
-    #[arg(long, value_name = "PERCENT", value_parser = share, default_value = "5", requires = "live")]
+    #[arg(long, value_name = "PERCENT", value_parser = share, default_value = "5", env = "NETDIAG_MAX_OVERHEAD")]
     pub(crate) max_overhead: f64,
     #[command(flatten)]
     pub(crate) source: Source,
@@ -164,7 +164,7 @@ pub(crate) struct Drops {
     #[command(flatten)]
     pub(crate) wanted: Wanted,
     /// What watching may take of a CPU in the kernel, in percent: beyond it packets are left out, and counted
-    #[arg(long, value_name = "PERCENT", value_parser = share, default_value = "5")]
+    #[arg(long, value_name = "PERCENT", value_parser = share, default_value = "5", env = "NETDIAG_MAX_OVERHEAD")]
     pub(crate) max_overhead: f64,
     #[command(flatten)]
     pub(crate) limits: Limits,
