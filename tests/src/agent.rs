@@ -19,6 +19,19 @@ use crate::{needs::require_ebpf, private_host, require};
 /// How long anything may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
+/// Waits until something is so.
+///
+/// # Panics
+/// It never is.
+#[track_caller]
+pub fn until(what: &str, is_so: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < PATIENCE, "never: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// A host with an instance: `tap0` (192.0.2.1) leads to `eth0` (192.0.2.2) in the namespace `instance`.
 #[derive(Debug)]
 pub struct AgentHost {

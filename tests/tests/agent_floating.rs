@@ -10,7 +10,7 @@ use std::{
 };
 
 use netdiag_tests::{
-    agent::{PATIENCE, command, names, run},
+    agent::{PATIENCE, command, names, run, until},
     floating::{FIXED, FLOATING, FloatingHost, OPEN, OTHER, OUTSIDE, ROUTER, SECOND},
     require_programs,
 };
@@ -44,16 +44,6 @@ fn enter_with_router(test: &str) -> Option<FloatingHost> {
 /// The MAC address in what `ip link show` prints.
 fn mac(shown: &str) -> String {
     shown.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap().to_owned()
-}
-
-/// Waits until something is so.
-#[track_caller]
-fn until(what: &str, is_so: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < PATIENCE, "never: {what}");
-        thread::sleep(Duration::from_millis(50));
-    }
 }
 
 // === found ===

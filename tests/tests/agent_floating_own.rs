@@ -4,13 +4,12 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpStream, UdpSocket},
-    thread,
     time::{Duration, Instant},
 };
 
 use netdiag_tests::{
     AgentHost,
-    agent::{PATIENCE, run},
+    agent::{run, until},
     behaviour::wire::Wire,
     floating::{FLOATING, FloatingHost, OPEN, OTHER, OUTSIDE, ends::within},
     require_programs,
@@ -33,15 +32,6 @@ fn enter(test: &str) -> Option<FloatingHost> {
     let site = FloatingHost::enter(test)?;
     site.be_router();
     Some(site)
-}
-
-#[track_caller]
-fn until(what: &str, is_so: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < PATIENCE, "never: {what}");
-        thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// A datagram from outside to a port of the floating IP, and whether it is answered by this server.

@@ -1,14 +1,10 @@
 //! Flows that began past the router and come to it half way: they go on as if it had seen them all along, at full speed too,
 //! whatever its rules do with ports and however strictly its connection tracking minds windows.
 
-use std::{
-    net::Ipv4Addr,
-    thread,
-    time::{Duration, Instant},
-};
+use std::net::Ipv4Addr;
 
 use netdiag_tests::{
-    agent::PATIENCE,
+    agent::until,
     floating::{
         FIXED, FLOATING, FloatingHost, OPEN, OUTSIDE, QG, ROUTER,
         bulk::Bulk,
@@ -47,16 +43,6 @@ fn enter(test: &str) -> Option<(FloatingHost, End, End)> {
     Some((site, instance, outside))
 }
 
-/// Waits until something is so.
-#[track_caller]
-fn until(what: &str, is_so: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < PATIENCE, "never: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// What goes on while flows change ways.
 struct Traffic {
     bulk: [Bulk; 2],
@@ -69,16 +55,9 @@ impl Traffic {
         let inward = Bulk::start(outside, instance, FLOATING, 7);
         let outward = Bulk::start(instance, outside, OUTSIDE, 8);
         assert_eq!(outward.seen_as.ip(), FLOATING);
-        let scene = |asker: &End, answerer: &End, asked, seen, outward| Scene {
-            asker: asker.clone(),
-            answerer: answerer.clone(),
-            asked,
-            seen,
-            outward,
-        };
         let udp = [
-            (scene(outside, instance, FLOATING, OUTSIDE, false), 20_000),
-            (scene(instance, outside, OUTSIDE, FLOATING, true), 20_010),
+            (Scene::of(outside, instance, FLOATING, OUTSIDE, false), 20_000),
+            (Scene::of(instance, outside, OUTSIDE, FLOATING, true), 20_010),
         ];
         let udp = udp.map(|(scene, port): (Scene, u16)| {
             let sockets = [scene.asker.udp(port), scene.answerer.udp(port + 1)];

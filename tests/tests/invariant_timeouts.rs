@@ -285,6 +285,8 @@ fn a_flow_is_remembered_as_long_as_its_protocol_and_state_allow_and_no_longer() 
     assert_eq!(those(left, |flow| flow.get(&site).is_some()), NONE, "the agent remembers too long");
 }
 
+// That each timeout is kept is tried by the test above, which sets clocks back; this waits for real, as long as most of them are, and
+// that is longer than all the other tests together may take.
 #[test]
 #[ignore = "takes ten minutes: cargo test -p netdiag-tests --test invariant_timeouts -- --ignored"]
 fn every_timeout_has_its_length_in_real_time() {

@@ -205,8 +205,9 @@ fn plug() {
         && ip netns exec shop ip route add default via 10.7.0.1");
 }
 
-/// A measurement: `cargo xtask build --release && NETDIAG_BIN=$PWD/target/release/netdiag cargo test -p netdiag-tests --test
-/// tui_tmux -- --ignored --nocapture`.
+/// A measurement of three minutes in which nothing may happen, of the build that users have: beside other tests, and of a
+/// development build, the share would be that of another program on another host. `cargo xtask build --release &&
+/// NETDIAG_BIN=$PWD/target/release/netdiag cargo test -p netdiag-tests --test tui_tmux -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement of a release build, of three minutes"]
 fn a_live_host_of_fifty_namespaces_that_nobody_looks_at_costs_at_most_a_hundredth_of_a_core() {

@@ -18,16 +18,9 @@ impl FloatingHost {
     /// # Panics
     /// The ways differ, or one was not taken.
     pub fn same_both_ways(&self, floating: Ipv4Addr, instance: &End, remote: &End) {
-        let scene = |asker: &End, answerer: &End, asked, seen, outward| Scene {
-            asker: asker.clone(),
-            answerer: answerer.clone(),
-            asked,
-            seen,
-            outward,
-        };
         let scenes = [
-            ("inward", scene(remote, instance, floating, remote.address, false)),
-            ("outward", scene(instance, remote, remote.address, floating, true)),
+            ("inward", Scene::of(remote, instance, floating, remote.address, false)),
+            ("outward", Scene::of(instance, remote, remote.address, floating, true)),
         ];
         let mut ports = (PORTS..).step_by(RUN.into());
         let records = [true, false].map(|slow| {

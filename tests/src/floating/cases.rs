@@ -36,6 +36,14 @@ pub struct Scene {
     pub outward: bool,
 }
 
+impl Scene {
+    /// One end asks another: by which address, and by which the other is asked.
+    #[must_use]
+    pub fn of(from: &End, to: &End, asked: Ipv4Addr, seen: Ipv4Addr, outward: bool) -> Self {
+        Self { asker: from.clone(), answerer: to.clone(), asked, seen, outward }
+    }
+}
+
 /// Something that happens between two ends. Ports and identifiers are those of the run.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
