@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use etherparse::{ArpPacketSlice, Ipv6ExtensionSlice, LaxNetSlice, LaxSlicedPacket, LinkSlice};
+use etherparse::{ArpPacketSlice, IpNumber, Ipv6Extensions, LaxNetSlice, LaxSlicedPacket, LinkSlice};
 use serde::{Deserialize, Serialize};
 
 use super::{Layer, Sighting};
@@ -222,7 +222,7 @@ fn content(sliced: &LaxSlicedPacket<'_>, depth: u8) -> Content {
         Some(LaxNetSlice::Ipv6(slice)) => {
             let header = slice.header();
             let extensions = u32::try_from(slice.extensions().slice().len()).unwrap_or(u32::MAX);
-            let fragment = slice.extensions().clone().into_iter().find_map(fragment);
+            let fragment = fragment(header.next_header(), slice.extensions().slice());
             Content::Ip(whole(
                 depth,
                 slice.payload().payload,
@@ -246,9 +246,16 @@ fn content(sliced: &LaxSlicedPacket<'_>, depth: u8) -> Content {
 }
 
 /// Place of a fragment of IPv6, and whether more follow.
-fn fragment(extension: Ipv6ExtensionSlice<'_>) -> Option<(u16, bool)> {
-    let Ipv6ExtensionSlice::Fragment(fragment) = extension else { return None };
-    let (offset, more) = (fragment.fragment_offset().byte_offset(), fragment.more_fragments());
+///
+/// The headers are read again, each only as far as it is there: the iterator over extension headers trusts that the last one
+/// it finds is not followed by a cut one, and reads past the end where it is.
+fn fragment(first: IpNumber, extensions: &[u8]) -> Option<(u16, bool)> {
+    if extensions.is_empty() {
+        return None;
+    }
+    let (read, _, _, _) = Ipv6Extensions::from_slice_lax(first, extensions);
+    let fragment = read.fragment?;
+    let (offset, more) = (fragment.fragment_offset.byte_offset(), fragment.more_fragments);
     (offset > 0 || more).then_some((offset, more))
 }
 

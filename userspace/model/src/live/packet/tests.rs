@@ -136,16 +136,30 @@ fn a_fragment_that_is_not_the_first_has_no_ports() {
     assert_eq!(*transport(&headers), Transport::None);
 }
 
+#[test]
+fn a_fragment_behind_other_extension_headers_is_one_and_none_is_where_they_are_cut() {
+    let whole = samples().swap_remove(4);
+    let fragment = |head: &[u8]| Headers::of(&seen(Layer::Ethernet, None, head.to_vec())).ip().unwrap().fragment;
+    assert_eq!(fragment(&whole), Some((0, true)));
+    for cut in 54..78 {
+        assert_eq!(fragment(&whole[..cut]), None, "{cut} bytes");
+    }
+}
+
 /// Packets of every kind there is, to be cut and damaged.
 fn samples() -> Vec<Vec<u8>> {
     let inner = frame(0x0800, &ipv4(6, &tcp(0x02, b"")));
     let vxlan = [&[8, 0, 0, 0, 0, 0x03, 0xe9, 0][..], &inner].concat();
     let ipv6 = [&[0x60, 0, 0, 0, 0, 16, 44, 64][..], &[1; 32], &[17, 0, 0, 1, 0, 0, 0, 9], &udp((1, 2), b"")].concat();
+    // Hop-by-hop options, destination options, fragment: each may be the one that is cut.
+    let options = [&[60, 0, 5, 2, 0, 0, 1, 0][..], &[44, 0, 1, 4, 0, 0, 0, 0], &[58, 0, 0, 1, 0, 0, 0, 9], &[128; 8]];
+    let extended = [&[0x60, 0, 0, 0, 0, 32, 0, 1][..], &[1; 32], &options.concat()].concat();
     vec![
         frame(0x0800, &ipv4(6, &tcp(0x18, b"hello"))),
         frame(0x0800, &ipv4(17, &udp((1, 4789), &vxlan))),
         frame(0x0800, &ipv4(1, &[&[3, 4, 0, 0, 0, 0, 0, 0][..], &ipv4(17, &udp((1, 2), b"x"))].concat())),
         frame(0x86dd, &ipv6),
+        frame(0x86dd, &extended),
         frame(0x0806, &[0, 1, 8, 0, 6, 4, 0, 1]),
     ]
 }
@@ -162,7 +176,7 @@ proptest! {
 
     #[test]
     fn a_real_packet_cut_or_damaged_anywhere_is_read_as_far_as_it_goes(
-        which in 0..5_usize,
+        which in 0..6_usize,
         cut in 0..160_usize,
         damage in prop::collection::vec((0..160_usize, any::<u8>()), 0..4),
     ) {
