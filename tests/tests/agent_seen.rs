@@ -14,7 +14,7 @@ use netdiag_agent::netns::Namespace;
 use netdiag_common::{ABI_VERSION, abi::policy::GrantKey};
 use netdiag_tests::{
     AgentHost,
-    agent::{PATIENCE, names, pings},
+    agent::{PATIENCE, names, pings, run},
 };
 use serde_json::Value;
 
@@ -56,12 +56,17 @@ fn row(id: &str, hits: u64, standing: &str) -> (String, u64, String) {
     (id.to_owned(), hits, standing.to_owned())
 }
 
-/// Whether somebody who connects to a port of the instance, where a server listens, is connected.
+/// Whether somebody who connects to a port of the instance, where a server listens, is connected. Where he is not, nothing of it has
+/// come to the server: an answer that is lost does not stand for a question that is refused.
 async fn connects(port: u16) -> Option<TcpStream> {
     let address: SocketAddr = format!("192.0.2.2:{port}").parse().unwrap();
     let instance = Namespace::open(Path::new("/run/netns/instance")).unwrap();
     let _server = instance.run(move || TcpListener::bind(address).unwrap()).await.unwrap();
-    TcpStream::connect_timeout(&address, Duration::from_secs(2)).ok()
+    let connection = TcpStream::connect_timeout(&address, Duration::from_secs(2)).ok();
+    if connection.is_none() {
+        assert_eq!(run("ip netns exec instance ss -Htn state syn-recv"), "", "the server was asked at port {port}");
+    }
+    connection
 }
 
 #[tokio::test(flavor = "multi_thread")]
