@@ -329,9 +329,11 @@ fn a_provider_network_is_reached_without_a_floating_ip() {
 fn a_port_published_twice_is_one_way_in_whatever_lies_between() {
     let mut host = Host::new();
     docker(&mut host);
-    host.process(host.id, 500, "docker-proxy");
     let ports = [("0.0.0.0", 80), ("0.0.0.0", 443), ("::", 80), ("::", 443)];
     host.facts.containers[0].published = ports.map(|(address, port)| published(address, port)).into();
+    for port in host.facts.containers[0].published.clone() {
+        host.proxy(port, "172.17.0.2");
+    }
     let trace = host.trace("web-1");
     assert!(trace.sentence.contains("by host port 80/tcp, host port 443/tcp"), "{}", trace.sentence);
     assert_eq!(trace.sentence.matches("443/tcp").count(), 1, "{}", trace.sentence);
@@ -340,10 +342,31 @@ fn a_port_published_twice_is_one_way_in_whatever_lies_between() {
 }
 
 #[test]
+fn a_port_without_its_rule_is_not_served_by_the_process_of_another_port() {
+    let broken = |prepare: &dyn Fn(&mut Host)| {
+        let mut host = Host::new();
+        docker(&mut host);
+        host.facts.containers[0].published = vec![published("0.0.0.0", 8080)];
+        prepare(&mut host);
+        let trace = host.trace("web-1");
+        (trace.interfaces[0].published_ports[0].state, codes(&trace).contains(&"published-port"))
+    };
+    let serves = |address: &'static str, number: u16, to: &'static str| {
+        broken(&move |host| host.proxy(published(address, number), to))
+    };
+    assert_eq!(serves("0.0.0.0", 8080, "172.17.0.2"), (HopState::Ok, false));
+    assert_eq!(serves("0.0.0.0", 8081, "172.17.0.2"), (HopState::Broken, true), "another port's");
+    assert_eq!(serves("192.0.2.1", 8080, "172.17.0.2"), (HopState::Broken, true), "another address's");
+    assert_eq!(serves("0.0.0.0", 8080, "172.17.0.9"), (HopState::Broken, true), "what another container had");
+    assert_eq!(broken(&|host| host.process(host.id, 500, "docker-proxy")), (HopState::Unknown, false), "unread");
+    assert_eq!(broken(&|_| ()), (HopState::Broken, true), "none");
+}
+
+#[test]
 fn a_port_published_on_loopback_is_open_to_the_host_alone_and_that_is_no_fault() {
     let mut host = Host::new();
     docker(&mut host);
-    host.process(host.id, 500, "docker-proxy");
+    host.proxy(published("127.0.0.1", 8080), "172.17.0.2");
     host.facts.containers[0].published = vec![published("127.0.0.1", 8080)];
     // What Docker 28 adds, and the translation every Docker makes.
     host.rules(
