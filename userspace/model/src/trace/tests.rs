@@ -278,21 +278,24 @@ fn one_fault_on_the_paths_of_two_cards_is_one_finding() {
 
 #[test]
 fn a_device_open_vswitch_may_have_is_not_said_to_be_routed_where_ovsdb_could_not_be_read() {
-    for in_kernel in [true, false] {
+    for (stopped, in_kernel) in [(true, true), (true, false), (false, false)] {
         let mut host = Host::new();
         plugged(&mut host, "vxlan");
         host.facts.switches.clear();
         host.gap(SourceKind::Ovsdb, None);
         host.sysctl(host.id, "net.ipv4.ip_forward", "0");
-        // ovsdb-server is stopped, the kernel's datapath goes on.
-        host.facts.reports[0].gaps[0].absent = in_kernel;
+        // ovsdb-server is stopped, and has taken its socket along; the datapath goes on.
+        host.facts.reports[0].gaps[0].absent = stopped;
+        if stopped && !in_kernel {
+            host.link(host.id, "ovs-netdev", Some("tun"));
+        }
         if in_kernel {
             let datapath = host.link(host.id, "ovs-system", Some("openvswitch"));
             let tap = LinkKey { netns: host.id, ifindex: crate::id::IfIndex(2) };
             host.edit(tap).master = Some(datapath.ifindex);
         }
         let trace = host.trace("web-1");
-        assert_eq!((trace.verdict, codes(&trace)), (Verdict::Inconclusive, vec![]), "{in_kernel}");
+        assert_eq!((trace.verdict, codes(&trace)), (Verdict::Inconclusive, vec![]), "{stopped} {in_kernel}");
         assert_eq!(last(&trace), ("not seen", HopState::Unknown));
     }
 }
