@@ -2,7 +2,10 @@
 
 use std::{thread, time::Duration};
 
-use netdiag_tests::{AgentHost, Switch, agent::{answers, pings}};
+use netdiag_tests::{
+    AgentHost, Switch,
+    agent::{answers, pings},
+};
 
 const ID: &str = "5f0c2f6e-6a55-4f0a-9d1e-0a4ad0f4a001";
 
