@@ -163,10 +163,20 @@ impl AgentHost {
     /// Runs another agent, which must end by itself.
     ///
     /// # Panics
-    /// It cannot be started.
+    /// It cannot be started, or goes on.
     #[must_use]
     pub fn another(&self) -> Output {
-        self.agent().output().expect("start another agent")
+        let mut agent =
+            self.agent().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start another agent");
+        let started = Instant::now();
+        while agent.try_wait().expect("wait for another agent").is_none() {
+            if started.elapsed() > PATIENCE {
+                drop(agent.kill());
+                panic!("another agent goes on: {:?}", agent.wait_with_output());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        agent.wait_with_output().expect("what another agent said")
     }
 
     /// Runs any other command of netdiag.

@@ -92,11 +92,27 @@ fn load(prog_type: u32, name: &str) -> io::Result<OwnedFd> {
     descriptor(PROG_LOAD, &load)
 }
 
-/// Attaches a new program to a link of the calling thread's namespace, for as long as the descriptor is open.
-pub fn attach(ifindex: u32, attach_type: u32, name: &str, flags: u32) -> io::Result<OwnedFd> {
-    let program = load(if attach_type == ATTACH_XDP { XDP } else { SCHED_CLS }, name)?;
+/// A program for TC of two instructions.
+///
+/// # Errors
+/// The kernel refuses it.
+pub fn classifier(name: &str) -> io::Result<OwnedFd> {
+    load(SCHED_CLS, name)
+}
+
+/// Attaches a program to a link of the calling thread's namespace, for as long as the descriptor is open.
+///
+/// # Errors
+/// The kernel refuses it.
+pub fn link(program: &OwnedFd, ifindex: u32, attach_type: u32, flags: u32) -> io::Result<OwnedFd> {
     let prog_fd = program.as_raw_fd().unsigned_abs();
     descriptor(LINK_CREATE, &LinkCreate { prog_fd, target_ifindex: ifindex, attach_type, flags })
+}
+
+/// The same for a new program.
+pub fn attach(ifindex: u32, attach_type: u32, name: &str, flags: u32) -> io::Result<OwnedFd> {
+    let program = load(if attach_type == ATTACH_XDP { XDP } else { SCHED_CLS }, name)?;
+    link(&program, ifindex, attach_type, flags)
 }
 
 /// Pins a new program, for tools that take one by its path.

@@ -74,6 +74,8 @@ fn a_whole_state_is_applied_or_nothing_of_it() {
     assert_eq!(answer["error"]["field"], "security_groups", "{answer}");
     assert!(host.ok("GET", "/v1/policy", "")["ports"].as_array().unwrap().is_empty());
     assert!(answers());
+    // What comes next meets nothing of what was refused.
+    host.ok("PUT", "/v1/address-groups/a", r#"{"addresses": ["203.0.113.0/24"]}"#);
     host.ok("PUT", "/v1/policy", &state("g"));
     assert!(!pings(), "in force when it is answered");
     host.ok("PUT", "/v1/policy", "{}");
@@ -184,6 +186,8 @@ fn events_can_be_waited_for_and_streamed() {
         assert_eq!((&event["protocol"], &event["destination"]), (&1.into(), &"192.0.2.2".into()), "{event}");
     };
     denied(&batch["events"][0]);
+    let others = host.ok("GET", &format!("/v1/events?since={next}&port=p2"), "");
+    assert_eq!(others["events"].as_array().map(Vec::len), Some(0), "of another port there is none: {others}");
     denied(&serde_json::from_str(&lines.next().unwrap()).unwrap());
     assert!(batch["next"].as_u64().unwrap() > next);
     assert_eq!(batch["skipped"], 0);

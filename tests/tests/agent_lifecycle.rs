@@ -5,7 +5,7 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use netdiag_agent::netns::Namespace;
@@ -41,15 +41,16 @@ impl Connection {
         Self { here, there }
     }
 
-    /// Whether a word arrives, and an answer to it.
+    /// Whether words arrive both ways. The instance speaks first: no rule allows that, so it takes a flow that is remembered, and
+    /// what the host says afterwards cannot have begun it anew.
     fn works(&mut self, patience: Duration) -> bool {
         let mut word = [0; 4];
         self.there.set_read_timeout(Some(patience)).unwrap();
         self.here.set_read_timeout(Some(patience)).unwrap();
-        self.here.write_all(b"ping").is_ok()
-            && self.there.read_exact(&mut word).is_ok()
-            && self.there.write_all(b"pong").is_ok()
+        self.there.write_all(b"pong").is_ok()
             && self.here.read_exact(&mut word).is_ok()
+            && self.here.write_all(b"ping").is_ok()
+            && self.there.read_exact(&mut word).is_ok()
     }
 }
 
@@ -211,7 +212,10 @@ fn the_service_manager_is_told_when_the_agent_enforces_reloads_lives_and_ends() 
     manager.set_read_timeout(Some(PATIENCE)).unwrap();
     let heard = |wanted: &str| {
         let mut buffer = [0; 512];
+        // It is told other things as well, on and on.
+        let started = Instant::now();
         loop {
+            assert!(started.elapsed() < PATIENCE, "never: {wanted}");
             let length = manager.recv(&mut buffer).expect(wanted);
             if String::from_utf8_lossy(&buffer[..length]).contains(wanted) {
                 return;

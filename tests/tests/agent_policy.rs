@@ -35,7 +35,8 @@ fn a_policy_file_is_enforced_and_a_change_of_it_too() {
     let Some(mut host) = AgentHost::enter("a_policy_file_is_enforced_and_a_change_of_it_too") else { return };
     host.policy(SHUT);
     assert!(answers(), "nothing is enforced yet");
-    host.start();
+    // Nobody looks just because it is time.
+    host.start_with(&["--full-pass", "3600"]);
     host.wait_for_ports(&["p1"]);
     assert!(!pings(), "no rule allows it");
     host.policy(OPEN);
@@ -102,9 +103,9 @@ fn a_port_is_enforced_when_its_device_comes_and_forgotten_when_it_goes() {
     };
     run("ip link del tap0");
     host.policy(SHUT);
-    host.start();
+    // Nobody looks just because it is time.
+    host.start_with(&["--full-pass", "3600"]);
     host.wait_for_ports(&[]);
-    // Far sooner than the next full pass.
     add_tap("tap0");
     host.wait_for_ports(&["p1"]);
     assert!(!pings());

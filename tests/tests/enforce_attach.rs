@@ -261,18 +261,24 @@ fn a_program_of_somebody_else_is_kept_and_overtaken_once() {
     assert_eq!(at_tcx("tap0", TcAttachType::Egress), [to.program, foreign.1]);
 
     // Who comes later and goes to the front is overtaken once …
-    let late = program::attach(tap, ATTACH_TCX_INGRESS, "late", BEFORE).unwrap();
+    let late = program::classifier("late").unwrap();
+    let link = program::link(&late, tap, ATTACH_TCX_INGRESS, BEFORE).unwrap();
     let pushy = at_tcx("tap0", TcAttachType::Ingress)[0];
     let [from, _] = enforcer.attach(tap, Hook::Tc).unwrap();
     assert_eq!(from.behind, None);
     assert_eq!(at_tcx("tap0", TcAttachType::Ingress), [from.program, pushy, foreign.0]);
     assert_eq!(enforcer.attach(tap, Hook::Tc).unwrap()[0].change, Change::Unchanged);
     // … and is reported once it insists.
-    drop(late);
-    let insists = program::attach(tap, ATTACH_TCX_INGRESS, "insists", BEFORE).unwrap();
+    drop(link);
+    let link = program::link(&late, tap, ATTACH_TCX_INGRESS, BEFORE).unwrap();
+    let [from, _] = enforcer.attach(tap, Hook::Tc).unwrap();
+    assert_eq!(from.behind, Some(Behind { method: Method::Tcx, program: Some(pushy) }));
+    assert_eq!(at_tcx("tap0", TcAttachType::Ingress), [pushy, from.program, foreign.0]);
+    drop(link);
+    let other = program::attach(tap, ATTACH_TCX_INGRESS, "other", BEFORE).unwrap();
     let [from, _] = enforcer.attach(tap, Hook::Tc).unwrap();
     assert_eq!(from.behind, None, "it is another program");
-    drop(insists);
+    drop(other);
     drop((early, out));
     assert_eq!(at_tcx("tap0", TcAttachType::Ingress), [from.program]);
 }
@@ -405,14 +411,16 @@ fn clsact_is_replaced_in_place_and_leaves_others_alone() {
     assert!(errors.is_empty(), "{errors:?}");
     assert_eq!(state_of("tap0"), before, "the qdisc was ours");
 
-    // A qdisc, and a filter, of somebody else.
+    // A qdisc of somebody else, with nothing in it yet, and with a filter.
     run("tc qdisc add dev tap0 clsact");
-    add_filter("ingress", "pref 7");
-    let theirs = state_of("tap0");
-    second.attach(tap, Hook::Tc).unwrap();
-    let errors = second.detach(tap);
-    assert!(errors.is_empty(), "{errors:?}");
-    assert_eq!(state_of("tap0"), theirs);
+    for filter in [None, Some("pref 7")] {
+        filter.into_iter().for_each(|place| add_filter("ingress", place));
+        let theirs = state_of("tap0");
+        second.attach(tap, Hook::Tc).unwrap();
+        let errors = second.detach(tap);
+        assert!(errors.is_empty(), "{errors:?}");
+        assert_eq!(state_of("tap0"), theirs);
+    }
 }
 
 #[test]

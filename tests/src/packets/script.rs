@@ -203,8 +203,14 @@ impl Script {
             return self.go_on();
         }
         let place = if self.dice.chance(75) { 0 } else { self.dice.below(self.pending.len()) };
-        let packet = self.pending.remove(place);
+        let mut packet = self.pending.remove(place);
         self.pending.truncate(24);
+        // Somebody else gets it, who knows nothing of the first one.
+        if self.dice.chance(5)
+            && let Some(port) = self.any_port()
+        {
+            packet.port = port.id;
+        }
         self.emit(packet);
     }
 
