@@ -255,6 +255,18 @@ impl<'a> Proof<'a> {
         }
     }
 
+    /// Lets everything in again.
+    pub(crate) fn open(&self, runs: &Runs) {
+        self.host.policy(&policy(&self.floating, &self.plain, true));
+        let started = Instant::now();
+        self.each(|floating| {
+            let scene = &self.scenes(floating)[0].1;
+            while observe(scene, &REFUSED, runs.base()).iter().all(|line| line.starts_with("asker sends")) {
+                assert!(started.elapsed() < PATIENCE, "{} is never open", floating.address);
+            }
+        });
+    }
+
     /// What security groups refuse does not arrive, whichever way.
     pub(crate) fn closed_both_ways(&self, runs: &Runs, policy: &str) {
         self.host.policy(policy);
