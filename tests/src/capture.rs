@@ -276,7 +276,7 @@ impl Packet {
         }
         // Who translates a quoted one takes it for finished, and no port is in what comes of it.
         let is_whole = self.body.len() == usize::from(length);
-        let is_strange = offload && is_whole && (pseudo + u64::from(self::sum(&self.body))) % 0xffff != 0;
+        let is_strange = offload && is_whole && !(pseudo + u64::from(self::sum(&self.body))).is_multiple_of(0xffff);
         let ports = ports.iter().filter(|_| !is_strange).filter_map(|at| word(&self.body, *at));
         format!("{:x}", rest(sum, &addresses.into_iter().chain(ports).collect::<Vec<_>>()))
     }
