@@ -96,7 +96,7 @@ fn nine_of_ten_faults_are_found_by_real_packets_and_nobody_is_blamed_for_what_an
     writeln!(score, "{found} of {all} faults found, {} with a wrong word, {seconds} s", wrong.len()).unwrap();
     drop(score);
     assert!(wrong.is_empty(), "{wrong:#?}");
-    let missed = |of: &[&Outcome]| of.iter().filter(|outcome| !outcome.found).map(|one| one.to_string()).collect();
+    let missed = |of: &[&Outcome]| of.iter().filter(|outcome| !outcome.found).map(ToString::to_string).collect();
     let (missed, alarms): (Vec<String>, Vec<String>) = (missed(&faults), missed(&healthy));
     assert!(found * 10 >= all * 9, "{missed:#?}");
     assert!(alarms.is_empty(), "{alarms:#?}");
