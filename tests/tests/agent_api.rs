@@ -8,7 +8,7 @@ use std::{
 
 use netdiag_tests::{
     AgentHost,
-    agent::{answer, pings},
+    agent::{answer, answers, pings},
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -34,7 +34,7 @@ fn objects_are_put_read_and_deleted_and_outlive_a_restart() {
     let Some(mut host) = started("objects_are_put_read_and_deleted_and_outlive_a_restart") else { return };
     host.ok("PUT", "/v1/security-groups/g", GROUP);
     host.ok("PUT", "/v1/ports/p1", PORT);
-    assert!(pings());
+    assert!(answers());
     host.ok("PUT", "/v1/security-groups/g/members", r#"["198.51.100.0/24"]"#);
     host.ok("PUT", "/v1/address-groups/a", r#"{"addresses": ["203.0.113.0/24"]}"#);
     let port = host.ok("GET", "/v1/ports/p1", "");
@@ -51,7 +51,7 @@ fn objects_are_put_read_and_deleted_and_outlive_a_restart() {
     host.end(Signal::TERM);
     host.start();
     host.wait_for_ports(&["p1"]);
-    assert!(pings());
+    assert!(answers());
     assert_eq!(host.ok("GET", "/v1/address-groups/a", "")["address_group"]["addresses"][0], "203.0.113.0/24");
     host.ok("DELETE", "/v1/ports/p1", "");
     host.ok("DELETE", "/v1/security-groups/g/members", "");
@@ -73,13 +73,13 @@ fn a_whole_state_is_applied_or_nothing_of_it() {
     assert_eq!(status, 400, "{answer}");
     assert_eq!(answer["error"]["field"], "security_groups", "{answer}");
     assert!(host.ok("GET", "/v1/policy", "")["ports"].as_array().unwrap().is_empty());
-    assert!(pings());
+    assert!(answers());
     // What comes next meets nothing of what was refused.
     host.ok("PUT", "/v1/address-groups/a", r#"{"addresses": ["203.0.113.0/24"]}"#);
     host.ok("PUT", "/v1/policy", &state("g"));
     assert!(!pings(), "in force when it is answered");
     host.ok("PUT", "/v1/policy", "{}");
-    assert!(pings());
+    assert!(answers());
 }
 
 #[test]

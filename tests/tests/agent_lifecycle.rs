@@ -11,7 +11,7 @@ use std::{
 use netdiag_agent::netns::Namespace;
 use netdiag_tests::{
     AgentHost,
-    agent::{PATIENCE, names, pings, run},
+    agent::{PATIENCE, answers, names, pings, run},
 };
 use rustix::process::Signal;
 
@@ -128,7 +128,7 @@ fn an_agent_that_is_told_to_stop_leaves_everything_enforced_until_it_is_detached
     assert_eq!(code, Some(6), "nobody answers");
     let detached = host.netdiag(&["agent", "--detach", "--bpffs", &root]);
     assert_eq!(detached.status.code(), Some(0), "{detached:?}");
-    assert!(pings());
+    assert!(answers());
     assert!(!names(&host.path("bpffs")).contains(&"netdiag".to_owned()));
 }
 

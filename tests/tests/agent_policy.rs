@@ -9,7 +9,7 @@ use std::{
 
 use netdiag_tests::{
     AgentHost,
-    agent::{add_tap, names, pings, run},
+    agent::{add_tap, answers, names, pings, run},
 };
 
 /// The instance may be pinged.
@@ -34,14 +34,14 @@ ports:
 fn a_policy_file_is_enforced_and_a_change_of_it_too() {
     let Some(mut host) = AgentHost::enter("a_policy_file_is_enforced_and_a_change_of_it_too") else { return };
     host.policy(SHUT);
-    assert!(pings(), "nothing is enforced yet");
+    assert!(answers(), "nothing is enforced yet");
     // Nobody looks just because it is time.
     host.start_with(&["--full-pass", "3600"]);
     host.wait_for_ports(&["p1"]);
     assert!(!pings(), "no rule allows it");
     host.policy(OPEN);
     host.wait("a rule", |status| status["asked"]["rules"] == 1);
-    assert!(pings());
+    assert!(answers());
     host.policy(SHUT);
     host.wait("no rule", |status| status["asked"]["rules"] == 0);
     assert!(!pings());
@@ -64,7 +64,7 @@ fn a_mistake_keeps_the_last_good_policy_through_a_restart_and_is_told_with_its_p
     assert_eq!((mistake["line"].as_u64(), mistake["field"].as_str()), (Some(3), Some("direction")), "{mistake:#}");
     assert!(mistake["file"].as_str().unwrap().ends_with("policy.d/policy.yaml"), "{mistake:#}");
     assert!(mistake["valid"].as_array().unwrap().iter().any(|valid| valid == "ingress"), "{mistake:#}");
-    assert!(pings(), "the last good policy stays");
+    assert!(answers(), "the last good policy stays");
     let (code, status) = host.agent_status();
     assert_eq!((code, status["mistakes"][0]["field"].as_str()), (Some(3), Some("direction")));
     thread::sleep(Duration::from_secs(1));
@@ -73,7 +73,7 @@ fn a_mistake_keeps_the_last_good_policy_through_a_restart_and_is_told_with_its_p
     assert_eq!(host.end(rustix::process::Signal::TERM), Some(0));
     host.start();
     host.wait_for_ports(&["p1"]);
-    assert!(pings(), "it stays across a restart");
+    assert!(answers(), "it stays across a restart");
     host.policy(SHUT);
     host.wait("no mistake", |status| status["mistakes"].as_array().is_some_and(Vec::is_empty));
     assert!(!pings());
@@ -126,7 +126,7 @@ fn a_port_the_policy_drops_is_left_as_it_was_found() {
     assert!(!pings());
     host.policy("security_groups: []");
     host.wait_for_ports(&[]);
-    assert!(pings());
+    assert!(answers());
     assert_eq!(names(&host.root().join("links")), Vec::<String>::new());
 }
 

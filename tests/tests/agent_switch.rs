@@ -2,7 +2,10 @@
 
 use std::{thread, time::Duration};
 
-use netdiag_tests::{AgentHost, Switch, agent::pings};
+use netdiag_tests::{
+    AgentHost, Switch,
+    agent::{answers, pings},
+};
 
 const ID: &str = "5f0c2f6e-6a55-4f0a-9d1e-0a4ad0f4a001";
 
@@ -20,7 +23,7 @@ fn a_port_is_enforced_once_open_vswitch_knows_its_id_and_stays_so_while_the_swit
     host.policy(&format!("ports: [{{id: {ID}, security_groups: []}}]"));
     host.start_with(&["--full-pass", "3600"]);
     host.wait_for_ports(&[]);
-    assert!(pings(), "the host's own stack sees the frames as well, until they end at XDP");
+    assert!(answers(), "the host's own stack sees the frames as well, until they end at XDP");
     // Nothing changes but the database, and no full pass is due for an hour.
     thread::sleep(Duration::from_secs(1));
     switch.vsctl(&format!("set Interface tap0 external_ids:iface-id={ID}"));

@@ -121,6 +121,21 @@ fn a_rule_that_drops_what_docker_published_is_named() {
         assert_eq!(said.code, Some(3), "{make}");
     }
     assert_eq!(lab.trace(host, "web-1")["verdict"], "works");
+    // One port without its rule and its process: those of the other ports do not stand for it.
+    let proxy = "pgrep --full --runstates D,R,S,T '[d]ocker-proxy .*-host-port 8080 '";
+    lab.sh(
+        host,
+        "iptables -t nat -D DOCKER $(iptables -t nat -S DOCKER | grep -m1 -e '--dport 8080 ' | cut -d' ' -f3-)",
+    )
+    .ok();
+    lab.sh(host, &format!("kill $({proxy})")).ok();
+    lab.sh(host, &format!("timeout 20 sh -c \"while {proxy}; do sleep 0.05; done\"")).ok();
+    lab.sh(host, "pgrep docker-proxy").ok();
+    let trace = lab.trace(host, "web-1");
+    let missing = list(&trace["findings"]).into_iter().filter(|finding| finding["code"] == "published-port");
+    let whats: Vec<_> = missing.map(|finding| text(finding, "message")).collect();
+    assert!(matches!(whats[..], [only] if only.contains("port 8080/tcp")), "{trace:#}");
+    assert_eq!(lab.trace(host, "shop-1")["verdict"], "works");
     // Rules that were flushed, as firewalld does when it reloads.
     lab.sh(host, "iptables -t nat -F DOCKER && kill $(pidof docker-proxy)").ok();
     // `kill` only sends the signal: as long as a proxy lives it serves its port, on a busy machine for a while. What has

@@ -414,7 +414,9 @@ fn clsact_is_replaced_in_place_and_leaves_others_alone() {
     // A qdisc of somebody else, with nothing in it yet, and with a filter.
     run("tc qdisc add dev tap0 clsact");
     for filter in [None, Some("pref 7")] {
-        filter.into_iter().for_each(|place| add_filter("ingress", place));
+        if let Some(place) = filter {
+            add_filter("ingress", place);
+        }
         let theirs = state_of("tap0");
         second.attach(tap, Hook::Tc).unwrap();
         let errors = second.detach(tap);

@@ -328,6 +328,19 @@ fn whatever_an_operator_has_in_hand_means_the_virtual_machine() {
             assert_eq!(trace["instance"]["kind"], "vm", "{key}");
         }
     }
+    // In a wrong VLAN it is still what its floating IP means, though another tenant's guest has the same fixed address.
+    let instances = lab.instances(host);
+    let web = instances.iter().find(|one| one["ports"][0]["floating_ip"] == "172.24.4.6");
+    let web = web.expect("the instance with the floating IP");
+    let port = &web["ports"][0];
+    let (tap, floating) = (port["host_devices"][0].as_str().expect("a tap"), text(port, "floating_ip"));
+    let tag = lab.sh(host, &format!("ovs-vsctl get port {tap} tag")).ok();
+    lab.sh(host, &format!("ovs-vsctl set port {tap} tag=77")).ok();
+    let trace = lab.trace(host, floating);
+    lab.sh(host, &format!("ovs-vsctl set port {tap} tag={tag}")).ok();
+    assert_eq!(trace["instance"]["libvirt_name"], web["name"]);
+    let findings = trace["findings"].as_array().expect("findings");
+    assert!(findings.iter().any(|finding| finding["code"] == "wrong-tag"), "{findings:#?}");
     // Nothing of a guest shows on its host but its hypervisor: no namespace, no process, no container.
     let listed = lab.netdiag(host, &["list", "-o", "json"]).json();
     let kinds: Vec<_> =

@@ -38,8 +38,10 @@ pub(crate) struct Args {
 pub(crate) enum Scope {
     /// What compiles the workspace and the eBPF programs.
     Build,
-    /// That, and what the lab, the demo and the privileged tests run.
+    /// That, and what the lab, the demo and the benchmarks run.
     Lab,
+    /// That, and what only the privileged tests run.
+    Test,
     /// That, and what runs all of it on another kernel.
     Vm,
 }
@@ -68,7 +70,7 @@ impl Missing {
 
 /// Installs everything any verb uses but `vm`, which few need and which brings a whole emulator.
 pub(crate) fn run(args: Args) -> Result<()> {
-    ensure(Scope::Lab, args)?;
+    ensure(Scope::Test, args)?;
     println!("everything netdiag's build, lab and tests use is installed");
     Ok(())
 }

@@ -52,7 +52,7 @@ pub(crate) struct Args {
 /// Sets up, builds, and runs every test, those after a failure too: one run tells all there is to tell.
 pub(crate) fn run(args: Args) -> Result<()> {
     let Args { setup, filter } = args;
-    setup::ensure(Scope::Lab, setup)?;
+    setup::ensure(Scope::Test, setup)?;
     let root = workspace::root()?;
     let tests = Tests {
         binary: build::binary(&root, false)?,

@@ -87,13 +87,28 @@ fn pointer(address: u64, offset: u32) -> u64 {
     field(address, offset).unwrap_or(0)
 }
 
-/// A length, but no more than so much. In a register of its own, so that the bounds the verifier is shown are those of what it sees used.
+/// A length, but no more than so much; none if it is nothing. What a helper is told to copy must be known to the verifier to be
+/// neither nothing nor too much.
 #[inline(always)]
-pub fn at_most<const MOST: usize>(length: u32) -> u64 {
-    let mut known = u64::from(length).min(MOST as u64);
+pub fn at_most<const MOST: usize>(length: u32) -> Option<u64> {
+    let known = hidden(u64::from(length).min(MOST as u64));
+    // From "not equal" verifiers before Linux 6.8 learn nothing.
+    if known.cast_signed() <= 0 {
+        return None;
+    }
+    // Hidden in between, too: the compiler would compare the length less one, from which those before 6.11 learn nothing about the
+    // length.
+    let known = hidden(known);
+    (known <= MOST as u64).then_some(known)
+}
+
+/// The same number, of which the compiler knows nothing: in a register of its own, so that what the verifier is shown to be true of
+/// it is true of what it sees used.
+#[inline(always)]
+fn hidden(mut number: u64) -> u64 {
     // SAFETY: nothing is done but to hide what is known of the number.
-    unsafe { asm!("{known} = {known}", known = inout(reg) known, options(pure, nomem, nostack)) };
-    known
+    unsafe { asm!("{number} = {number}", number = inout(reg) number, options(pure, nomem, nostack)) };
+    number
 }
 
 /// Cookie and inode of the namespace of the device a packet is at, where it is sure to be one; zeros where the layout is not known.
@@ -290,10 +305,7 @@ impl First {
     /// Copies them, but no more than so many; how many that were.
     #[inline(always)]
     pub fn copy<const MOST: usize>(&self, head: &mut [u8; HEAD]) -> u32 {
-        let known = at_most::<MOST>(self.known as u32);
-        if known == 0 || known > MOST as u64 {
-            return 0;
-        }
+        let Some(known) = at_most::<MOST>(self.known as u32) else { return 0 };
         // SAFETY: there is room for so many bytes, and the helper checks the address.
         let done = unsafe { copy(head.as_mut_ptr().cast(), known as u32, self.from as *const c_void) };
         if done == 0 { known as u32 } else { 0 }

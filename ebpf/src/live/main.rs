@@ -28,7 +28,7 @@ use netdiag_common::abi::live::{
 
 use crate::{
     kernel::{Buffer, Dying, First, layout},
-    maps::{CONFIG, Scratch},
+    maps::{CONFIG, Front},
     wanted::Frame,
 };
 
@@ -116,8 +116,7 @@ fn packet_type(skb: *mut __sk_buff) -> u32 {
 fn on_its_way(skb: *mut __sk_buff, kind: u8, flags: u8) {
     let Some(config) = CONFIG.get(0) else { return };
     let frame = Frame::of(skb, flags & SEEN_NETWORK != 0);
-    if wanted::of_frame(config, &frame, TALLY_WAY, |scratch| load(skb, scratch)) && report::has_room(config, TALLY_WAY)
-    {
+    if wanted::of_frame(config, &frame, TALLY_WAY, |packet| load(skb, packet)) && report::has_room(config, TALLY_WAY) {
         record(skb, kind, flags);
     }
 }
@@ -149,25 +148,21 @@ fn is_wanted_at_socket(config: &Config, skb: *mut __sk_buff) -> bool {
         return true;
     }
     let Some(scratch) = maps::scratch(TALLY_SOCKET) else { return false };
-    load(skb, scratch) && wanted::of_loaded(config, false, TALLY_SOCKET, |_| true)
+    load(skb, &mut scratch.packet) && wanted::of_loaded(config, false, TALLY_SOCKET, |_| true)
 }
 
 /// The first bytes of a packet, to be read layer by layer; false if it has none.
 #[inline(always)]
-fn load(skb: *mut __sk_buff, scratch: &mut Scratch) -> bool {
-    let known = first_bytes(skb, &mut scratch.head);
-    scratch.known = known;
-    known > 0
+fn load(skb: *mut __sk_buff, packet: &mut Front) -> bool {
+    packet.known = first_bytes(skb, &mut packet.head);
+    packet.known > 0
 }
 
 /// Copies the first bytes of a packet; how many there are.
 #[inline(always)]
 fn first_bytes(skb: *mut __sk_buff, head: &mut [u8; HEAD]) -> u32 {
     // SAFETY: the kernel hands the program a valid `__sk_buff`, and the verifier rewrites this load of one of its fields.
-    let known = kernel::at_most::<HEAD>(unsafe { (*skb).len });
-    if known == 0 || known > HEAD as u64 {
-        return 0;
-    }
+    let Some(known) = kernel::at_most::<HEAD>(unsafe { (*skb).len }) else { return 0 };
     // SAFETY: there is room for so many bytes.
     let done = unsafe { bpf_skb_load_bytes(skb.cast(), 0, head.as_mut_ptr().cast(), known as u32) };
     if done == 0 { known as u32 } else { 0 }
@@ -227,9 +222,9 @@ fn is_wanted_dying(config: &Config, first: &First, network: bool) -> bool {
         return true;
     }
     let Some(scratch) = maps::scratch(TALLY_DROPPED) else { return false };
-    scratch.known = first.copy::<FEW>(&mut scratch.head);
-    wanted::of_loaded(config, network, TALLY_DROPPED, |scratch| {
-        scratch.known = first.copy::<HEAD>(&mut scratch.head);
+    scratch.packet.known = first.copy::<FEW>(&mut scratch.packet.head);
+    wanted::of_loaded(config, network, TALLY_DROPPED, |packet| {
+        packet.known = first.copy::<HEAD>(&mut packet.head);
         true
     })
 }

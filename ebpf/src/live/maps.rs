@@ -30,8 +30,15 @@ static SCRATCH: PerCpuArray<Scratch, TALLIES> = PerCpuArray::new();
 pub struct Scratch {
     /// What the filter said of flows.
     pub answers: Answers,
-    /// Whom the layer that was read last is between.
+    /// Whom the layer that is being read is between.
     pub layer: Layer,
+    /// What is known of the packet.
+    pub packet: Front,
+}
+
+/// The first bytes of a packet, as far as they are known.
+#[repr(C)]
+pub struct Front {
     /// How many bytes of `head` are the packet's.
     pub known: u32,
     /// The first bytes of the packet.

@@ -7,12 +7,12 @@ use netdiag_common::{
     abi::live::Config,
     logic::{
         frame::Head,
-        live::{Bytes, Start, covers_layers, plain, read},
+        live::{Bytes, Layer, NOBODY, Start, ask, covers_layers, plain, read},
         packet::ETHERNET,
     },
 };
 
-use crate::maps::{self, CONFIG, Scratch};
+use crate::maps::{self, CONFIG, Front, Scratch};
 
 /// First bytes that lie in one piece; how many was compared.
 struct Linear(*const u16);
@@ -84,7 +84,7 @@ impl plain::Packet for Frame {
 
 /// A packet of which the first bytes are in memory of the program's own.
 struct Loaded<'a> {
-    scratch: &'a Scratch,
+    front: &'a Front,
     network: bool,
 }
 
@@ -98,7 +98,7 @@ impl Loaded<'_> {
 impl plain::Packet for Loaded<'_> {
     #[inline(always)]
     fn carries(&self, ethertype: u16) -> bool {
-        let place = self.scratch.head.as_ptr().wrapping_add(ETHERNET as usize - 2);
+        let place = self.front.head.as_ptr().wrapping_add(ETHERNET as usize - 2);
         #[expect(clippy::cast_ptr_alignment, reason = "the head and the offset are even")]
         let place = place.cast::<u16>();
         // SAFETY: it is inside the head, whatever of it is known.
@@ -107,80 +107,94 @@ impl plain::Packet for Loaded<'_> {
 
     #[inline(always)]
     fn network(&self, length: usize) -> Option<impl Head> {
-        let begin = self.scratch.head.as_ptr().wrapping_add(self.link()).cast();
-        (self.link() + length <= self.scratch.known as usize).then_some(Linear(begin))
+        let begin = self.front.head.as_ptr().wrapping_add(self.link()).cast();
+        (self.link() + length <= self.front.known as usize).then_some(Linear(begin))
     }
 }
 
-/// True if the filter covers a packet at TC; `load` puts its first bytes into the scratch, where they are asked for.
+/// True if the filter covers a packet at TC; `load` puts its first bytes there, where they are asked for.
 #[inline(always)]
-pub fn of_frame(config: &Config, frame: &Frame, place: u32, load: impl FnOnce(&mut Scratch) -> bool) -> bool {
+pub fn of_frame(config: &Config, frame: &Frame, place: u32, load: impl FnOnce(&mut Front) -> bool) -> bool {
     if config.products == 0 {
         return true;
     }
     let Some(scratch) = maps::scratch(place) else { return false };
     match plain::flow(frame) {
-        Some(flow) => scratch.answers.covers(config, &flow),
-        None => load(scratch) && layer_by_layer(place, frame.network),
+        Some(flow) => scratch.answers.covers(config, &flow, ask_apart),
+        None => load(&mut scratch.packet) && layer_by_layer(place, frame.network),
     }
 }
 
 /// True if the filter covers a packet of which the first bytes are in the scratch; if they are not plain, `load` gets more.
 #[inline(always)]
-pub fn of_loaded(config: &Config, network: bool, place: u32, load: impl FnOnce(&mut Scratch) -> bool) -> bool {
+pub fn of_loaded(config: &Config, network: bool, place: u32, load: impl FnOnce(&mut Front) -> bool) -> bool {
     let Some(scratch) = maps::scratch(place) else { return false };
-    match plain::flow(&Loaded { scratch, network }) {
-        Some(flow) => scratch.answers.covers(config, &flow),
-        None => load(scratch) && layer_by_layer(place, network),
+    match plain::flow(&Loaded { front: &scratch.packet, network }) {
+        Some(flow) => scratch.answers.covers(config, &flow, ask_apart),
+        None => load(&mut scratch.packet) && layer_by_layer(place, network),
     }
 }
 
 /// True if the filter covers one of the layers of a packet of which the first bytes are in the scratch.
 #[inline(never)]
 fn layer_by_layer(place: u32, network: bool) -> bool {
-    let (Some(config), Some(scratch)) = (CONFIG.get(0), maps::scratch(place)) else { return false };
+    let Some(config) = CONFIG.get(0) else { return false };
     covers_layers(config, Start { offset: 0, network }, |start| {
-        let next = live_layer(place, start.offset, start.network.into());
-        (scratch.layer, unpack(next))
+        let read = live_layer(place, start.offset, start.network.into());
+        (read as u16, unpack(read))
     })
 }
 
-/// Reads one layer into the scratch; where the next one begins, packed.
+/// Reads one layer: which clauses cover it, and where the next one begins, packed.
 ///
-/// A function of its own to the verifier, too, for which only numbers are known of its arguments: it is followed once, and not
-/// for each layer with all that may have been in those before.
+/// A function of its own to the verifier, too, to which nothing is known of its arguments: it is followed once, and not from every
+/// place that calls it, with all that may have been before.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn live_layer(place: u32, offset: u32, network: u32) -> u64 {
     let Some(scratch) = maps::scratch(place) else { return 0 };
-    let mut layer = netdiag_common::logic::live::NOBODY;
-    let next = read(&Known(scratch), Start { offset, network: network != 0 }, &mut layer);
-    scratch.layer = layer;
-    next.map_or(0, pack)
+    let Scratch { layer, packet, .. } = scratch;
+    // Not on the stack: there is not room for everything.
+    *layer = NOBODY;
+    let next = read(packet, Start { offset, network: network != 0 }, layer);
+    u64::from(ask_apart(layer)) | next.map_or(0, pack)
+}
+
+/// Which clauses cover a layer. A function of its own as the one above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn live_ask(layer: *const Layer) -> u64 {
+    // SAFETY: it is where the only caller has one. The verifier holds it for a pointer that may be none.
+    let (Some(config), Some(layer)) = (CONFIG.get(0), unsafe { layer.as_ref() }) else { return 0 };
+    ask(config, layer).into()
+}
+
+#[inline(always)]
+fn ask_apart(layer: &Layer) -> u16 {
+    live_ask(layer) as u16
 }
 
 /// There is a layer.
 const THERE: u64 = 1 << 63;
 /// It begins at an IP header.
-const NETWORK: u64 = 1 << 32;
+const NETWORK: u64 = 1 << 62;
+/// Where its offset is, above the clauses.
+const OFFSET_BIT: u32 = 16;
 
 #[inline(always)]
 fn pack(start: Start) -> u64 {
-    THERE | if start.network { NETWORK } else { 0 } | u64::from(start.offset)
+    THERE | if start.network { NETWORK } else { 0 } | u64::from(start.offset) << OFFSET_BIT
 }
 
 #[inline(always)]
 fn unpack(packed: u64) -> Option<Start> {
-    (packed & THERE != 0).then_some(Start { offset: packed as u32, network: packed & NETWORK != 0 })
+    (packed & THERE != 0).then_some(Start { offset: (packed >> OFFSET_BIT) as u32, network: packed & NETWORK != 0 })
 }
 
-/// The bytes in the scratch.
-struct Known<'a>(&'a Scratch);
-
-impl Bytes for Known<'_> {
+impl Bytes for Front {
     #[inline(always)]
     fn half(&self, offset: u32) -> Option<u16> {
-        if offset + 2 > self.0.known {
+        if offset + 2 > self.known {
             return None;
         }
         // The compiler knows that the mask changes nothing; the verifier has to see it.
@@ -189,7 +203,7 @@ impl Bytes for Known<'_> {
         unsafe { asm!("{offset} &= 0xfe", offset = inout(reg) offset, options(pure, nomem, nostack)) };
         // SAFETY: behind the head there are as many bytes as an offset of eight bits may be too far.
         let place =
-            unsafe { ptr::from_ref(self.0).cast::<u8>().add(core::mem::offset_of!(Scratch, head) + offset as usize) };
+            unsafe { ptr::from_ref(self).cast::<u8>().add(core::mem::offset_of!(Self, head) + offset as usize) };
         // SAFETY: as above; it is even, as the head is.
         #[expect(clippy::cast_ptr_alignment, reason = "the head and the offset are even")]
         Some(unsafe { *place.cast::<u16>() })

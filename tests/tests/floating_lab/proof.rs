@@ -147,14 +147,22 @@ impl<'a> Proof<'a> {
         let mut record = Record::new();
         for (name, scene) in self.scenes(floating) {
             for case in CASES.iter().filter(is_due) {
-                let (before, base) = (self.host.marks(floating, 0), runs.base());
                 let what = format!("{} from {name}", case.name);
-                let words = observe(&scene, case, base);
-                if case.fast {
-                    assert!(case.name == "tcp" || words.len() > 2, "{what}: {words:#?}");
-                    check_way(&what, fast, (&before, &self.host.marks(floating, base)));
+                // What goes by the switch may be lost there, once; what goes past it may not.
+                let tries = if fast && case.fast { 1 } else { 3 };
+                for left in (0..tries).rev() {
+                    let (before, base) = (self.host.marks(floating, 0), runs.base());
+                    let words = observe(&scene, case, base);
+                    if left > 0 && has_lost_an_answer(&words) {
+                        continue;
+                    }
+                    if case.fast {
+                        assert!(case.name == "tcp" || words.len() > 2, "{what}: {words:#?}");
+                        check_way(&what, fast, (&before, &self.host.marks(floating, base)));
+                    }
+                    record.insert(what, words);
+                    break;
                 }
-                record.insert(what, words);
             }
         }
         record
@@ -247,6 +255,18 @@ impl<'a> Proof<'a> {
         }
     }
 
+    /// Lets everything in again.
+    pub(crate) fn open(&self, runs: &Runs) {
+        self.host.policy(&policy(&self.floating, &self.plain, true));
+        let started = Instant::now();
+        self.each(|floating| {
+            let scene = &self.scenes(floating)[0].1;
+            while observe(scene, &REFUSED, runs.base()).iter().all(|line| line.starts_with("asker sends")) {
+                assert!(started.elapsed() < PATIENCE, "{} is never open", floating.address);
+            }
+        });
+    }
+
     /// What security groups refuse does not arrive, whichever way.
     pub(crate) fn closed_both_ways(&self, runs: &Runs, policy: &str) {
         self.host.policy(policy);
@@ -269,6 +289,12 @@ impl<'a> Proof<'a> {
             });
         }
     }
+}
+
+/// Whether an answer was sent that did not come.
+fn has_lost_an_answer(words: &[String]) -> bool {
+    let count = |what: &str| words.iter().filter(|line| line.starts_with(what)).count();
+    count("answerer sends") > count("asker gets")
 }
 
 /// Both records tell the same.

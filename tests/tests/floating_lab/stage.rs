@@ -209,16 +209,22 @@ fn namespace_of(lab: &Lab, instance: &Value) -> String {
     }
 }
 
+/// True if a host of Open vSwitch switches packets in the kernel. Instances leave checksums to the hardware then.
+pub(crate) fn in_kernel(lab: &Lab, host: &str) -> bool {
+    lab.sh(host, "ovs-vsctl get bridge br-int datapath_type").ok().trim().trim_matches('"') != "netdev"
+}
+
 /// The floating IPs of the instances of a host.
 pub(crate) fn found(lab: &Lab, host: &str) -> Vec<Floating> {
     let mut found = Vec::new();
+    let offload = in_kernel(lab, host);
     for instance in lab.instances(host) {
         let path = namespace_of(lab, &instance);
         for port in instance["ports"].as_array().unwrap().iter().filter(|port| port["floating_ip"].is_string()) {
             let router_name = format!("qrouter-{}", port["router"].as_str().unwrap());
             found.push(Floating {
                 address: address(&port["floating_ip"]),
-                instance: End::new(&path, address(&port["address"]["address"])),
+                instance: End { offload, ..End::new(&path, address(&port["address"]["address"])) },
                 port: port["id"].as_str().unwrap().into(),
                 router: router(lab, host, &router_name),
                 router_name,
@@ -238,13 +244,15 @@ pub(crate) fn router(lab: &Lab, host: &str, name: &str) -> Namespace {
 /// The instances of a host that have no floating IP, where their routers' own addresses are on it too.
 pub(crate) fn plain(lab: &Lab, host: &str) -> Vec<Plain> {
     let routers = lab.built["routers"].as_array().unwrap();
+    let offload = in_kernel(lab, host);
     let plain = lab.instances(host).into_iter().filter_map(|instance| {
         let ports = instance["ports"].as_array().unwrap();
         let port = ports.last().filter(|_| ports.iter().all(|port| port["floating_ip"].is_null()))?;
         let router = routers.iter().find(|router| router["id"] == port["router"] && router["host"] == host)?;
         let gateway = address(&router["gateway"]["address"]["address"]);
+        let instance = End::new(&namespace_of(lab, &instance), address(&port["address"]["address"]));
         Some(Plain {
-            instance: End::new(&namespace_of(lab, &instance), address(&port["address"]["address"])),
+            instance: End { offload, ..instance },
             port: port["id"].as_str().unwrap().into(),
             router_name: router["netns"].as_str().unwrap().into(),
             gateway,
@@ -293,10 +301,20 @@ pub(crate) fn keep_ports(lab: &Lab) {
     }
 }
 
+/// Where packets are switched in the kernel, the card of the external network finishes checksums, as a real one does.
+fn finish_checksums(lab: &Lab) {
+    let line = "case $(ovs-vsctl --timeout=5 get bridge br-ex datapath_type 2> /dev/null) in ''|*netdev*) ;; \
+                *) ethtool -K eth1 tx off ;; esac";
+    for host in lab.hosts() {
+        lab.sh(&host, line).ok();
+    }
+}
+
 pub(crate) fn up(profile: &str) -> Option<Lab> {
     let needed = require_ebpf() && require_programs(&["conntrack", "iptables-save", "ip", "ethtool"]);
     let lab = if needed { Lab::up(profile) } else { None }?;
     narrow_gateway(&lab);
     keep_ports(&lab);
+    finish_checksums(&lab);
     Some(lab)
 }

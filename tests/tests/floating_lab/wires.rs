@@ -7,7 +7,7 @@ use netdiag_tests::floating::ends::{End, command};
 
 use super::{
     proof::{Proof, Runs},
-    stage::pid,
+    stage::{in_kernel, pid},
 };
 
 /// The VLAN of the external network.
@@ -15,14 +15,9 @@ const VLAN: u16 = 107;
 /// What Neutron's agent calls it on br-int.
 const TAG: u16 = 2;
 
-/// True where packets are switched in the kernel.
-fn in_kernel(proof: &Proof<'_>) -> bool {
-    proof.host.sh("ovs-vsctl get bridge br-int datapath_type").trim().trim_matches('"') != "netdev"
-}
-
 /// Fast, and the same both ways; or slow, for a reason that contains these words.
 fn shown(proof: &Proof<'_>, runs: &Runs, why: &str) {
-    if in_kernel(proof) {
+    if in_kernel(proof.host.lab, &proof.host.name) {
         proof.wait_until("fast");
         proof.same_both_ways(runs);
         return;
@@ -79,7 +74,7 @@ pub(crate) fn with_a_vlan(proof: &Proof<'_>, runs: &Runs) {
         inside = 0x1000 | TAG,
     ));
     shown(proof, runs, "VLAN 107 of the external network cannot be put on frames");
-    if in_kernel(proof) {
+    if in_kernel(proof.host.lab, &proof.host.name) {
         let shown = proof.host.shown(proof.floating[0].address);
         assert_eq!((shown["device"].as_str(), shown["vlan"].as_u64()), (Some(uplink), Some(VLAN.into())), "{shown:#}");
     }

@@ -140,8 +140,15 @@ pub(crate) fn groups(lab: &Lab) -> Vec<Outcome> {
         ping(),
         ("kernel-drop", &taps[0], "an XDP program dropped it"),
     );
+    let unasked_there = Fault::new(
+        "own groups deny what comes, and the agent is not asked",
+        agent.only(&no_ingress),
+        ping(),
+        ("kernel-drop", &taps[1], "a BPF program sent it to no device"),
+    );
     let mut outcomes = vec![lane.healthy("healthy, with groups", &ping())];
     outcomes.extend(Lane::of(lab, host, &name).each(&[unasked]));
+    outcomes.extend(Lane::of(lab, host, &other).each(&[unasked_there]));
     outcomes.extend(lane.each(&here));
     outcomes.extend(Lane::of(lab, host, &other).with(&OPTIONS).each(&[there]));
     outcomes.push(lane.healthy("healthy again, with groups", &ping()));

@@ -22,7 +22,7 @@ pub(crate) fn faults(lab: &Lab, target: &Target) -> Vec<Fault<'static>> {
             "network card down",
             ("ip link set eth1 down", "ip link set eth1 up"),
             ping(target),
-            ("path-fault", "eth1", "switched off"),
+            ("", "", "eth1 is switched off"),
         ),
         Fault {
             at: Some("compute-2"),

@@ -64,7 +64,9 @@ impl<'t> Fault<'t> {
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
     pub(crate) name: &'static str,
-    /// The guilty one was named.
+    /// There was none.
+    pub(crate) healthy: bool,
+    /// The guilty one was named; where there is none, nobody.
     pub(crate) found: bool,
     /// Others who were named.
     pub(crate) wrong: Vec<String>,
@@ -164,7 +166,8 @@ impl<'l> Lane<'l> {
             named.iter().filter(|one| one.guilty && !is_true(one)).map(|one| format!("{one:?}")).collect();
         let mut said: Vec<String> = named.iter().map(|one| format!("{one:?}")).collect();
         said.push(format!("exit {code:?}: {}", text(&seen["summary"]["sentence"])));
-        Outcome { name: fault.name, found: named.iter().any(|one| is_it(&one)), wrong, took: began.elapsed(), said }
+        let found = named.iter().any(|one| is_it(&one));
+        Outcome { name: fault.name, healthy: false, found, wrong, took: began.elapsed(), said }
     }
 
     /// Without a fault nothing is found.
@@ -173,7 +176,8 @@ impl<'l> Lane<'l> {
         let (code, seen) = self.follow(traffic, &["--count", "8", "--duration", "15s"]);
         let wrong: Vec<String> = named(&seen).iter().map(|one| format!("{one:?}")).collect();
         let said = vec![format!("exit {code:?}: {}", text(&seen["summary"]["sentence"]))];
-        Outcome { name, found: code == Some(0) && wrong.is_empty(), wrong, took: began.elapsed(), said }
+        let found = code == Some(0) && wrong.is_empty();
+        Outcome { name, healthy: true, found, wrong, took: began.elapsed(), said }
     }
 
     /// Follows the packets of the instance: its exit code and its answer. What ends by itself needs no bounds.
@@ -197,6 +201,7 @@ impl<'l> Lane<'l> {
 
     fn netdiag(&self, words: &[&str]) -> (Option<i32>, Value) {
         let said = self.lab.netdiag(self.host, words);
+        assert!(said.code.is_some(), "ended by a signal: {said:#?}");
         let seen = serde_json::from_str(&said.out);
         (said.code, seen.unwrap_or_else(|_| json!({ "summary": { "sentence": said.err } })))
     }

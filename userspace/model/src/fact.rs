@@ -188,6 +188,9 @@ pub struct NamespaceFact {
     pub processes: Vec<ProcessFact>,
     /// How many processes are in it.
     pub process_count: usize,
+    /// Those of them that carry published ports on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proxies: Vec<ProxyFact>,
 }
 
 impl NamespaceFact {
@@ -195,7 +198,10 @@ impl NamespaceFact {
     pub const PROCESSES_KEPT: usize = 16;
 
     /// Processes whose absence says something: the first of each is kept however crowded its namespace.
-    pub const SERVERS: [&str; 3] = ["dnsmasq", "haproxy", "docker-proxy"];
+    pub const SERVERS: [&str; 3] = ["dnsmasq", "haproxy", Self::DOCKER_PROXY];
+
+    /// Command name of Docker's process for a published port.
+    pub const DOCKER_PROXY: &str = "docker-proxy";
 }
 
 /// A path that leads to a namespace.
@@ -236,6 +242,17 @@ pub struct ProcessFact {
     pub pid: u32,
     /// Its command name (`/proc/<pid>/comm`).
     pub comm: String,
+}
+
+/// A `docker-proxy`: it listens on a port of the host and carries what comes there on to a container.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ProxyFact {
+    /// Its pid.
+    pub pid: u32,
+    /// The port, by its command line.
+    pub port: PublishedPort,
+    /// Address it carries to.
+    pub to: IpAddr,
 }
 
 // === rtnetlink ===

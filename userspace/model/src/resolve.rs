@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::{
@@ -75,10 +76,12 @@ pub fn resolve(inventory: &Inventory<'_>, query: &str) -> Result<usize, Unresolv
         }
     }
     let behind = behind_floating_ip(inventory, query, &keys);
-    match behind[..] {
-        [] => {}
-        [(place, _)] => return Ok(place),
-        _ => return Err(unresolved(inventory, query, true, &behind)),
+    let untied: Vec<_> = behind.iter().copied().filter(|(place, key)| is_untied(inventory, *place, key)).collect();
+    match (&behind[..], &untied[..]) {
+        ([], _) => {}
+        (_, [(place, _)]) => return Ok(*place),
+        (others, []) => return Err(unresolved(inventory, query, false, others)),
+        (_, several) => return Err(unresolved(inventory, query, true, several)),
     }
     let near: Vec<(usize, &Key)> = keys
         .iter()
@@ -99,6 +102,14 @@ fn behind_floating_ip<'k>(inventory: &Inventory<'_>, query: &str, keys: &'k [Vec
     let stands_for = |key: &&Key| key.what == "fixed IP" && fixed.contains(&key.text);
     let hits = keys.iter().enumerate().filter_map(|(place, keys)| Some((place, keys.iter().find(stands_for)?)));
     hits.collect()
+}
+
+/// Whether the card that has a fixed address is behind no router that is known. One that is behind a router without the floating
+/// IP's rules only has an address that another tenant's instance has as well.
+fn is_untied(inventory: &Inventory<'_>, place: usize, fixed: &Key) -> bool {
+    let has_it = |net: &IpNet| fixed.text == net.addr().to_string();
+    let mut cards = inventory.instances[place].nics.iter().filter(|nic| nic.addresses.iter().any(has_it));
+    cards.any(|nic| inventory.translators(nic).is_empty())
 }
 
 fn exactly(key: &Key, query: &str) -> bool {

@@ -12,7 +12,8 @@ use crate::{
     fact::{
         AddressFact, ContainerFact, Facts, Gap, LinkDetail, LinkFact, NameKind, NamespaceFact, NamespaceName,
         NeighbourFact, NetworkFact, NextHop, OperState, OvsBridgeFact, OvsInterfaceFact, OvsPortFact, PolicyRuleFact,
-        ProcessFact, RouteFact, RuleBackend, RulesetFact, Runtime, SourceKind, SourceReport, SwitchFact, SysctlFact,
+        ProcessFact, ProxyFact, PublishedPort, RouteFact, RuleBackend, RulesetFact, Runtime, SourceKind, SourceReport,
+        SwitchFact, SysctlFact,
     },
     id::{IfIndex, LinkKey, Mac, NetnsId},
     inventory::Inventory,
@@ -62,6 +63,7 @@ impl Host {
             names: names.iter().map(name).collect(),
             processes: vec![],
             process_count: 0,
+            proxies: vec![],
         });
         self.facts.networks.push(NetworkFact {
             netns: id,
@@ -90,6 +92,13 @@ impl Host {
         let namespace = self.namespace(id);
         namespace.processes.push(ProcessFact { pid, comm: comm.to_owned() });
         namespace.process_count += 1;
+    }
+
+    /// A `docker-proxy` for a port of the host.
+    pub(crate) fn proxy(&mut self, port: PublishedPort, to: &str) {
+        self.process(self.id, 500, NamespaceFact::DOCKER_PROXY);
+        let proxy = ProxyFact { pid: 500, port, to: to.parse().unwrap() };
+        self.namespace(self.id).proxies.push(proxy);
     }
 
     /// A link of a kind that is up; `None` is a physical device.

@@ -28,13 +28,22 @@ pub(crate) enum Sign {
 }
 
 impl Need {
-    /// One that a package of the same kind brings.
+    /// Programs of the lab.
     const fn lab(
         programs: &'static [&'static str],
         from: &'static [&'static [&'static str]],
         reason: &'static str,
     ) -> Self {
         Self { sign: Sign::Programs(programs), from, reason, scope: Scope::Lab }
+    }
+
+    /// Programs that only tests run.
+    const fn test(
+        programs: &'static [&'static str],
+        from: &'static [&'static [&'static str]],
+        reason: &'static str,
+    ) -> Self {
+        Self { scope: Scope::Test, ..Self::lab(programs, from, reason) }
     }
 
     /// True if it is there, wherever it came from.
@@ -107,14 +116,14 @@ pub(crate) const NEEDS: &[Need] = &[
     },
     Need::lab(&["ethtool"], &[&["ethtool"]], "offloads of the lab's devices"),
     Need::lab(&["conntrack"], &[&["conntrack"]], "tracked connections, to look at in a lab"),
-    Need::lab(&["tmux"], &[&["tmux"]], "the terminal in which the tests drive netdiag tui"),
+    Need::test(&["tmux"], &[&["tmux"]], "the terminal in which the tests drive netdiag tui"),
     Need::lab(&["ping"], &[&["iputils-ping"]], "traffic between the lab's instances"),
-    Need::lab(&["curl"], &[&["curl"]], "asks the agent's API, as the documentation does"),
-    Need::lab(&["tshark"], &[&["tshark"]], "reads the capture files netdiag writes, in a test"),
+    Need::test(&["curl"], &[&["curl"]], "asks the agent's API, as the documentation does"),
+    Need::test(&["tshark"], &[&["tshark"]], "reads the capture files netdiag writes, in a test"),
     Need::lab(&["tcpdump"], &[&["tcpdump"]], "what is on the wire, to look at in a lab"),
     Need::lab(&["nsenter", "unshare", "setpriv"], &[&["util-linux"]], "enters and makes the lab's namespaces"),
     Need::lab(&["sysctl"], &[&["procps"]], "the lab's forwarding settings"),
-    Need::lab(&["systemctl", "systemd-sysusers"], &[&["systemd"]], "boots the agent's unit in a test"),
+    Need::test(&["systemctl", "systemd-sysusers"], &[&["systemd"]], "boots the agent's unit in a test"),
     Need::lab(&["modprobe"], &[&["kmod"]], "loads the kernel's openvswitch where it is a module"),
     Need {
         sign: Sign::Programs(&["qemu-system-x86_64"]),

@@ -3,7 +3,7 @@
 //! Most packets are. Whom they are between lies at fixed places, so they need not be read layer by layer; and the filter says
 //! the same of every packet of a flow, so what it said is kept. Of what is not plain nothing is said here.
 
-use super::{Layer, ask, is_tunnel, wanted};
+use super::{Layer, is_tunnel, wanted};
 use crate::{
     abi::live::Config,
     logic::{
@@ -130,7 +130,7 @@ impl Flow {
         };
         let [source_port, destination_port] = self.ports();
         let protocol = (self.rest >> PROTOCOL_BIT) as u16 & 0xff;
-        Layer { source, destination, source_port, destination_port, ethertype, protocol, family: version }
+        Layer { source, destination, source_port, destination_port, ethertype, protocol, family: version, pad: 0 }
     }
 
     #[inline(always)]
@@ -177,16 +177,17 @@ impl Default for Answers {
 }
 
 impl Answers {
-    /// True if the filter covers packets of this flow. The same as `super::covers` of each of them.
+    /// True if the filter covers packets of this flow. The same as `super::covers` of each of them, where `ask` is `super::ask`
+    /// of this filter.
     #[inline(always)]
-    pub fn covers(&mut self, config: &Config, flow: &Flow) -> bool {
+    pub fn covers(&mut self, config: &Config, flow: &Flow, ask: impl FnOnce(&Layer) -> u16) -> bool {
         let Some(answer) = self.0.get_mut(flow.place()) else { return false };
         // Before the clauses: while these are being changed the generation is one that nothing is kept of.
         let generation = generation(config);
         if answer.said >> 1 == generation && answer.flow == *flow {
             return answer.said & 1 != 0;
         }
-        let covered = covers(config, flow);
+        let covered = covers(config, flow, ask);
         *answer = Answer { flow: *flow, said: generation << 1 | u64::from(covered) };
         covered
     }
@@ -199,8 +200,8 @@ fn generation(config: &Config) -> u64 {
 
 /// True if the filter covers packets of this flow.
 #[inline(never)]
-fn covers(config: &Config, flow: &Flow) -> bool {
-    config.products == 0 || wanted(config, ask(config, &flow.layer()))
+fn covers(config: &Config, flow: &Flow, ask: impl FnOnce(&Layer) -> u16) -> bool {
+    config.products == 0 || wanted(config, ask(&flow.layer()))
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 //! opened is no error: it is not there any more. What must not happen here is a namespace that is there and neither in
 //! the facts nor in a gap.
 
+mod proxy;
+
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -13,7 +15,7 @@ use std::{
 };
 
 use netdiag_model::{
-    fact::{Facts, Gap, NameKind, NamespaceFact, NamespaceName, ProcessFact, SourceKind, StaleName},
+    fact::{Facts, Gap, NameKind, NamespaceFact, NamespaceName, ProcessFact, ProxyFact, SourceKind, StaleName},
     id::NetnsId,
 };
 use rustix::{
@@ -64,6 +66,7 @@ struct Found {
     names: Vec<NamespaceName>,
     processes: Vec<ProcessFact>,
     process_count: usize,
+    proxies: Vec<ProxyFact>,
     /// Where it can be opened; the first that still leads to it will do.
     paths: Vec<PathBuf>,
 }
@@ -122,6 +125,7 @@ impl Survey {
                 let found = self.found.entry(metadata.ino()).or_default();
                 found.process_count += 1;
                 let comm = comm(dir);
+                found.proxies.extend(proxy::read(dir, pid, &comm));
                 let first = || found.processes.iter().all(|process| process.comm != comm);
                 if found.processes.len() < NamespaceFact::PROCESSES_KEPT
                     || (NamespaceFact::SERVERS.contains(&comm.as_str()) && first())
@@ -250,8 +254,8 @@ impl Opened {
                 NetnsId { inode, cookie: 0 }
             }
         };
-        let Found { names, processes, process_count, paths: _ } = found;
-        self.facts.push(NamespaceFact { id, host: false, names, processes, process_count });
+        let Found { names, processes, process_count, proxies, paths: _ } = found;
+        self.facts.push(NamespaceFact { id, host: false, names, processes, process_count, proxies });
     }
 
     fn finish(self, host: Option<u64>, survey: Survey, options: &Options) -> (Vec<Namespace>, Facts) {

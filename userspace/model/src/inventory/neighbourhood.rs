@@ -41,12 +41,12 @@ impl<'a> Inventory<'a> {
         self.members(nic, |role| matches!(role, Role::Dhcp(_)))
     }
 
-    /// Addresses of a guest, which only the guest itself knows for sure: those the network's routers and DHCP services
-    /// have learned for its MAC address, and those the packet filter lets it send from.
+    /// Addresses of a guest, which only the guest itself knows for sure: those that the devices of its network have learned for
+    /// its MAC address, and those the packet filter lets it send from.
     pub fn learned_addresses(&self, nic: &Nic<'a>) -> Vec<IpNet> {
         let Some(mac) = nic.mac else { return Vec::new() };
-        let segment = nic.port.as_ref().map(|port| self.segment(port)).unwrap_or_default();
-        let neighbours = segment.iter().flat_map(|member| {
+        let members = self.members(nic, |_| true);
+        let neighbours = members.iter().flat_map(|member| {
             let known = self.network(member.device.netns).map_or(&[][..], |network| &network.neighbours);
             known.iter().filter(move |entry| entry.ifindex == member.device.ifindex && entry.mac == Some(mac))
         });

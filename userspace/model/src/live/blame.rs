@@ -149,7 +149,7 @@ fn by_kernel(case: &Case<'_, '_>, journey: &Journey, drop: &Drop) -> Blame {
     let place = drop_place(case, journey, drop);
     let found = if drop.reason == "NETFILTER_DROP" { rules::dropping(case, journey, drop) } else { Vec::new() };
     let limit = if found.is_empty() { limits::of_drop(case, journey, drop) } else { None };
-    let meaning = reasons::of(&drop.reason);
+    let meaning = reasons::at(&drop.reason, drop.location.as_deref());
     let because = meaning.map_or_else(
         || format!("the kernel gives it up: {} ({})", drop.reason, drop.subsystem),
         |meaning| meaning.because.to_owned(),
@@ -206,6 +206,9 @@ fn rule_words(rule: &RuleRef) -> String {
     }
 }
 
+/// The kernel's reason where a neighbour does not answer (`SKB_DROP_REASON_NEIGH_FAILED`).
+const UNANSWERED: &str = "NEIGH_FAILED";
+
 /// What the trace has found at the very place, where it says more than the kernel's reason.
 fn with_fault(case: &Case<'_, '_>, journey: &Journey, blame: Blame) -> Blame {
     // What goes with the kernel's reason says more than what else is wrong near by.
@@ -215,7 +218,14 @@ fn with_fault(case: &Case<'_, '_>, journey: &Journey, blame: Blame) -> Blame {
     let at_place = |finding: &&Finding| finding.object == blame.place;
     let here: Vec<Finding> = of_reason.iter().filter(at_place).cloned().collect();
     let about_target = last_headers(journey).map(|headers| about_target(case, headers)).unwrap_or_default();
-    let faults = [here, of_reason, faults(case, journey), about_target].into_iter().find(|faults| !faults.is_empty());
+    // A neighbour is silent because of what lies on the way to it.
+    let on_the_way = if blame.reason.as_deref() == Some(UNANSWERED) {
+        errors(case, &towards_neighbour(case, journey), codes)
+    } else {
+        Vec::new()
+    };
+    let faults = [on_the_way, here, of_reason, faults(case, journey), about_target];
+    let faults = faults.into_iter().find(|faults| !faults.is_empty());
     let Some([fault]) = faults.as_deref() else { return blame };
     // A warning says what goes with the death, as that a gateway is silent, and not who did it.
     let guilty = (fault.severity == Severity::Error).then(|| fault.message.clone());
@@ -284,9 +294,14 @@ const EFFECTS: [&str; 2] = ["no-carrier", "router-vlan"];
 
 /// Errors that the trace has found between the last device that saw a packet and the next one, both included.
 fn faults(case: &Case<'_, '_>, journey: &Journey) -> Vec<Finding> {
-    let hops = gap(case, journey);
+    errors(case, &gap(case, journey), &[])
+}
+
+/// Errors that the trace has found at some hops, but for those of some codes.
+fn errors(case: &Case<'_, '_>, hops: &[&Hop], but: &[&str]) -> Vec<Finding> {
     let concerns = |finding: &&Finding| {
         finding.severity == Severity::Error
+            && !but.contains(&finding.code.as_str())
             && hops.iter().any(|hop| hop.state == HopState::Broken && is_about(finding, hop))
     };
     let all = &case.trace.findings;
@@ -296,6 +311,23 @@ fn faults(case: &Case<'_, '_>, journey: &Journey) -> Vec<Finding> {
         causes.extend(all.iter().filter(|finding| finding.code == "link-down"));
     }
     if causes.is_empty() { effects.into_iter().cloned().collect() } else { causes.into_iter().cloned().collect() }
+}
+
+/// The hops between the namespace that saw a packet last and the neighbour it sends it to: the next one that routes, or the
+/// end of what this host has.
+fn towards_neighbour<'c>(case: &Case<'c, '_>, journey: &Journey) -> Vec<&'c Hop> {
+    let Some(interface) = case.trace.interfaces.get(journey.track) else { return Vec::new() };
+    let Some(last) = last_stop(case, journey) else { return Vec::new() };
+    let is_here = |hop: &Hop| hop.netns.as_ref().is_some_and(|netns| netns.id == last.link.netns);
+    let mut hops = Vec::new();
+    let ahead = interface.hops.iter().filter(|hop| hop.direction == journey.direction);
+    for hop in ahead.skip_while(|hop| !is_here(hop)).skip_while(|hop| is_here(hop)) {
+        hops.push(hop);
+        if matches!(hop.kind, HopKind::Router | HopKind::RouterPort) {
+            break;
+        }
+    }
+    hops
 }
 
 /// Whether a finding is about a hop.

@@ -130,7 +130,7 @@ impl Owners {
             reason: reason.clone(),
             subsystem: subsystem.clone(),
             location: location.clone(),
-            because: reasons::of(reason).map(|meaning| meaning.because),
+            because: reasons::at(reason, location.as_deref()).map(|meaning| meaning.because),
             packet: super::words::packet(headers.innermost()),
         })
     }

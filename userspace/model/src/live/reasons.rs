@@ -27,6 +27,28 @@ pub fn of(name: &str) -> Option<&'static Meaning> {
     ALL.iter().find(|meaning| meaning.name == name)
 }
 
+/// What happened to a packet that was given up for a reason, in a function of the kernel (`do_xdp_generic+0x284`): where the
+/// kernel does not say why, the place may.
+pub fn at(name: &str, location: Option<&str>) -> Option<&'static Meaning> {
+    let function = location.filter(|_| name == UNCLEAR).and_then(|location| location.split('+').next());
+    let told = PLACES.iter().find(|(place, _)| function == Some(place));
+    told.map(|(_, meaning)| meaning).or_else(|| of(name))
+}
+
+/// What the kernel says where it does not say why.
+pub(super) const UNCLEAR: &str = "NOT_SPECIFIED";
+
+/// Functions that give packets up without saying why, and what has happened there.
+const PLACES: [(&str, Meaning); 3] = [
+    // The verdict of a program in generic XDP (`net/core/dev.c`); the compiler may put the second into the first.
+    ("do_xdp_generic", XDP),
+    ("netif_receive_generic_xdp", XDP),
+    // What a program sends nowhere (`net/core/filter.c`), as netdiag's does at TC egress with what it refuses.
+    ("skb_do_redirect", meaning(UNCLEAR, "a BPF program sent it to no device, which is to drop it", "bpftool net")),
+];
+
+const XDP: Meaning = meaning("XDP", "an XDP program dropped it", "bpftool net");
+
 impl Meaning {
     /// Whether a packet that came to its end may be given up so without any harm.
     pub fn is_harmless(&self) -> bool {
@@ -61,7 +83,7 @@ pub const ALL: &[Meaning] = &[
     // Filters and programs.
     meaning("NETFILTER_DROP", "a rule of the packet filter dropped it", "see the rules of this namespace"),
     meaning("BPF_CGROUP_EGRESS", "an eBPF program of its process's cgroup refused it", "bpftool cgroup tree"),
-    meaning("XDP", "an XDP program dropped it", "bpftool net"),
+    XDP,
     meaning(
         "TC_INGRESS",
         "a TC filter or program dropped it as it came in",
@@ -214,14 +236,27 @@ pub const ALL: &[Meaning] = &[
     meaning("OVS_DROP_IP_TTL", "its TTL ran out in Open vSwitch", "see whether it runs in a circle"),
     meaning("OVS_DROP_FRAG_INVALID_PROTO", "Open vSwitch cannot split packets of its protocol", "see its sender"),
     // The kernel says no more.
-    meaning("NOT_SPECIFIED", "the kernel does not say why", "see where it was given up"),
+    meaning(UNCLEAR, "the kernel does not say why", "see where it was given up"),
 ];
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::ALL;
+    use super::{ALL, at, of};
+
+    #[test]
+    fn the_place_says_what_the_kernel_does_not_and_nothing_against_it() {
+        let because = |name, location| at(name, location).map(|meaning| meaning.because);
+        let xdp = of("XDP").map(|meaning| meaning.because);
+        assert_eq!(because("NOT_SPECIFIED", Some("do_xdp_generic+0x284")), xdp);
+        assert_eq!(because("NO_SOCKET", Some("do_xdp_generic+0x284")), of("NO_SOCKET").map(|it| it.because));
+        for location in [Some("ip_rcv+0x1"), Some("do_xdp_generic_of_mine+0x1"), Some(""), None] {
+            assert_eq!(because("NOT_SPECIFIED", location), of("NOT_SPECIFIED").map(|it| it.because), "{location:?}");
+        }
+        let refused = because("NOT_SPECIFIED", Some("skb_do_redirect+0xd6"));
+        assert!(refused.is_some_and(|because| because.contains("BPF program")), "{refused:?}");
+    }
 
     #[test]
     fn every_reason_is_there_once_and_says_what_happened_and_what_to_look_at() {

@@ -2,9 +2,10 @@
 
 use super::{CANDIDATES, Unresolved, distance, resolve};
 use crate::{
-    fact::PublishedPort,
+    fact::{MachineFact, MachineNic, PublishedPort},
+    id::{IfIndex, LinkKey},
     inventory::Inventory,
-    testing::{Host, PORT, neutron},
+    testing::{Host, PORT, ROUTER, neutron},
 };
 
 const MAC: &str = "fa:16:3e:00:00:01";
@@ -81,10 +82,76 @@ fn every_identity_of_a_port_means_its_instance() {
         let mut host = web();
         neutron(host.ovs("br-int", "veth-web-1", ""), PORT, MAC, 1);
         let inner = host.facts.networks[2].links[1].ifindex;
-        let key = crate::id::LinkKey { netns: host.facts.networks[2].netns, ifindex: inner };
+        let key = LinkKey { netns: host.facts.networks[2].netns, ifindex: inner };
         host.mac(key, MAC);
         assert_eq!(meant(host, query).as_deref(), Ok("web-1"), "{query}");
     }
+}
+
+/// A router on a VLAN of its own, with the rules of this floating IP or without any.
+fn routed(host: &mut Host, id: &str, tag: u16, floating: Option<&str>) {
+    let router = host.netns(&[&format!("qrouter-{id}")]);
+    let device = format!("qr-{}", &id[..11]);
+    let mac = format!("fa:16:3e:00:01:{tag:02x}");
+    let inside = host.link(router, &device, Some("tun"));
+    host.mac(inside, &mac);
+    neutron(host.ovs("br-int", &device, "internal"), id, &mac, tag);
+    if let Some(floating) = floating {
+        host.rules(
+            router,
+            &format!(
+                "*nat\n:PREROUTING ACCEPT [0:0]\n:neutron-l3-agent-PREROUTING - [0:0]\n\
+                 -A PREROUTING -j neutron-l3-agent-PREROUTING\n\
+                 -A neutron-l3-agent-PREROUTING -d {floating}/32 -j DNAT --to-destination 10.0.0.2\nCOMMIT\n"
+            ),
+        );
+    }
+}
+
+const OTHER_ROUTER: &str = "99cc11bb-22cc-43dd-84ee-00000000000c";
+
+#[test]
+fn a_floating_ip_is_not_that_of_another_tenants_instance_with_the_same_fixed_address() {
+    let query = "172.24.4.6";
+    // `web`, in the dead VLAN, is known to nobody's router; `web-2` is behind the router of another tenant.
+    let mut host = web();
+    routed(&mut host, ROUTER, 1, Some(query));
+    routed(&mut host, OTHER_ROUTER, 2, None);
+    neutron(host.ovs("br-int", "veth-web-2", ""), PORT, MAC, 2);
+    neutron(host.ovs("br-int", "veth-web", ""), "1a2b3c4d-5e6f-4a1b-8c2d-000000000002", "fa:16:3e:00:00:02", 4095);
+    assert_eq!(meant(host, query).as_deref(), Ok("web"));
+
+    // Where nobody else has that address, nobody is meant.
+    let mut host = Host::new();
+    plugged(&mut host, "web-2", "10.0.0.2/24");
+    routed(&mut host, ROUTER, 1, Some(query));
+    routed(&mut host, OTHER_ROUTER, 2, None);
+    neutron(host.ovs("br-int", "veth-web-2", ""), PORT, MAC, 2);
+    let Unresolved { ambiguous, candidates, .. } = meant(host, query).unwrap_err();
+    assert!(!ambiguous);
+    assert_eq!(candidates[0].by, "fixed IP 10.0.0.2");
+}
+
+#[test]
+fn a_guest_in_a_wrong_vlan_keeps_the_address_and_the_floating_ip_of_its_network() {
+    let mut host = Host::new();
+    routed(&mut host, ROUTER, 1, Some("172.24.4.6"));
+    let router = host.facts.namespaces[1].id;
+    let inside = LinkKey { netns: router, ifindex: IfIndex(2) };
+    host.neighbour(inside, "10.0.0.2", "stale");
+    host.network(router).neighbours[0].mac = MAC.parse().ok();
+    let network = || [("net_uuid".to_owned(), "0a0b0c0d-0000-4000-8000-000000000001".to_owned())].into();
+    for port in &mut host.facts.switches[0].bridges[0].ports {
+        port.other_config = network();
+    }
+    host.link(host.id, "tap1a2b3c4d-5e", Some("tun"));
+    let card = MachineNic { tap: Some("tap1a2b3c4d-5e".to_owned()), mac: MAC.parse().ok() };
+    let name = Some("web".to_owned());
+    host.facts.machines.push(MachineFact { pid: 9, name, uuid: None, netns: Some(host.id), nics: vec![card] });
+    let port = host.ovs("br-int", "tap1a2b3c4d-5e", "");
+    neutron(port, PORT, MAC, 77);
+    port.other_config = network();
+    assert_eq!(meant(host, "172.24.4.6").as_deref(), Ok("web"));
 }
 
 #[test]

@@ -28,6 +28,9 @@ mod contradictions;
 /// Namespaces that route.
 mod routing;
 
+/// The device of Open vSwitch's user-space datapath (`dpif-netdev`).
+const USERSPACE_DATAPATH: &str = "ovs-netdev";
+
 /// Bridges and routers a path may pass; more means that it runs in circles.
 const BUDGET: usize = 16;
 
@@ -195,11 +198,12 @@ impl<'i, 'a> Way<'i, 'a> {
     }
 
     /// Whether a device may be a port of an Open vSwitch that was not read. The kernel datapath enslaves its ports
-    /// (`ovs-system`); the user-space datapath leaves no trace on them.
+    /// (`ovs-system`); the user-space datapath leaves no trace on them, but has a device of its own as long as it runs.
     fn may_be_switched(&self, device: LinkKey) -> bool {
         let enslaved = self.inventory.master(device).is_some_and(|on| self.inventory.kind(on) == Some("openvswitch"));
         let none_read = self.inventory.snapshot.facts.switches.is_empty();
-        enslaved || (none_read && self.inventory.unread(SourceKind::Ovsdb, device.netns))
+        let runs = || self.inventory.links_in(device.netns).any(|(_, link)| link.name == USERSPACE_DATAPATH);
+        enslaved || (none_read && (self.inventory.unread(SourceKind::Ovsdb, device.netns) || runs()))
     }
 
     /// The next hop outside this host, with what the neighbour table says of it.

@@ -278,21 +278,24 @@ fn one_fault_on_the_paths_of_two_cards_is_one_finding() {
 
 #[test]
 fn a_device_open_vswitch_may_have_is_not_said_to_be_routed_where_ovsdb_could_not_be_read() {
-    for in_kernel in [true, false] {
+    for (stopped, in_kernel) in [(true, true), (true, false), (false, false)] {
         let mut host = Host::new();
         plugged(&mut host, "vxlan");
         host.facts.switches.clear();
         host.gap(SourceKind::Ovsdb, None);
         host.sysctl(host.id, "net.ipv4.ip_forward", "0");
-        // ovsdb-server is stopped, the kernel's datapath goes on.
-        host.facts.reports[0].gaps[0].absent = in_kernel;
+        // ovsdb-server is stopped, and has taken its socket along; the datapath goes on.
+        host.facts.reports[0].gaps[0].absent = stopped;
+        if stopped && !in_kernel {
+            host.link(host.id, "ovs-netdev", Some("tun"));
+        }
         if in_kernel {
             let datapath = host.link(host.id, "ovs-system", Some("openvswitch"));
             let tap = LinkKey { netns: host.id, ifindex: crate::id::IfIndex(2) };
             host.edit(tap).master = Some(datapath.ifindex);
         }
         let trace = host.trace("web-1");
-        assert_eq!((trace.verdict, codes(&trace)), (Verdict::Inconclusive, vec![]), "{in_kernel}");
+        assert_eq!((trace.verdict, codes(&trace)), (Verdict::Inconclusive, vec![]), "{stopped} {in_kernel}");
         assert_eq!(last(&trace), ("not seen", HopState::Unknown));
     }
 }
@@ -329,9 +332,11 @@ fn a_provider_network_is_reached_without_a_floating_ip() {
 fn a_port_published_twice_is_one_way_in_whatever_lies_between() {
     let mut host = Host::new();
     docker(&mut host);
-    host.process(host.id, 500, "docker-proxy");
     let ports = [("0.0.0.0", 80), ("0.0.0.0", 443), ("::", 80), ("::", 443)];
     host.facts.containers[0].published = ports.map(|(address, port)| published(address, port)).into();
+    for port in host.facts.containers[0].published.clone() {
+        host.proxy(port, "172.17.0.2");
+    }
     let trace = host.trace("web-1");
     assert!(trace.sentence.contains("by host port 80/tcp, host port 443/tcp"), "{}", trace.sentence);
     assert_eq!(trace.sentence.matches("443/tcp").count(), 1, "{}", trace.sentence);
@@ -340,10 +345,31 @@ fn a_port_published_twice_is_one_way_in_whatever_lies_between() {
 }
 
 #[test]
+fn a_port_without_its_rule_is_not_served_by_the_process_of_another_port() {
+    let broken = |prepare: &dyn Fn(&mut Host)| {
+        let mut host = Host::new();
+        docker(&mut host);
+        host.facts.containers[0].published = vec![published("0.0.0.0", 8080)];
+        prepare(&mut host);
+        let trace = host.trace("web-1");
+        (trace.interfaces[0].published_ports[0].state, codes(&trace).contains(&"published-port"))
+    };
+    let serves = |address: &'static str, number: u16, to: &'static str| {
+        broken(&move |host| host.proxy(published(address, number), to))
+    };
+    assert_eq!(serves("0.0.0.0", 8080, "172.17.0.2"), (HopState::Ok, false));
+    assert_eq!(serves("0.0.0.0", 8081, "172.17.0.2"), (HopState::Broken, true), "another port's");
+    assert_eq!(serves("192.0.2.1", 8080, "172.17.0.2"), (HopState::Broken, true), "another address's");
+    assert_eq!(serves("0.0.0.0", 8080, "172.17.0.9"), (HopState::Broken, true), "what another container had");
+    assert_eq!(broken(&|host| host.process(host.id, 500, "docker-proxy")), (HopState::Unknown, false), "unread");
+    assert_eq!(broken(&|_| ()), (HopState::Broken, true), "none");
+}
+
+#[test]
 fn a_port_published_on_loopback_is_open_to_the_host_alone_and_that_is_no_fault() {
     let mut host = Host::new();
     docker(&mut host);
-    host.process(host.id, 500, "docker-proxy");
+    host.proxy(published("127.0.0.1", 8080), "172.17.0.2");
     host.facts.containers[0].published = vec![published("127.0.0.1", 8080)];
     // What Docker 28 adds, and the translation every Docker makes.
     host.rules(

@@ -29,7 +29,7 @@ fn with_gap(source: SourceKind, absent: bool) -> Facts {
 }
 
 fn namespace(id: NetnsId, host: bool) -> NamespaceFact {
-    NamespaceFact { id, host, names: Vec::new(), processes: Vec::new(), process_count: 0 }
+    NamespaceFact { id, host, names: Vec::new(), processes: Vec::new(), process_count: 0, proxies: Vec::new() }
 }
 
 fn switch(datapath_type: &str) -> Facts {

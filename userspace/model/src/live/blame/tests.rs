@@ -423,6 +423,24 @@ fn a_rule_at_the_neighbour_a_packet_is_for_is_guilty_of_its_death_there() {
 }
 
 #[test]
+fn a_neighbour_is_silent_because_of_what_is_broken_on_the_way_to_it_and_of_nothing_behind_it() {
+    let died_at = |stop: usize| {
+        let mut site = site("");
+        site.host.edit(site.links[4]).admin_up = false;
+        site.host.neighbour(site.links[3], "172.24.4.1", "FAILED");
+        site.host.neighbour(site.links[0], "10.0.0.1", "FAILED");
+        let packet = Made::syn(1);
+        let mut seen = passed(&site, &packet, stop + 1);
+        seen.push(given_up(&packet, Some(site.links[stop]), "NEIGH_FAILED"));
+        said(site.host, &seen, &[]).unwrap()
+    };
+    let blame = died_at(3);
+    assert!(blame.guilty.as_ref().is_some_and(|guilty| guilty.contains("eth1 is switched off")), "{blame:#?}");
+    let blame = died_at(0);
+    assert!(!blame.sentence.contains("eth1"), "{blame:#?}");
+}
+
+#[test]
 fn a_gateway_that_is_silent_is_told_of_and_not_called_guilty_of_it() {
     let mut site = site("");
     site.host.neighbour(site.links[0], "10.0.0.1", "FAILED");

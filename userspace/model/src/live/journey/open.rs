@@ -12,6 +12,7 @@ use crate::{
         Sighting,
         packet::{Headers, Transport},
         points::{Place, Points, Side, Stop},
+        reasons,
     },
     trace::Direction,
 };
@@ -65,14 +66,12 @@ pub(super) fn of_drop(drop: &Drop, points: &Points) -> (usize, Direction) {
 
 /// Reasons for which a packet dies before a packet socket has its copy; those of queueing disciplines besides.
 const BEFORE_COPIES: [&str; 4] = ["XDP", "CPU_BACKLOG", "DEV_READY", "NOMEM"];
-/// What the kernel says where it does not say why.
-const UNCLEAR: &str = "NOT_SPECIFIED";
 
 /// Whether it is the host's own stack that gave up what was left of a packet when Open vSwitch had its copy, by the reason: no
 /// sighting has to say so, which may be lost.
 pub(super) fn is_of_rest(drop: &Drop, direction: Direction, points: &Points) -> bool {
     let reason = drop.reason.as_str();
-    let before = BEFORE_COPIES.contains(&reason) || reason.starts_with("QDISC") || reason == UNCLEAR;
+    let before = BEFORE_COPIES.contains(&reason) || reason.starts_with("QDISC") || reason == reasons::UNCLEAR;
     let devices = points.tracks.iter().flat_map(|track| &track.stops);
     let mut copied = devices.filter(|stop| stop.copied && Some(stop.link) == drop.link);
     !before && copied.any(|stop| stop.direction(Side::Received) == direction)
@@ -183,7 +182,7 @@ impl Open {
     /// Adds where it, or a copy of it, was given up. What Open vSwitch has taken a copy of dies in the host's own stack,
     /// which says nothing.
     pub(super) fn drop(&mut self, drop: Drop, points: &Points) {
-        let unclear = drop.reason == UNCLEAR && self.passed(&drop, points);
+        let unclear = drop.reason == reasons::UNCLEAR && self.passed(&drop, points);
         if !unclear && !is_of_rest(&drop, self.direction, points) {
             self.drops.push(drop);
         }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{ask, rule_ref};
 use crate::{
-    fact::{PublishedPort, SourceKind},
+    fact::{NamespaceFact, ProxyFact, PublishedPort, SourceKind},
     id::NetnsId,
     inventory::{Instance, Inventory, Role, nat::Floating},
     netfilter::{Address, Effect, Hook, Known, Packet, Step, Walk},
@@ -12,9 +12,6 @@ use crate::{
         Finding, FloatingIp, HopState, Publication, RuleRef, Severity, command::in_netns, outward::Way, path::finding,
     },
 };
-
-/// Docker's own process for ports that no rule leads on.
-const PROXY: &str = "docker-proxy";
 
 /// What a client outside sends to.
 #[derive(Clone, Debug)]
@@ -247,22 +244,25 @@ pub(in crate::trace) fn publications(way: &mut Way<'_, '_>, instance: &Instance<
         let elsewhere = here.is_none() && !translation.is_empty();
         // A port published on `::` that no IPv6 rule translates is served by docker-proxy, as is every port where
         // Docker runs without iptables.
-        let proxied = docker_proxy(inventory, host);
+        let proxied = docker_proxy(way, host, port);
         if elsewhere || (translation.is_empty() && !belongs(way, instance)) {
             continue;
         }
         // Rules or processes that were not seen may lead on what none that was seen does.
         let unread = [SourceKind::Netfilter, SourceKind::Netns].iter().any(|source| inventory.unread(*source, host));
-        let state = match here.is_some() || proxied {
-            true => HopState::Ok,
-            false if unread || port.host_address.is_ipv6() => HopState::Unknown,
-            false => HopState::Broken,
+        let state = match proxied {
+            _ if here.is_some() => HopState::Ok,
+            Proxied::Here => HopState::Ok,
+            Proxied::Unknown => HopState::Unknown,
+            Proxied::No if unread || port.host_address.is_ipv6() => HopState::Unknown,
+            Proxied::No => HopState::Broken,
         };
         if state == HopState::Broken {
             way.path.findings.push(missing_dnat(inventory, host, port));
         }
         let rules = here.map(|step| rule_ref(inventory, host, step)).into_iter().collect();
-        let process = (here.is_none() && proxied).then(|| PROXY.to_owned());
+        let carried = here.is_none() && proxied == Proxied::Here;
+        let process = carried.then(|| NamespaceFact::DOCKER_PROXY.to_owned());
         found.push(Publication { port: port.clone(), rules, process, state });
     }
     found
@@ -293,9 +293,27 @@ fn belongs(way: &Way<'_, '_>, instance: &Instance<'_>) -> bool {
     instance.endpoints.iter().any(|endpoint| endpoint.mac.is_some() && endpoint.mac == way.nic.mac)
 }
 
-fn docker_proxy(inventory: &Inventory<'_>, host: NetnsId) -> bool {
-    let processes = inventory.namespace(host).map_or(&[][..], |namespace| &namespace.processes);
-    processes.iter().any(|process| process.comm == PROXY)
+/// Whether a process carries a published port on to a card.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Proxied {
+    Here,
+    No,
+    /// There is such a process, and what it serves is not known.
+    Unknown,
+}
+
+fn docker_proxy(way: &Way<'_, '_>, host: NetnsId, port: &PublishedPort) -> Proxied {
+    let Some(namespace) = way.inventory.namespace(host) else { return Proxied::No };
+    let serves = |proxy: &ProxyFact| {
+        let key = |port: &PublishedPort| (port.protocol.clone(), port.host_address, port.host_port);
+        key(&proxy.port) == key(port) && way.nic.addresses.iter().any(|net| net.addr() == proxy.to)
+    };
+    let running = namespace.processes.iter().any(|process| process.comm == NamespaceFact::DOCKER_PROXY);
+    match namespace.proxies.iter().any(serves) {
+        true => Proxied::Here,
+        false if running && namespace.proxies.is_empty() => Proxied::Unknown,
+        false => Proxied::No,
+    }
 }
 
 fn missing_dnat(inventory: &Inventory<'_>, host: NetnsId, port: &PublishedPort) -> Finding {

@@ -10,7 +10,7 @@ use super::{
     push_filter, rule_ref, translated,
 };
 use crate::{
-    fact::SourceKind,
+    fact::{NamespaceFact, SourceKind},
     id::{LinkKey, NetnsId},
     inventory::Role,
     netfilter::{Address, Effect, Hook, Known, Outcome, Packet, Step, Walk},
@@ -280,7 +280,7 @@ pub(in crate::trace) fn routed_inward(way: &Way<'_, '_>, leg: &Leg, targets: &mu
     if !translated && targets.is_carried() {
         path.push(Hop {
             kind: HopKind::Service,
-            name: "docker-proxy".to_owned(),
+            name: NamespaceFact::DOCKER_PROXY.to_owned(),
             netns: Some(label),
             state: HopState::Ok,
             note: "a process of the host carries the bytes on".to_owned(),
