@@ -14,7 +14,7 @@ use netdiag_agent::netns::Namespace;
 use netdiag_common::{ABI_VERSION, abi::policy::GrantKey};
 use netdiag_tests::{
     AgentHost,
-    agent::{PATIENCE, names, pings, run},
+    agent::{PATIENCE, is_answered, names, pings, run},
 };
 use serde_json::Value;
 
@@ -151,7 +151,7 @@ fn what_nobody_announces_is_mended_by_the_periodic_pass() {
         }
     }
     let begun = Instant::now();
-    while pings() || names(&links).iter().any(|device| names(&links.join(device)).len() < 2) {
+    while is_answered() || names(&links).iter().any(|device| names(&links.join(device)).len() < 2) {
         assert!(begun.elapsed() < PATIENCE, "nobody attaches again");
         thread::sleep(Duration::from_millis(50));
     }

@@ -85,8 +85,8 @@ impl Network {
         client.reaches(server, &client.tcp(server, (source, SERVICE), tcp::RST, b""))
     }
 
-    /// Half of a datagram for the service, from its client, as everybody numbers it.
-    fn piece(&self, source: u16, first: bool) -> bool {
+    /// Half of a datagram for the service, from its client, of a number.
+    fn piece(&self, source: u16, number: u16, first: bool) -> bool {
         let Self { client, server, .. } = self;
         let mut frame = client.udp(server, source, SERVICE, &[0x77; 400]);
         let (flags, range) = if first { ([0x20, 0], 34..34 + 208) } else { ([0, 26], 34 + 208..34 + 408) };
@@ -95,7 +95,7 @@ impl Network {
         frame.extend(half);
         let total = u16::try_from(frame.len() - 14).unwrap();
         frame[16..18].copy_from_slice(&total.to_be_bytes());
-        frame[18..20].copy_from_slice(&[0x12, 0x34]);
+        frame[18..20].copy_from_slice(&number.to_be_bytes());
         frame[20..22].copy_from_slice(&flags);
         client.reaches(server, &frame)
     }
@@ -196,13 +196,15 @@ impl World {
         assert!(self.red(connects));
         let goes_on = |network: &Network| network.goes_on(source);
         assert_eq!((self.red(goes_on), self.blue(goes_on)), ([true, true], [false, false]));
-        let [first, later] = [true, false].map(|first| move |network: &Network| network.piece(source, first));
+        let [first, later] = [true, false].map(|first| move |network: &Network| network.piece(source, 1, first));
         assert!(self.red(first) && !self.blue(later), "the first piece was red");
         assert!(self.red(later));
         let complains = |network: &Network| network.complains(source);
         assert!(self.red(complains) && !self.blue(complains), "the answer was red");
 
         self.members(true, true);
+        assert!(self.red(|red| red.piece(source, 2, true)));
+        assert!(!self.blue(|blue| blue.piece(source, 2, false)), "it is a red datagram that this is a piece of");
         assert!(self.red(first) && self.blue(first), "of the same number and addresses");
         assert!(self.red(later) && self.blue(later), "neither takes the place of the other");
         assert!(self.blue(connects));
