@@ -9,7 +9,7 @@ use std::{
 
 use netdiag_tests::{
     AgentHost,
-    agent::{PATIENCE, command, pings, run},
+    agent::{PATIENCE, command, is_answered, run},
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -113,7 +113,7 @@ fn events_go_on_at_the_next_agent_and_each_is_shown_or_counted() {
         }
     };
     until("an event", &|| {
-        _ = pings();
+        _ = is_answered();
         !following.events().is_empty()
     });
     let before = refused(&host) - following.events().len() as u64;
@@ -128,7 +128,7 @@ fn events_go_on_at_the_next_agent_and_each_is_shown_or_counted() {
         }
         until("a word", &|| following.said().contains("the agent has ended"));
         host.start();
-        _ = pings();
+        _ = is_answered();
     }
     until("everything", &|| {
         let number = |event: &Value, field: &str| event[field].as_u64().unwrap_or_default();
@@ -150,7 +150,7 @@ fn a_live_event_says_whose_it_is() {
     let Some(host) = started("a_live_event_says_whose_it_is") else { return };
     let directory = host.path("run").display().to_string();
     let mut following = Following::begin(&host, &directory, &["--reason", "no-rule", "--count", "1"]);
-    assert_eq!(following.until_it_ends(|| _ = pings()), Some(0));
+    assert_eq!(following.until_it_ends(|| _ = is_answered()), Some(0));
     let events = following.events();
     assert_eq!((&events[0]["instance"], &events[0]["device"]), (&"instance".into(), &"tap0".into()), "{events:?}");
 }
@@ -163,7 +163,7 @@ fn only_events_of_the_reason_and_the_verdict_asked_for_are_shown_and_counted() {
     let directory = host.path("run").display().to_string();
     run("ip -n instance addr add 192.0.2.77/24 dev eth0");
     let packets = || {
-        _ = pings();
+        _ = is_answered();
         drop(command("ip netns exec instance ping -c 1 -W 1 -I 192.0.2.77 192.0.2.1"));
         drop(std::net::TcpStream::connect("192.0.2.2:80"));
     };
@@ -199,7 +199,7 @@ fn multicast_of_the_link_that_is_refused_is_counted_in_text_unless_asked_for_and
     let noise = || drop(command("ping -L -c 3 -i 0.01 -W 1 -I tap0 224.0.0.1"));
     let packets = || {
         noise();
-        _ = pings();
+        _ = is_answered();
     };
     let mut shown = Following::begin_as(&host, &directory, "text", &["--count", "6"]);
     assert_eq!(shown.until_it_ends(packets), Some(0), "{}", shown.said());
