@@ -290,9 +290,10 @@ fn bulk(world: &mut World) {
             let after = world.counters()[&(way == In, "established")];
             let (packets, bytes) = (after.0 - before.0, after.1 - before.1);
             assert!(bytes >= (MEGABYTES << 20) as u64, "{family:?} {way:?}: {bytes}");
-            // Where segments are left to the device, the datapath saw them before they were cut.
+            // Where segments are left to the device, the datapath saw them before they were cut: more at once than a frame
+            // takes, and on a slow machine not much more.
             let uncut = matches!(world.plug, Plug::Docker | Plug::Tap) && way == Out;
-            assert!(!uncut || bytes / packets > 3000, "{family:?} {way:?}: {bytes} in {packets}");
+            assert!(!uncut || bytes / packets > 1600, "{family:?} {way:?}: {bytes} in {packets}");
         }
         // The last acknowledgements.
         let started = Instant::now();
