@@ -10,6 +10,9 @@ use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// When nothing has made the agent look for so long, nothing will.
+const REST: Duration = Duration::from_secs(3);
+
 /// Where the agent of the test lives on its host.
 const HOME: &str = "/run/agent-test";
 
@@ -63,6 +66,22 @@ impl Host {
 
     fn wait_for_ports(&self, count: usize) {
         self.wait("so many ports", |status| status["ports"].as_array().map(Vec::len) == Some(count));
+    }
+
+    /// Waits until nothing of what has happened makes the agent look any more: what happens next must do so by itself.
+    #[track_caller]
+    fn rests(&self) {
+        let started = Instant::now();
+        let passes = || self.status()["passes_done"].clone();
+        let (mut last, mut since) = (passes(), Instant::now());
+        while since.elapsed() < REST {
+            assert!(started.elapsed() < PATIENCE, "the agent looks and looks");
+            thread::sleep(Duration::from_millis(200));
+            let now = passes();
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+        }
     }
 
     /// Runs a container of the lab's image.
@@ -143,9 +162,12 @@ fn labelled(host: &Host) {
     assert!(!host.pings("guarded"));
     host.sh("docker rm --force guarded");
     host.wait_for_ports(0);
+    host.wait("nobody left to enforce", |status| status["refused"] == Value::Array(Vec::new()));
 }
 
 fn named(host: &Host) {
+    // Of a new port a bridge tells once more after its delay, 15 s unless it is told otherwise, though it forwards at once.
+    host.sh("ip link set docker0 type bridge forward_delay 0");
     host.policy(PING, NAMED);
     host.wait("a port nobody has found", |status| status["refused"][0]["id"] == "p1");
     host.run("named", "");
@@ -168,9 +190,10 @@ fn named(host: &Host) {
     host.run("named", "");
     host.wait_for_ports(1);
     assert!(!host.pings("named") && host.pings("bystander"));
-    // And to a container that was called otherwise all the time.
+    // And to a container that was called otherwise all the time, of which Docker alone tells.
     host.sh("docker rm --force named");
     host.wait_for_ports(0);
+    host.rests();
     host.sh("docker rename bystander named");
     host.wait_for_ports(1);
     assert!(!host.pings("named"));
