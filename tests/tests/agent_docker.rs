@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netdiag_tests::{Lab, require_ebpf};
+use netdiag_tests::{Lab, agent::questions, require_ebpf};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -95,9 +95,16 @@ impl Host {
         self.sh(&format!("docker inspect --format '{format}' {container}")).trim().to_owned()
     }
 
+    /// Whether a container answers. Where it does not, the question has not come to it: its answer would be refused as well.
+    #[track_caller]
     fn pings(&self, container: &str) -> bool {
         let address = self.address(container);
-        self.lab.sh(&self.name, &format!("ping -c 1 -W 1 {address}")).code == Some(0)
+        let pid = self.sh(&format!("docker inspect --format '{{{{.State.Pid}}}}' {container}"));
+        let asked = || questions(&self.sh(&format!("cat /proc/{}/net/snmp", pid.trim())));
+        let before = asked();
+        let answers = self.lab.sh(&self.name, &format!("ping -c 1 -W 1 {address}")).code == Some(0);
+        assert!(answers || asked() == before, "{container} was asked");
+        answers
     }
 
     /// Something happens to the container of the only port, which comes back with another device.
