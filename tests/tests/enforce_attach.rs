@@ -495,8 +495,9 @@ fn an_xdp_program_of_somebody_else_is_refused_with_its_id_and_seen_from_tc() {
     assert_eq!(enforcer.attach(tap, Hook::Tc).unwrap()[0].behind, None);
 }
 
-/// One instruction in four of those the verifier may follow is kept for kernels and compilers that need more: what is refused there
-/// would enforce nothing. 6.1 follows about as many as 6.18.
+/// A quarter of what the verifier may follow is kept for kernels and compilers that need more: what is refused there would enforce
+/// nothing. Kernels differ by program, and the most is alike: 668,000 for `from_external` on 6.18, 667,000 for
+/// `from_instance_xdp` on 6.1.
 #[test]
 fn programs_are_followed_by_the_verifier_in_three_quarters_of_what_it_may_at_most() {
     host!("programs_are_followed_by_the_verifier_in_three_quarters_of_what_it_may_at_most");
