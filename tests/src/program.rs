@@ -9,6 +9,7 @@ use std::{
         unix::ffi::OsStrExt as _,
     },
     path::Path,
+    time::{Duration, Instant},
 };
 
 /// `BPF_PROG_LOAD` and its attribute, of `linux/bpf.h`.
@@ -201,14 +202,18 @@ pub fn has_tcx(ifindex: u32) -> bool {
 
 /// How often the program sums octets up before it goes on to itself: as often as the verifier follows it, some milliseconds.
 const TIMES: i32 = 90_000;
-/// How often it does that: fewer times than a program may call another one instead of returning.
-const CALLS: i32 = 10;
+/// The most often it does that: fewer times than a program may call another one instead of returning.
+const CALLS: u128 = 30;
+/// How long it shall run at least, as far as it can.
+const LONG: Duration = Duration::from_millis(20);
 /// Octets it sums up.
 const SUMMED: i32 = 512;
-/// Octets of what it counts: how often it has begun, how often it has ended, how often it has called itself; then those it sums up.
-const COUNTED: i32 = 24;
+/// Octets before those: how often it has begun, how often it has ended, how often it has called itself, how often it shall.
+const COUNTED: i32 = 32;
+/// The element of its map, by words.
+const WORDS: usize = (COUNTED + SUMMED) as usize / 8;
 
-/// A program that runs for some hundredths of a second, and says that it does.
+/// A program that runs for some hundredths of a second, or longer where the machine is slow, and says that it does.
 #[derive(Debug)]
 pub struct Slow {
     program: OwnedFd,
@@ -234,7 +239,23 @@ impl Slow {
         let (key, value) = (std::ptr::from_ref(&key) as u64, std::ptr::from_ref(&value) as u64);
         let map_fd = itself.as_raw_fd().unsigned_abs().into();
         bpf(MAP_UPDATE, &MapElement { map_fd, key, value, flags: 0 })?;
-        Ok(Self { program, counts, _itself: itself })
+        let slow = Self { program, counts, _itself: itself };
+        slow.shall_call(1)?;
+        let started = Instant::now();
+        slow.run()?;
+        let calls = (LONG.as_nanos() / started.elapsed().as_nanos().max(1)).clamp(1, CALLS);
+        slow.shall_call(calls.try_into().map_err(io::Error::other)?)?;
+        Ok(slow)
+    }
+
+    /// Has it sum up so often, and count from zero.
+    fn shall_call(&self, calls: u64) -> io::Result<()> {
+        let mut element = [0_u64; WORDS];
+        element[3] = calls;
+        let map_fd = self.counts.as_raw_fd().unsigned_abs().into();
+        let key = 0_u32;
+        let (key, value) = (std::ptr::from_ref(&key) as u64, element.as_ptr() as u64);
+        bpf(MAP_UPDATE, &MapElement { map_fd, key, value, flags: 0 }).map(drop)
     }
 
     /// Runs it once.
@@ -261,7 +282,7 @@ impl Slow {
     /// # Errors
     /// The map cannot be read.
     pub fn counted(&self) -> io::Result<(u64, u64)> {
-        let mut value = [0_u64; (COUNTED + SUMMED) as usize / 8];
+        let mut value = [0_u64; WORDS];
         let map_fd = self.counts.as_raw_fd().unsigned_abs().into();
         let key = 0_u32;
         let (key, into) = (std::ptr::from_ref(&key) as u64, value.as_mut_ptr() as u64);
@@ -316,7 +337,8 @@ fn slow(counts: RawFd, itself: RawFd) -> Vec<u64> {
         // Once more: bpf_tail_call(r8, itself, 0), which does not come back.
         &[
             load(16),
-            line(0x35, 1, 0, 5, CALLS),
+            line(0x79, 2, 6, 24, 0),
+            line(0x3d, 1, 2, 5, 0),
             line(0xbf, 1, 8, 0, 0),
             line(0x18, 2, 1, 0, itself),
             0,

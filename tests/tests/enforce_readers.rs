@@ -27,8 +27,8 @@ use tempfile::TempDir;
 
 /// How often a writer may be too late to meet the program it is to wait for.
 const ROUNDS: u32 = 4;
-/// For what takes some hundredths of a second.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// For what takes some hundredths of a second, on a machine that is emulated much longer.
+const PATIENCE: Duration = Duration::from_mins(2);
 /// A place of a port.
 const SLOT: u32 = 3;
 
@@ -110,9 +110,22 @@ fn waits(what: &str, slow: &Slow, write: impl FnOnce() + Send, is_written: impl 
     assert!(is_written(), "{what}: afterwards");
 }
 
+/// Whether somebody can write while a program runs: it has its processor for itself.
+#[expect(clippy::print_stderr, reason = "a narrower test must be seen")]
+fn has_processors() -> bool {
+    let has = thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+    if !has {
+        eprintln!("NARROWED: with one processor nobody writes while a program runs");
+    }
+    has
+}
+
 #[test]
 fn what_a_running_program_must_not_meet_is_written_when_it_has_ended() {
     if !(require_ebpf() && private_host::enter("what_a_running_program_must_not_meet_is_written_when_it_has_ended")) {
+        return;
+    }
+    if !has_processors() {
         return;
     }
     let bpffs = Bpffs::new();
