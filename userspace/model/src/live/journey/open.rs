@@ -21,6 +21,7 @@ const BUFFER: u32 = 16;
 
 /// A journey that is not over.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is said of a packet whatever the others are")]
 pub(super) struct Open {
     pub(super) content: Content,
     pub(super) track: usize,
