@@ -130,7 +130,7 @@ fn a_frame_of_ten_thousand_rows_is_drawn_in_time_on_every_tab() {
         watch.steps(&state, "sorting", &keys("s s s s s s s s S"));
         if tab == Tab::Flows {
             let sorted = watch.steps(&state, "sorting", &keys("s s s s s s s"));
-            watch.steps(&sorted, "what passes", &[rates.clone()]);
+            watch.steps(&sorted, "what passes", std::slice::from_ref(&rates));
         }
         watch.steps(&state, "a letter that all are asked for", &[keys("/"), letters("nowhere")].concat());
         let filtered = watch.steps(&state, "a letter of one thing", &[keys("/"), letters("verdict:ok x")].concat());
