@@ -28,10 +28,10 @@ use super::packets::Place;
 use crate::cmd::live::{now_ns, plan, refused};
 
 /// How often what has come is counted.
-const TICK: Duration = Duration::from_millis(200);
+const TICK: Duration = Duration::from_millis(500);
 
 /// How many times, until rates are told.
-const TELL: u32 = 5;
+const TELL: u32 = 2;
 
 /// The most records a second on each CPU: rates of more packets than that are estimates.
 const BUDGET: u32 = 2_000;
