@@ -1,9 +1,7 @@
 //! Where a packet is: a socket buffer or an XDP frame. The only place that reads packet memory.
 
 use core::{
-    arch::asm,
     ffi::{c_long, c_void},
-    hint::assert_unchecked,
     mem::MaybeUninit,
 };
 
@@ -21,50 +19,13 @@ use netdiag_common::logic::{
     rewrite::Rewrite,
 };
 
+use crate::linear::Linear;
+
 /// A packet of a classifier. `OUTSIDE`: a tag beside it is that of the network it comes by, and none of its own.
 pub struct Skb<'a, const OUTSIDE: bool>(&'a TcContext);
 
 /// A packet of an XDP program.
 pub struct Xdp<'a>(pub &'a XdpContext);
-
-/// First bytes of a packet that lie in one piece; how many was compared with where the packet ends.
-pub struct Linear(*const u16);
-
-impl Head for Linear {
-    #[inline(always)]
-    fn half(&self, place: usize) -> u16 {
-        // SAFETY: the place is below half the length that `linear` compared, so the result is inside the packet.
-        let half = unsafe { self.0.add(place) };
-        // SAFETY: as above, and packets begin at an even address. The verifier sees the same.
-        unsafe { *half }
-    }
-
-    #[inline(always)]
-    fn word<const PLACE: usize>(&self) -> u32 {
-        let word: u64;
-        // One load, where Rust would make two of a word that may begin at any even address: the verifier lets it pass where
-        // the processor can do it, and IP headers begin where any can.
-        // SAFETY: the place is below half the length that `linear` compared, less one, so the word is inside the packet.
-        unsafe {
-            asm!(
-                "{word} = *(u32 *)({packet} + {offset})",
-                word = lateout(reg) word,
-                packet = in(reg) self.0,
-                offset = const 2 * PLACE,
-                options(pure, readonly, nostack),
-            );
-        }
-        // SAFETY: a load of a word clears the rest of the register.
-        unsafe { assert_unchecked(word >> 32 == 0) };
-        word as u32
-    }
-}
-
-/// The first bytes, if so many lie between two addresses.
-#[inline(always)]
-fn linear(data: usize, end: usize, length: usize) -> Option<Linear> {
-    (data + length <= end).then_some(Linear(data as *const u16))
-}
 
 /// Integers that a helper writes: it is told where, and how many bytes, and answers with an error or has written them all.
 #[inline(always)]
@@ -143,7 +104,7 @@ impl<const OUTSIDE: bool> Frame for Skb<'_, OUTSIDE> {
 
     #[inline(always)]
     fn head(&self, length: usize) -> Option<impl Head + '_> {
-        linear(self.0.data(), self.0.data_end(), length)
+        Linear::within(self.0.data(), self.0.data_end(), length)
     }
 }
 
@@ -238,6 +199,6 @@ impl Frame for Xdp<'_> {
 
     #[inline(always)]
     fn head(&self, length: usize) -> Option<impl Head + '_> {
-        linear(self.0.data(), self.0.data_end(), length)
+        Linear::within(self.0.data(), self.0.data_end(), length)
     }
 }

@@ -8,6 +8,7 @@
 //! | [`enforce`] | decides, counts and says so |
 //! | [`events`] | reserves and submits ring-buffer records |
 //! | [`frame`] | where a packet is: the only place that reads packet memory |
+//! | [`linear`] | first bytes that lie in one piece |
 //! | [`settled`] | notes of flows about which nothing changes |
 //! | [`tables`] | the tables of a decision, over the maps |
 //!
@@ -52,6 +53,8 @@ mod enforce;
 mod events;
 /// Where a packet is.
 mod frame;
+/// First bytes that lie in one piece.
+mod linear;
 /// Every map.
 mod maps;
 /// Notes of flows about which nothing changes.

@@ -47,6 +47,8 @@ pub mod terminal;
 pub mod traffic;
 /// Packets of a floating IP, and who translates them.
 pub mod translation;
+/// How far the verifier followed a program.
+pub mod verified;
 
 pub use agent::AgentHost;
 pub use lab::Lab;

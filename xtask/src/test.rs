@@ -45,15 +45,19 @@ const AT_ONCE: &str = "8";
 pub(crate) struct Args {
     #[command(flatten)]
     setup: setup::Args,
+    /// Only this file of tests/tests, by its name without `.rs`; may be repeated
+    #[arg(long = "test", value_name = "NAME")]
+    only: Vec<String>,
     /// Only tests whose name contains this
     filter: Option<String>,
 }
 
 /// Sets up, builds, and runs every test, those after a failure too: one run tells all there is to tell.
 pub(crate) fn run(args: Args) -> Result<()> {
-    let Args { setup, filter } = args;
-    setup::ensure(Scope::Test, setup)?;
+    let Args { setup, only, filter } = args;
     let root = workspace::root()?;
+    let programs = Programs::of(&root, &only)?;
+    setup::ensure(Scope::Test, setup)?;
     let tests = Tests {
         binary: build::binary(&root, false)?,
         object: build::object(&root)?,
@@ -62,8 +66,12 @@ pub(crate) fn run(args: Args) -> Result<()> {
         root,
         filter,
     };
-    let unprivileged = command::run(&mut tests.cargo(&["--workspace", "--exclude", "netdiag-tests"]));
-    let failed: Vec<_> = [unprivileged].into_iter().chain(tests.privileged()?).filter_map(Result::err).collect();
+    let mut ran = Vec::new();
+    if only.is_empty() {
+        ran.push(command::run(&mut tests.cargo(&["--workspace", "--exclude", "netdiag-tests"])));
+    }
+    ran.extend(tests.privileged(&programs));
+    let failed: Vec<_> = ran.into_iter().filter_map(Result::err).collect();
     if failed.is_empty() {
         return Ok(());
     }
@@ -108,40 +116,79 @@ impl Tests {
     }
 
     /// Runs the privileged tests: the outcome of each run of cargo.
-    fn privileged(&self) -> Result<Vec<Result<()>>> {
+    fn privileged(&self, programs: &Programs) -> Vec<Result<()>> {
         // Compiled before anything runs: two cargos would wait for each other, and then measure each other's compiler.
-        let built = command::run(&mut self.cargo_as_root(&["--tests", "--no-run"]));
+        let built = command::run(self.cargo_as_root(&programs.compiled()).arg("--no-run"));
         if built.is_err() {
-            return Ok(vec![built]);
+            return vec![built];
         }
-        let (waiting, others) = targets(&self.root)?;
-        Ok(thread::scope(|scope| {
-            let waiting = scope.spawn(|| {
-                let mut cargo = self.cargo_as_root(&waiting);
-                command::run_quietly(cargo.args(["--", "--test-threads", AT_ONCE]))
-            });
-            let others = command::run(&mut self.cargo_as_root(&others));
-            let documentation = command::run(&mut self.cargo_as_root(&["--doc"]));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| self.unless_none(&programs.waiting, &["--", "--test-threads", AT_ONCE]));
+            let others = self.unless_none(&programs.others, &[]);
+            let documentation = self.unless_none(&programs.documentation, &[]);
             let waiting = waiting.join().unwrap_or_else(|_| bail!("the thread of the tests that wait has died"));
             vec![others, documentation, waiting]
-        }))
+        })
+    }
+
+    /// Runs these targets: cargo takes none to mean all.
+    fn unless_none(&self, targets: &[String], options: &[&str]) -> Result<()> {
+        if targets.is_empty() {
+            return Ok(());
+        }
+        let mut cargo = self.cargo_as_root(targets);
+        cargo.args(options);
+        if options.is_empty() { command::run(&mut cargo) } else { command::run_quietly(&mut cargo) }
     }
 }
 
-/// The privileged tests, as cargo is told of them: those of [`WAITING`], and all others.
-fn targets(root: &Path) -> Result<(Vec<String>, Vec<String>)> {
-    let directory = root.join("tests/tests");
+/// The privileged tests, as cargo is told of them.
+#[derive(Debug, PartialEq, Eq)]
+struct Programs {
+    /// Those of [`WAITING`].
+    waiting: Vec<String>,
+    others: Vec<String>,
+    documentation: Vec<String>,
+}
+
+impl Programs {
+    /// All of them, or `only` these.
+    fn of(root: &Path, only: &[String]) -> Result<Self> {
+        let all = names(&root.join("tests/tests"))?;
+        if let Some(unknown) = only.iter().find(|name| !all.contains(name)) {
+            bail!("no test {unknown} in tests/tests; there are {}", all.join(", "));
+        }
+        let chosen = if only.is_empty() { &all } else { only };
+        let target = |name: &String| format!("--test={name}");
+        let (waiting, others): (Vec<_>, Vec<_>) = chosen.iter().partition(|name| WAITING.contains(&name.as_str()));
+        let mut programs = Self {
+            waiting: waiting.into_iter().map(target).collect(),
+            others: others.into_iter().map(target).collect(),
+            documentation: Vec::new(),
+        };
+        if only.is_empty() {
+            programs.others.insert(0, "--lib".to_owned());
+            programs.documentation.push("--doc".to_owned());
+        }
+        Ok(programs)
+    }
+
+    fn compiled(&self) -> Vec<String> {
+        self.waiting.iter().chain(&self.others).cloned().collect()
+    }
+}
+
+/// The files of a directory of tests, without `.rs`, sorted.
+fn names(directory: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in fs::read_dir(&directory).with_context(|| format!("read {}", directory.display()))? {
+    for entry in fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "rs") {
             names.extend(path.file_stem().and_then(|name| name.to_str()).map(str::to_owned));
         }
     }
     names.sort();
-    let (waiting, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| WAITING.contains(&name.as_str()));
-    let tests = |names: Vec<String>| names.into_iter().map(|name| format!("--test={name}"));
-    Ok((tests(waiting).collect(), ["--lib".to_owned()].into_iter().chain(tests(others)).collect()))
+    Ok(names)
 }
 
 /// How cargo has to start the privileged tests: through sudo, unless this is root already.
@@ -154,4 +201,70 @@ pub(crate) fn runner(root: &Path) -> Result<Option<(String, String)>> {
     let host = printed.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc -vV names no host")?;
     let variable = format!("CARGO_TARGET_{}_RUNNER", host.to_uppercase().replace('-', "_"));
     Ok(Some((variable, format!("sudo --preserve-env={HANDED_ON}"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::{Programs, names};
+    use crate::workspace;
+
+    fn of(only: &[&str]) -> anyhow::Result<Programs> {
+        let only: Vec<String> = only.iter().map(|name| (*name).to_owned()).collect();
+        Programs::of(&workspace::root()?, &only)
+    }
+
+    #[test]
+    fn nothing_runs_beside_the_tests_that_were_asked_for() {
+        let one = |waiting: &[&str], others: &[&str]| Programs {
+            waiting: waiting.iter().map(|name| (*name).to_owned()).collect(),
+            others: others.iter().map(|name| (*name).to_owned()).collect(),
+            documentation: Vec::new(),
+        };
+        assert_eq!(of(&["behaviour"]).unwrap(), one(&[], &["--test=behaviour"]));
+        assert_eq!(of(&["live_trace", "events"]).unwrap(), one(&["--test=live_trace"], &["--test=events"]));
+        let error = of(&["behavior"]).unwrap_err().to_string();
+        assert!(
+            error.starts_with("no test behavior in tests/tests; there are ") && error.contains(", behaviour, "),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn without_a_name_every_test_runs_once() {
+        let Programs { waiting, others, documentation } = of(&[]).unwrap();
+        let mut run: Vec<_> = waiting.into_iter().chain(others).collect();
+        run.sort();
+        let all = names(&workspace::root().unwrap().join("tests/tests")).unwrap();
+        let expected: Vec<_> =
+            ["--lib".to_owned()].into_iter().chain(all.iter().map(|name| format!("--test={name}"))).collect();
+        assert_eq!((run, documentation), (expected, vec!["--doc".to_owned()]));
+    }
+
+    /// The code words in the last column of a page's tables.
+    fn shown_by(page: &str) -> Vec<String> {
+        let rows = page.lines().filter(|line| line.starts_with("| ") && !line.ends_with("shown by |"));
+        let cells = rows.filter_map(|row| row.trim_end_matches(" |").rsplit(" | ").next());
+        cells.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()).collect()
+    }
+
+    #[test]
+    fn the_page_of_claims_names_every_test_and_none_that_is_not_there() {
+        let root = workspace::root().unwrap();
+        let directory = root.join("tests/tests");
+        let words = shown_by(&fs::read_to_string(root.join("docs/PROOF.md")).unwrap());
+        let mut named: Vec<&str> = Vec::new();
+        for word in words.iter().filter(|word| !word.starts_with("cargo ")) {
+            let (file, filter) = word.split_once(' ').unwrap_or((word, ""));
+            let code = fs::read_to_string(directory.join(file).with_extension("rs")).unwrap_or_default();
+            let mut tests =
+                code.lines().filter_map(|line| line.trim_start().trim_start_matches("async ").strip_prefix("fn "));
+            assert!(tests.any(|name| name.contains(filter)), "{word} is no test");
+            named.push(file);
+        }
+        named.sort_unstable();
+        named.dedup();
+        assert_eq!(named, names(&directory).unwrap());
+    }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`maps`] | every map, with who writes and who reads it |
 //! | [`kernel`] | fields of the kernel's own structures |
+//! | [`linear`] | first bytes that lie in one piece, as in the other object |
 //! | [`wanted`] | asks the filter |
 //! | [`report`] | keeps the budget, writes the record or counts that there is none |
 #![no_std]
@@ -34,6 +35,9 @@ use crate::{
 
 /// Fields of the kernel's own structures.
 mod kernel;
+/// First bytes that lie in one piece.
+#[path = "../linear.rs"]
+mod linear;
 /// Every map.
 mod maps;
 /// Keeps the budget, writes the record or counts that there is none.

@@ -12,37 +12,10 @@ use netdiag_common::{
     },
 };
 
-use crate::maps::{self, CONFIG, Front, Scratch};
-
-/// First bytes that lie in one piece; how many was compared.
-struct Linear(*const u16);
-
-impl Head for Linear {
-    #[inline(always)]
-    fn half(&self, place: usize) -> u16 {
-        // SAFETY: the place is below half the length that was compared, so the result is inside the packet.
-        let half = unsafe { self.0.add(place) };
-        // SAFETY: as above, and packets begin at an even address. The verifier sees the same.
-        unsafe { *half }
-    }
-
-    #[inline(always)]
-    fn word<const PLACE: usize>(&self) -> u32 {
-        let word: u64;
-        // One load, where Rust would make two of a word that may begin at any even address.
-        // SAFETY: the place is below half the length that was compared, less one, so the word is inside the packet.
-        unsafe {
-            asm!(
-                "{word} = *(u32 *)({packet} + {offset})",
-                word = lateout(reg) word,
-                packet = in(reg) self.0,
-                offset = const 2 * PLACE,
-                options(pure, readonly, nostack),
-            );
-        }
-        word as u32
-    }
-}
+use crate::{
+    linear::Linear,
+    maps::{self, CONFIG, Front, Scratch},
+};
 
 /// A packet of a classifier.
 pub struct Frame {
@@ -78,7 +51,7 @@ impl plain::Packet for Frame {
 
     #[inline(always)]
     fn network(&self, length: usize) -> Option<impl Head> {
-        (self.data + self.link() + length <= self.end).then_some(Linear((self.data + self.link()) as *const u16))
+        Linear::within(self.data + self.link(), self.end, length)
     }
 }
 
@@ -108,7 +81,7 @@ impl plain::Packet for Loaded<'_> {
     #[inline(always)]
     fn network(&self, length: usize) -> Option<impl Head> {
         let begin = self.front.head.as_ptr().wrapping_add(self.link()).cast();
-        (self.link() + length <= self.front.known as usize).then_some(Linear(begin))
+        Linear::copied(begin, self.link() + length, self.front.known as usize)
     }
 }
 

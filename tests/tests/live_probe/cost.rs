@@ -1,15 +1,13 @@
 //! What watching may cost, and what is no loss.
 
 use std::{
-    fs,
     os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
-use aya::programs::loaded_programs;
 use netdiag_agent::live::{Plan, Session};
 use netdiag_model::live::{Clause, Losses, View, What};
-use netdiag_tests::{behaviour::wire::Wire, private_host, require_ebpf};
+use netdiag_tests::{behaviour::wire::Wire, private_host, require_ebpf, verified};
 
 use super::{Host, introduce, only, plan, port, seen, send, socket, start};
 
@@ -84,14 +82,6 @@ async fn copies(session: &mut Session) -> Vec<bool> {
 /// Steps the verifier of an older kernel may need for each that this one's does: 6.1 needs 2.7, and a million are all there are.
 const OLDER: u32 = 10;
 
-/// Programs this process holds; other netdiags may run beside it.
-fn own_programs() -> Vec<u32> {
-    let infos =
-        fs::read_dir("/proc/self/fdinfo").unwrap().flatten().filter_map(|info| fs::read_to_string(info.path()).ok());
-    let id = |info: String| info.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok());
-    infos.filter_map(id).collect()
-}
-
 #[tokio::test]
 async fn programs_are_followed_by_the_verifier_in_a_tenth_of_what_it_may_at_most() {
     if !(require_ebpf()
@@ -102,15 +92,12 @@ async fn programs_are_followed_by_the_verifier_in_a_tenth_of_what_it_may_at_most
     let _host = Host::new().await;
     let points = vec![Host::point("", "tap-a", View::Tc), Host::point("", "tap-b", View::Socket)];
     let session = start(Plan { drops: true, ..plan(points, only(Clause::default())) }).await;
-    let mut programs = Vec::new();
-    let own = own_programs();
-    for program in loaded_programs().flatten().filter(|program| own.contains(&program.id())) {
-        let steps = program.verified_instruction_count().unwrap();
-        assert!(steps < 1_000_000 / OLDER, "{}: {steps}", program.name_as_str().unwrap());
-        programs.push(program.name_as_str().unwrap().to_owned());
+    let programs = verified::steps();
+    for (name, steps) in &programs {
+        assert!(steps < &(verified::LIMIT / OLDER), "{name}: {steps}");
     }
     for name in ["live_in", "live_out", "live_socket_in", "live_socket_out", "live_dropped"] {
-        assert!(programs.iter().any(|program| program == name), "{name}: {programs:?}");
+        assert!(programs.contains_key(name), "{name}: {programs:?}");
     }
     drop(session);
 }

@@ -29,6 +29,9 @@ struct Key {
     prefix: bool,
 }
 
+/// Whether a key is what is meant by a word.
+type Rule = fn(&Key, &str) -> bool;
+
 /// Why nothing was resolved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unresolved {
@@ -59,8 +62,10 @@ pub struct Candidate {
 /// None matches, or several do; the candidates are listed.
 pub fn resolve(inventory: &Inventory<'_>, query: &str) -> Result<usize, Unresolved> {
     let query = query.trim();
+    let bare = bare(query);
     let keys: Vec<Vec<Key>> = inventory.instances.iter().map(|instance| keys(inventory, instance)).collect();
-    for rule in [exactly, by_prefix] {
+    let rules: [(Rule, &str); 3] = [(exactly, query), (exactly, bare), (by_prefix, query)];
+    for (rule, query) in rules {
         let hits: Vec<(usize, &Key)> = keys
             .iter()
             .enumerate()
@@ -75,7 +80,7 @@ pub fn resolve(inventory: &Inventory<'_>, query: &str) -> Result<usize, Unresolv
             _ => return Err(unresolved(inventory, query, true, &hits)),
         }
     }
-    let behind = behind_floating_ip(inventory, query, &keys);
+    let behind = behind_floating_ip(inventory, bare, &keys);
     let untied: Vec<_> = behind.iter().copied().filter(|(place, key)| is_untied(inventory, *place, key)).collect();
     match (&behind[..], &untied[..]) {
         ([], _) => {}
@@ -110,6 +115,13 @@ fn is_untied(inventory: &Inventory<'_>, place: usize, fixed: &Key) -> bool {
     let has_it = |net: &IpNet| fixed.text == net.addr().to_string();
     let mut cards = inventory.instances[place].nics.iter().filter(|nic| nic.addresses.iter().any(has_it));
     cards.any(|nic| inventory.translators(nic).is_empty())
+}
+
+/// An address or a device as `ip` prints it (`10.0.0.2/24`, `tap1@if4:`), without what is not its own.
+fn bare(query: &str) -> &str {
+    let end = if query.parse::<IpNet>().is_ok() { query.find('/') } else { query.find('@') };
+    let word = end.map_or(query, |end| &query[..end]);
+    word.strip_suffix(':').filter(|_| word.parse::<IpAddr>().is_err()).unwrap_or(word)
 }
 
 fn exactly(key: &Key, query: &str) -> bool {
@@ -186,6 +198,7 @@ fn keys(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Vec<Key> {
         }
         add("device", nic.outer_name(inventory).map(str::to_owned), false);
         add("device", nic.port.map(|port| port.interface.name.clone()), false);
+        add("device", nic.port.and_then(|port| plug(inventory, &port)), false);
         let bridge = nic.bridge.and_then(|bridge| inventory.link(bridge)).filter(|link| link.name.starts_with("qbr"));
         add("device", bridge.map(|link| link.name.clone()), false);
         // `eth0` is in every container; an inner name is a key only where it says something.
@@ -193,6 +206,14 @@ fn keys(inventory: &Inventory<'_>, instance: &Instance<'_>) -> Vec<Key> {
         add("device", telling.map(str::to_owned), false);
     }
     keys
+}
+
+/// The near end of the veth by which a bridge is plugged into a switch (`qvb` of a hybrid plug), where that is on the host: that
+/// of a card plugged without a bridge is the card.
+fn plug(inventory: &Inventory<'_>, port: &PortPlace<'_>) -> Option<String> {
+    let far = inventory.link_named(inventory.host?, &port.interface.name)?;
+    let near = inventory.peer(far).filter(|near| near.netns == far.netns)?;
+    inventory.link(near).map(|link| link.name.clone())
 }
 
 /// The ways a published port is written: `8080`, `8080/tcp`, `tcp/8080`, and with its address as `ss` and Docker do.

@@ -234,12 +234,8 @@ pub(crate) struct Events {
     /// there is otherwise only a count; JSON has it always, marked
     #[arg(long, env = "NETDIAG_MULTICAST")]
     pub(crate) multicast: bool,
-    /// End after so many events
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) count: Option<u64>,
-    /// End after so many seconds
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) duration: Option<u64>,
+    #[command(flatten)]
+    pub(crate) limits: live::Limits,
     #[command(flatten)]
     pub(crate) sockets: Sockets,
     #[command(flatten)]

@@ -15,7 +15,7 @@ use netdiag_model::{
     snapshot::Snapshot,
     trace,
 };
-use netdiag_views::{dot, escape, json, mermaid, schema, svg, text, wide, yaml};
+use netdiag_views::{dot, json, mermaid, schema, svg, text, wide, yaml};
 
 use crate::{
     cli::{Cli, Enforced, ListOutput, Look, ReportOutput, SchemaOf, Sockets, Source, TraceOutput, live::Trace},
@@ -177,11 +177,8 @@ async fn look_or_read(source: &Source, options: Options) -> anyhow::Result<Snaps
 /// Lists the candidates on standard error: standard output stays empty for whoever parses it.
 fn not_found(unresolved: &Unresolved, snapshot: &Snapshot, ascii: bool) -> anyhow::Result<Exit> {
     let mut err = io::stderr().lock();
-    text::unresolved::render(unresolved, ascii, &mut err)?;
-    for gap in snapshot.facts.gaps().filter(|gap| !gap.absent) {
-        let line = format!("not read: {}: {}; {}", gap.object, gap.why, gap.fix);
-        writeln!(err, "{}", escape::terminal(&line, ascii))?;
-    }
+    let gaps: Vec<_> = snapshot.facts.gaps().filter(|gap| !gap.absent).collect();
+    text::unresolved::render(unresolved, &gaps, ascii, &mut err)?;
     Ok(Exit::NotFound)
 }
 

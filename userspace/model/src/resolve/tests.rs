@@ -162,6 +162,36 @@ fn an_address_is_compared_as_an_address() {
 }
 
 #[test]
+fn what_ip_prints_of_an_address_or_a_device_means_as_much_as_the_bare_word() {
+    for (query, name) in
+        [("10.0.0.3/24", "web-1"), ("2001:db8::5/128", "six"), ("veth-web-1@if2:", "web-1"), ("veth-web-2:", "web-2")]
+    {
+        let mut host = web();
+        plugged(&mut host, "six", "2001:db8::5/64");
+        assert_eq!(meant(host, query).as_deref(), Ok(name), "{query}");
+    }
+    let mut host = Host::new();
+    plugged(&mut host, "10.0.0.3/24", "10.0.0.9/24");
+    plugged(&mut host, "web", "10.0.0.3/24");
+    assert_eq!(meant(host, "10.0.0.3/24").as_deref(), Ok("10.0.0.3/24"), "a name is what it is");
+}
+
+#[test]
+fn every_device_of_a_hybrid_plug_means_its_instance() {
+    for query in ["tap1a2b3c4d-5e", "qbr1a2b3c4d-5e", "qvb1a2b3c4d-5e", "qvo1a2b3c4d-5e"] {
+        let mut host = web();
+        let netns = host.netns(&[]);
+        let (tap, inner) = host.veth((host.id, "tap1a2b3c4d-5e"), (netns, "ns1a2b3c4d-5e"));
+        let (qvb, _) = host.veth((host.id, "qvb1a2b3c4d-5e"), (host.id, "qvo1a2b3c4d-5e"));
+        host.bridge(host.id, "qbr1a2b3c4d-5e", &[tap, qvb]);
+        host.mac(inner, MAC);
+        neutron(host.ovs("br-int", "qvo1a2b3c4d-5e", ""), PORT, MAC, 1);
+        host.container("plugged", Some(netns));
+        assert_eq!(meant(host, query).as_deref(), Ok("plugged"), "{query}");
+    }
+}
+
+#[test]
 fn the_inner_name_every_container_has_means_none_of_them() {
     assert!(!meant(web(), "eth0").unwrap_err().ambiguous);
 }

@@ -103,7 +103,7 @@ pub(crate) struct Wanted {
 /// How much is enough.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(crate) struct Limits {
-    /// End after so many packets; of watch, after so many lines
+    /// End after so many packets; of watch, lines; of events, events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
     /// End after so long: 30s, 5m, 500ms; without a unit, seconds

@@ -51,7 +51,7 @@ pub(crate) async fn run(asked: &Events) -> anyhow::Result<Exit> {
     let there = Cell::new(true);
     let mut page = Page { asked, style: config::style(&asked.look), left_out: LeftOut::default(), told: None };
     let follow = follow(&mut page, ports.as_ref(), stream, &there);
-    let ended = match asked.duration.map(Duration::from_secs) {
+    let ended = match asked.limits.duration {
         None => follow.await,
         Some(end) => match tokio::time::timeout(end, follow).await {
             Ok(ended) => ended,
@@ -163,7 +163,7 @@ async fn follow(
             continue;
         }
         shown += u64::from(page.show(&event)?);
-        if page.asked.count == Some(shown) {
+        if page.asked.limits.is_reached(shown) {
             return Ok(Exit::Works);
         }
     }
