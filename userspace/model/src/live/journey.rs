@@ -43,6 +43,7 @@ use content::Content;
 use open::Open;
 use pieces::{Span, Spans};
 use whose::Spot;
+pub use whose::is_anothers;
 
 /// How long a sighting waits for earlier ones of other CPUs.
 const REORDER_NS: u64 = 20_000_000;

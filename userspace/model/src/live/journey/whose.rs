@@ -10,6 +10,7 @@ use super::{Drop, Flow, ending::is_group, open::Open, open::flow};
 use crate::{
     id::{LinkKey, Mac},
     live::{
+        Sighting,
         packet::Headers,
         points::{Place, Points, Segment, Side, Stop, Track},
     },
@@ -45,6 +46,20 @@ impl Spot {
         let own = told.or_else(|| self.places.iter().find(|(place, _)| Some(place.track) == owner));
         own.or(self.places.first()).copied().unwrap_or((Place { track: 0, stop: 0 }, Direction::Outward))
     }
+}
+
+/// Whether the frame of a sighting says that the packet is somebody else's who has an address of the instance.
+pub fn is_anothers(sighting: &Sighting, points: &Points) -> bool {
+    let Some(side) = Side::of(&sighting.what) else { return false };
+    let headers = Headers::of(sighting);
+    let spot = Spot::of(sighting.link, side, &headers, points);
+    let belies = |(place, direction): &(Place, Direction)| {
+        let (Some(track), Some(stop)) = (points.tracks.get(place.track), points.stop(*place)) else { return false };
+        let mac = near_end(&headers, *direction).and_then(|(_, mac)| mac).filter(|mac| !is_group(*mac));
+        let others = mac.zip(stop.segment.near).is_some_and(|(mac, near)| mac != near);
+        others && !stop.segment.own && is_doubtful(track, &headers, *direction)
+    };
+    spot.of_double || (!spot.places.is_empty() && spot.places.iter().all(belies))
 }
 
 /// Track and direction of a packet that was given up before it was seen anywhere.

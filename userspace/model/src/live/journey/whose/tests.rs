@@ -68,6 +68,21 @@ fn what_comes_for_the_same_address_to_another_tenants_router_is_not_the_instance
 }
 
 #[test]
+fn a_single_sighting_is_anothers_where_its_frame_says_so_and_may_be_the_instances_where_nothing_does() {
+    let anothers = |points: &Points, made: &Made, stop, side| is_anothers(&made.at(MS, stop, side), points);
+    for points in [neutron(), beside_another()] {
+        assert!(anothers(&points, &sent(STRANGE_ROUTER), 4, Side::Sent));
+        assert!(anothers(&points, &answered(STRANGE_ROUTER), 4, Side::Received));
+        assert!(!anothers(&points, &sent(ROUTER_MAC), 4, Side::Sent));
+        assert!(!anothers(&points, &answered(ROUTER_MAC), 4, Side::Received));
+        // In its own network, and by its floating IP, whatever the frame.
+        assert!(!anothers(&points, &sent(STRANGE_ROUTER), 2, Side::Received));
+        assert!(!anothers(&points, &Made { source: (FLOATING, 1), ..sent(STRANGE_ROUTER) }, 4, Side::Sent));
+        assert!(!anothers(&points, &answered(Mac([0xff; 6])), 4, Side::Received));
+    }
+}
+
+#[test]
 fn a_floating_ip_means_the_instance_whatever_the_frame_says() {
     let out = Made { source: (FLOATING, 1), ..sent(STRANGE_ROUTER) };
     let back = Made { destination: (FLOATING, 1), ..answered(STRANGE_ROUTER) };
