@@ -264,20 +264,22 @@ fn live(state: &State) -> (Paint, String) {
     (Paint::Warning, words)
 }
 
+const SECOND_NS: u64 = 1_000_000_000;
+
 /// Where rates of flows come from.
 fn rates(state: &State) -> String {
     if !state.wants_rates() {
         return String::new();
     }
-    match state.rates() {
+    if let Some(why) = &state.uncounted {
+        return format!("; rates are not known: {why}");
+    }
+    match state.rates().filter(|rates| rates.took_ns > 0) {
         Some(rates) if rates.is_estimate() => {
             let all = rates.seen + rates.missed;
             format!("; rates are estimates from {} of {} packets", units::count(rates.seen), units::count(all))
         }
-        Some(rates) => format!("; rates of the last {} s", rates.took_ns.div_ceil(1_000_000_000)),
-        None if state.uncounted.is_some() => {
-            format!("; rates are not known: {}", state.uncounted.as_deref().unwrap_or_default())
-        }
+        Some(rates) => format!("; rates of the last {} s", rates.took_ns.saturating_add(SECOND_NS / 2) / SECOND_NS),
         None if state.counts() => "; counting packets …".to_owned(),
         None => "; rates are counted again when a key is pressed".to_owned(),
     }

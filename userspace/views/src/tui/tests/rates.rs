@@ -156,6 +156,13 @@ fn why_nothing_is_counted_is_said_until_the_tab_is_left() {
 }
 
 #[test]
+fn what_was_counted_is_forgotten_when_counting_begins_anew() {
+    let state = update(flows((132, 43), 0), Action::Rates(Arc::default())).0;
+    let shown = screen(&state);
+    assert!(shown.contains("counting packets") && !shown.contains("151 kB"), "{shown}");
+}
+
+#[test]
 fn a_frozen_screen_keeps_the_rates_it_had() {
     let frozen = press(flows((132, 43), 0), "space");
     let later = update(frozen.clone(), Action::Rates(rates(&frozen, 300))).0;

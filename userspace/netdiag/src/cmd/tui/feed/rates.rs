@@ -77,11 +77,24 @@ async fn run(options: Options, mut newest: watch::Receiver<Arc<Snapshot>>, actio
             drop(actions.send(Action::Uncounted(format!("{error:#}"))).await);
             return;
         }
-        // What has changed meanwhile is seen at once; without anybody who looks this is the end.
-        if newest.changed().await.is_err() {
+        // What was told is not so any more.
+        if actions.send(Action::Rates(Arc::default())).await.is_err() {
+            return;
+        }
+        // Nothing there: the next look may have more.
+        if self::ends(&newest.borrow()).is_empty() && newest.changed().await.is_err() {
+            return;
+        }
+        if newest.has_changed().is_err() {
             return;
         }
     }
+}
+
+/// Whether there are devices that are not watched, or packets of theirs go another way now. Those that are gone, or that a look
+/// has missed, do no harm.
+fn has_more(now: &Ends, watched: &Ends) -> bool {
+    now.iter().any(|(link, end)| watched.get(link) != Some(end))
 }
 
 fn ends(snapshot: &Snapshot) -> Ends {
@@ -111,9 +124,8 @@ async fn count(
         }
         match newest.has_changed() {
             Err(_) => break,
-            Ok(true) if self::ends(&newest.borrow()) != ends => break,
-            Ok(true) => newest.mark_unchanged(),
-            Ok(false) => {}
+            Ok(true) if has_more(&self::ends(&newest.borrow_and_update()), &ends) => break,
+            Ok(_) => {}
         }
     }
     Ok(())
@@ -137,4 +149,27 @@ async fn begin(options: &Options, ends: &Ends) -> anyhow::Result<Session> {
         anyhow::bail!("nothing can be watched: {gap}");
     }
     Ok(session)
+}
+
+#[cfg(test)]
+mod tests {
+    use netdiag_model::id::{IfIndex, NetnsId};
+
+    use super::*;
+
+    #[test]
+    fn only_a_device_that_is_not_watched_or_another_way_begins_anew() {
+        let link = |number| LinkKey { netns: NetnsId { inode: 1, cookie: 1 }, ifindex: IfIndex(number) };
+        let end = |fast: bool| End {
+            name: "tap1".to_owned(),
+            fast: if fast { vec![[10, 0, 0, 2].into()] } else { Vec::new() },
+            ..End::default()
+        };
+        let watched = Ends::from([(link(1), end(false)), (link(2), end(false))]);
+        assert!(!has_more(&watched, &watched));
+        assert!(!has_more(&Ends::new(), &watched));
+        assert!(!has_more(&Ends::from([(link(2), end(false))]), &watched));
+        assert!(has_more(&Ends::from([(link(3), end(false))]), &watched));
+        assert!(has_more(&Ends::from([(link(2), end(true))]), &watched));
+    }
 }
