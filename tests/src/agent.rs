@@ -364,7 +364,15 @@ pub fn is_answered() -> bool {
 
 /// How many pings the instance has seen.
 fn asked() -> u64 {
-    let text = run("ip netns exec instance cat /proc/net/snmp");
+    questions(&run("ip netns exec instance cat /proc/net/snmp"))
+}
+
+/// How many pings somebody has seen, by his `/proc/net/snmp`.
+///
+/// # Panics
+/// It says nothing of that.
+#[must_use]
+pub fn questions(text: &str) -> u64 {
     let mut rows = text.lines().filter_map(|line| line.strip_prefix("Icmp: ")).map(|row| row.split(' '));
     let (names, values) = (rows.next().expect("names of counters"), rows.next().expect("counters"));
     let mut echoes = names.zip(values).filter(|(name, _)| *name == "InEchos");

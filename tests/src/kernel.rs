@@ -3,7 +3,7 @@
 //! Nothing is pinned or attached. A packet is run as if it were at the loopback device, which is led to whichever port it
 //! belongs to; where the policy has its devices does not matter then.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
@@ -19,7 +19,7 @@ use netdiag_common::abi::{
 };
 use netdiag_model::compile::{Change, Op, Phase, Trie};
 
-use crate::memory::Memory;
+use crate::{memory::Memory, program::pin_full_map};
 
 /// Index of the loopback device of every namespace, which a test run takes unless told otherwise.
 const LOOPBACK: u32 = 1;
@@ -82,10 +82,29 @@ impl Kernel {
     /// # Errors
     /// The kernel refuses them.
     pub fn load(object: &[u8]) -> Result<Self> {
+        Self::load_by(&mut EbpfLoader::new(), 16_384, object)
+    }
+
+    /// The same where one flow of each family can be tracked, and no other takes its place. `directory` is on a bpffs.
+    ///
+    /// # Errors
+    /// The kernel refuses the programs, or maps that are full.
+    pub fn load_for_one_flow(object: &[u8], directory: &Path) -> Result<Self> {
+        let (over4, over6) = (directory.join("OVER4"), directory.join("OVER6"));
+        pin_full_map::<FlowKey4, Flow>(&over4).context("make a full map")?;
+        pin_full_map::<FlowKey6, Flow>(&over6).context("make a full map")?;
         let mut loader = EbpfLoader::new();
+        loader.map_pin_path("OVER4", over4).map_pin_path("OVER6", over6);
+        Self::load_by(&mut loader, 1, object)
+    }
+
+    fn load_by(loader: &mut EbpfLoader<'_>, flows: u32, object: &[u8]) -> Result<Self> {
         // Maps for a few packets: looking through empty ones that hold a million takes longer than all of the rest.
-        for name in ["GRANTS", "REMOTES4", "REMOTES6", "PREFIXES4", "PREFIXES6", "MACS", "PAIRS", "FLOWS4", "FLOWS6"] {
+        for name in ["GRANTS", "REMOTES4", "REMOTES6", "PREFIXES4", "PREFIXES6", "MACS", "PAIRS"] {
             loader.map_max_entries(name, 16_384);
+        }
+        for name in ["FLOWS4", "FLOWS6"] {
+            loader.map_max_entries(name, flows);
         }
         let mut programs = loader.load(object).context("load the object")?;
         for name in ["from_instance", "to_instance"] {

@@ -5,10 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netdiag_tests::{Lab, require_ebpf};
+use netdiag_tests::{Lab, agent::questions, require_ebpf};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(90);
+
+/// When nothing has made the agent look for so long, nothing will.
+const REST: Duration = Duration::from_secs(3);
 
 /// Where the agent of the test lives on its host.
 const HOME: &str = "/run/agent-test";
@@ -65,6 +68,22 @@ impl Host {
         self.wait("so many ports", |status| status["ports"].as_array().map(Vec::len) == Some(count));
     }
 
+    /// Waits until nothing of what has happened makes the agent look any more: what happens next must do so by itself.
+    #[track_caller]
+    fn rests(&self) {
+        let started = Instant::now();
+        let passes = || self.status()["passes_done"].clone();
+        let (mut last, mut since) = (passes(), Instant::now());
+        while since.elapsed() < REST {
+            assert!(started.elapsed() < PATIENCE, "the agent looks and looks");
+            thread::sleep(Duration::from_millis(200));
+            let now = passes();
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+        }
+    }
+
     /// Runs a container of the lab's image.
     fn run(&self, name: &str, more: &str) {
         let image = self.sh("docker images --quiet | head -1");
@@ -76,9 +95,16 @@ impl Host {
         self.sh(&format!("docker inspect --format '{format}' {container}")).trim().to_owned()
     }
 
+    /// Whether a container answers. Where it does not, the question has not come to it: its answer would be refused as well.
+    #[track_caller]
     fn pings(&self, container: &str) -> bool {
         let address = self.address(container);
-        self.lab.sh(&self.name, &format!("ping -c 1 -W 1 {address}")).code == Some(0)
+        let pid = self.sh(&format!("docker inspect --format '{{{{.State.Pid}}}}' {container}"));
+        let asked = || questions(&self.sh(&format!("cat /proc/{}/net/snmp", pid.trim())));
+        let before = asked();
+        let answers = self.lab.sh(&self.name, &format!("ping -c 1 -W 1 {address}")).code == Some(0);
+        assert!(answers || asked() == before, "{container} was asked");
+        answers
     }
 
     /// Something happens to the container of the only port, which comes back with another device.
@@ -143,9 +169,12 @@ fn labelled(host: &Host) {
     assert!(!host.pings("guarded"));
     host.sh("docker rm --force guarded");
     host.wait_for_ports(0);
+    host.wait("nobody left to enforce", |status| status["refused"] == Value::Array(Vec::new()));
 }
 
 fn named(host: &Host) {
+    // Of a new port a bridge tells once more after its delay, 15 s unless it is told otherwise, though it forwards at once.
+    host.sh("ip link set docker0 type bridge forward_delay 0");
     host.policy(PING, NAMED);
     host.wait("a port nobody has found", |status| status["refused"][0]["id"] == "p1");
     host.run("named", "");
@@ -168,9 +197,10 @@ fn named(host: &Host) {
     host.run("named", "");
     host.wait_for_ports(1);
     assert!(!host.pings("named") && host.pings("bystander"));
-    // And to a container that was called otherwise all the time.
+    // And to a container that was called otherwise all the time, of which Docker alone tells.
     host.sh("docker rm --force named");
     host.wait_for_ports(0);
+    host.rests();
     host.sh("docker rename bystander named");
     host.wait_for_ports(1);
     assert!(!host.pings("named"));

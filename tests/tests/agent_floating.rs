@@ -16,6 +16,8 @@ use netdiag_tests::{
 };
 use rustix::process::Signal;
 
+/// Long enough for a datagram.
+const A_MOMENT: Duration = Duration::from_millis(300);
 /// Long enough for what must not happen.
 const A_WHILE: Duration = Duration::from_secs(2);
 
@@ -76,13 +78,15 @@ async fn a_flow_the_router_knows_stays_with_it_and_a_new_one_goes_past_it() {
     site.router("sysctl -qw net.netfilter.nf_conntrack_udp_timeout=600");
     let old = site.datagrams(("instance", "outside"), OUTSIDE, 9).await;
     assert_eq!(old.exchange().unwrap().ip(), FLOATING);
-    let mut stream = site.connect(("outside", "instance"), FLOATING, 7).await;
-    assert!(stream.works(PATIENCE));
+    let mut inward = site.connect(("outside", "instance"), FLOATING, 7).await;
+    let mut outward = site.connect(("instance", "outside"), OUTSIDE, 8).await;
+    assert!(inward.works(PATIENCE) && outward.works(PATIENCE));
     site.host.policy(OPEN);
     site.host.start();
     site.wait_until_fast(FLOATING);
     let known = site.tracked(Some(ROUTER), FLOATING).len();
-    assert!(old.exchange().is_some() && stream.works(PATIENCE), "both go on");
+    // What the instance sends in the middle of a connection is no new one.
+    assert!(old.exchange().is_some() && outward.works(PATIENCE) && inward.works(PATIENCE), "all go on");
     assert_eq!(site.packets(FLOATING, "egress", "fast"), 0, "{:#}", site.floating(FLOATING));
     let new = site.datagrams(("instance", "outside"), OUTSIDE, 10).await;
     assert_eq!(new.exchange().unwrap().ip(), FLOATING);
@@ -298,12 +302,22 @@ async fn what_is_not_past_the_host_works_through_it_and_security_groups_hold_eit
     assert!(site.pings("second", FLOATING).await, "by the host, which the answer comes back through");
     site.host.ok("PUT", "/v1/floatingips/all/way", r#"{"slow": false}"#);
     assert!(site.pings("outside", FLOATING).await);
+    let server = site.namespace("instance").run(|| UdpSocket::bind("0.0.0.0:9")).await.unwrap().unwrap();
+    server.set_read_timeout(Some(A_MOMENT)).unwrap();
+    let bind = || [(); 3].map(|()| UdpSocket::bind("0.0.0.0:0").unwrap());
+    let [before, fast, through] = site.namespace("outside").run(bind).await.unwrap();
+    let hears = |client: &UdpSocket| client.send_to(b"ping", (FLOATING, 9)).is_ok() && server.recv(&mut [0; 4]).is_ok();
+    until("the instance hears", || hears(&before));
     let closed = own(FLOATING, "p1").replace("{direction: ingress, ethertype: IPv4}", "");
     site.host.policy(&closed.replace("      - \n", ""));
     until("the instance is closed", || {
         tokio::task::block_in_place(|| !tokio::runtime::Handle::current().block_on(site.pings("outside", FLOATING)))
     });
     assert!(!slow.works(A_WHILE));
+    // Nor does it hear what it could not answer.
+    assert!(!hears(&before) && !hears(&fast), "past the host");
+    site.host.ok("PUT", "/v1/floatingips/f/way", r#"{"slow": true}"#);
+    assert!(!hears(&through), "through it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

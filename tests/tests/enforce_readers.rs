@@ -1,0 +1,143 @@
+//! Writes that a program which runs already must not meet: they are done when it has ended.
+#![expect(clippy::unwrap_used, reason = "a harness that fails fails the test")]
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use aya::{
+    Pod,
+    maps::{Array, HashMap, Map, MapData},
+};
+use netdiag_agent::enforce::{Enforcer, Options};
+use netdiag_common::{
+    ABI_VERSION,
+    abi::{floating::Leaving, policy::GrantKey},
+};
+use netdiag_model::{
+    compile::{Change, Op, Phase, Stage},
+    floating::tables::FloatingTables,
+};
+use netdiag_tests::{private_host, program::Slow, require_ebpf};
+use tempfile::TempDir;
+
+/// How often a writer may be too late to meet the program it is to wait for.
+const ROUNDS: u32 = 4;
+/// For what takes some hundredths of a second.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A place of a port.
+const SLOT: u32 = 3;
+
+/// A bpffs that nobody else sees.
+struct Bpffs(TempDir);
+
+impl Bpffs {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(Command::new("mount").args(["-t", "bpf", "bpf"]).arg(directory.path()).status().unwrap().success());
+        Self(directory)
+    }
+
+    fn root(&self) -> PathBuf {
+        self.0.path().join("netdiag")
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        // The mount namespace ends with the test.
+        drop(Command::new("umount").arg("-l").arg(self.0.path()).status());
+    }
+}
+
+fn pinned(root: &Path, name: &str) -> MapData {
+    MapData::from_pin(root.join(format!("v{ABI_VERSION}")).join(name)).unwrap()
+}
+
+fn array<V: Pod>(root: &Path, name: &str) -> Array<MapData, V> {
+    Array::try_from(Map::Array(pinned(root, name))).unwrap()
+}
+
+/// Tells the program to stop, however the test ends.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Runs the program until it is told to stop, with pauses for who writes.
+fn run(slow: &Slow, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        slow.run().unwrap();
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Waits until the program has begun once more than it has ended; how often it has begun.
+fn begun(slow: &Slow) -> u64 {
+    let started = Instant::now();
+    let (before, _) = slow.counted().unwrap();
+    loop {
+        let (begun, ended) = slow.counted().unwrap();
+        if begun > before && begun > ended {
+            return begun;
+        }
+        assert!(started.elapsed() < PATIENCE, "the program does not run");
+    }
+}
+
+/// Writes while the program runs, and sees that nothing is there before it has ended.
+fn waits(what: &str, slow: &Slow, write: impl FnOnce() + Send, is_written: impl Fn() -> bool) {
+    assert!(!is_written(), "{what}: before it is written");
+    let run = begun(slow);
+    thread::scope(|scope| {
+        let writer = scope.spawn(write);
+        loop {
+            let (written, (_, ended)) = (is_written(), slow.counted().unwrap());
+            if ended >= run {
+                break;
+            }
+            assert!(!written, "{what}: written while a program runs that has begun before");
+        }
+        writer.join().unwrap();
+    });
+    assert!(is_written(), "{what}: afterwards");
+}
+
+#[test]
+fn what_a_running_program_must_not_meet_is_written_when_it_has_ended() {
+    if !(require_ebpf() && private_host::enter("what_a_running_program_must_not_meet_is_written_when_it_has_ended")) {
+        return;
+    }
+    let bpffs = Bpffs::new();
+    let root = bpffs.root();
+    let enforcer = Enforcer::load(Options { root: root.clone(), max_flows: Some(4096), ..Options::default() }).unwrap();
+    let grants: HashMap<_, GrantKey, u32> = HashMap::try_from(Map::HashMap(pinned(&root, "GRANTS"))).unwrap();
+    let leavings: Array<_, Leaving> = array(&root, "LEAVING");
+    let (slow, stop) = (Slow::load().unwrap(), AtomicBool::new(false));
+    let leaving = Leaving { fixed: 1, floating: 2, ..Leaving::default() };
+    let leads = FloatingTables { leaving: [(SLOT, leaving)].into(), ..FloatingTables::default() };
+    thread::scope(|scope| {
+        let _stop = Stop(&stop);
+        scope.spawn(|| run(&slow, &stop));
+        for round in 1..=ROUNDS {
+            for stage in [Stage::Narrow, Stage::Widen, Stage::Retire] {
+                let key = GrantKey { grants: round, remote: stage as u32, class: 1 };
+                let phase = Phase { stage, ops: vec![Op::Grant(Change::Put(key, 1))] };
+                let is_written = || grants.get(&key, 0).is_ok();
+                waits(&format!("{stage:?}"), &slow, || enforcer.apply(&[phase]).unwrap(), is_written);
+            }
+            let none = FloatingTables::default();
+            enforcer.apply_floating(&none, &leads).unwrap();
+            let is_written = || leavings.get(&SLOT, 0).unwrap().floating == 0;
+            let write = || enforcer.apply_floating(&leads, &none).unwrap();
+            waits("a floating IP that goes", &slow, write, is_written);
+        }
+    });
+}
