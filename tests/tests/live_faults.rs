@@ -49,23 +49,31 @@ const OUTSIDE: &str = "203.0.113.10";
 fn neutron(lab: &Lab) -> Vec<Outcome> {
     let (demo, other) = (Target::named(lab, "compute-1", "web-1"), Target::named(lab, "compute-1", "other-1"));
     let lanes = [&demo, &other].map(|target| Lane::of(lab, "compute-1", &target.container));
-    let mut of_other = edge::faults(lab, &other);
-    for fault in &mut of_other {
-        // The first tenant's router is without its translation for a while, and then two instances leave by one address.
-        fault.also = &["left by eth1 as 10.0.0.2"];
-    }
     let mut outcomes = thread::scope(|scope| {
         let first = scope.spawn(|| lanes[0].each(&router::faults(&demo)));
-        let second = scope.spawn(|| lanes[1].each(&of_other));
+        let second = scope.spawn(|| lanes[1].each(&edge::faults(lab, &other)));
         let third = scope.spawn(|| agent::groups(lab));
         [first, second, third].map(|lane| lane.join().unwrap()).concat()
     });
+    outcomes.push(alike(lab, &lanes[1], (&demo, &other)));
     outcomes.extend(lanes[0].each(&elsewhere::faults(lab, &demo)));
     outcomes.extend(agent::fast_path(lab));
     for (lane, target) in lanes.iter().zip([&demo, &other]) {
         outcomes.push(lane.healthy("healthy again", &router::ping(target)));
     }
     outcomes
+}
+
+/// While the first tenant's router does not translate, its instance's packets leave by the address that the other's instance has
+/// too, with which nothing is wrong.
+fn alike(lab: &Lab, lane: &Lane<'_>, (demo, other): (&Target, &Target)) -> Outcome {
+    let [make, mend] = ["I POSTROUTING 1 -j ACCEPT", "D POSTROUTING 1"]
+        .map(|rule| demo.in_router(&format!("iptables -t nat -{rule}")));
+    let pings = demo.inside(&format!("ping -q -i 0.1 -w 60 {OUTSIDE}"));
+    lab.sh("compute-1", &format!("{make} && ({pings} > /dev/null 2>&1 & echo $! > /run/alike)")).ok();
+    let outcome = lane.healthy("beside a tenant who leaves by the same address", &router::ping(other));
+    lab.sh("compute-1", &format!("kill $(cat /run/alike); {mend}")).ok();
+    outcome
 }
 
 #[test]

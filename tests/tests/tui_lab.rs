@@ -1,8 +1,12 @@
-//! The live view on a compute host as Neutron leaves it, with real packets: found, followed, seen to die, written.
+//! The live view on a compute host as Neutron leaves it, with real packets: found, followed, seen to die, written, counted by flow.
 
 use std::{fs, thread};
 
-use netdiag_tests::{Lab, Target, require_programs, terminal::Terminal};
+use netdiag_tests::{Lab, Target, require_ebpf, require_programs, terminal::Terminal};
+
+/// What passes in flows.
+#[path = "tui_lab/rates.rs"]
+mod rates;
 
 /// Where the instance runs.
 const HOST: &str = "compute-1";
@@ -23,7 +27,7 @@ impl Drop for Enough<'_> {
 /// Starts the live view on the host, and waits for its first look.
 fn start(terminal: &Terminal, lab: &Lab) {
     terminal.resize(132, 43);
-    let line = format!("cd /tmp && exec {} tui --interval 1", lab.binary());
+    let line = format!("cd /tmp && exec {} tui --interval 1 {}", lab.binary(), rates::OPTIONS);
     terminal.line(&format!("{}; echo \"ended $?\"", lab.typed(HOST, &line)));
     let first = terminal.until("nova-");
     for seen in ["1 Instances", "2 Path", "● live", HOST] {
@@ -85,8 +89,8 @@ fn freeze(terminal: &Terminal) {
 }
 
 #[test]
-fn on_a_compute_host_packets_of_an_instance_are_found_followed_seen_to_die_and_written() {
-    if !require_programs(&["tshark"]) {
+fn on_a_compute_host_packets_of_an_instance_are_found_followed_seen_to_die_written_and_counted() {
+    if !(require_ebpf() && require_programs(&["tshark"])) {
         return;
     }
     let Some(terminal) = Terminal::open() else { return };
@@ -107,6 +111,9 @@ fn on_a_compute_host_packets_of_an_instance_are_found_followed_seen_to_die_and_w
         terminal.resize(60, 15);
         let narrow = terminal.until("1 Inst 2 Path 3 Live");
         assert!(narrow.contains("P99"), "one hop a line, with its times: {narrow}");
+        terminal.resize(132, 43);
+        terminal.press(&["l"]);
+        rates::check(&terminal, &lab, &target);
         terminal.press(&["q"]);
         terminal.ended(0);
     });

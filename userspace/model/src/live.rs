@@ -20,6 +20,8 @@ pub mod packet;
 pub mod points;
 /// One packet that netdiag sends itself.
 pub mod probe;
+/// How much passes in each flow.
+pub mod rates;
 /// The kernel's reasons to give a packet up, in sentences.
 pub mod reasons;
 /// What watching came to.

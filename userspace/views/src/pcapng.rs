@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use netdiag_model::{
     live::{
         Layer, Sighting, What,
+        journey::is_anothers,
         points::{Points, Side},
     },
     trace::Direction,
@@ -141,11 +142,11 @@ fn padded(body: &mut Vec<u8>, bytes: &[u8]) {
     body.resize(body.len().next_multiple_of(4), 0);
 }
 
-/// Whether a sighting is one of the path: not given up elsewhere, and no copy that Open vSwitch left behind.
+/// Whether a sighting is one of the path: not somebody else's with the same address, not given up elsewhere, and no copy that Open vSwitch left behind.
 pub fn belongs(sighting: &Sighting, points: &Points) -> bool {
     let copied = |link| points.devices().iter().any(|stop| stop.copied && stop.link == link);
     match (&sighting.what, sighting.link) {
-        (What::Received(_) | What::Sent(_), _) => true,
+        (What::Received(_) | What::Sent(_), _) => !is_anothers(sighting, points),
         (What::Dropped { .. }, Some(link)) => points.has_namespace(link.netns) && !copied(link),
         (What::Dropped { .. }, None) => false,
     }
@@ -218,6 +219,18 @@ mod tests {
             writer.packet(sighting, name, comment).unwrap();
         }
         blocks(&file)
+    }
+
+    #[test]
+    fn what_another_tenants_router_sends_from_the_same_address_is_not_written() {
+        let (mut points, seen) = (crate::fixtures::live::live("web-1").points, crate::fixtures::live::sightings());
+        let own = seen[0].clone();
+        assert!(belongs(&own, &points));
+        let leaving = Sighting { link: seen[4].link, what: What::Sent(View::Tc), ..own };
+        for (router, is_written) in [([2, 0, 0, 0, 0, 2], true), ([2, 0, 0, 0, 0, 9], false)] {
+            points.tracks[0].stops[4].segment.near = Some(netdiag_model::id::Mac(router));
+            assert_eq!(belongs(&leaving, &points), is_written);
+        }
     }
 
     #[test]

@@ -36,10 +36,14 @@ mod open;
 mod pieces;
 /// Numbers over many journeys.
 pub mod statistics;
+/// Whose a packet is.
+mod whose;
 
 use content::Content;
 use open::Open;
 use pieces::{Span, Spans};
+use whose::Spot;
+pub use whose::is_anothers;
 
 /// How long a sighting waits for earlier ones of other CPUs.
 const REORDER_NS: u64 = 20_000_000;
@@ -321,11 +325,12 @@ impl Journeys {
         &self.points
     }
 
-    /// Learns what has come to go past the router since watching began.
+    /// Learns since watching began what has come to go past the router, and who has come to have the same address.
     pub fn learn(&mut self, now: &Points) {
         for (known, now) in self.points.tracks.iter_mut().zip(&now.tracks) {
             known.shortcut.clone_from(&now.shortcut);
         }
+        self.points.doubles.clone_from(&now.doubles);
     }
 
     /// A journey that is over, given what was learned since: what went past the router did not vanish.
@@ -424,22 +429,22 @@ impl Journeys {
     }
 
     fn join_step(&mut self, sighting: &Sighting, side: Side, (content, headers): (Content, Headers)) {
-        let places: Vec<(Place, Direction)> =
-            sighting.link.into_iter().flat_map(|link| self.points.places(link, side)).collect();
-        if places.is_empty() {
+        let spot = Spot::of(sighting.link, side, &headers, &self.points);
+        if spot.places.is_empty() {
             self.counted.foreign += 1;
             return;
         }
         let journeys = self.open.entry(content.clone()).or_default();
         let candidates = journeys.iter().enumerate().filter_map(|(number, open)| {
-            let place = open.takes(&places, &headers, &self.points)?;
+            let place = open.takes(&spot, &headers, &self.points)?;
             Some((number, place, open.likeness(&headers, sighting.buffer), open.last_ns()))
         });
         if let Some((number, place)) = best(&candidates.collect::<Vec<_>>()) {
             journeys[number].step(place, sighting, headers, &self.points);
-        } else if !self.join_piece(sighting, &places, &headers) {
-            let (place, direction) = open::first_place(&places, &headers, &self.points);
+        } else if !self.join_piece(sighting, &spot, &headers) {
+            let (place, direction) = spot.first_place(&headers, &self.points);
             let mut open = Open::new(content, place.track, direction);
+            open.of_double = spot.of_double;
             open.step(place, sighting, headers, &self.points);
             self.begin(open);
         }
@@ -455,10 +460,10 @@ impl Journeys {
     }
 
     /// Joins what was cut off a packet, or put together from some, to those; false where there are none.
-    fn join_piece(&mut self, sighting: &Sighting, places: &[(Place, Direction)], headers: &Headers) -> bool {
+    fn join_piece(&mut self, sighting: &Sighting, spot: &Spot, headers: &Headers) -> bool {
         let Some(span) = Span::of(headers) else { return false };
-        if let Some(mut part) = self.cut_off(span, headers, Some(places)) {
-            if let Some(place) = part.reaches(places, &self.points) {
+        if let Some(mut part) = self.cut_off(span, headers, Some(spot)) {
+            if let Some(place) = part.reaches(spot, &self.points) {
                 part.step(place, sighting, headers.clone(), &self.points);
             }
             self.begin(part);
@@ -468,7 +473,7 @@ impl Journeys {
         for content in self.spans.within(span) {
             let points = &self.points;
             let parts = self.open.get_mut(&content).into_iter().flatten();
-            let fitting = parts.filter_map(|open| Some((open.reaches(places, points)?, open)));
+            let fitting = parts.filter_map(|open| Some((open.reaches(spot, points)?, open)));
             let fitting = fitting.filter(|(_, open)| open.shares_an_end(headers));
             if let Some((place, open)) = fitting.max_by_key(|(_, open)| open.last_ns()) {
                 open.step_within(place, sighting, headers, points);
@@ -478,12 +483,12 @@ impl Journeys {
         joined
     }
 
-    /// A piece with the way of the packet it was cut off behind it, where that can have come to one of some places.
-    fn cut_off(&mut self, span: Span, headers: &Headers, places: Option<&[(Place, Direction)]>) -> Option<Open> {
+    /// A piece with the way of the packet it was cut off behind it, where that can have come to a spot.
+    fn cut_off(&mut self, span: Span, headers: &Headers, spot: Option<&Spot>) -> Option<Open> {
         let content = Content::of(headers)?;
         for around in self.spans.around(span) {
             let points = &self.points;
-            let reaches = |open: &Open| places.is_none_or(|places| open.reaches(places, points).is_some());
+            let reaches = |open: &Open| spot.is_none_or(|spot| open.reaches(spot, points).is_some());
             let mut wholes = self.open.get_mut(&around).into_iter().flatten();
             if let Some(whole) = wholes.find(|open| reaches(open) && open.shares_an_end(headers)) {
                 return Some(whole.cut_off(content, span, headers));
@@ -541,7 +546,7 @@ impl Journeys {
         if joined {
             return;
         }
-        let (track, direction) = open::of_drop(&drop, &self.points);
+        let (track, direction) = whose::of_drop(&drop, &self.points);
         // Without a device, and without having been seen before, it may be anybody's.
         if !self.points.may_begin_at(drop.link) || open::is_of_rest(&drop, direction, &self.points) {
             self.counted.foreign += 1;

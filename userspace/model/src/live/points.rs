@@ -23,8 +23,15 @@ use crate::{
     trace::{Direction, Hop, HopKind, HopState, InterfaceTrace, Trace, Translation},
 };
 
+/// Others with the same address.
+mod doubles;
 /// Devices of other instances.
 mod others;
+/// What frames look like on the way.
+pub(in crate::live) mod segment;
+
+pub use doubles::Doubles;
+pub use segment::Segment;
 
 /// Which side of a device a packet passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -81,6 +88,8 @@ pub struct Stop {
     pub routes: bool,
     /// Open vSwitch's user-space datapath reads from it: the host's own stack then drops a copy of every frame.
     pub copied: bool,
+    /// What the instance's frames look like there.
+    pub segment: Segment,
 }
 
 /// The devices of one interface, from the instance outward.
@@ -92,6 +101,8 @@ pub struct Track {
     pub broken: bool,
     /// Addresses that mean the instance: its own, and those translation gives to it alone.
     pub own: Vec<IpAddr>,
+    /// Those of them that it has outside of its networks only, where nobody else can have them: its floating IPs.
+    pub outside: Vec<IpAddr>,
     /// Networks it is in: what it sends elsewhere is for a router.
     pub subnets: Vec<IpNet>,
     /// Networks that its routers reach by other devices than the way out.
@@ -129,6 +140,8 @@ pub struct Points {
     pub tracks: Vec<Track>,
     /// Devices of other instances of the host, with the addresses behind each.
     pub others: BTreeMap<LinkKey, Vec<IpAddr>>,
+    /// Other instances of the host with an address of this one.
+    pub doubles: Doubles,
     /// Where the kernel gives packets up is not watched.
     pub blind: bool,
 }
@@ -190,6 +203,11 @@ impl Track {
         self.own.contains(&address) || self.elsewhere.iter().any(|net| net.contains(&address))
     }
 
+    /// Addresses it has in its networks, which others may have in theirs.
+    pub fn inside(&self) -> impl Iterator<Item = IpAddr> {
+        self.own.iter().filter(|address| !self.outside.contains(address)).copied()
+    }
+
     /// Whether a packet is for a port of the host that leads to the instance.
     pub fn is_published(&self, headers: &Headers) -> bool {
         let Some(ip) = headers.innermost().ip() else { return false };
@@ -219,7 +237,8 @@ impl Points {
     pub fn of(inventory: &Inventory<'_>, trace: &Trace) -> Self {
         let tracks: Vec<Track> = trace.interfaces.iter().map(|interface| track(inventory, interface)).collect();
         let others = others::devices(inventory, &tracks);
-        Self { instance: trace.instance.name.clone(), tracks, others, blind: false }
+        let doubles = Doubles::of(inventory, trace, &tracks);
+        Self { instance: trace.instance.name.clone(), tracks, others, doubles, blind: false }
     }
 
     /// Where a device is on the tracks, with the direction of what passes that side of it.
@@ -336,7 +355,9 @@ fn track(inventory: &Inventory<'_>, interface: &InterfaceTrace) -> Track {
         let is_it = |hop: &&Hop| hop.direction == Direction::Inward && device(inventory, hop) == Some(stop.link);
         stop.inward = interface.hops.iter().find(is_it).map(|hop| hop.number);
     }
+    segment::tell(&mut stops, interface.mac);
     let (own, shared) = addresses(interface);
+    let outside = interface.floating_ips.iter().map(|floating| floating.address).collect();
     let routers = stops.iter().filter(|stop| stop.routes).map(|stop| stop.link.netns);
     let mut routers: Vec<(NetnsId, IpAddr)> = routers
         .flat_map(|netns| {
@@ -358,7 +379,7 @@ fn track(inventory: &Inventory<'_>, interface: &InterfaceTrace) -> Track {
     let (published, shortcut) = (published(interface), shortcut(interface));
     let routing = stops.iter().filter(|stop| stop.routes).map(|stop| stop.link.netns);
     let opaque = routing.filter(|netns| inventory.unread(SourceKind::Netfilter, *netns)).collect();
-    Track { stops, broken, own, subnets, elsewhere, shared, routers, opaque, published, shortcut }
+    Track { stops, broken, own, outside, subnets, elsewhere, shared, routers, opaque, published, shortcut }
 }
 
 fn published(interface: &InterfaceTrace) -> Vec<Published> {
@@ -464,6 +485,7 @@ fn stop(inventory: &Inventory<'_>, hop: &Hop, (link, side): (LinkKey, Side), ent
         mac: inventory.link(link).and_then(|link| link.mac),
         routes,
         copied: is_copied(inventory, link),
+        segment: Segment::default(),
     }
 }
 

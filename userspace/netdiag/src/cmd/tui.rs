@@ -172,6 +172,7 @@ impl App {
                 // A worker's; what it said is on the terminal, which was given back.
                 return Err(anyhow::anyhow!("a part of netdiag has failed; this is a defect, please report it"));
             }
+            self.feed.count(state.counted(), &self.actions);
             match next {
                 Next::Wait => continue,
                 Next::Draw => {}
@@ -268,6 +269,11 @@ impl Held {
     /// Whether the screen changes because time goes on.
     fn shows_time(&self) -> bool {
         self.0.as_ref().is_some_and(State::shows_time)
+    }
+
+    /// The look in whose flows it is to be counted what passes.
+    fn counted(&self) -> Option<&Arc<netdiag_model::snapshot::Snapshot>> {
+        self.0.as_ref().and_then(State::counted)
     }
 
     fn draw(&self, frame: &mut ratatui::Frame<'_>) {

@@ -266,7 +266,7 @@ pub(crate) fn of(state: &State, tab: Tab) -> Box<dyn Sheet + '_> {
         Tab::Instances => Box::new(instances::Instances { look: state.look(), ascii }),
         Tab::Path => Box::new(hops::PathRows::of(state)),
         Tab::Live => Box::new(live::Live { events: state.events(), ascii }),
-        Tab::Flows => Box::new(flows::Flows { look: state.look(), ascii }),
+        Tab::Flows => Box::new(flows::Flows { look: state.look(), rates: state.rates(), ascii }),
         Tab::Policy => Box::new(policy::Policy { look: state.look(), ascii }),
         Tab::Agent => Box::new(agent::Agent { look: state.look(), ascii }),
         Tab::Doctor => Box::new(doctor::Doctor { look: state.look(), ascii }),

@@ -5,7 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use netdiag_model::event::{Decision, Event};
+use netdiag_model::{
+    event::{Decision, Event},
+    live::rates::Rates,
+    snapshot::Snapshot,
+};
 
 use super::{
     filter::Filter,
@@ -19,6 +23,9 @@ use super::{
 
 /// How many events are kept.
 pub(crate) const KEPT: usize = 10_000;
+
+/// How long rates of flows are counted while nobody is at the keys: a screen that is left alone costs next to nothing.
+const PATIENCE_MS: u64 = 300_000;
 
 /// Over how many seconds a rate of events is taken.
 const SPAN: u64 = 10;
@@ -351,6 +358,8 @@ pub(crate) struct Frozen {
     pub(crate) events: Events,
     /// What packets did on the path.
     pub(crate) followed: Option<Arc<Followed>>,
+    /// What passed in the flows.
+    pub(crate) rates: Option<Arc<Rates>>,
     /// How many looks came since.
     pub(crate) behind: u64,
 }
@@ -378,6 +387,12 @@ pub struct State {
     pub(crate) watched: Option<String>,
     /// What packets did on a path while they were watched.
     pub(crate) newest_followed: Option<Arc<Followed>>,
+    /// What passes in the flows, while that is counted.
+    pub(crate) newest_rates: Option<Arc<Rates>>,
+    /// Why that is not counted.
+    pub(crate) uncounted: Option<String>,
+    /// When somebody was at the keys: milliseconds since 1970-01-01 UTC.
+    pub(crate) touched_ms: u64,
     /// Events.
     pub(crate) stream: Stream,
     /// What packets are watched, in words.
@@ -424,6 +439,9 @@ impl State {
             traced_before: None,
             watched: None,
             newest_followed: None,
+            newest_rates: None,
+            uncounted: None,
+            touched_ms: now_ms,
             stream: Stream::Unasked,
             watching: None,
             all_events: Events::default(),
@@ -455,6 +473,27 @@ impl State {
     pub(crate) fn followed(&self) -> Option<&Followed> {
         let followed = self.frozen.as_ref().map_or(self.newest_followed.as_ref(), |frozen| frozen.followed.as_ref())?;
         (self.watched.as_ref() == Some(&followed.id)).then_some(followed)
+    }
+
+    /// What passes in the flows that are shown.
+    pub(crate) fn rates(&self) -> Option<&Rates> {
+        let newest = self.newest_rates.as_ref().filter(|_| self.counts());
+        self.frozen.as_ref().map_or(newest, |frozen| frozen.rates.as_ref()).map(Arc::as_ref)
+    }
+
+    /// Whether what passes in flows is to be counted: somebody looks at them.
+    pub(crate) fn counts(&self) -> bool {
+        self.wants_rates() && self.now_ms < self.touched_ms.saturating_add(PATIENCE_MS)
+    }
+
+    /// The same, if only somebody were at the keys.
+    pub(crate) fn wants_rates(&self) -> bool {
+        self.tab == Tab::Flows && matches!(self.origin, Origin::Live)
+    }
+
+    /// The look of whose flows it is to be counted what passes in them; none while nobody looks at any.
+    pub fn counted(&self) -> Option<&Arc<Snapshot>> {
+        self.newest.as_ref().filter(|_| self.counts()).map(|look| &look.snapshot)
     }
 
     /// What the tab that is seen shows.

@@ -25,6 +25,8 @@ use crate::{escape, fixtures};
 
 /// Random actions.
 mod random;
+/// What passes in flows.
+mod rates;
 /// What a frame costs.
 mod speed;
 

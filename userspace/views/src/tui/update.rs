@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use netdiag_model::{event::Event, snapshot::Snapshot};
+use netdiag_model::{event::Event, live::rates::Rates, snapshot::Snapshot};
 
 use super::{
     followed::Followed,
@@ -50,6 +50,10 @@ pub enum Action {
     Packets(Vec<Packet>),
     /// What packets did on a path so far.
     Followed(Arc<Followed>),
+    /// What passes in flows.
+    Rates(Arc<Rates>),
+    /// What passes in flows is not counted; why.
+    Uncounted(String),
     /// What packets are watched, in words; none any more.
     Watching(Option<String>),
     /// Events come, or do not.
@@ -152,17 +156,20 @@ pub fn update(mut state: State, action: Action) -> (State, Option<Request>) {
 /// Takes what happened.
 fn take(state: &mut State, action: Action) -> Option<Request> {
     match action {
-        Action::Key(key) => return self::key(state, key),
-        Action::Mouse(mouse) => return mouse::mouse(state, mouse),
+        Action::Key(key) => {
+            touch(state);
+            return self::key(state, key);
+        }
+        Action::Mouse(mouse) => {
+            touch(state);
+            return mouse::mouse(state, mouse);
+        }
         Action::Look(look) => return take_look(state, look),
         Action::Resize(width, height) => {
             state.size = (width, height);
             moves::keep_in_sight(state);
         }
-        Action::Tick(now_ms) => {
-            state.now_ms = now_ms;
-            state.message.take_if(|(_, until)| *until <= now_ms);
-        }
+        Action::Tick(now_ms) => tick(state, now_ms),
         Action::NextLook(at_ms) => state.next_look_ms = at_ms,
         Action::Traced(traced) => take_path(state, traced),
         Action::Events(events) => take_seen(state, events.into_iter().map(Seen::Event).collect()),
@@ -170,6 +177,8 @@ fn take(state: &mut State, action: Action) -> Option<Request> {
             take_seen(state, packets.into_iter().map(|packet| Seen::Packet(Box::new(packet))).collect());
         }
         Action::Followed(followed) => take_followed(state, followed),
+        Action::Rates(rates) => take_rates(state, rates),
+        Action::Uncounted(why) => state.uncounted = Some(why),
         Action::Watching(words) => state.watching = words,
         Action::Stream(stream) => state.stream = stream,
         Action::Cpu(share) => state.own_cpu = Some(share),
@@ -178,6 +187,38 @@ fn take(state: &mut State, action: Action) -> Option<Request> {
         Action::Say(text) => say(state, text),
     }
     None
+}
+
+/// Time goes on: messages go away, and rates that nobody has looked at for long.
+fn tick(state: &mut State, now_ms: u64) {
+    let counted = state.counts();
+    state.now_ms = now_ms;
+    state.message.take_if(|(_, until)| *until <= now_ms);
+    if counted && !state.counts() {
+        forget_rates(state);
+    }
+}
+
+/// Somebody is at the keys.
+const fn touch(state: &mut State) {
+    state.touched_ms = state.now_ms;
+}
+
+/// Takes what passes in flows, while somebody looks at them.
+fn take_rates(state: &mut State, rates: Arc<Rates>) {
+    if !state.counts() {
+        return;
+    }
+    state.newest_rates = Some(rates);
+    if state.frozen.is_none() {
+        stale(state, &[Tab::Flows]);
+    }
+}
+
+fn forget_rates(state: &mut State) {
+    state.newest_rates = None;
+    state.uncounted = None;
+    stale(state, &[Tab::Flows]);
 }
 
 /// Takes what packets did on a path. Its table has other columns while they are followed.
@@ -295,6 +336,9 @@ fn selected_instance(state: &State) -> Option<String> {
 /// Shows another tab.
 fn show(state: &mut State, tab: Tab) -> Option<Request> {
     state.tab = tab;
+    if tab != Tab::Flows {
+        forget_rates(state);
+    }
     state.views[tab.place()].stale = true;
     follow(state)
 }
@@ -408,8 +452,8 @@ fn back(state: &mut State) -> Option<Request> {
 fn freeze(state: &mut State) -> Option<Request> {
     if state.frozen.take().is_none() {
         let (look, events) = (state.newest.clone(), state.all_events.clone());
-        let followed = state.newest_followed.clone();
-        state.frozen = Some(Frozen { look, events, followed, behind: 0 });
+        let (followed, rates) = (state.newest_followed.clone(), state.newest_rates.clone());
+        state.frozen = Some(Frozen { look, events, followed, rates, behind: 0 });
         return None;
     }
     stale(state, &Tab::ALL);

@@ -110,6 +110,9 @@ fn given_up(made: &Made, link: Option<LinkKey>, reason: &str) -> Sighting {
     Sighting { link, ..made.dropped(MS + 100_000, None, reason) }
 }
 
+/// The port of another instance.
+const OTHER_PORT: &str = "1a2b3c4d-5e6f-4a1b-8c2d-000000000002";
+
 const FORWARD: &str = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n";
 
 #[test]
@@ -254,9 +257,9 @@ fn what_nobody_can_say_is_said_so_with_the_question_to_ask_the_switch() {
     }
 }
 
-#[test]
-fn netdiags_own_verdict_on_this_very_packet_is_believed_before_all_else() {
-    let event = VerdictEvent {
+/// netdiag's own word on the packet of [`Made::syn`].
+fn refusal() -> VerdictEvent {
+    VerdictEvent {
         number: 1,
         time_ns: 2 * MS,
         port_id: PORT.to_owned(),
@@ -273,7 +276,12 @@ fn netdiags_own_verdict_on_this_very_packet_is_believed_before_all_else() {
         destination_port: 443,
         rule: None,
         length: 74,
-    };
+    }
+}
+
+#[test]
+fn netdiags_own_verdict_on_this_very_packet_is_believed_before_all_else() {
+    let event = refusal();
     let own = site("");
     let seen = passed(&own, &Made::syn(1), 1);
     let blame = said(own.host, &seen, std::slice::from_ref(&event)).unwrap();
@@ -289,6 +297,24 @@ fn netdiags_own_verdict_on_this_very_packet_is_believed_before_all_else() {
         let seen = passed(&site, &Made::syn(1), 1);
         assert_ne!(said(site.host, &seen, &[other]).unwrap().code, Code::SecurityGroup);
     }
+}
+
+#[test]
+fn what_another_tenants_port_refuses_of_the_same_addresses_is_not_this_packet() {
+    let refused = |device: &str, tag: u16| {
+        let mut site = site("");
+        let inside = site.host.netns(&[]);
+        let (_, inner) = site.host.veth((site.host.id, "tap2"), (inside, "eth0"));
+        site.host.address(inner, "10.0.0.2/24");
+        neutron(site.host.ovs("br-int", "tap2", ""), OTHER_PORT, "02:00:00:00:00:22", tag);
+        site.host.container("web-2", Some(inside));
+        let event = VerdictEvent { device: Some(device.to_owned()), ..refusal() };
+        let seen = passed(&site, &Made::syn(1), 3);
+        said(site.host, &seen, &[event]).unwrap().code
+    };
+    assert_eq!(refused("tap1", 2), Code::SecurityGroup);
+    assert_ne!(refused("tap2", 2), Code::SecurityGroup, "in another network");
+    assert_eq!(refused("tap2", 1), Code::SecurityGroup, "in its own network");
 }
 
 #[test]

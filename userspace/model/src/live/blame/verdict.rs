@@ -2,13 +2,15 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use netdiag_common::abi::reason::Reason;
 
 use super::{Blame, Case, Code, Journey, last_headers, last_hop, lower};
 use crate::{
     event::{Decision, VerdictEvent},
     groups::{self, Asking},
-    inventory::Instance,
+    id::LinkKey,
+    inventory::{Instance, Nic},
     live::{
         packet::{Headers, Ip},
         words,
@@ -57,6 +59,7 @@ fn event<'c>(case: &Case<'c, '_>, journey: &Journey, headers: &Headers) -> Optio
         event.verdict == Decision::Deny
             && event.time_ns.abs_diff(died) <= NEAR_NS
             && is_about(case, journey, event, headers)
+            && is_on_its_way(case, journey, event)
     };
     case.verdicts.iter().filter(is_it).min_by_key(|event| event.time_ns.abs_diff(died))
 }
@@ -73,6 +76,29 @@ fn is_about(case: &Case<'_, '_>, journey: &Journey, event: &VerdictEvent, header
         && same(ip.source, event.source)
         && same(ip.destination, event.destination)
         && ports.is_none_or(|ports| ports == (event.source_port, event.destination_port))
+}
+
+/// Whether the port that judged is one the packet can have come to. Another tenant's instances may have the same addresses, and
+/// send the same.
+fn is_on_its_way(case: &Case<'_, '_>, journey: &Journey, event: &VerdictEvent) -> bool {
+    let inventory = case.inventory;
+    let nics = || inventory.instances.iter().flat_map(|instance| &instance.nics);
+    let behind = |device: &str| {
+        nics().find(|nic| nic.outer.and_then(|outer| inventory.link(outer)).is_some_and(|link| link.name == device))
+    };
+    let own = case.trace.interfaces.get(journey.track).and_then(|interface| behind(interface.host_device.as_deref()?));
+    let Some((own, judged)) = own.zip(event.device.as_deref().and_then(behind)) else { return true };
+    let is_alike = |nic: &&Nic<'_>| {
+        let mut addresses = nic.addresses.iter().map(IpNet::addr);
+        addresses.any(|address| judged.addresses.iter().any(|other| other.addr() == address))
+    };
+    nics().filter(is_alike).count() < 2 || network(own) == network(judged)
+}
+
+/// What a card is plugged into: a VLAN of a switch, or a Linux bridge.
+fn network<'n>(nic: &Nic<'n>) -> (Option<(&'n str, Option<u16>)>, Option<LinkKey>) {
+    let port = nic.port.map(|port| (port.bridge.name.as_str(), port.port.tag));
+    (port, nic.bridge.filter(|_| port.is_none()))
 }
 
 /// The rule that nearly allows a packet, in words.

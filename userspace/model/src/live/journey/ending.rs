@@ -179,6 +179,6 @@ fn holds(track: &Track, router: &Stop, address: IpAddr) -> bool {
 }
 
 /// Whether a MAC address is a multicast or broadcast address.
-const fn is_group(mac: Mac) -> bool {
+pub(super) const fn is_group(mac: Mac) -> bool {
     mac.0[0] & 1 != 0
 }

@@ -1,11 +1,10 @@
 //! Journeys that are not over.
 
-use std::collections::HashSet;
-
 use super::{
     Change, Drop, Ended, Flow, Journey, Step,
     content::{self, Content},
     pieces::{self, Span},
+    whose::Spot,
 };
 use crate::{
     live::{
@@ -22,6 +21,7 @@ const BUFFER: u32 = 16;
 
 /// A journey that is not over.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is said of a packet whatever the others are")]
 pub(super) struct Open {
     pub(super) content: Content,
     pub(super) track: usize,
@@ -34,34 +34,11 @@ pub(super) struct Open {
     pub(super) aside: bool,
     /// It was cut off another.
     pub(super) is_part: bool,
+    /// It is somebody else's with the same address, as its frame says.
+    pub(super) of_double: bool,
     /// Bytes of it that were cut off, and are under way by themselves.
     cut: u32,
     ended: Option<Ended>,
-}
-
-/// Where a journey begins that no other takes: on the track of the address it is from or for, else on the first.
-pub(super) fn first_place(places: &[(Place, Direction)], headers: &Headers, points: &Points) -> (Place, Direction) {
-    let owner = owner(headers, points);
-    let own = places.iter().find(|(place, _)| Some(place.track) == owner);
-    own.or(places.first()).copied().unwrap_or((Place { track: 0, stop: 0 }, Direction::Outward))
-}
-
-/// The track whose instance a packet is from or for.
-fn owner(headers: &Headers, points: &Points) -> Option<usize> {
-    let (source, destination) = headers.innermost().addresses()?;
-    points.owner(source).or_else(|| points.owner(destination))
-}
-
-/// Track and direction of a packet that was given up before it was seen anywhere.
-pub(super) fn of_drop(drop: &Drop, points: &Points) -> (usize, Direction) {
-    let addresses = drop.headers.innermost().addresses();
-    let outward = addresses.and_then(|(source, _)| points.owner(source));
-    let inward = addresses.and_then(|(_, destination)| points.owner(destination));
-    match (outward, inward) {
-        (Some(track), _) => (track, Direction::Outward),
-        (None, Some(track)) => (track, Direction::Inward),
-        (None, None) => (0, Direction::Outward),
-    }
 }
 
 /// Reasons for which a packet dies before a packet socket has its copy; those of queueing disciplines besides.
@@ -88,6 +65,7 @@ impl Open {
             arrived: false,
             aside: false,
             is_part: false,
+            of_double: false,
             cut: 0,
             ended: None,
         }
@@ -116,19 +94,21 @@ impl Open {
         self.latest().is_none_or(|latest| content::may_be_one(latest, headers))
     }
 
-    /// The one of some places that this packet may have come to: further on its way than all before.
-    pub(super) fn reaches(&self, places: &[(Place, Direction)], points: &Points) -> Option<Place> {
+    /// The place of a spot that this packet may have come to: further on its way than all before.
+    pub(super) fn reaches(&self, spot: &Spot, points: &Points) -> Option<Place> {
         let track = points.tracks.get(self.track)?;
         let position = |place: Place| track.position(place.stop, self.direction);
-        let here = places.iter().find(|(place, direction)| place.track == self.track && *direction == self.direction);
-        let &(place, _) = here?;
+        let is_here = |(place, direction): &&(Place, Direction)| {
+            place.track == self.track && *direction == self.direction && spot.of_double == self.of_double
+        };
+        let &(place, _) = spot.places.iter().find(is_here)?;
         let further = self.steps.last().is_none_or(|last| position(place) > position(last.place));
         further.then_some(place)
     }
 
     /// The same, if a sighting there may be of this packet.
-    pub(super) fn takes(&self, places: &[(Place, Direction)], headers: &Headers, points: &Points) -> Option<Place> {
-        self.reaches(places, points).filter(|_| self.fits(headers))
+    pub(super) fn takes(&self, spot: &Spot, headers: &Headers, points: &Points) -> Option<Place> {
+        self.reaches(spot, points).filter(|_| self.fits(headers))
     }
 
     /// Whether what was cut off a packet, or put together from some, can have come of this one.
@@ -141,7 +121,8 @@ impl Open {
         self.cut = self.cut.saturating_add(span.length);
         let as_part = |step: &Step| Step { headers: pieces::as_part(&step.headers, piece), ..step.clone() };
         let steps = self.steps.iter().map(as_part).collect();
-        Self { steps, is_part: true, ..Self::new(content, self.track, self.direction) }
+        let of_double = self.of_double;
+        Self { steps, is_part: true, of_double, ..Self::new(content, self.track, self.direction) }
     }
 
     /// Whether every byte of it was cut off.
@@ -197,18 +178,6 @@ impl Open {
         self.steps.iter().any(is_it)
     }
 
-    /// Whether anything says that it is the instance's packet: a device nobody else uses, its address, or that it answers
-    /// what the instance has sent.
-    pub(super) fn is_own(&self, points: &Points, asked: &HashSet<Flow>) -> bool {
-        let answers = self.steps.iter().any(|step| flow(&step.headers).is_some_and(|flow| asked.contains(&flow)));
-        let private = self.steps.iter().any(|step| points.stop(step.place).is_some_and(Stop::is_private));
-        let track = points.tracks.get(self.track).filter(|_| self.direction == Direction::Inward);
-        let is_published = |headers: &Headers| track.is_some_and(|track| track.is_published(headers));
-        let mut headers =
-            self.steps.iter().map(|step| &step.headers).chain(self.drops.iter().map(|drop| &drop.headers));
-        answers || private || headers.any(|headers| owner(headers, points).is_some() || is_published(headers))
-    }
-
     /// Ends of its conversation, as it was seen first.
     pub(super) fn flow(&self) -> Option<Flow> {
         let headers = self.steps.first().map(|step| &step.headers).or(self.drops.first().map(|drop| &drop.headers))?;
@@ -254,7 +223,7 @@ impl Open {
 }
 
 /// Ends of a conversation.
-fn flow(headers: &Headers) -> Option<Flow> {
+pub(super) fn flow(headers: &Headers) -> Option<Flow> {
     let inner = headers.innermost();
     let (source, destination) = inner.addresses()?;
     Some((source, destination, inner.ports().unwrap_or_default()))

@@ -7,7 +7,7 @@ use crate::{
     id::{IfIndex, Mac, NetnsId},
     live::{
         Layer, View,
-        points::{Stop, Track},
+        points::{Segment, Stop, Track, segment},
     },
     trace::HopKind,
 };
@@ -17,7 +17,7 @@ pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 pub(crate) const FLOATING: Ipv4Addr = Ipv4Addr::new(172, 24, 4, 6);
 pub(crate) const REMOTE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 pub(crate) const ROUTER_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
-const OWN_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
+pub(crate) const OWN_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
 
 /// A link by the number of its stop.
 pub(crate) fn link(stop: usize) -> LinkKey {
@@ -42,13 +42,16 @@ pub(crate) fn points(kinds: &[(&str, HopKind, Side)]) -> Points {
         mac: Some(ROUTER_MAC),
         routes: *kind == HopKind::RouterPort,
         copied: false,
+        segment: Segment::default(),
     };
-    let stops: Vec<Stop> = kinds.iter().enumerate().map(stop).collect();
+    let mut stops: Vec<Stop> = kinds.iter().enumerate().map(stop).collect();
+    segment::tell(&mut stops, Some(OWN_MAC));
     let routers = stops.iter().filter(|stop| stop.routes).map(|stop| (stop.link.netns, GATEWAY.into())).collect();
     let subnets = vec!["10.0.0.0/24".parse().unwrap()];
     let elsewhere = vec!["10.0.1.0/24".parse().unwrap()];
     let own = vec![FIXED.into(), FLOATING.into()];
-    let track = Track { stops, own, subnets, elsewhere, routers, ..Track::default() };
+    let outside = vec![FLOATING.into()];
+    let track = Track { stops, own, outside, subnets, elsewhere, routers, ..Track::default() };
     Points { instance: "web-1".to_owned(), tracks: vec![track], ..Points::default() }
 }
 
@@ -73,6 +76,8 @@ pub(crate) struct Made {
     pub(crate) vlan: Option<u16>,
     pub(crate) tunnelled: bool,
     pub(crate) hops: u8,
+    /// Source and destination of its frame.
+    pub(crate) macs: (Mac, Mac),
 }
 
 /// A packet as bytes, from its IP header on.
@@ -90,7 +95,8 @@ pub(crate) enum Kind {
 impl Made {
     pub(crate) fn new(kind: Kind) -> Self {
         let (source, destination) = ((FIXED, 40_000), (REMOTE, 443));
-        Self { source, destination, kind, id: 0, vlan: None, tunnelled: false, hops: 64 }
+        let macs = (OWN_MAC, ROUTER_MAC);
+        Self { source, destination, kind, id: 0, vlan: None, tunnelled: false, hops: 64, macs }
     }
 
     pub(crate) fn syn(sequence: u32) -> Self {
@@ -137,7 +143,8 @@ impl Made {
 
     pub(crate) fn frame(&self) -> Vec<u8> {
         let tag = self.vlan.map(|vlan| [&[0x81, 0x00][..], &vlan.to_be_bytes()].concat()).unwrap_or_default();
-        let frame = [&ROUTER_MAC.0[..], &OWN_MAC.0, &tag, &[0x08, 0x00], &self.ip()].concat();
+        let (from, to) = self.macs;
+        let frame = [&to.0[..], &from.0, &tag, &[0x08, 0x00], &self.ip()].concat();
         if !self.tunnelled {
             return frame;
         }
@@ -149,6 +156,7 @@ impl Made {
             vlan: None,
             tunnelled: false,
             hops: 64,
+            macs: (OWN_MAC, ROUTER_MAC),
         };
         outside.frame()
     }

@@ -24,6 +24,8 @@ mod events;
 mod host;
 /// Packets of this host.
 mod packets;
+/// What passes in flows.
+mod rates;
 /// A recording.
 mod replay;
 
@@ -87,14 +89,20 @@ pub(super) struct Feed {
     /// Where packets are watched, and whoever does it.
     place: packets::Place,
     packets: Option<packets::Watcher>,
+    rates: Option<rates::Counting>,
 }
 
 impl Feed {
     /// Starts them.
     pub(super) fn start(asked: &Tui, source: Source, record: Record, actions: mpsc::Sender<Action>) -> Self {
         let shared = Arc::new(Shared::default());
-        let mut feed =
-            Self { shared: Arc::clone(&shared), orders: None, place: packets::Place::of(asked), packets: None };
+        let mut feed = Self {
+            shared: Arc::clone(&shared),
+            orders: None,
+            place: packets::Place::of(asked),
+            packets: None,
+            rates: None,
+        };
         match source {
             Source::Live => {
                 host::start(asked, shared, record.clone(), actions.clone());
@@ -123,6 +131,17 @@ impl Feed {
     /// Watches no packets any more.
     pub(super) fn watch_no_packets(&mut self) {
         self.packets = None;
+    }
+
+    /// Counts what passes in the flows of a look; in none, where nobody looks at any.
+    pub(super) fn count(&mut self, look: Option<&Arc<Snapshot>>, actions: &mpsc::Sender<Action>) {
+        match (look, &self.rates) {
+            (None, _) => self.rates = None,
+            (Some(look), Some(counting)) => counting.look(look),
+            (Some(look), None) => {
+                self.rates = Some(rates::Counting::start(&self.place, Arc::clone(look), actions.clone()));
+            }
+        }
     }
 
     /// Looks at once.

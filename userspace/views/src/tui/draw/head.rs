@@ -264,13 +264,35 @@ fn live(state: &State) -> (Paint, String) {
     (Paint::Warning, words)
 }
 
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// Where rates of flows come from.
+fn rates(state: &State) -> String {
+    if !state.wants_rates() {
+        return String::new();
+    }
+    if let Some(why) = &state.uncounted {
+        return format!("; rates are not known: {why}");
+    }
+    match state.rates().filter(|rates| rates.took_ns > 0) {
+        Some(rates) if rates.is_estimate() => {
+            let all = rates.seen + rates.missed;
+            format!("; rates are estimates from {} of {} packets", units::count(rates.seen), units::count(all))
+        }
+        Some(rates) => format!("; rates of the last {} s", rates.took_ns.saturating_add(SECOND_NS / 2) / SECOND_NS),
+        None if state.counts() => "; counting packets …".to_owned(),
+        None => "; rates are counted again when a key is pressed".to_owned(),
+    }
+}
+
 /// How many flows there are, or why none are known.
 fn flows(state: &State) -> (Paint, String) {
     let Some(look) = state.look() else { return (Paint::Plain, String::new()) };
     match look.flows.known {
         Known::Read => {
             let since = look.flows.rows.iter().filter(|row| row.flow.age < 60).count();
-            (Paint::Dim, format!("{}, {since} began within a minute", units::things(look.flows.total, "flow")))
+            let flows = units::things(look.flows.total, "flow");
+            (Paint::Dim, format!("{flows}, {since} began within a minute{}", rates(state)))
         }
         Known::NotEnforced => (Paint::Plain, "nothing of netdiag is loaded here, so no flow is tracked".to_owned()),
         Known::Unread => (Paint::Unknown, "the flows could not be read, or this snapshot holds none".to_owned()),

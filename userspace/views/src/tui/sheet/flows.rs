@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use netdiag_model::{fact::enforcement::has_ports, groups::FlowRow};
+use netdiag_model::{
+    fact::enforcement::has_ports,
+    groups::FlowRow,
+    live::rates::{Amount, Rate, Rates},
+};
 
 use super::{Cell, Column, Details, Health, Order, Paint, Sheet};
 use crate::{
@@ -13,13 +17,15 @@ use crate::{
     },
 };
 
-pub(super) const COLUMNS: [Column; 10] = [
+pub(super) const COLUMNS: [Column; 12] = [
     Column::new('n', "INSTANCE", (12, 28), 0),
     Column::new('d', "DIR", (3, 3), 0),
     Column::new('p', "PROTO", (5, 7), 80),
     Column::new('l', "LOCAL", (20, 26), 90),
     Column::new('r', "REMOTE", (20, 30), 0),
     Column::new('s', "STATE", (11, 14), 0),
+    Column::number('b', "BYTES/s", 8, 0),
+    Column::number('k', "PKTS/s", 7, 90),
     Column::number('a', "AGE", 4, 80),
     Column::number('i', "IDLE", 4, 70),
     Column::new('u', "RULE", (9, 36), 100),
@@ -29,12 +35,23 @@ pub(super) const COLUMNS: [Column; 10] = [
 /// The flows.
 pub(super) struct Flows<'a> {
     pub(super) look: Option<&'a Arc<Look>>,
+    pub(super) rates: Option<&'a Rates>,
     pub(super) ascii: bool,
 }
 
 impl Flows<'_> {
     fn rows(&self) -> &[FlowRow] {
         self.look.map_or(&[], |look| &look.flows.rows)
+    }
+
+    fn rate(&self, row: usize) -> Option<Rate> {
+        self.rates?.of(&self.rows()[row])
+    }
+
+    /// A number of a rate, marked where it is an estimate.
+    fn measured(&self, number: String) -> String {
+        let estimated = self.rates.is_some_and(Rates::is_estimate);
+        if estimated { format!("~{number}") } else { number }
     }
 }
 
@@ -64,6 +81,7 @@ impl Sheet for Flows<'_> {
     }
 
     fn cell(&self, row: usize, column: usize) -> Cell {
+        let rate = || self.rate(row);
         let row = &self.rows()[row];
         let flow = &row.flow;
         match COLUMNS[column].code {
@@ -78,6 +96,8 @@ impl Sheet for Flows<'_> {
                 let sign = if health == Health::Ok { String::new() } else { format!("{} ", health.glyph(self.ascii)) };
                 Cell::new(paint, format!("{sign}{}", row.word()))
             }
+            'b' => Cell::maybe(rate().map(|rate| self.measured(units::bytes(rate.bytes())))),
+            'k' => Cell::maybe(rate().map(|rate| self.measured(units::count(rate.packets())))),
             'a' => Cell::plain(units::duration(flow.age)),
             'i' => Cell::plain(units::duration(flow.idle)),
             'u' => Cell::maybe(row.rule.as_ref()),
@@ -90,6 +110,8 @@ impl Sheet for Flows<'_> {
         match COLUMNS[column].code {
             'l' => Order::address(Some(flow.local)),
             'r' => Order::address(Some(flow.remote)),
+            'b' => Order::maybe(self.rate(row).map(|rate| rate.bytes())),
+            'k' => Order::maybe(self.rate(row).map(|rate| rate.packets())),
             'a' => Order::Number(flow.age.into()),
             'i' => Order::Number(flow.idle.into()),
             _ => Order::Text(self.cell(row, column).text),
@@ -124,7 +146,9 @@ impl Sheet for Flows<'_> {
     }
 
     fn details(&self, row: usize) -> Details {
+        let rate = self.rate(row);
         let row = &self.rows()[row];
+        let unseen = self.rates.is_some_and(|rates| rates.is_unseen(row));
         let flow = &row.flow;
         let (local, remote) = words::flow_ends(flow);
         let line = |name: &str, value: String| (name.to_owned(), value);
@@ -142,12 +166,22 @@ impl Sheet for Flows<'_> {
             line("idle", units::duration(flow.idle)),
             line("rule", row.rule.clone().unwrap_or_else(|| "no rule of its number is loaded any more".to_owned())),
         ];
+        if unseen {
+            lines.push(line("rate", "not known: it goes past the router, where nobody sees it".to_owned()));
+        }
+        if let Some(rate) = rate {
+            let words = |Amount { packets, bytes }| {
+                self.measured(format!("{}/s, {} packets/s", units::bytes(bytes), units::count(packets)))
+            };
+            lines.push(line("to the instance", words(rate.inward)));
+            lines.push(line("from the instance", words(rate.outward)));
+        }
         lines.extend(row.rule.as_ref().and_then(|id| self.allowed(id)).map(|words| line("allows", words)));
         lines
     }
 
     fn groups(&self) -> &'static [(&'static str, usize)] {
-        &[("instance", 0), ("rule", 8), ("state", 5)]
+        &[("instance", 0), ("rule", 10), ("state", 5)]
     }
 }
 

@@ -4,7 +4,9 @@ use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
 
-use super::{NOW, docker, events, hostile, hostile_look, nothing, screen};
+use netdiag_model::live::rates::Rates;
+
+use super::{NOW, docker, events, hostile, hostile_look, nothing, rates, screen};
 use crate::{
     escape, fixtures,
     tui::{
@@ -20,6 +22,9 @@ static LOOKS: LazyLock<[Arc<Look>; 3]> = LazyLock::new(|| {
     let usual = docker((80, 24)).look().unwrap().clone();
     [Arc::new(hostile_look()), Arc::new(empty), usual]
 });
+
+/// What passes in the flows of one of them, of which a part was seen.
+static RATES: LazyLock<Arc<Rates>> = LazyLock::new(|| rates::rates(&docker((80, 24)), 300));
 
 fn key() -> impl Strategy<Value = Key> {
     const NAMED: [Code; 14] = [
@@ -58,6 +63,8 @@ fn action() -> impl Strategy<Value = Action> {
         1 => Just(Action::Events(events())),
         1 => Just(Action::Events(fixtures::enforced::events())),
         1 => (0..100_000_u64).prop_map(|more| Action::Tick(NOW + more)),
+        1 => Just(Action::Rates(Arc::clone(&RATES))),
+        1 => Just(Action::Uncounted("\u{9b}2J".to_owned())),
         1 => Just(Action::Stream(Stream::Absent("\u{9b}2J".to_owned()))),
         1 => Just(Action::Say("\u{1b}[2J\n".to_owned())),
         1 => Just(Action::Trouble(Some(Trouble { what: "\u{7}".into(), cause: "\u{202e}".into(), advice: "x".repeat(300) }))),

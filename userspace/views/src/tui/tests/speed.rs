@@ -10,7 +10,7 @@ use std::{io::Write as _, sync::Arc, time::Duration};
 use ratatui::{Terminal, backend::TestBackend};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{NOW, Settings, docker, events, host};
+use super::{NOW, Settings, docker, events, host, rates};
 use crate::tui::{
     Action, Origin, Request, State, Tab, Traced, draw,
     keymap::Key,
@@ -117,15 +117,21 @@ fn crowded() -> State {
 fn a_frame_of_ten_thousand_rows_is_drawn_in_time_on_every_tab() {
     let crowded = crowded();
     let mut watch = Watch { terminal: Terminal::new(TestBackend::new(200, 60)).unwrap(), told: Vec::new() };
+    let rates = Action::Rates(rates::rates(&docker((200, 60)), 0));
     for tab in Tab::ALL {
         let mut state = crowded.clone();
         state.tab = tab;
         let state = update(state, Action::Resize(200, 60)).0;
+        let state = update(state, rates.clone()).0;
         // A flow that is over is shown too.
         let state = watch.step(state, &Action::Key(Key::char('t'))).0;
         assert!(state.view().entries.len() >= ROWS, "{tab:?}: {}", state.view().entries.len());
         watch.steps(&state, "scrolling", &keys("j ctrl-f ctrl-f k G ctrl-b g"));
         watch.steps(&state, "sorting", &keys("s s s s s s s s S"));
+        if tab == Tab::Flows {
+            let sorted = watch.steps(&state, "sorting", &keys("s s s s s s s"));
+            watch.steps(&sorted, "what passes", std::slice::from_ref(&rates));
+        }
         watch.steps(&state, "a letter that all are asked for", &[keys("/"), letters("nowhere")].concat());
         let filtered = watch.steps(&state, "a letter of one thing", &[keys("/"), letters("verdict:ok x")].concat());
         assert!(filtered.view().entries.len() < ROWS, "{tab:?}");

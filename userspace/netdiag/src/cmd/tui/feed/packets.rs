@@ -53,7 +53,7 @@ const TELL: u32 = 10;
 /// Where packets are watched.
 #[derive(Clone)]
 pub(super) struct Place {
-    options: Options,
+    pub(super) options: Options,
     agent: Option<PathBuf>,
 }
 
