@@ -35,6 +35,8 @@ use crate::{
     enforce::has_tcx,
 };
 
+pub use passed::passed;
+
 /// Attaches the programs to devices.
 mod attach;
 /// What the running kernel says of its own types.
@@ -53,6 +55,8 @@ mod load;
 mod meter;
 /// Names for the kernel's numbers.
 mod name;
+/// What devices have counted themselves.
+mod passed;
 /// Sends one packet of netdiag's own.
 pub mod probe;
 /// What the kernel calls the reasons for which it gives packets up.

@@ -1,7 +1,7 @@
 //! How much passes in each flow, by packets that were seen at the host's ends of instances. Flow: observe.
 //!
-//! Of much traffic only a part is seen, as it comes in each moment. How large that part is is known exactly, so what was seen
-//! is scaled by it, and what comes of that is called an estimate.
+//! Of much traffic only a part is seen: what comes first in each moment. What a device itself has counted meanwhile says how large
+//! that part is, so what was seen there is scaled by it, and what comes of that is called an estimate.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -80,6 +80,15 @@ pub struct Amount {
     pub packets: u64,
     /// Bytes, frames included.
     pub bytes: u64,
+}
+
+/// What a device has counted since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// Out of it, into the network stack: from the instance.
+    pub received: Amount,
+    /// Into it: to the instance.
+    pub sent: Amount,
 }
 
 /// What passes in a flow each second.
@@ -193,23 +202,34 @@ pub struct Counter {
     spans: VecDeque<Span>,
     began_ns: u64,
     losses: Losses,
+    /// What each device had counted when the span began.
+    passed: HashMap<LinkKey, Passed>,
 }
 
 /// What was counted in a while.
 #[derive(Debug, Default)]
 struct Span {
     flows: HashMap<(LinkKey, Ends), Rate>,
+    /// What was seen at each device, and what it has counted, where that is known.
+    devices: HashMap<LinkKey, Device>,
     took_ns: u64,
     seen: u64,
     missed: u64,
     crowded: u64,
 }
 
+/// A device in a span.
+#[derive(Clone, Copy, Debug, Default)]
+struct Device {
+    seen: Passed,
+    passed: Option<Passed>,
+}
+
 impl Counter {
-    /// Nothing counted yet, at the host's ends of instances.
-    pub fn new(ends: HashMap<LinkKey, End>, now_ns: u64) -> Self {
+    /// Nothing counted yet, at the host's ends of instances; `passed` is what these have counted by themselves.
+    pub fn new(ends: HashMap<LinkKey, End>, now_ns: u64, passed: HashMap<LinkKey, Passed>) -> Self {
         let (now, spans, losses) = (Span::default(), VecDeque::new(), Losses::default());
-        Self { ends, now, spans, began_ns: now_ns, losses }
+        Self { ends, now, spans, began_ns: now_ns, losses, passed }
     }
 
     /// Counts a packet.
@@ -217,6 +237,8 @@ impl Counter {
         let Some(link) = sighting.link.filter(|link| self.ends.contains_key(link)) else { return };
         let Some(side) = Side::of(&sighting.what) else { return };
         self.now.seen += 1;
+        let packet = Amount { packets: 1, bytes: sighting.length.into() };
+        self.now.devices.entry(link).or_default().seen.of(side).add(packet);
         let Some(ends) = Ends::of_packet(&Headers::of(sighting), side) else { return };
         let is_full = self.now.flows.len() >= MOST;
         if is_full && !self.now.flows.contains_key(&(link, ends)) {
@@ -225,12 +247,16 @@ impl Counter {
         }
         let rate = self.now.flows.entry((link, ends)).or_default();
         let amount = if side == Side::Received { &mut rate.outward } else { &mut rate.inward };
-        amount.packets += 1;
-        amount.bytes += u64::from(sighting.length);
+        amount.add(packet);
     }
 
-    /// Ends a span, and says what passes by the last ones.
-    pub fn turn(&mut self, now_ns: u64, losses: Losses) -> Rates {
+    /// Ends a span, and says what passes by the last ones. `passed` is what devices have counted, of those where it is known.
+    pub fn turn(&mut self, now_ns: u64, losses: Losses, passed: HashMap<LinkKey, Passed>) -> Rates {
+        for (link, now) in &passed {
+            let before = self.passed.get(link);
+            self.now.devices.entry(*link).or_default().passed = before.map(|before| now.since(before));
+        }
+        self.passed = passed;
         let before = std::mem::replace(&mut self.losses, losses);
         let all = |losses: Losses| losses.lost + losses.throttled;
         self.now.missed = all(losses).saturating_sub(all(before));
@@ -256,8 +282,8 @@ impl Counter {
             for ((link, ends), counted) in &span.flows {
                 let Some(end) = self.ends.get(link) else { continue };
                 let rate = rates.flows.entry(end.name.clone()).or_default().entry(*ends).or_default();
-                rate.inward.add(span.scaled(counted.inward));
-                rate.outward.add(span.scaled(counted.outward));
+                rate.inward.add(span.scaled(*link, Side::Sent, counted.inward));
+                rate.outward.add(span.scaled(*link, Side::Received, counted.outward));
             }
         }
         for rate in rates.flows.values_mut().flat_map(HashMap::values_mut) {
@@ -269,10 +295,33 @@ impl Counter {
 }
 
 impl Span {
-    /// What there was of something, when so much of it was seen: what was not seen is taken to be like what was.
-    fn scaled(&self, counted: Amount) -> Amount {
+    /// What there was of something at one side of a device, when so much of it was seen: what was not seen is taken to be like what
+    /// was.
+    fn scaled(&self, link: LinkKey, side: Side, counted: Amount) -> Amount {
+        let mut device = self.devices.get(&link).copied().unwrap_or_default();
+        let all = device.passed.filter(|_| self.missed > 0).map(|mut passed| *passed.of(side));
+        let seen = *device.seen.of(side);
+        if let Some(all) = all.filter(|all| all.packets >= seen.packets && all.bytes > 0) {
+            let (packets, bytes) =
+                (part(counted.packets, all.packets, seen.packets), part(counted.bytes, all.bytes, seen.bytes));
+            return Amount { packets, bytes };
+        }
+        // How many were not seen is known exactly, and not where.
         let scaled = |number: u64| part(number, self.seen + self.missed, self.seen);
         Amount { packets: scaled(counted.packets), bytes: scaled(counted.bytes) }
+    }
+}
+
+impl Passed {
+    const fn of(&mut self, side: Side) -> &mut Amount {
+        match side {
+            Side::Received => &mut self.received,
+            Side::Sent => &mut self.sent,
+        }
+    }
+
+    const fn since(&self, before: &Self) -> Self {
+        Self { received: self.received.since(before.received), sent: self.sent.since(before.sent) }
     }
 }
 
@@ -280,6 +329,12 @@ impl Amount {
     const fn add(&mut self, more: Self) {
         self.packets = self.packets.saturating_add(more.packets);
         self.bytes = self.bytes.saturating_add(more.bytes);
+    }
+
+    /// A device that was made anew begins at nothing.
+    const fn since(self, before: Self) -> Self {
+        let Self { packets, bytes } = self;
+        Self { packets: packets.saturating_sub(before.packets), bytes: bytes.saturating_sub(before.bytes) }
     }
 
     fn a_second(self, took_ns: u64) -> Self {

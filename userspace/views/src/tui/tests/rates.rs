@@ -53,12 +53,12 @@ fn counted(state: &State, missed: u64, fast: Vec<IpAddr>) -> Arc<Rates> {
     let busy = rows.iter().find(|row| row.flow.local_port == 443 && row.flow.remote_port == 51_512).unwrap();
     assert_eq!(busy.device.as_deref(), Some(DEVICE));
     let end = End { name: DEVICE.to_owned(), fast, ..End::default() };
-    let mut counter = Counter::new(HashMap::from([(LINK, end)]), 0);
+    let mut counter = Counter::new(HashMap::from([(LINK, end)]), 0, HashMap::new());
     let packet = packet(&busy.flow, 1514);
     for _ in 0..100 {
         counter.see(&packet);
     }
-    Arc::new(counter.turn(1_000_000_000, Losses { lost: 0, throttled: missed }))
+    Arc::new(counter.turn(1_000_000_000, Losses { lost: 0, throttled: missed }, HashMap::new()))
 }
 
 fn flows(size: (u16, u16), missed: u64) -> State {

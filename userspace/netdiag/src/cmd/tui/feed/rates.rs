@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use netdiag_agent::{
     discover::Options,
-    live::{Plan, Point, Session},
+    live::{Plan, Point, Session, passed},
 };
 use netdiag_model::{
     id::LinkKey,
@@ -14,7 +14,7 @@ use netdiag_model::{
     live::{
         View,
         filter::Wanted,
-        rates::{Counter, End},
+        rates::{Counter, End, Passed},
     },
     snapshot::Snapshot,
 };
@@ -109,7 +109,7 @@ async fn count(
     actions: &mpsc::Sender<Action>,
 ) -> anyhow::Result<()> {
     let mut session = begin(options, &ends).await?;
-    let mut counter = Counter::new(ends.clone(), now_ns());
+    let mut counter = Counter::new(ends.clone(), now_ns(), counted(&ends));
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for turn in 1_u32.. {
@@ -117,7 +117,7 @@ async fn count(
         session.take().iter().for_each(|sighting| counter.see(sighting));
         if turn.is_multiple_of(TELL) {
             let losses = session.losses().context("read how many packets were lost")?;
-            let rates = counter.turn(now_ns(), losses);
+            let rates = counter.turn(now_ns(), losses, counted(&ends));
             if actions.send(Action::Rates(Arc::new(rates))).await.is_err() {
                 break;
             }
@@ -129,6 +129,11 @@ async fn count(
         }
     }
     Ok(())
+}
+
+/// What the devices have counted themselves. Where that cannot be read, or they are in another namespace, estimates are coarser.
+fn counted(ends: &Ends) -> HashMap<LinkKey, Passed> {
+    passed(ends.iter().map(|(link, end)| (*link, end.name.as_str()))).unwrap_or_default()
 }
 
 /// Watches every packet at some devices, and not where packets are given up.
