@@ -4,21 +4,14 @@ use core::{arch::asm, hint::assert_unchecked};
 
 use netdiag_common::logic::frame::Head;
 
-/// First bytes that lie in one piece; how many was compared with where they end.
-pub struct Linear(*const u16);
+/// First bytes that lie in one piece, by where they begin. Whoever makes one has compared how many there are.
+pub struct Linear(pub *const u16);
 
 impl Linear {
     /// The first bytes, if so many lie between two addresses of a packet.
     #[inline(always)]
     pub fn within(data: usize, end: usize, length: usize) -> Option<Self> {
         (data + length <= end).then_some(Self(data as *const u16))
-    }
-
-    /// The bytes at `begin` of a copy, if all that are needed are known.
-    #[inline(always)]
-    #[allow(dead_code, reason = "of the two objects only the live one copies packets")]
-    pub fn copied(begin: *const u16, needed: usize, known: usize) -> Option<Self> {
-        (needed <= known).then_some(Self(begin))
     }
 }
 

@@ -15,6 +15,8 @@
 pub mod agent;
 /// What security groups do to real traffic, on every way an instance can be plugged.
 pub mod behaviour;
+/// A bpffs of its own for one test.
+pub mod bpffs;
 /// What arrives at and leaves the two ends of a way.
 pub mod capture;
 /// A host with floating IPs.
@@ -51,6 +53,7 @@ pub mod translation;
 pub mod verified;
 
 pub use agent::AgentHost;
+pub use bpffs::Bpffs;
 pub use lab::Lab;
 pub use needs::{require, require_ebpf, require_programs, require_root};
 pub use switch::Switch;

@@ -2,28 +2,19 @@
 #![expect(clippy::unwrap_used, reason = "a harness that fails fails the test")]
 
 use std::{
-    path::{Path, PathBuf},
-    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use aya::{
-    Pod,
-    maps::{Array, HashMap, Map, MapData},
-};
+use aya::maps::{Array, HashMap};
 use netdiag_agent::enforce::{Enforcer, Options};
-use netdiag_common::{
-    ABI_VERSION,
-    abi::{floating::Leaving, policy::GrantKey},
-};
+use netdiag_common::abi::{floating::Leaving, policy::GrantKey};
 use netdiag_model::{
     compile::{Change, Op, Phase, Stage},
     floating::tables::FloatingTables,
 };
-use netdiag_tests::{private_host, program::Slow, require_ebpf};
-use tempfile::TempDir;
+use netdiag_tests::{Bpffs, private_host, program::Slow, require_ebpf};
 
 /// How often a writer may be too late to meet the program it is to wait for.
 const ROUNDS: u32 = 4;
@@ -31,36 +22,6 @@ const ROUNDS: u32 = 4;
 const PATIENCE: Duration = Duration::from_mins(2);
 /// A place of a port.
 const SLOT: u32 = 3;
-
-/// A bpffs that nobody else sees.
-struct Bpffs(TempDir);
-
-impl Bpffs {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        assert!(Command::new("mount").args(["-t", "bpf", "bpf"]).arg(directory.path()).status().unwrap().success());
-        Self(directory)
-    }
-
-    fn root(&self) -> PathBuf {
-        self.0.path().join("netdiag")
-    }
-}
-
-impl Drop for Bpffs {
-    fn drop(&mut self) {
-        // The mount namespace ends with the test.
-        drop(Command::new("umount").arg("-l").arg(self.0.path()).status());
-    }
-}
-
-fn pinned(root: &Path, name: &str) -> MapData {
-    MapData::from_pin(root.join(format!("v{ABI_VERSION}")).join(name)).unwrap()
-}
-
-fn array<V: Pod>(root: &Path, name: &str) -> Array<MapData, V> {
-    Array::try_from(Map::Array(pinned(root, name))).unwrap()
-}
 
 /// Tells the program to stop, however the test ends.
 struct Stop<'a>(&'a AtomicBool);
@@ -129,10 +90,9 @@ fn what_a_running_program_must_not_meet_is_written_when_it_has_ended() {
         return;
     }
     let bpffs = Bpffs::new();
-    let root = bpffs.root();
-    let enforcer = Enforcer::load(Options { root: root.clone(), max_flows: Some(4096), ..Options::default() }).unwrap();
-    let grants: HashMap<_, GrantKey, u32> = HashMap::try_from(Map::HashMap(pinned(&root, "GRANTS"))).unwrap();
-    let leavings: Array<_, Leaving> = array(&root, "LEAVING");
+    let enforcer = Enforcer::load(Options { root: bpffs.root(), max_flows: Some(4096), ..Options::default() }).unwrap();
+    let grants: HashMap<_, GrantKey, u32> = bpffs.hash("GRANTS");
+    let leavings: Array<_, Leaving> = bpffs.array("LEAVING");
     let (slow, stop) = (Slow::load().unwrap(), AtomicBool::new(false));
     let leaving = Leaving { fixed: 1, floating: 2, ..Leaving::default() };
     let leads = FloatingTables { leaving: [(SLOT, leaving)].into(), ..FloatingTables::default() };

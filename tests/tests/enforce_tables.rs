@@ -10,10 +10,6 @@ use std::{
     time::Duration,
 };
 
-use aya::{
-    Pod,
-    maps::{Array, HashMap, Map, MapData},
-};
 use netdiag_agent::{
     discover::{self, look},
     enforce::{ApplyError, Collected, Enforcer, Events, Hook, Options},
@@ -37,7 +33,7 @@ use netdiag_model::{
     id::IfIndex,
     policy::types::{Direction, Mode},
 };
-use netdiag_tests::{private_host, program::has_tcx, require_ebpf};
+use netdiag_tests::{Bpffs, private_host, program::has_tcx, require_ebpf};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Runs the rest of a test on a host of its own.
@@ -49,18 +45,16 @@ macro_rules! host {
     };
 }
 
-/// A bpffs that nobody else sees.
-struct Bpffs(tempfile::TempDir);
+/// Maps that nobody else sees.
+struct Maps(Bpffs);
 
-impl Bpffs {
+impl Maps {
     fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        run(&format!("mount -t bpf bpf {}", directory.path().display()));
-        Self(directory)
+        Self(Bpffs::new())
     }
 
     fn root(&self) -> PathBuf {
-        self.0.path().join("netdiag")
+        self.0.root()
     }
 
     fn load(&self) -> Enforcer {
@@ -69,24 +63,6 @@ impl Bpffs {
 
     fn options(&self) -> Options {
         Options { root: self.root(), max_flows: Some(4096), ..Options::default() }
-    }
-
-    fn map(&self, name: &str) -> MapData {
-        MapData::from_pin(self.root().join(format!("v{ABI_VERSION}")).join(name)).unwrap()
-    }
-
-    fn array<V: Pod>(&self, name: &str) -> Array<MapData, V> {
-        Array::try_from(Map::Array(self.map(name))).unwrap()
-    }
-
-    fn hash<K: Pod, V: Pod>(&self, name: &str) -> HashMap<MapData, K, V> {
-        HashMap::try_from(Map::HashMap(self.map(name))).unwrap()
-    }
-}
-
-impl Drop for Bpffs {
-    fn drop(&mut self) {
-        run(&format!("umount -l {}", self.0.path().display()));
     }
 }
 
@@ -153,14 +129,14 @@ fn everything() -> Tables {
 #[test]
 fn tables_come_back_as_they_were_written_and_go_when_they_are_taken_away() {
     host!("tables_come_back_as_they_were_written_and_go_when_they_are_taken_away");
-    let bpffs = Bpffs::new();
+    let bpffs = Maps::new();
     let enforcer = bpffs.load();
     assert_eq!(enforcer.read_tables().unwrap(), Tables::default());
     let tables = everything();
     enforcer.apply(&diff(&Tables::default(), &tables)).unwrap();
     assert_eq!(enforcer.read_tables().unwrap(), tables);
-    assert_eq!(bpffs.array::<u32>("INTERFACES").get(&12, 0).unwrap(), 4, "a place plus one");
-    assert_eq!(bpffs.hash::<u32, u32>("FAR_INTERFACES").get(&70_000, 0).unwrap(), 5);
+    assert_eq!(bpffs.0.array::<u32>("INTERFACES").get(&12, 0).unwrap(), 4, "a place plus one");
+    assert_eq!(bpffs.0.hash::<u32, u32>("FAR_INTERFACES").get(&70_000, 0).unwrap(), 5);
     drop(enforcer);
 
     let enforcer = bpffs.load();
@@ -179,7 +155,7 @@ fn tables_come_back_as_they_were_written_and_go_when_they_are_taken_away() {
 #[test]
 fn many_elements_go_in_batches_and_a_missing_one_stops_no_removal() {
     host!("many_elements_go_in_batches_and_a_missing_one_stops_no_removal");
-    let bpffs = Bpffs::new();
+    let bpffs = Maps::new();
     let enforcer = bpffs.load();
     let many: Vec<_> = (0..20_000).map(|address| RemoteKey4 { set: 1, address }).collect();
     let phase = |ops| [Phase { stage: Stage::Add, ops }];
@@ -198,7 +174,7 @@ fn many_elements_go_in_batches_and_a_missing_one_stops_no_removal() {
 #[test]
 fn writes_to_one_element_are_done_in_their_order() {
     host!("writes_to_one_element_are_done_in_their_order");
-    let bpffs = Bpffs::new();
+    let bpffs = Maps::new();
     let enforcer = bpffs.load();
     let key = RemoteKey4 { set: 1, address: 1 };
     let ops = vec![
@@ -217,7 +193,7 @@ fn writes_to_one_element_are_done_in_their_order() {
 #[test]
 fn a_write_that_is_refused_names_map_and_stage_and_leaves_what_came_before() {
     host!("a_write_that_is_refused_names_map_and_stage_and_leaves_what_came_before");
-    let bpffs = Bpffs::new();
+    let bpffs = Maps::new();
     let enforcer = bpffs.load();
     let ops = vec![
         Op::Active(Change::Put(1, 10)),
@@ -249,10 +225,10 @@ fn flow(epoch: u32, silent: u32) -> Flow {
 #[test]
 fn flows_that_are_over_are_collected_and_the_rest_counts_against_the_quota() {
     host!("flows_that_are_over_are_collected_and_the_rest_counts_against_the_quota");
-    let bpffs = Bpffs::new();
+    let bpffs = Maps::new();
     let enforcer = bpffs.load();
-    let (mut flows, mut over) = (bpffs.hash::<FlowKey4, Flow>("FLOWS4"), bpffs.hash::<FlowKey4, Flow>("OVER4"));
-    let mut flows6 = bpffs.hash::<FlowKey6, Flow>("FLOWS6");
+    let (mut flows, mut over) = (bpffs.0.hash::<FlowKey4, Flow>("FLOWS4"), bpffs.0.hash::<FlowKey4, Flow>("OVER4"));
+    let mut flows6 = bpffs.0.hash::<FlowKey6, Flow>("FLOWS6");
     let ports = Tables { ports: [(3, port(0, 7)), (4, port(0, 2))].into(), ..Tables::default() };
     enforcer.apply(&diff(&Tables::default(), &ports)).unwrap();
     // Answered UDP flows may be silent for 120 s.
@@ -270,8 +246,8 @@ fn flows_that_are_over_are_collected_and_the_rest_counts_against_the_quota() {
     flows6.insert(key6, flow(2, 0), 0).unwrap();
     over.insert(key(3, 1000), flow(7, 0), 0).unwrap();
     over.insert(key(3, 1001), flow(7, 300), 0).unwrap();
-    bpffs.array::<u64>("TRACKED").set(3, 5000_u64, 0).unwrap();
-    bpffs.array::<u64>("TRACKED").set(4, 2_u64, 0).unwrap();
+    bpffs.0.array::<u64>("TRACKED").set(3, 5000_u64, 0).unwrap();
+    bpffs.0.array::<u64>("TRACKED").set(4, 2_u64, 0).unwrap();
 
     let collected = enforcer.collect().unwrap();
     assert_eq!(collected, Collected { live: 503, removed: 403 });
@@ -283,7 +259,7 @@ fn flows_that_are_over_are_collected_and_the_rest_counts_against_the_quota() {
     assert_eq!(left.ipv6.len(), 1);
     // Half of the smaller map, which has room for 2048 flows, for two ports.
     let quota = 2048 / 2 / 2;
-    let allowance = bpffs.array::<u64>("ALLOWANCE");
+    let allowance = bpffs.0.array::<u64>("ALLOWANCE");
     assert_eq!(allowance.get(&3, 0).unwrap(), 5000 - 501 + quota);
     assert_eq!(allowance.get(&4, 0).unwrap(), 2 - 1 + quota);
     assert_eq!(enforcer.collect().unwrap(), Collected { live: 503, removed: 0 });
@@ -292,19 +268,19 @@ fn flows_that_are_over_are_collected_and_the_rest_counts_against_the_quota() {
 #[test]
 fn a_port_that_is_new_may_track_flows_at_once() {
     host!("a_port_that_is_new_may_track_flows_at_once");
-    let bpffs = Bpffs::new();
+    let bpffs = Maps::new();
     let enforcer = bpffs.load();
-    bpffs.array::<u64>("TRACKED").set(3, 100_u64, 0).unwrap();
+    bpffs.0.array::<u64>("TRACKED").set(3, 100_u64, 0).unwrap();
     let ports = Tables { ports: [(3, port(0, 7))].into(), interfaces: [(12, 3)].into(), ..Tables::default() };
     enforcer.apply(&diff(&Tables::default(), &ports)).unwrap();
-    assert_eq!(bpffs.array::<u64>("ALLOWANCE").get(&3, 0).unwrap(), 100 + 1024);
+    assert_eq!(bpffs.0.array::<u64>("ALLOWANCE").get(&3, 0).unwrap(), 100 + 1024);
 }
 
 // === counters, events, facts ===
 
 /// An instance behind a port whose policy is not known.
 struct Closed {
-    bpffs: Bpffs,
+    bpffs: Maps,
     enforcer: Enforcer,
     events: Events,
     tap: u32,
@@ -312,7 +288,7 @@ struct Closed {
 
 impl Closed {
     fn new() -> Self {
-        let bpffs = Bpffs::new();
+        let bpffs = Maps::new();
         run("ip netns add instance");
         run("ip link add tap0 index 50 type veth peer name eth0 netns instance");
         run("ip addr add 192.0.2.1/24 dev tap0");
@@ -427,7 +403,7 @@ fn a_look_at_the_host_lists_flows_when_asked() {
         protocol: protocol::UDP,
         pad: 0,
     };
-    let mut flows = closed.bpffs.hash::<FlowKey4, Flow>("FLOWS4");
+    let mut flows = closed.bpffs.0.hash::<FlowKey4, Flow>("FLOWS4");
     flows.insert(key, flow(1, 10), 0).unwrap();
     flows.insert(FlowKey4 { local_port: 1, ..key }, flow(99, 10), 0).unwrap();
     let fact = closed.facts(true);
@@ -441,7 +417,7 @@ fn a_look_at_the_host_lists_flows_when_asked() {
 #[test]
 fn where_nothing_is_pinned_nothing_is_missing_and_other_maps_are_a_gap() {
     host!("where_nothing_is_pinned_nothing_is_missing_and_other_maps_are_a_gap");
-    let bpffs = Bpffs::new();
+    let bpffs = Maps::new();
     let gap = |root: &Path| {
         let options = discover::Options { pin_dir: root.to_owned(), ..discover::Options::default() };
         let facts = tokio::runtime::Runtime::new().unwrap().block_on(look(options)).facts;

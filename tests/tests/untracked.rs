@@ -5,7 +5,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
-    process::Command,
 };
 
 use netdiag_common::abi::reason::Reason;
@@ -21,10 +20,10 @@ use netdiag_model::{
     },
 };
 use netdiag_tests::{
+    Bpffs,
     kernel::{Kernel, Program},
     private_host, require_ebpf,
 };
-use tempfile::TempDir;
 
 const OWN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const OTHER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 3);
@@ -39,24 +38,6 @@ const ACK: u8 = 0x10;
 /// More fragments, and eight octets behind the first fragment (RFC 791).
 const MORE: u16 = 0x2000;
 const LATER: u16 = 1;
-
-/// A bpffs that nobody else sees.
-struct Bpffs(TempDir);
-
-impl Bpffs {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        assert!(Command::new("mount").args(["-t", "bpf", "bpf"]).arg(directory.path()).status().unwrap().success());
-        Self(directory)
-    }
-}
-
-impl Drop for Bpffs {
-    fn drop(&mut self) {
-        // The mount namespace ends with the test.
-        drop(Command::new("umount").arg("-l").arg(self.0.path()).status());
-    }
-}
 
 /// A packet between the instance and the other end: its protocol, the port of the instance, what the fragment field says, TCP flags.
 #[derive(Clone, Copy, Debug)]
@@ -105,7 +86,7 @@ struct Site {
 impl Site {
     fn new(object: &[u8], from: Program) -> Self {
         let bpffs = Bpffs::new();
-        let kernel = Kernel::load_for_one_flow(object, bpffs.0.path()).unwrap();
+        let kernel = Kernel::load_for_one_flow(object, bpffs.path()).unwrap();
         let port = Attached {
             id: PortId("port".to_owned()),
             ifindex: 7,

@@ -81,7 +81,7 @@ impl plain::Packet for Loaded<'_> {
     #[inline(always)]
     fn network(&self, length: usize) -> Option<impl Head> {
         let begin = self.front.head.as_ptr().wrapping_add(self.link()).cast();
-        Linear::copied(begin, self.link() + length, self.front.known as usize)
+        (self.link() + length <= self.front.known as usize).then_some(Linear(begin))
     }
 }
 

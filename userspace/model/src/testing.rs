@@ -136,6 +136,18 @@ impl Host {
         (a, b)
     }
 
+    /// A container behind a hybrid plug, on [`PORT`]: tap on `qbr`, `qvb` and `qvo` to `br-int`. Its tap.
+    pub(crate) fn hybrid_plug(&mut self, name: &str, mac: &str) -> LinkKey {
+        let netns = self.netns(&[]);
+        let (tap, inner) = self.veth((self.id, "tap1a2b3c4d-5e"), (netns, "ns1a2b3c4d-5e"));
+        let (qvb, _) = self.veth((self.id, "qvb1a2b3c4d-5e"), (self.id, "qvo1a2b3c4d-5e"));
+        self.bridge(self.id, "qbr1a2b3c4d-5e", &[tap, qvb]);
+        self.mac(inner, mac);
+        neutron(self.ovs("br-int", "qvo1a2b3c4d-5e", ""), PORT, mac, 1);
+        self.container(name, Some(netns));
+        tap
+    }
+
     /// A Linux bridge with ports.
     pub(crate) fn bridge(&mut self, netns: NetnsId, name: &str, ports: &[LinkKey]) -> LinkKey {
         let bridge = self.link(netns, name, Some("bridge"));

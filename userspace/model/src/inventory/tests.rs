@@ -165,22 +165,10 @@ fn the_eth0_of_a_container_is_not_the_hosts_nic_of_that_name() {
     assert_eq!(port_of(&inventory, inner), None);
 }
 
-/// A container behind a hybrid plug: tap on `qbr`, `qvb`/`qvo` to `br-int`.
-fn hybrid(host: &mut Host) -> (NetnsId, LinkKey) {
-    let netns = host.netns(&[]);
-    let (tap, inner) = host.veth((host.id, "tap1a2b3c4d-5e"), (netns, "ns1a2b3c4d-5e"));
-    let (qvb, _) = host.veth((host.id, "qvb1a2b3c4d-5e"), (host.id, "qvo1a2b3c4d-5e"));
-    host.bridge(host.id, "qbr1a2b3c4d-5e", &[tap, qvb]);
-    host.mac(inner, MAC);
-    neutron(host.ovs("br-int", "qvo1a2b3c4d-5e", ""), PORT, MAC, 1);
-    host.container("web-1", Some(netns));
-    (netns, tap)
-}
-
 #[test]
 fn a_card_behind_a_hybrid_plug_has_the_port_at_the_far_end_of_its_bridge() {
     let mut host = Host::new();
-    let (_, tap) = hybrid(&mut host);
+    let tap = host.hybrid_plug("web-1", MAC);
     let snapshot = host.snapshot();
     let inventory = Inventory::build(&snapshot);
     let [nic] = &named(&inventory, "web-1").nics[..] else { panic!("one card") };

@@ -180,13 +180,7 @@ fn what_ip_prints_of_an_address_or_a_device_means_as_much_as_the_bare_word() {
 fn every_device_of_a_hybrid_plug_means_its_instance() {
     for query in ["tap1a2b3c4d-5e", "qbr1a2b3c4d-5e", "qvb1a2b3c4d-5e", "qvo1a2b3c4d-5e"] {
         let mut host = web();
-        let netns = host.netns(&[]);
-        let (tap, inner) = host.veth((host.id, "tap1a2b3c4d-5e"), (netns, "ns1a2b3c4d-5e"));
-        let (qvb, _) = host.veth((host.id, "qvb1a2b3c4d-5e"), (host.id, "qvo1a2b3c4d-5e"));
-        host.bridge(host.id, "qbr1a2b3c4d-5e", &[tap, qvb]);
-        host.mac(inner, MAC);
-        neutron(host.ovs("br-int", "qvo1a2b3c4d-5e", ""), PORT, MAC, 1);
-        host.container("plugged", Some(netns));
+        host.hybrid_plug("plugged", MAC);
         assert_eq!(meant(host, query).as_deref(), Ok("plugged"), "{query}");
     }
 }
