@@ -5,13 +5,14 @@ use std::{
     fs,
     net::{Ipv4Addr, UdpSocket},
     path::Path,
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
 use netdiag_tests::{
     agent::{PATIENCE, command, names, run, until},
-    floating::{FIXED, FLOATING, FloatingHost, OPEN, OTHER, OUTSIDE, ROUTER, SECOND},
+    floating::{FIXED, FLOATING, FloatingHost, OPEN, OTHER, OUTSIDE, QG, ROUTER, SECOND},
     require_programs,
 };
 use rustix::process::Signal;
@@ -152,9 +153,6 @@ async fn a_gateway_with_another_mac_address_is_followed() {
     }
     let mut stream = site.connect(("instance", "outside"), OUTSIDE, 8).await;
     assert!(stream.works(PATIENCE));
-    // From here on it may be: a gateway that is lost for a moment has the router told of the flows that come to it meanwhile.
-    let tracked = site.tracked(Some(ROUTER), FLOATING);
-    assert!(!tracked.iter().any(|line| line.starts_with("tcp")), "{tracked:#?}");
     let before = site.packets(FLOATING, "egress", "fast");
     site.from_outside("ip link set eth0 address 02:00:00:00:99:01");
     // The router hears of it as of any neighbour that asks for it.
@@ -164,6 +162,75 @@ async fn a_gateway_with_another_mac_address_is_followed() {
     while site.packets(FLOATING, "egress", "fast") <= before {
         assert!(stream.works(PATIENCE) && started.elapsed() < PATIENCE, "{:#}", site.floating(FLOATING));
     }
+    is_past_the_router(&site);
+}
+
+/// No connection of the floating IP is known to the router, not even as one it was told of.
+#[track_caller]
+fn is_past_the_router(site: &FloatingHost) {
+    let tracked = site.tracked(Some(ROUTER), FLOATING);
+    assert!(!tracked.iter().any(|line| line.starts_with("tcp")), "{tracked:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_gets_another_mac_address_and_tells_nobody_is_found_by_the_router_meanwhile() {
+    let test = "a_gateway_that_gets_another_mac_address_and_tells_nobody_is_found_by_the_router_meanwhile";
+    let Some(site) = enter_with_router(test) else { return };
+    let started = Instant::now();
+    while site.packets(FLOATING, "egress", "fast") == 0 {
+        assert!(started.elapsed() < PATIENCE, "{:#}", site.floating(FLOATING));
+        assert!(site.pings("instance", OUTSIDE).await);
+    }
+    let mut stream = site.connect(("instance", "outside"), OUTSIDE, 8).await;
+    assert!(stream.works(PATIENCE));
+    is_past_the_router(&site);
+    let old = mac(&site.from_outside("ip -o link show dev eth0"));
+    site.from_outside("ip link set eth0 address 02:00:00:00:99:01");
+    // The router asks the one it knows, who is not there any more. That takes seconds, unless it is told to be quick.
+    for setting in ["ucast_solicit=1", "retrans_time_ms=100"] {
+        site.router(&format!("sysctl -qw net.ipv4.neigh.{QG}.{setting}"));
+    }
+    site.router(&format!("ip neigh replace 203.0.113.1 lladdr {old} dev {QG} nud probe"));
+    // Until somebody needs it nobody asks everybody. A flow that does comes to the router, which has been told of it.
+    assert!(stream.works(PATIENCE));
+    let tracked = site.tracked(Some(ROUTER), FLOATING);
+    assert!(tracked.iter().any(|line| line.starts_with("tcp") && line.contains("dport=8 ")), "{tracked:#?}");
+    let gone = || ["fast", "unresolved-neighbour"].map(|way| site.packets(FLOATING, "egress", way));
+    let started = Instant::now();
+    loop {
+        let before = gone();
+        assert!(stream.works(PATIENCE) && started.elapsed() < PATIENCE, "{:#}", site.floating(FLOATING));
+        let after = gone();
+        if after[0] > before[0] && after[1] == before[1] {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_outside_may_be_seen_for_a_while_and_nothing_changes() {
+    let test = "who_is_outside_may_be_seen_for_a_while_and_nothing_changes";
+    let Some(site) = enter_with_router(test) else { return };
+    let mut inward = site.connect(("outside", "instance"), FLOATING, 7).await;
+    assert!(inward.works(PATIENCE));
+    // The far end of the network card is in a namespace of this machine, which is seen while a process is in it.
+    let sleep = || Command::new("sleep").arg("1000").spawn();
+    let mut seen = site.namespace("outside").run(sleep).await.unwrap().unwrap();
+    // Another floating IP, so that it is known that the agent has looked.
+    site.rules("iptables-restore", &[(FLOATING, FIXED), (OTHER, SECOND)]);
+    site.router(&format!("ip addr add {OTHER}/32 dev {QG}"));
+    let devices = [OTHER, FLOATING].map(|address| site.wait_until_fast(address)["device"].clone());
+    assert_eq!(devices, ["ext0", "ext0"]);
+    let before = site.packets(FLOATING, "ingress", "fast");
+    assert!(inward.works(PATIENCE));
+    assert!(site.packets(FLOATING, "ingress", "fast") > before, "{:#}", site.floating(FLOATING));
+    seen.kill().unwrap();
+    seen.wait().unwrap();
+    site.router(&format!("ip addr del {OTHER}/32 dev {QG}"));
+    site.rules("iptables-restore", &[(FLOATING, FIXED)]);
+    site.wait_for(OTHER, "gone", serde_json::Value::is_null);
+    assert!(inward.works(PATIENCE));
+    is_past_the_router(&site);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,7 +20,7 @@ mod site;
 use site::{FIXED, FLOATING, Site};
 
 use super::{Slow, State};
-use crate::{floating::ExternalHook, testing::mac};
+use crate::{floating::ExternalHook, id::LinkKey, testing::mac};
 
 /// In a word which way, and why.
 fn words(state: &State) -> String {
@@ -118,6 +118,35 @@ fn a_router_of_a_linux_bridge_leaves_by_the_nic_in_it() {
     site.link("eth1").master = None;
     let path = site.fast();
     assert_eq!((path.hook, path.device.as_str()), (ExternalHook::Internal, "brq-ext"));
+}
+
+#[test]
+fn a_namespace_that_is_all_there_is_behind_a_linux_bridge_is_outside_even_where_it_can_be_seen() {
+    let plugged = |change: fn(&mut Site, LinkKey)| {
+        let mut site = Site::bridged();
+        site.link("eth1").master = None;
+        let outside = site.host.netns(&[]);
+        site.host.process(outside, 700, "ip");
+        let (near, far) = site.host.veth((site.host.id, "ext0"), (outside, "eth0"));
+        site.host.mac(far, site::GATEWAY_MAC);
+        let bridge = site.key("brq-ext");
+        site.host.edit(near).master = Some(bridge.ifindex);
+        change(&mut site, near);
+        let path = site.fast();
+        (path.hook, path.device)
+    };
+    assert_eq!(plugged(|_, _| {}), (ExternalHook::Tc, "ext0".to_owned()));
+    // It is an instance of the external network.
+    let enforced = plugged(|site, near| site.enforce("other", near, site::GATEWAY_MAC));
+    assert_eq!(enforced, (ExternalHook::Internal, "brq-ext".to_owned()));
+    // So it is where the host itself is outside, or its NIC leads there.
+    let host = plugged(|site, _| {
+        let bridge = site.key("brq-ext");
+        site.host.address(bridge, "172.24.4.1/24");
+    });
+    assert_eq!(host, (ExternalHook::Internal, "brq-ext".to_owned()));
+    let nic = plugged(|site, near| site.link("eth1").master = site.host.edit(near).master);
+    assert_eq!(nic, (ExternalHook::Tc, "eth1".to_owned()));
 }
 
 #[test]

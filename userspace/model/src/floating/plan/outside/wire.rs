@@ -6,7 +6,10 @@ use crate::{
     floating::ExternalHook,
     id::LinkKey,
     inventory::{PortPlace, switch::VlanMode},
-    trace::switching::{self, WayOut},
+    trace::{
+        InstanceKind,
+        switching::{self, WayOut},
+    },
 };
 
 /// Datapath of an Open vSwitch bridge that takes frames off its devices before TC sees them.
@@ -151,12 +154,20 @@ fn through_bridge(world: &World<'_, '_>, bridge: LinkKey) -> Result<Wire, State>
     if let Some(LinkDetail::Bridge { vlan_filtering: true, .. }) = inventory.link(bridge).map(|link| &link.detail) {
         return slow(format!("{name} tells VLANs apart"));
     }
-    let ends: Vec<LinkKey> = inventory.instances.iter().flat_map(|one| &one.nics).filter_map(|nic| nic.outer).collect();
+    let instances = Ends::of(world);
     let leads_out = |key: &LinkKey| {
         let router = inventory.peer(*key).is_some_and(|peer| inventory.role(peer.netns).is_neutron());
-        !router && !ends.contains(key) && inventory.kind(*key) != Some("tun")
+        !router && !instances.surely.contains(key) && inventory.kind(*key) != Some("tun")
     };
-    let uplinks: Vec<LinkKey> = inventory.bridge_ports(bridge).map(|(key, _)| key).filter(leads_out).collect();
+    let (perhaps, mut uplinks): (Vec<LinkKey>, Vec<LinkKey>) = inventory
+        .bridge_ports(bridge)
+        .map(|(key, _)| key)
+        .filter(leads_out)
+        .partition(|key| instances.perhaps.contains(key));
+    // The host has no address there, and so is not what is outside.
+    if uplinks.is_empty() && perhaps.len() == 1 && world.held_by(bridge).next().is_none() {
+        uplinks = perhaps;
+    }
     let wire = match uplinks[..] {
         [] => wire(world, (Some(bridge), &name), ExternalHook::Internal, 0),
         [only] => match inventory.kind(only) {
@@ -171,6 +182,29 @@ fn through_bridge(world: &World<'_, '_>, bridge: LinkKey) -> Result<Wire, State>
         }
     };
     wire.map(|wire| Wire { bridge: Some(bridge), ..wire })
+}
+
+/// The host's ends of instances.
+struct Ends {
+    /// Those of containers, of machines, and of whatever is held to security groups.
+    surely: Vec<LinkKey>,
+    /// Those of namespaces, which are seen as long as they have a name or a process: whatever is in them may be an instance, or all
+    /// that is outside.
+    perhaps: Vec<LinkKey>,
+}
+
+impl Ends {
+    fn of(world: &World<'_, '_>) -> Self {
+        let (mut surely, mut perhaps) = (Vec::new(), Vec::new());
+        for instance in &world.inventory.instances {
+            for outer in instance.nics.iter().filter_map(|nic| nic.outer) {
+                let enforced = world.enforced.iter().any(|port| world.device(port.ifindex) == Some(outer));
+                let plain = instance.identity.kind == InstanceKind::Namespace && !enforced;
+                if plain { &mut perhaps } else { &mut surely }.push(outer);
+            }
+        }
+        Self { surely, perhaps }
+    }
 }
 
 fn wire(
