@@ -1,6 +1,11 @@
 //! Metrics for Prometheus, on a loopback address, for whoever asked for them. Flow: observe.
 
-use std::{collections::BTreeMap, fmt, io, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use axum::{
     Router,
@@ -10,7 +15,9 @@ use axum::{
     routing::get,
 };
 use netdiag_common::abi::value::Tally;
-use netdiag_model::{fact::enforcement::EnforcementFact, policy::types::Direction, status::Status};
+use netdiag_model::{
+    fact::enforcement::EnforcementFact, floating::FloatingIp, policy::types::Direction, status::Status,
+};
 use tokio::net::TcpListener;
 
 use crate::{
@@ -113,10 +120,17 @@ fn rules(page: &mut Page, loaded: &EnforcementFact) {
 }
 
 fn floating_ips(page: &mut Page, status: &Status, counted: &[Counted]) {
+    // Two sets of rules of one router may have the same.
+    let shown: BTreeSet<_> = status.floating_ips.iter().flatten().map(shown).collect();
     page.family("netdiag_floating_ips", "gauge", "Floating IPs by state.");
-    let is = |state: &str| status.floating_ips.iter().flatten().filter(|one| one.way.name() == state).count();
-    for state in ["fast", "slow", "broken"] {
-        page.sample("netdiag_floating_ips", &[("state", state)], count(is(state)));
+    for wanted in ["fast", "slow", "broken"] {
+        let of_it = shown.iter().filter(|[_, _, state, _]| state == wanted);
+        page.sample("netdiag_floating_ips", &[("state", wanted)], count(of_it.count()));
+    }
+    page.family("netdiag_floating_ip_state", "gauge", "1 for each floating IP: its state, and why it is not fast.");
+    for [floating, router, state, reason] in &shown {
+        let labels = [("floating_ip", &**floating), ("router", router), ("state", state), ("reason", reason)];
+        page.sample("netdiag_floating_ip_state", &labels, 1);
     }
     for (name, what) in [("netdiag_floating_ip_packets_total", "Packets"), ("netdiag_floating_ip_bytes_total", "Bytes")]
     {
@@ -134,6 +148,12 @@ fn floating_ips(page: &mut Page, status: &Status, counted: &[Counted]) {
             }
         }
     }
+}
+
+/// A floating IP, its router, its state and why it is not fast.
+fn shown(one: &FloatingIp) -> [String; 4] {
+    let (state, reason) = one.shown();
+    [one.floating_ip_address.to_string(), one.router.clone(), state.to_owned(), reason.unwrap_or_default().to_owned()]
 }
 
 fn agent(page: &mut Page, status: &Status) {
@@ -201,8 +221,64 @@ mod tests {
     use netdiag_common::abi::floating::Way;
     use netdiag_model::{
         fact::enforcement::{EnforcementFact, LoadedRule},
+        floating::{ExternalHook, FastPath, FloatingIp, Owner, State},
+        id::Mac,
         status::Status,
     };
+
+    #[test]
+    fn each_floating_ip_says_its_state_and_why_it_is_not_fast_once() {
+        let made = |last: u8, way: State| FloatingIp {
+            floating_ip_address: [172, 24, 4, last].into(),
+            fixed_ip_address: None,
+            port_id: None,
+            router: "qrouter-1".to_owned(),
+            owner: Owner::Found,
+            way,
+        };
+        let broken = made(7, State::Broken { why: "eth1 is down".to_owned() });
+        let slow = made(6, State::Slow { why: "a rule \"x\"".to_owned() });
+        let fast = made(8, State::Fast(Box::new(path(true))));
+        let told = made(9, State::Fast(Box::new(path(false))));
+        let floating_ips = Some(vec![slow.clone(), slow, broken, fast, told]);
+        let status = Status { floating_ips, ..Status::default() };
+        let text = render(&status, &EnforcementFact::default(), &[]);
+        let samples: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("netdiag_floating_ip_state{")).collect();
+        let expected = [
+            ("172.24.4.6", "slow", "a rule \\\"x\\\""),
+            ("172.24.4.7", "broken", "eth1 is down"),
+            ("172.24.4.8", "fast", ""),
+            ("172.24.4.9", "slow", "told to be slow; flows that began on the fast way end there"),
+        ];
+        let expected = expected.map(|(address, state, reason)| {
+            format!("floating_ip=\"{address}\",router=\"qrouter-1\",state=\"{state}\",reason=\"{reason}\"}} 1")
+        });
+        assert_eq!(samples, expected);
+        for sample in ["fast\"} 1", "slow\"} 2", "broken\"} 1"] {
+            assert!(text.contains(&format!("netdiag_floating_ips{{state=\"{sample}\n")), "{text}");
+        }
+    }
+
+    fn path(begins: bool) -> FastPath {
+        let mac = Mac([2, 0, 0, 0, 0, 1]);
+        FastPath {
+            router: 1,
+            device: "eth1".to_owned(),
+            ifindex: 2,
+            hook: ExternalHook::Tc,
+            vlan: 0,
+            outer_mac: mac,
+            outer_mtu: 1500,
+            inner_mac: mac,
+            inner_mtu: 1500,
+            mac,
+            port_ifindex: 3,
+            peer: false,
+            hops: 1,
+            random: false,
+            begins,
+        }
+    }
 
     #[test]
     fn every_sample_belongs_to_a_family_and_names_from_outside_end_no_line() {

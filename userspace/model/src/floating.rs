@@ -150,18 +150,17 @@ pub enum NextHop {
     Unresolved,
 }
 
-impl State {
-    /// `fast`, `slow` or `broken`.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Fast(_) => "fast",
-            Self::Slow { .. } => "slow",
-            Self::Broken { .. } => "broken",
+impl FloatingIp {
+    /// `fast`, `slow` or `broken`, as everybody is told, and why it is not fast.
+    pub fn shown(&self) -> (&'static str, Option<&str>) {
+        match &self.way {
+            State::Fast(path) if path.begins => ("fast", None),
+            State::Fast(_) => ("slow", Some("told to be slow; flows that began on the fast way end there")),
+            State::Slow { why } => ("slow", Some(why)),
+            State::Broken { why } => ("broken", Some(why)),
         }
     }
-}
 
-impl FloatingIp {
     /// The way past the router, if it goes there.
     pub const fn fast(&self) -> Option<&FastPath> {
         match &self.way {

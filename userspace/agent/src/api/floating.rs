@@ -14,7 +14,7 @@ use axum::{
     response::Response,
 };
 use netdiag_model::{
-    floating::{FloatingIp, Owner, State},
+    floating::{FloatingIp, Owner},
     policy::{convert::to_wire, types::Policy, wire},
 };
 use serde_json::{Value, json};
@@ -73,7 +73,7 @@ fn object(one: &FloatingIp, asked: &[wire::FloatingIp], published: &Published, w
     object["port_id"] = json!(one.port_id);
     object["router"] = json!(one.router);
     object["owner"] = json!(one.owner);
-    let (state, reason) = state(&one.way);
+    let (state, reason) = one.shown();
     object["state"] = json!(state);
     if let Some(reason) = reason {
         object["reason"] = json!(reason);
@@ -86,16 +86,6 @@ fn object(one: &FloatingIp, asked: &[wire::FloatingIp], published: &Published, w
         object["packets"] = packets(ways);
     }
     object
-}
-
-/// `fast`, `slow` or `broken`, and why.
-fn state(way: &State) -> (&'static str, Option<&str>) {
-    match way {
-        State::Fast(path) if path.begins => ("fast", None),
-        State::Fast(_) => ("slow", Some("told to be slow; flows that began on the fast way end there")),
-        State::Slow { why } => ("slow", Some(why)),
-        State::Broken { why } => ("broken", Some(why)),
-    }
 }
 
 /// Packets by direction and way.
@@ -156,7 +146,7 @@ fn target(id: &str, published: &Published) -> Result<Target, ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{State, packets, state};
+    use super::packets;
     use netdiag_common::abi::{floating::Way, value::Tally};
 
     #[test]
@@ -165,12 +155,5 @@ mod tests {
         let ways = [((true, Way::Fast), tally(5)), ((false, Way::SlowFlow), tally(2))].into();
         let expected = serde_json::json!({ "ingress": { "fast": 5 }, "egress": { "slow-flow": 2 } });
         assert_eq!(packets(&ways), expected);
-    }
-
-    #[test]
-    fn what_is_not_fast_says_why() {
-        let why = || "a rule nobody knows".to_owned();
-        assert_eq!(state(&State::Slow { why: why() }), ("slow", Some("a rule nobody knows")));
-        assert_eq!(state(&State::Broken { why: why() }).0, "broken");
     }
 }
