@@ -6,8 +6,9 @@ use netdiag_tests::{
 };
 
 /// What is done in the router, how it is undone, and whether the floating IP is slow or broken meanwhile.
-const CHANGES: [(&str, &str, &str); 4] = [
+const CHANGES: [(&str, &str, &str); 5] = [
     ("ip addr del 203.0.113.50/32 dev qg-22222222-22", "ip addr add 203.0.113.50/32 dev qg-22222222-22", "broken"),
+    ("sysctl -qw net.ipv4.ip_forward=0", "sysctl -qw net.ipv4.ip_forward=1", "broken"),
     ("ip rule add from 192.0.2.2 prohibit", "ip rule del from 192.0.2.2 prohibit", "slow"),
     ("iptables -A FORWARD -p sctp -j DROP", "iptables -D FORWARD -p sctp -j DROP", "slow"),
     ("tc qdisc add dev qg-22222222-22 root handle 1: htb", "tc qdisc del dev qg-22222222-22 root", "slow"),

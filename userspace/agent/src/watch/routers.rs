@@ -1,6 +1,6 @@
 //! Router namespaces: who comes and goes, and what changes inside. Flow: policy.
 //!
-//! Each namespace has two sockets: rtnetlink, for links, addresses, routes, rules, neighbours and queueing disciplines, and nfnetlink, for rule sets of
+//! Each namespace has two sockets: rtnetlink, for links, addresses, routes, rules, neighbours, queueing disciplines and forwarding, and nfnetlink, for rule sets of
 //! nftables, iptables-nft's among them. Legacy iptables says nothing when its rules change: those are read now and then. A
 //! socket keeps its namespace alive, so the sockets of one whose name goes are closed at once.
 
@@ -37,8 +37,9 @@ mod neighbours;
 
 use neighbours::Neighbours;
 
-/// `RTMGRP_LINK`, `_NEIGH`, `_TC`, `_IPV4_IFADDR`, `_IPV4_ROUTE` and `_IPV4_RULE` of `linux/rtnetlink.h`.
-const ROUTE_GROUPS: u32 = 0x1 | 0x4 | 0x8 | 0x10 | 0x40 | 0x80;
+/// `RTMGRP_LINK`, `_NEIGH`, `_TC`, `_IPV4_IFADDR`, `_IPV4_ROUTE` and `_IPV4_RULE` of `linux/rtnetlink.h`, and
+/// `RTNLGRP_IPV4_NETCONF` as a bit: whether it forwards, and answers ARP for others.
+const ROUTE_GROUPS: u32 = 0x1 | 0x4 | 0x8 | 0x10 | 0x40 | 0x80 | 1 << 23;
 /// `NFNLGRP_NFTABLES` of `linux/netfilter/nfnetlink.h`, as a bit.
 const NFTABLES_GROUPS: u32 = 1 << 6;
 /// How often names are looked at, whatever inotify says: a name is there before its namespace is.

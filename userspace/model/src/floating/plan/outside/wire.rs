@@ -1,5 +1,7 @@
 //! From a device of a router to one of the host. Flow: policy.
 
+use std::collections::BTreeSet;
+
 use super::{State, World, broken, obstacle, slow};
 use crate::{
     fact::LinkDetail,
@@ -195,11 +197,11 @@ struct Ends {
 
 impl Ends {
     fn of(world: &World<'_, '_>) -> Self {
+        let enforced: BTreeSet<LinkKey> = world.enforced.iter().filter_map(|port| world.device(port.ifindex)).collect();
         let (mut surely, mut perhaps) = (Vec::new(), Vec::new());
         for instance in &world.inventory.instances {
             for outer in instance.nics.iter().filter_map(|nic| nic.outer) {
-                let enforced = world.enforced.iter().any(|port| world.device(port.ifindex) == Some(outer));
-                let plain = instance.identity.kind == InstanceKind::Namespace && !enforced;
+                let plain = instance.identity.kind == InstanceKind::Namespace && !enforced.contains(&outer);
                 if plain { &mut perhaps } else { &mut surely }.push(outer);
             }
         }
