@@ -104,14 +104,16 @@ fn disagree(asked: &[&types::FloatingIp], served: &mut [Result<Served<'_>, State
             fixed.entry((served.port.ifindex, served.service.fixed_ip_address)).or_default().push(place);
         }
     }
-    let same =
-        addresses.into_iter().map(|(address, places)| (format!("floating IPs {{}} both ask for {address}"), places));
-    let both =
-        fixed.into_iter().map(|((_, address), places)| (format!("floating IPs {{}} both stand for {address}"), places));
+    let same = addresses.into_iter().map(|(address, places)| (format!("ask for {address}"), places));
+    let both = fixed.into_iter().map(|((_, address), places)| (format!("stand for {address}"), places));
     let conflicts: Vec<(String, Vec<usize>)> = same.chain(both).filter(|(_, places)| places.len() > 1).collect();
-    for (why, places) in conflicts {
+    for (what, places) in conflicts {
         let ids: Vec<&str> = places.iter().map(|place| asked[*place].id.0.as_str()).collect();
-        let why = why.replace("{}", &ids.join(" and "));
+        let why = match &ids[..] {
+            [one, other] => format!("floating IPs {one} and {other} both {what}"),
+            [others @ .., last] => format!("floating IPs {} and {last} all {what}", others.join(", ")),
+            [] => continue,
+        };
         for place in places {
             served[place] = broken(why.clone());
         }
@@ -241,6 +243,9 @@ impl<'w> Own<'_, 'w, '_> {
         if let Some((holder, _)) = holder.filter(|_| !self.rules.serves(floating)) {
             return broken(format!("{floating} is an address of {} already", obstacle::place(world, holder)));
         }
+        if !self.rules.serves(floating) {
+            self.is_no_gateway()?;
+        }
         let nets: Vec<Ipv4Net> = world.held_by(external).filter(|net| net.prefix_len() < 32).collect();
         let Some(net) = nets.iter().find(|net| net.contains(&floating)) else {
             let nets: Vec<String> = nets.iter().map(|net| net.trunc().to_string()).collect();
@@ -249,6 +254,22 @@ impl<'w> Own<'_, 'w, '_> {
         };
         if net.prefix_len() < 31 && (net.network() == floating || net.broadcast() == floating) {
             return broken(format!("{floating} is nobody's address in {}, the subnet of {name}", net.trunc()));
+        }
+        Ok(())
+    }
+
+    /// Whether nobody of this host goes anywhere by the address: whoever has it would be cut off, and all others with him.
+    fn is_no_gateway(&self) -> Result<(), State> {
+        let (world, floating) = (self.world, self.asked.floating_ip_address);
+        let here = |netns: NetnsId| netns == self.host || world.inventory.role(netns).is_neutron();
+        for network in world.inventory.snapshot.facts.networks.iter().filter(|network| here(network.netns)) {
+            let hops = network.routes.iter().flat_map(|route| route.next_hops.iter().map(move |hop| (route, hop)));
+            let Some((route, hop)) = hops.into_iter().find(|(_, hop)| hop.gateway == Some(ip(floating))) else {
+                continue;
+            };
+            let device = hop.ifindex.map(|ifindex| LinkKey { netns: network.netns, ifindex });
+            let by = device.map_or_else(String::new, |device| format!(" by {}", obstacle::place(world, device)));
+            return broken(format!("{floating} is the gateway of this host to {}{by}", route.destination));
         }
         Ok(())
     }

@@ -185,6 +185,11 @@ fn what_cannot_be_served_is_held_with_both_sides_named() {
         asking(|asked| asked.floating_ip_address = [203, 0, 113, 5].into()),
         "203.0.113.5 is an address of eth0 already"
     );
+    // Everybody on the external network would be cut off.
+    assert_eq!(
+        asking(|asked| asked.floating_ip_address = [203, 0, 113, 1].into()),
+        "203.0.113.1 is the gateway of this host to 0.0.0.0/0 by eth0"
+    );
     assert_eq!(
         asking(|asked| asked.qos_policy = Some("gold".to_owned())),
         "QoS policy gold asks for a limit, which netdiag would not keep"
@@ -234,6 +239,15 @@ fn those_that_ask_for_the_same_are_all_held_and_others_go_on() {
     let ways: Vec<_> = plan.floating_ips.iter().map(|made| words(&made.way)).collect();
     let both = "broken: floating IPs again and outside both stand for 172.17.0.2";
     assert_eq!(ways, [both, both, "broken: it is associated with no port"]);
+    let plan = after(|docker| {
+        for id in ["again", "anew"] {
+            docker.ask(id, |_| {});
+        }
+    });
+    assert_eq!(
+        words(&plan.floating_ips[0].way),
+        "broken: floating IPs again, anew and outside all stand for 172.17.0.2"
+    );
     let plan = after(|docker| docker.ask("again", |asked| asked.port_id = None));
     assert!(
         words(&plan.floating_ips[0].way).starts_with("broken: floating IPs again and outside both ask for 203.0.113.7")
