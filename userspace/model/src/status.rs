@@ -4,8 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     fact::enforcement::{AgentFact, RefusedPort},
-    floating::FloatingIp,
-    policy::{types::Mode, wire::Mistake},
+    floating::{FloatingIp, Owner, State},
+    policy::{
+        types::{Mode, PortId},
+        wire::Mistake,
+    },
 };
 
 /// How the agent is.
@@ -96,14 +99,27 @@ impl Status {
     /// Whether what is loaded agrees with what is asked, and nothing stands in the way.
     pub fn is_well(&self) -> bool {
         let Self { agent, mistakes, refused, .. } = self;
-        agent.converged.is_some() && agent.problems.is_empty() && mistakes.is_empty() && refused.is_empty()
+        let nothing_wrong = agent.problems.is_empty() && mistakes.is_empty() && refused.is_empty();
+        agent.converged.is_some() && nothing_wrong && self.held().next().is_none()
+    }
+
+    /// Floating IPs of the policy whose port is enforced on this host and that are not served, and why not. That of a port of another
+    /// host is for that one to serve.
+    pub fn held(&self) -> impl Iterator<Item = (&FloatingIp, &str)> {
+        let is_here = |id: &PortId| self.ports.iter().any(|port| port.id == id.0);
+        self.floating_ips.iter().flatten().filter_map(move |one| match &one.way {
+            State::Broken { why } if one.owner == Owner::Netdiag && one.port_id.as_ref().is_some_and(is_here) => {
+                Some((one, why.as_str()))
+            }
+            State::Fast(_) | State::Slow { .. } | State::Broken { .. } => None,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Status;
-    use crate::fact::enforcement::RefusedPort;
+    use super::{FloatingIp, Mode, Owner, PortId, PortStatus, State, Status};
+    use crate::fact::enforcement::{AgentFact, RefusedPort};
 
     #[test]
     fn an_agent_is_well_once_it_has_converged_and_as_long_as_nothing_is_wrong() {
@@ -113,5 +129,41 @@ mod tests {
         assert!(status.is_well());
         status.refused.push(RefusedPort { port_id: "p".to_owned(), ifindex: None, why: "no hook".to_owned() });
         assert!(!status.is_well());
+    }
+
+    #[test]
+    fn a_floating_ip_that_is_held_stands_in_the_way_where_its_port_is_and_nowhere_else() {
+        let port = PortStatus {
+            id: "web".to_owned(),
+            instance: None,
+            device: "tap0".to_owned(),
+            hooks: vec![],
+            mode: Mode::Filtered,
+        };
+        let agent = AgentFact { converged: Some(1), ..AgentFact::default() };
+        let broken = || State::Broken { why: "there is no device eth7 on this host".to_owned() };
+        let with = |port_id: Option<&str>, owner: Owner, way: State| {
+            let made = FloatingIp {
+                floating_ip_address: [203, 0, 113, 7].into(),
+                fixed_ip_address: None,
+                port_id: port_id.map(|id| PortId(id.to_owned())),
+                router: "host".to_owned(),
+                owner,
+                way,
+            };
+            let (agent, ports) = (agent.clone(), vec![port.clone()]);
+            Status { agent, ports, floating_ips: Some(vec![made]), ..Status::default() }
+        };
+        let held = with(Some("web"), Owner::Netdiag, broken());
+        assert_eq!(held.held().map(|(_, why)| why).collect::<Vec<_>>(), ["there is no device eth7 on this host"]);
+        assert!(!held.is_well());
+        for (port, owner, way) in [
+            (Some("elsewhere"), Owner::Netdiag, broken()),
+            (None, Owner::Netdiag, broken()),
+            (Some("web"), Owner::Found, broken()),
+            (Some("web"), Owner::Netdiag, State::Slow { why: String::new() }),
+        ] {
+            assert!(with(port, owner, way).is_well(), "{port:?}");
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! The answer of `netdiag agent status`.
 
-use netdiag_model::{policy::wire::Mistake, status as model};
+use std::net::Ipv4Addr;
+
+use netdiag_model::{floating::FloatingIp, policy::wire::Mistake, status as model};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -41,6 +43,8 @@ pub struct StatusDocument {
     pub ports: Vec<PortDocument>,
     /// Ports that are asked for, are on this host, and cannot be enforced.
     pub refused: Vec<RefusedDocument>,
+    /// Floating IPs that are asked of netdiag, whose port is on this host, and that are not served.
+    pub held: Vec<HeldDocument>,
     /// What is wrong with the policy as it is written now; the last good one is in force.
     pub mistakes: Vec<MistakeDocument>,
     /// What else keeps the agent from converging.
@@ -83,6 +87,15 @@ pub struct RefusedDocument {
     pub reason: String,
 }
 
+/// A floating IP that is not served.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct HeldDocument {
+    /// The address the outside knows.
+    pub floating_ip_address: Ipv4Addr,
+    /// Why not.
+    pub reason: String,
+}
+
 /// A mistake in the policy.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct MistakeDocument {
@@ -121,6 +134,7 @@ impl Published for model::Status {
             ports_asked: asked.ports,
             ports: published(&self.ports),
             refused: self.refused.iter().map(refused).collect(),
+            held: self.held().map(held).collect(),
             mistakes: published(&self.mistakes),
             problems: agent.problems.clone(),
             flows: self.flows,
@@ -131,6 +145,10 @@ impl Published for model::Status {
             last_pass_ms: passes.last_ms,
         }
     }
+}
+
+fn held((one, why): (&FloatingIp, &str)) -> HeldDocument {
+    HeldDocument { floating_ip_address: one.floating_ip_address, reason: why.to_owned() }
 }
 
 fn refused(port: &netdiag_model::fact::enforcement::RefusedPort) -> RefusedDocument {

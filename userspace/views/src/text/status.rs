@@ -78,7 +78,8 @@ fn wrong(page: &mut Page<'_>, status: &Status) {
     let refused = status.refused.iter().map(|port| ("refused", format!("port {}: {}", port.port_id, port.why)));
     let mistakes = status.mistakes.iter().map(|mistake| ("mistake", mistake.to_string()));
     let problems = status.agent.problems.iter().map(|problem| ("problem", problem.clone()));
-    for (what, text) in mistakes.chain(problems).chain(refused) {
+    let held = status.held().map(|(one, why)| ("held", format!("floating IP {}: {why}", one.floating_ip_address)));
+    for (what, text) in mistakes.chain(problems).chain(refused).chain(held) {
         let lead = vec![Span::new(Paint::Bad, format!("{sign} {what:<8}")), Span::space(1)];
         let text = page.exact(&text);
         page.hang(lead, &Span::plain(text));
