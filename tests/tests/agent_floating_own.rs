@@ -116,10 +116,10 @@ fn a_device_that_goes_takes_its_floating_ips_along_until_it_is_there_again_and_t
     site.wait_until_fast(FLOATING);
     let held = site.wait_for(OTHER, "held", |floating| floating["state"] == "broken");
     assert!(held["reason"].as_str().unwrap().contains("there is no device ext9 on this host"), "{held:#}");
-    let (code, status) = site.host.agent_status();
-    let shown = &status["held"][0];
-    assert_eq!((code, shown["floating_ip_address"].as_str()), (Some(3), Some("203.0.113.51")), "{status:#}");
-    assert_eq!((&shown["reason"], &status["well"]), (&held["reason"], &false.into()), "{status:#}");
+    let (code, said) = site.host.agent_status();
+    let shown = &said["held"][0];
+    assert_eq!((code, shown["floating_ip_address"].as_str()), (Some(3), Some("203.0.113.51")), "{said:#}");
+    assert_eq!((&shown["reason"], &said["well"]), (&held["reason"], &false.into()), "{said:#}");
     let (asks, hears) = (client(&site), server(&site, "instance"));
     let value = |name: &str| metrics(9090).iter().find(|(sample, _)| sample == name).map_or(0, |(_, value)| *value);
     let packets = |direction: &str| {
