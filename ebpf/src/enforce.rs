@@ -148,8 +148,8 @@ pub fn from_external<F: Rewrite>(frame: &mut F, device: u32, vlan: u32, here: bo
     let here = here || floating.flags & FLOATING_PEER != 0;
     let mut flows = Flows::new(ask.slot);
     let policy = Policy(Arrived { fast: true });
-    if here && let Some(flags) = short::passes(frame, &policy, &mut flows, port, ask) {
-        return established(frame, floating, &change, (ask, flags));
+    if let Some(flags) = short::passes(frame, &policy, &mut flows, port, ask) {
+        return established(frame, floating, &change, (ask, flags, here));
     }
     if let Some(way) = floating::flow_way(frame, &Floats, &mut flows, floating, ask.now) {
         count_way(ask, way, frame.length());
@@ -167,21 +167,28 @@ pub fn from_external<F: Rewrite>(frame: &mut F, device: u32, vlan: u32, here: bo
     if here { Arrival::Delivered(floating) } else { Arrival::Forwarded(floating) }
 }
 
-/// A packet of an established flow that comes by an external device.
+/// A packet of an established flow that comes by an external device. Where it is not decided about here, that costs its flow no
+/// second lookup: there is a note of it.
 #[inline(always)]
 fn established<F: Rewrite>(
     frame: &mut F,
     floating: &'static Floating,
     change: &Change,
-    (ask, flags): (Ask, u8),
+    (ask, flags, here): (Ask, u8, bool),
 ) -> Arrival<'static> {
     if flags & FLOW_FAST == 0 {
         count_way(ask, Way::SlowFlow, frame.length());
         return Arrival::Passes;
     }
-    tally(ask, Reason::Established, frame.length());
+    if here {
+        tally(ask, Reason::Established, frame.length());
+    }
     count_way(ask, Way::Fast, frame.length());
-    if translate(frame, change) { Arrival::Delivered(floating) } else { Arrival::Ends }
+    match translate(frame, change) {
+        false => Arrival::Ends,
+        true if here => Arrival::Delivered(floating),
+        true => Arrival::Forwarded(floating),
+    }
 }
 
 /// Counts a packet of a port.

@@ -307,7 +307,10 @@ fn floating_ips_and_the_ways_they_take() {
     let one = show::list(&inventory, Some(Wanted::Address("172.24.4.6".parse().unwrap())));
     assert_snapshot!("floating-fip-one", shown(|out| text::floating::render(&one, &style(80), out)));
     let listing = trace::list(&inventory);
-    assert_snapshot!("floating-list-200", shown(|out| text::list::render(&listing, &style(200), out)));
+    for columns in [80, 200] {
+        let text = shown(|out| text::list::render(&listing, &style(columns), out));
+        assert_snapshot!(format!("floating-list-{columns}"), text);
+    }
     with_instance(&snapshot, "172.24.4.6", |inventory, instance| {
         let trace = trace::explain(inventory, instance);
         assert_snapshot!("floating-trace-80", shown(|out| text::trace::render(&trace, &style(80), out)));

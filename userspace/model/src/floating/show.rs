@@ -4,7 +4,7 @@
 //! its way; without one, only what the routers' own rules show is known.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -18,8 +18,8 @@ use crate::{
         enforcement::{EnforcedPort, EnforcementFact, LoadedFloating, WayCount},
     },
     id::{IfIndex, LinkKey},
-    inventory::{Enforcement, Instance, Inventory, Nic},
-    policy::types::{Direction, Policy, PortId},
+    inventory::{Enforcement, Instance, Inventory, Nic, nat::Floating},
+    policy::types::{Direction, Policy},
 };
 
 /// The answer of `netdiag fip`.
@@ -161,17 +161,59 @@ impl Wanted<'_, '_> {
 }
 
 /// Floating IPs of a card, as far as netdiag has to do with them.
-pub(crate) fn of_nic(inventory: &Inventory<'_>, nic: &Nic<'_>) -> Vec<Row> {
+pub(crate) fn of_nic<'a>(inventory: &Inventory<'a>, nic: &Nic<'a>) -> Vec<Row> {
     let Some(fact) = &inventory.snapshot.facts.enforcement else { return Vec::new() };
     if fact.floating.is_empty() && fact.floating_ips.is_none() {
         return Vec::new();
     }
-    let Enforcement::Port(port) = inventory.enforcement(nic) else { return Vec::new() };
-    Ways::new(inventory, Some(fact), Names::default()).rows(Some(port))
+    let ways = Ways::new(inventory, Some(fact), Names::default());
+    match inventory.enforcement(nic) {
+        Enforcement::Port(port) => ways.rows(&Of::Port(port)),
+        // What nobody enforces anything at is not fast, and the agent says why.
+        Enforcement::Absent | Enforcement::Unknown | Enforcement::Unmanaged | Enforcement::Refused(_) => {
+            let led_to = inventory.floating_ips(nic).iter().map(|floating| led_to(inventory, floating)).collect();
+            ways.rows(&Of::LedTo(led_to))
+        }
+    }
+}
+
+/// A floating IP as routers know it: its address and the router.
+fn led_to(inventory: &Inventory<'_>, floating: &Floating) -> (IpAddr, String) {
+    (floating.address, inventory.netns(floating.netns).label)
 }
 
 fn rows(inventory: &Inventory<'_>) -> Vec<Row> {
-    Ways::new(inventory, inventory.snapshot.facts.enforcement.as_ref(), Names::read(inventory)).rows(None)
+    Ways::new(inventory, inventory.snapshot.facts.enforcement.as_ref(), Names::read(inventory)).rows(&Of::All)
+}
+
+/// Whose floating IPs.
+enum Of<'s> {
+    /// Those of the host.
+    All,
+    /// Those of a port that is enforced.
+    Port(&'s EnforcedPort),
+    /// These, which lead to a card.
+    LedTo(BTreeSet<(IpAddr, String)>),
+}
+
+impl Of<'_> {
+    /// Whether a floating IP the agent knows is one of them.
+    fn has(&self, made: &FloatingIp) -> bool {
+        match self {
+            Self::All => true,
+            Self::Port(port) => made.port_id.as_ref().is_some_and(|id| id.0 == port.port_id),
+            Self::LedTo(led_to) => led_to.contains(&(made.floating_ip_address.into(), made.router.clone())),
+        }
+    }
+
+    /// Whether one that is loaded for the port at a place is.
+    const fn is_at(&self, slot: u32) -> bool {
+        match self {
+            Self::All => true,
+            Self::Port(port) => port.slot == slot,
+            Self::LedTo(_) => false,
+        }
+    }
 }
 
 /// Names of instances, looked for once.
@@ -193,7 +235,7 @@ impl Names {
                     names.ports.insert(port.slot, name());
                 }
                 for floating in inventory.floating_ips(nic) {
-                    names.led_to.insert((floating.address, inventory.netns(floating.netns).label), name());
+                    names.led_to.insert(led_to(inventory, &floating), name());
                 }
             }
         }
@@ -215,19 +257,17 @@ impl<'s, 'a> Ways<'s, 'a> {
 
     /// Floating IPs that the agent knows, those that are loaded all the same, and those that only the routers know; of one port
     /// or of all.
-    fn rows(&self, of: Option<&EnforcedPort>) -> Vec<Row> {
+    fn rows(&self, of: &Of<'_>) -> Vec<Row> {
         let planned = self.fact.and_then(|fact| fact.floating_ips.as_deref()).unwrap_or_default();
         let loaded = self.fact.map_or(&[][..], |fact| &fact.floating);
-        let is_its = |id: Option<&PortId>| of.is_none_or(|port| id.is_some_and(|id| id.0 == port.port_id));
-        let is_at = |slot: u32| of.is_none_or(|port| port.slot == slot);
         let mut left: BTreeMap<(Ipv4Addr, Option<Ipv4Addr>), &LoadedFloating> =
-            loaded.iter().filter(|one| is_at(one.slot)).map(|one| ((one.floating, Some(one.fixed)), one)).collect();
+            loaded.iter().filter(|one| of.is_at(one.slot)).map(|one| ((one.floating, Some(one.fixed)), one)).collect();
         let mut rows: Vec<Row> = planned
             .iter()
-            .filter(|made| is_its(made.port_id.as_ref()))
+            .filter(|made| of.has(made))
             .map(|made| self.planned(made, left.remove(&(made.floating_ip_address, made.fixed_ip_address))))
             .collect();
-        let found = if planned.is_empty() && of.is_none() { self.found() } else { Vec::new() };
+        let found = if planned.is_empty() && matches!(of, Of::All) { self.found() } else { Vec::new() };
         for made in &found {
             rows.push(self.planned(made, left.remove(&(made.floating_ip_address, made.fixed_ip_address))));
         }

@@ -64,7 +64,7 @@ fn columns() -> Vec<Column> {
         Column::new("INSTANCE", 17, 40).essential(),
         Column::new("STATE", 9, 9).essential(),
         Column::new("ADDRESSES", 19, 44).essential(),
-        Column::new("FLOATING IPS", 12, 40),
+        Column::new("FLOATING IPS", 18, 40),
     ];
     columns.extend(COLUMNS.iter().map(|(column, _)| *column));
     columns
