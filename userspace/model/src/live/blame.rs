@@ -180,9 +180,9 @@ fn by_kernel(case: &Case<'_, '_>, journey: &Journey, drop: &Drop) -> Blame {
 fn with_rules(blame: Blame, case: &Case<'_, '_>, what: &str) -> Blame {
     let (code, verify) = match blame.rules.first() {
         None => return blame,
-        Some(rule) => (Code::FilterRule, in_netns(case.inventory, rule.netns.id, rules::save_command(rule))),
+        Some(rule) => (Code::FilterRule, in_netns(case.inventory, rule.netns.id, super::rules::save_command(rule))),
     };
-    let named = |rule: &RuleRef| format!("{} of {}", rule_words(rule), rule.netns.label);
+    let named = |rule: &RuleRef| format!("{} of {}", words::rule(rule), rule.netns.label);
     let (guilty, sentence) = match &blame.rules[..] {
         [rule] => (
             Some(format!("{}: {}", named(rule), rule.rule)),
@@ -195,15 +195,6 @@ fn with_rules(blame: Blame, case: &Case<'_, '_>, what: &str) -> Blame {
         }
     };
     Blame { code, guilty, sentence, verify: Some(verify), ..blame }
-}
-
-/// A rule by its place.
-fn rule_words(rule: &RuleRef) -> String {
-    if rule.number == 0 {
-        format!("the policy of {} {}", rule.table, rule.chain)
-    } else {
-        format!("rule {} of {} {}", rule.number, rule.table, rule.chain)
-    }
 }
 
 /// The kernel's reason where a neighbour does not answer (`SKB_DROP_REASON_NEIGH_FAILED`).

@@ -15,7 +15,13 @@ use crate::{
     event::{Decision, VerdictEvent},
     id::{LinkKey, NetnsId},
     inventory::Inventory,
+    trace::RuleRef,
 };
+
+/// Which rule dropped a packet.
+mod by_rule;
+
+pub use by_rule::Rules;
 
 /// A packet that was given up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +42,8 @@ pub struct Dropped {
     pub because: Option<&'static str>,
     /// The packet in words.
     pub packet: String,
+    /// Rules of the packet filter that would drop it: one is the guilty one, of several it is one.
+    pub rules: Vec<RuleRef>,
 }
 
 /// A copy of a packet, which has gone its own way.
@@ -132,6 +140,7 @@ impl Owners {
             location: location.clone(),
             because: reasons::at(reason, location.as_deref()).map(|meaning| meaning.because),
             packet: super::words::packet(headers.innermost()),
+            rules: Vec::new(),
         })
     }
 
@@ -154,6 +163,12 @@ impl Owners {
 }
 
 impl Dropped {
+    /// The one rule that dropped it, by its place and its words.
+    pub fn guilty(&self) -> Option<String> {
+        let [rule] = &self.rules[..] else { return None };
+        Some(format!("{} of {}: {}", super::words::rule(rule), rule.netns.label, rule.rule))
+    }
+
     /// The same of a refusal of netdiag's own; none of what it allows.
     pub fn refused(event: &VerdictEvent) -> Option<Self> {
         if event.verdict != Decision::Deny {
@@ -180,14 +195,28 @@ impl Dropped {
             location: None,
             because: reason.map(|reason| reason.meaning()),
             packet: format!("{protocol} {} > {}", end(event.source, ports.0), end(event.destination, ports.1)),
+            rules: Vec::new(),
         })
     }
+}
+
+/// What packets died of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cause {
+    /// Whose they were; none where nothing says.
+    pub instance: Option<String>,
+    /// Where.
+    pub place: String,
+    /// Why.
+    pub reason: String,
+    /// The rule that did it, where it is known which.
+    pub rule: Option<String>,
 }
 
 /// How many packets of whom died where and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
-    counts: BTreeMap<(Option<String>, String, String), u64>,
+    counts: BTreeMap<Cause, u64>,
     /// All of them.
     pub packets: u64,
     /// Copies that nobody misses.
@@ -202,8 +231,13 @@ impl Census {
     /// Counts a packet.
     pub fn add(&mut self, dropped: &Dropped) {
         self.packets += 1;
-        let key = (dropped.instance.clone(), dropped.place.clone(), dropped.reason.clone());
-        *self.counts.entry(key).or_default() += 1;
+        let cause = Cause {
+            instance: dropped.instance.clone(),
+            place: dropped.place.clone(),
+            reason: dropped.reason.clone(),
+            rule: dropped.guilty(),
+        };
+        *self.counts.entry(cause).or_default() += 1;
     }
 
     /// Counts a copy.
@@ -214,12 +248,10 @@ impl Census {
         }
     }
 
-    /// Whose, where, why, how many: the most first.
-    pub fn rows(&self) -> Vec<(Option<&str>, &str, &str, u64)> {
-        let rows = self.counts.iter();
-        let mut rows: Vec<_> =
-            rows.map(|((whose, place, reason), count)| (whose.as_deref(), &**place, &**reason, *count)).collect();
-        rows.sort_by_key(|row| std::cmp::Reverse(row.3));
+    /// Causes with how many packets died of each, the most first.
+    pub fn rows(&self) -> Vec<(&Cause, u64)> {
+        let mut rows: Vec<_> = self.counts.iter().map(|(cause, count)| (cause, *count)).collect();
+        rows.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         rows
     }
 }
@@ -316,7 +348,14 @@ mod tests {
             census.add(&of(&owners, Some(link)).unwrap());
         }
         let rows = census.rows();
-        assert_eq!(rows[0], (Some("web-1"), "eth0 in web-1", "NO_SOCKET", 2));
+        let text = str::to_owned;
+        let cause = Cause {
+            instance: Some(text("web-1")),
+            place: text("eth0 in web-1"),
+            reason: text("NO_SOCKET"),
+            rule: None,
+        };
+        assert_eq!(rows[0], (&cause, 2));
         assert_eq!((rows.len(), census.packets), (2, 3));
     }
 }

@@ -315,6 +315,10 @@ impl Live<'_, '_> {
         let verdicts = self.verdicts.known();
         let mut enough = false;
         for journey in over {
+            if enough {
+                self.tally.overhear(&journey);
+                continue;
+            }
             let blame = self.host.blame(&journey, self.journeys.points(), &verdicts).await;
             let told = Told { journey, blame };
             self.show.packet(&told, self.journeys.points())?;
@@ -323,9 +327,6 @@ impl Live<'_, '_> {
             enough |= self.probing.as_mut().is_some_and(|probing| probing.hear(&told));
             enough |= self.asked.bounds.limits.is_reached(self.shown);
             enough |= self.asked.bounds.until_drop && told.blame.is_some();
-            if enough {
-                break;
-            }
         }
         Ok(enough)
     }
@@ -356,7 +357,11 @@ impl Live<'_, '_> {
         let enough = self.asked.bounds.limits.is_reached(self.shown);
         let verdicts = self.verdicts.known();
         let left = self.journeys.finish();
-        for journey in self.wanted(left).into_iter().filter(|_| !enough) {
+        for journey in self.wanted(left) {
+            if enough {
+                self.tally.overhear(&journey);
+                continue;
+            }
             let blame = self.host.blame(&journey, self.journeys.points(), &verdicts).await;
             let told = Told { journey, blame };
             self.show.packet(&told, self.journeys.points())?;
