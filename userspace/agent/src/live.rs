@@ -237,6 +237,11 @@ impl Session {
         self.held.len() + usize::from(self.programs.watches_drops())
     }
 
+    /// Devices that TC takes no program at, and that are watched by packet sockets instead.
+    pub fn by_socket(&self) -> &[LinkKey] {
+        &self.held.instead
+    }
+
     /// Whether the place where packets are given up is watched.
     pub fn watches_drops(&self) -> bool {
         self.programs.watches_drops()

@@ -98,6 +98,7 @@ pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
         let name = inventory.link(link).map_or("", |link| &link.name);
         session.gaps().iter().any(|gap| gap.netns == Some(link.netns) && gap.object.ends_with(name))
     });
+    points.see_by_socket(session.by_socket());
     points.blind = !session.watches_drops();
     // What was under way while the programs were attached one by one was seen by some of them only.
     let since_ns = now_ns();
