@@ -50,7 +50,7 @@ pub(crate) fn faults(lab: &Lab) -> Vec<Outcome> {
             "nobody answers ARP for the floating IP",
             (proxy(0), proxy(1)),
             Traffic::From("neighbour", format!("ip neigh flush all; ping -q -c 1 -W 1 {floating}")),
-            ("", &device, "proxy_arp"),
+            ("", floating, "nobody answers ARP"),
         ),
     ];
     let lane = Lane::of(lab, host, &target.container);

@@ -291,9 +291,9 @@ impl Session {
         Ok(losses)
     }
 
-    /// What watching costs, measured over the last seconds in which somebody looked.
-    pub fn cost(&mut self) -> Cost {
-        self.meter.cost()
+    /// What watching has cost: netdiag itself since the session began, its programs when they were measured last.
+    pub fn cost(&self) -> Cost {
+        self.meter.cost(self.read)
     }
 
     /// Reads what is there, and lets go what nothing older can come before any more.
@@ -309,7 +309,7 @@ impl Session {
             self.waiting.extend(record.map(|record| self.names.name(record, &self.points)));
         }
         self.read += count as u64;
-        if let Some(measured) = self.meter.tick(&self.descriptors, &self.maps, self.read)
+        if let Some(measured) = self.meter.tick(&self.descriptors, &self.maps)
             && let Some(a_second) = self.brake.as_mut().and_then(|brake| brake.measured(measured))
         {
             self.config.budget = self.tick.records(a_second);

@@ -1,7 +1,7 @@
 //! Packets that were given up anywhere on the host: whose, where, why. Flow: observe.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     net::IpAddr,
 };
 
@@ -62,6 +62,8 @@ pub struct Owners {
     namespaces: HashMap<NetnsId, String>,
     /// Tenants may use the same addresses, which then mean nobody.
     addresses: HashMap<IpAddr, Option<String>>,
+    /// But in a router's namespace they mean whoever is behind that router.
+    routed: HashMap<(NetnsId, IpAddr), Option<String>>,
     /// Devices Open vSwitch takes copies of: what the host's stack does to the rest says nothing.
     copied: BTreeSet<LinkKey>,
     places: HashMap<LinkKey, String>,
@@ -80,10 +82,12 @@ impl Owners {
                 }
                 let own = nic.addresses.iter().map(ipnet::IpNet::addr);
                 let floating = inventory.floating_ips(nic).into_iter().map(|floating| floating.address);
+                let routers = inventory.router_ports(nic).into_iter().map(|port| port.device.netns);
+                let routers: Vec<NetnsId> = routers.filter(|netns| Some(*netns) != inventory.host).collect();
                 for address in own.chain(floating) {
-                    let known = owners.addresses.entry(address).or_insert_with(|| Some(name.clone()));
-                    if known.as_ref() != Some(name) {
-                        *known = None;
+                    means(owners.addresses.entry(address), name);
+                    for netns in &routers {
+                        means(owners.routed.entry((*netns, address)), name);
                     }
                 }
             }
@@ -144,13 +148,15 @@ impl Owners {
         })
     }
 
-    /// Whose packet it is: by its device, else by the namespace it was in, else by its addresses.
+    /// Whose packet it is: by its device, else by the namespace it was in, else by its addresses, first by whose they are behind
+    /// the router it was in.
     fn whose(&self, link: Option<LinkKey>, headers: &Headers) -> Option<&str> {
         let by_link = link.and_then(|link| self.links.get(&link).or_else(|| self.namespaces.get(&link.netns)));
         let by_address = || {
             let (source, destination) = headers.innermost().addresses()?;
+            let behind = |address| self.routed.get(&(link?.netns, address))?.as_ref();
             let known = |address| self.addresses.get(&address)?.as_ref();
-            known(source).or_else(|| known(destination))
+            behind(source).or_else(|| behind(destination)).or_else(|| known(source)).or_else(|| known(destination))
         };
         by_link.or_else(by_address).map(String::as_str)
     }
@@ -159,6 +165,14 @@ impl Owners {
         let Some(link) = link else { return "no device".to_owned() };
         let device = self.places.get(&link).cloned();
         device.or_else(|| self.labels.get(&link.netns).cloned()).unwrap_or_else(|| link.netns.to_string())
+    }
+}
+
+/// Takes note that something means an instance; what means two means neither.
+fn means<K>(entry: Entry<'_, K, Option<String>>, name: &str) {
+    let known = entry.or_insert_with(|| Some(name.to_owned()));
+    if known.as_deref() != Some(name) {
+        *known = None;
     }
 }
 
@@ -295,6 +309,30 @@ mod tests {
         let nowhere = of(&owners, None).unwrap();
         assert_eq!((nowhere.instance, nowhere.place.as_str()), (None, "no device"));
         assert_eq!(nowhere.because, Some("nobody listens there"));
+    }
+
+    #[test]
+    fn in_a_routers_namespace_an_address_means_whoever_is_behind_that_router() {
+        let (mut host, [inner, outer, _, other]) = host();
+        for (number, tag) in [(1_u16, 1), (2, 2)] {
+            let router = host.netns(&[&format!("qrouter-{number}")]);
+            let device = format!("qr-{number}");
+            let qr = host.link(router, &device, Some("tun"));
+            host.address(qr, "10.0.0.1/24");
+            let id = format!("{}9{number}", &PORT[..PORT.len() - 2]);
+            neutron(host.ovs("br-int", &device, "internal"), &id, "02:00:00:00:00:99", tag);
+        }
+        let id = format!("{}42", &PORT[..PORT.len() - 2]);
+        neutron(host.ovs("br-int", "tap2", ""), &id, "02:00:00:00:00:42", 2);
+        let snapshot = host.snapshot();
+        let inventory = Inventory::build(&snapshot);
+        let owners = Owners::of(&inventory);
+        let at = |name: &str| inventory.links_named(name).next();
+        let whose = |link| of(&owners, link).unwrap().instance;
+        assert_eq!(whose(at("qr-1")).as_deref(), Some("web-1"));
+        assert_eq!(whose(at("qr-2")).as_deref(), Some("web-2"));
+        assert!(inner != outer && other != outer);
+        assert_eq!(whose(None), None, "anywhere else it means neither");
     }
 
     #[test]

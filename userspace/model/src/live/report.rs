@@ -231,7 +231,10 @@ fn sentence(
     let Statistics { journeys, dead, inconclusive, delivered, aside, .. } = statistics;
     match (verdict, deaths) {
         (Verdict::Inconclusive, _) if *journeys == 0 => match trace.verdict {
-            Verdict::Broken => format!("no packet of {instance} was seen; the trace: {}", trace.sentence),
+            Verdict::Broken => {
+                let expected = trace.sentence.trim_end_matches('.');
+                format!("no packet of {instance} was seen; the trace: {expected}")
+            }
             Verdict::Works | Verdict::Inconclusive => format!("no packet of {instance} was seen"),
         },
         (Verdict::Inconclusive, _) => {

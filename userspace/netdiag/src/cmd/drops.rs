@@ -23,14 +23,12 @@ use netdiag_views::{
     json_schema::{DropDocument, DropsLine},
     text::{self, Style, live::Epoch},
 };
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
-};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use super::{
     live::{epoch, plan, refused, verdicts::Verdicts, wanted},
     not_found,
+    signals::Interrupt,
 };
 use crate::{
     cli::{StreamOutput, live::Drops},
@@ -113,7 +111,7 @@ enum Turn {
 /// When watching ends, and how often is looked.
 struct Until {
     until: Option<Instant>,
-    interrupt: Signal,
+    interrupt: Interrupt,
     tick: Interval,
 }
 
@@ -121,9 +119,7 @@ impl Until {
     fn of(asked: &Drops) -> anyhow::Result<Self> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // One listener for all the time: a signal that comes while nobody listens is gone.
-        let interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
-        Ok(Self { until: asked.limits.until(), interrupt, tick })
+        Ok(Self { until: asked.limits.until(), interrupt: Interrupt::listen()?, tick })
     }
 }
 
@@ -189,7 +185,7 @@ impl Live<'_> {
                     self.see(&sighting, &mut host)?
                 }
                 _ = until.tick.tick() => self.refusals()?,
-                _ = until.interrupt.recv() => return Ok(Turn::Interrupted),
+                () = until.interrupt.comes() => return Ok(Turn::Interrupted),
                 () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => return Ok(Turn::Enough),
             };
             if enough {

@@ -24,11 +24,10 @@ use netdiag_views::text::live::Epoch;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::{
     process::{Child, Command},
-    signal::unix::{SignalKind, signal},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
-use super::{not_found, print};
+use super::{not_found, print, signals::Interrupt};
 use crate::{
     cli::{self, TraceOutput, Way},
     config,
@@ -250,8 +249,7 @@ impl Live<'_, '_> {
         let patience = self.probing.as_ref().map(|_| probing::PATIENCE);
         let mut until = self.asked.bounds.limits.duration.or(patience).map(|duration| Instant::now() + duration);
         let mut closing = false;
-        // One listener for all the time: a signal that comes while nobody listens is gone.
-        let mut interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
+        let mut interrupt = Interrupt::listen()?;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -261,7 +259,7 @@ impl Live<'_, '_> {
                     continue;
                 }
                 _ = tick.tick() => {}
-                _ = interrupt.recv() => return Ok(End::Interrupted),
+                () = interrupt.comes() => return Ok(End::Interrupted),
                 () = ended(&mut command) => {
                     command = None;
                     (closing, until) = (true, Some(Instant::now() + LINGER));
