@@ -46,12 +46,15 @@ pub(crate) fn faults(lab: &Lab) -> Vec<Outcome> {
             ping(&target),
             ("left-as-another", "eth1", floating),
         ),
-        Fault::new(
-            "nobody answers ARP for the floating IP",
-            (proxy(0), proxy(1)),
-            Traffic::From("neighbour", format!("ip neigh flush all; ping -q -c 1 -W 1 {floating}")),
-            ("", floating, "nobody answers ARP"),
-        ),
+        Fault {
+            patience: "2s",
+            ..Fault::new(
+                "nobody answers ARP for the floating IP",
+                (proxy(0), proxy(1)),
+                Traffic::From("neighbour", format!("ip neigh flush all; ping -q -c 1 -W 1 {floating}")),
+                ("no-answer", &device, "nobody answers ARP"),
+            )
+        },
     ];
     let lane = Lane::of(lab, host, &target.container);
     let mut outcomes = vec![lane.healthy("healthy, a distributed router", &ping(&target))];

@@ -26,7 +26,10 @@ fn listeners(lab: &Lab, target: &Target) -> Vec<Fault<'static>> {
     let Target { inner, tap, floating, fixed, .. } = target;
     let dnat = format!("PREROUTING -d {floating}/32 -j DNAT --to-destination {fixed}");
     let senders = Senders::new(lab, "other-1", "other-2");
-    let (full, listener, crowd) = (senders.full_socket(), senders.full_listener(), senders.crowd(target));
+    let (full, (address, port), crowd) = (senders.full_socket(), senders.full_listener(), senders.crowd(target));
+    let instances = lab.instances("compute-1");
+    let other = instances.iter().find(|one| one["display_name"] == "other-2").unwrap();
+    let call = format!("nsenter -n -t {} timeout 2 bash -c 'echo x > /dev/tcp/{address}/{port}'", other["pid"]);
     vec![
         Fault::new(
             "nobody listens (TCP)",
@@ -55,8 +58,9 @@ fn listeners(lab: &Lab, target: &Target) -> Vec<Fault<'static>> {
         Fault::new(
             "a listener whose queue is full",
             NOTHING,
-            Traffic::Ours(Box::new(listener)),
-            ("kernel-drop", inner, "the listener's queue is full"),
+            Traffic::Here(call),
+            // It is the kernel of the instance that lets go of it, without a word.
+            ("no-answer", &target.container, "its listener's queue is full"),
         ),
         Fault::new(
             "full queue of a CPU",

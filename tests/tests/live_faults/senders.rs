@@ -6,13 +6,12 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket},
     os::fd::OwnedFd,
     path::Path,
-    sync::Mutex,
 };
 
 use netdiag_agent::netns::Namespace;
 use netdiag_model::id::Mac;
 use netdiag_tests::{Lab, Target, behaviour::wire::Wire};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, ipproto, listen, socket_with, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, listen, socket_with, sockopt};
 use serde_json::Value;
 
 /// Where nobody reads.
@@ -95,8 +94,9 @@ impl Senders {
         }
     }
 
-    /// Opens a listener with room for one connection, and sends it more than that at once; nobody takes them.
-    pub(crate) fn full_listener(&self) -> impl Fn() + Sync + use<> {
+    /// Opens a listener with room for one connection, which has one, and takes nobody: it stays so for the rest of the test. Returns
+    /// where it listens.
+    pub(crate) fn full_listener(&self) -> (Ipv4Addr, u16) {
         let (to, address) = self.to.clone();
         let listener = within(&to, || {
             let listener = stream();
@@ -104,21 +104,9 @@ impl Senders {
             listen(&listener, 0).unwrap();
             listener
         });
-        let (from, callers) = (self.from.0.clone(), Mutex::new(Vec::new()));
-        move || {
-            // It is open for as long as anybody sends.
-            let _room = &listener;
-            let called = within(&from, move || {
-                let call = |_| {
-                    let caller = stream();
-                    // Nobody waits for it.
-                    connect(&caller, &SocketAddrV4::new(address, PORT)).ok();
-                    TcpStream::from(caller)
-                };
-                (0..4).map(call).collect::<Vec<_>>()
-            });
-            callers.lock().unwrap().extend(called);
-        }
+        let caller = within(&self.from.0, move || TcpStream::connect((address, PORT)).unwrap());
+        std::mem::forget((listener, caller));
+        (address, PORT)
     }
 
     /// Sends more segments at once than the queue of a CPU has room for (`net.core.netdev_max_backlog`, 1000), to nobody.
@@ -130,9 +118,9 @@ impl Senders {
     }
 }
 
-/// A socket of TCP that does not wait.
+/// A socket of TCP.
 fn stream() -> OwnedFd {
-    socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None).unwrap()
+    socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap()
 }
 
 /// How much a large frame carries.

@@ -21,6 +21,12 @@ fn address(lab: &Lab, target: &Target) {
     lab.sh("compute-1", &format!("{router} && {inside}")).ok();
     let far = format!("{} && ip route add 2001:db8:0:1::/64 via {OUTSIDE}", on("eth0", NEIGHBOUR));
     lab.sh("neighbour", &far).ok();
+    // Neutron's flows let nobody say that he has an address which his port has not.
+    let instances = lab.instances("compute-1");
+    let own = instances.iter().find(|one| one["container_name"] == target.container.as_str()).unwrap();
+    let mac = own["ports"][0]["mac"].as_str().unwrap();
+    let known = format!("ip neigh replace {OWN} lladdr {mac} dev {qr} nud permanent");
+    lab.sh("compute-1", &target.in_router(&known)).ok();
 }
 
 pub(crate) fn faults(lab: &Lab, target: &Target) -> Vec<Outcome> {
@@ -49,7 +55,7 @@ pub(crate) fn faults(lab: &Lab, target: &Target) -> Vec<Outcome> {
             "MTU of IPv6",
             both(&format!("ip link set {qg} mtu 1400"), &format!("ip link set {qg} mtu 1500")),
             Traffic::Here(large),
-            ("kernel-drop", qr, "takes packets of 1400 bytes, and this one has 1438"),
+            ("kernel-drop", qg, "takes packets of 1400 bytes, and this one has 1438"),
         ),
         Fault::new(
             "nobody listens on IPv6",

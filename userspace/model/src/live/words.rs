@@ -25,6 +25,11 @@ pub(super) fn rule(rule: &RuleRef) -> String {
     }
 }
 
+/// So many packets.
+pub(super) fn packets(number: u64) -> String {
+    if number == 1 { "1 packet".to_owned() } else { format!("{number} packets") }
+}
+
 /// Name of what an IP packet carries.
 pub fn protocol(ip: &Ip) -> String {
     if ip.protocol == ICMPV6 { "icmpv6".to_owned() } else { protocol_name(ip.protocol) }

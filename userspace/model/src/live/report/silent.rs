@@ -10,7 +10,7 @@ use super::unanswered::{Counting, MOST, PATIENCE_NS, TOLD, is_question};
 use crate::{
     live::{
         journey::{Ended, Journey},
-        packet::{Headers, ICMP, ICMPV6, Ip, TCP},
+        packet::{Content, Headers, ICMP, ICMPV6, TCP},
         points::{Points, Stop},
         words,
     },
@@ -19,6 +19,9 @@ use crate::{
 
 /// Who asked for what: the other end, the protocol, the port of the instance.
 type Question = (IpAddr, u8, u16);
+
+/// In the place of the protocol of a question for the MAC address.
+const ARP: u8 = 0;
 
 /// What the instance was asked, and whom it has answered.
 #[derive(Debug, Default)]
@@ -34,6 +37,8 @@ struct Asked {
     packet: String,
     /// The last device that saw it.
     device: String,
+    /// The address it is for.
+    of: IpAddr,
 }
 
 impl Silent {
@@ -43,15 +48,15 @@ impl Silent {
             return self.hear(journey);
         }
         let last = journey.steps.last().and_then(|step| Some((step, points.stop(step.place)?)));
-        let Some((step, stop)) = last.filter(|(_, stop)| journey.ended == Ended::Delivered && is_its_end(stop)) else {
-            return;
-        };
+        let Some((step, stop)) = last.filter(|_| journey.ended == Ended::Delivered) else { return };
         let headers = step.headers.innermost();
-        let Some(question) = headers.ip().filter(|ip| is_question(ip)).map(question) else { return };
+        let own = points.tracks.get(journey.track).map_or(&[][..], |track| &track.own);
+        let Some((question, of)) = question(headers, stop, own) else { return };
         if self.asked.len() >= MOST && !self.asked.contains_key(&question) {
             return;
         }
-        let none = || Asked { counting: Counting::from(journey), packet: words::packet(headers), device: stop.label() };
+        let (packet, device) = (words::packet(headers), stop.label());
+        let none = || Asked { counting: Counting::from(journey), packet, device, of };
         self.asked.entry(question).or_insert_with(none).counting.packets += 1;
     }
 
@@ -79,18 +84,35 @@ const fn is_its_end(stop: &Stop) -> bool {
     matches!(stop.kind, HopKind::InnerDevice | HopKind::HostDevice)
 }
 
-fn question(ip: &Ip) -> Question {
-    (ip.source, ip.protocol, ip.transport.ports().map_or(0, |(_, port)| port))
+/// What a packet asks of the instance, and of which of its addresses; of those that its router answers for, who has them.
+fn question(headers: &Headers, stop: &Stop, own: &[IpAddr]) -> Option<(Question, IpAddr)> {
+    match &headers.content {
+        Content::Arp(arp) => {
+            let asks = arp.operation == 1 && arp.sender != arp.target && own.contains(&arp.target);
+            asks.then_some(((arp.sender, ARP, 0), arp.target))
+        }
+        Content::Ip(ip) => {
+            let port = ip.transport.ports().map_or(0, |(_, port)| port);
+            (is_its_end(stop) && is_question(ip)).then_some(((ip.source, ip.protocol, port), ip.destination))
+        }
+        Content::Other { .. } => None,
+    }
 }
 
 /// The question a packet of the instance may answer.
 fn answer(headers: &Headers) -> Option<Question> {
+    if let Content::Arp(arp) = &headers.content {
+        return (arp.operation != 1).then_some((arp.target, ARP, 0));
+    }
     let ip = headers.ip()?;
     Some((ip.destination, ip.protocol, ip.transport.ports().map_or(0, |(port, _)| port)))
 }
 
 fn finding((_, protocol, port): Question, asked: Asked, points: &Points, trace: &Trace) -> Finding {
-    let Asked { counting: Counting { packets, .. }, packet, device } = asked;
+    let Asked { counting: Counting { packets, .. }, packet, device, of } = asked;
+    // What the trace finds wrong with that very address is why.
+    let is_it = |finding: &&Finding| finding.severity == Severity::Error && finding.object == of.to_string();
+    let cause = trace.findings.iter().find(is_it);
     let inside = trace.instance.pid.filter(|_| trace.instance.kind != InstanceKind::Vm);
     let run = |command: String| inside.map(|pid| format!("nsenter -n -t {pid} {command}"));
     let (why, verify) = match protocol {
@@ -105,13 +127,18 @@ fn finding((_, protocol, port): Question, asked: Asked, points: &Points, trace: 
         _ => ("nobody is there", None),
     };
     let times = if packets == 1 { "once".to_owned() } else { format!("{packets} times") };
+    let why = cause.map_or(why, |cause| &cause.message);
+    let whose =
+        if protocol == ARP { "nobody answered".to_owned() } else { format!("{} did not answer", points.instance) };
     Finding {
-        severity: Severity::Warning,
+        severity: if cause.is_some() { Severity::Error } else { Severity::Warning },
         code: "no-answer".to_owned(),
-        object: points.instance.clone(),
-        message: format!("{packet} came to {device} {times}, and {} did not answer: {why}", points.instance),
+        object: if protocol == ARP { device.clone() } else { points.instance.clone() },
+        message: format!("{packet} came to {device} {times}, and {whose}: {why}"),
         evidence: format!("{device} saw it come in, and no answer to it went out"),
-        verify,
-        fix: Some("see in the instance whether the service runs and takes connections".to_owned()),
+        verify: cause.and_then(|cause| cause.verify.clone()).or(verify),
+        fix: cause
+            .and_then(|cause| cause.fix.clone())
+            .or_else(|| Some("see in the instance whether the service runs and takes connections".to_owned())),
     }
 }

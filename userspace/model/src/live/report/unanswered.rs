@@ -11,6 +11,7 @@ use crate::{
         journey::{Ended, Journey},
         packet::{Content, Headers, ICMP, ICMPV6, Ip, Transport},
         points::Points,
+        words,
     },
     trace::{Direction, Finding, HopKind, Severity, Trace},
 };
@@ -69,7 +70,9 @@ impl Unanswered {
             Ended::Aside => true,
             Ended::Dropped { .. } | Ended::NotSeenAfter | Ended::Inconclusive => return,
         };
-        let Some(whom) = asks(&journey.packet) else { return };
+        // Others on its segment ask for the instance itself.
+        let own = |whom: &IpAddr| points.tracks.get(journey.track).is_some_and(|track| track.own.contains(whom));
+        let Some(whom) = asks(&journey.packet).filter(|whom| !own(whom)) else { return };
         let room = self.asked.len() < MOST || self.asked.contains_key(&whom);
         let last = journey.steps.last().and_then(|step| points.stop(step.place));
         if let Some(stop) = last.filter(|_| room) {
@@ -118,7 +121,7 @@ impl Questions {
             severity: Severity::Warning,
             code: "unanswered".to_owned(),
             object,
-            message: format!("{packets} packets for {whom} went {by}, and nothing came back from it"),
+            message: format!("{} for {whom} went {by}, and nothing came back from it", words::packets(packets)),
             evidence: format!("they were seen at {device}, and no packet from {whom} came in"),
             verify: None,
             fix: Some(format!("see on the way to {whom} whether they arrive there, and what becomes of its answers")),

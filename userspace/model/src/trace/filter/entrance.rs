@@ -6,7 +6,11 @@ use super::{ask, rule_ref};
 use crate::{
     fact::{NamespaceFact, ProxyFact, PublishedPort, SourceKind},
     id::{LinkKey, NetnsId},
-    inventory::{Instance, Inventory, Role, nat::Floating},
+    inventory::{
+        Instance, Inventory, Role,
+        nat::Floating,
+        route::{NoRoute, Question},
+    },
     netfilter::{Address, Effect, Hook, Known, Packet, Step, Walk},
     trace::{
         Finding, FloatingIp, HopState, Publication, RuleRef, Severity,
@@ -139,6 +143,10 @@ fn floating_ip(way: &mut Way<'_, '_>, floating: Floating) -> FloatingIp {
         // A rule that is not among those that were read may be among those that were not.
         lacks.retain(|(_, code)| !rules_unread || *code == "floating-ip-address");
         way.path.findings.extend(lacks.iter().map(|(what, code)| incomplete(inventory, &floating, what, code)));
+        if let Some(finding) = misled(inventory, &floating) {
+            way.path.findings.push(finding);
+            return whole(floating, &answers, HopState::Broken);
+        }
         if let Answering::Mute(device) = &answers {
             way.path.findings.push(mute(inventory, &floating, *device));
             return whole(floating, &answers, HopState::Broken);
@@ -189,6 +197,33 @@ fn incomplete(inventory: &Inventory<'_>, floating: &Floating, what: &str, code: 
         .seen(format!("rules and addresses of {label}"))
         .verify(in_netns(inventory, floating.netns, "iptables-save -t nat; ip addr"))
         .fix("see neutron-l3-agent's log")
+}
+
+/// Devices by which a distributed router sends what leaves by a floating IP.
+const BY_FLOATING: &str = "rfp-";
+
+/// A distributed router that sends the instance's packets elsewhere than where they leave as the floating IP.
+fn misled(inventory: &Inventory<'_>, floating: &Floating) -> Option<Finding> {
+    let netns = floating.netns;
+    let (right, link) = inventory.links_in(netns).find(|(_, link)| link.name.starts_with(BY_FLOATING))?;
+    let question = Question { source: floating.fixed, destination: None, iif: None };
+    let answer = match inventory.route(netns, question) {
+        Ok(answer) if answer.ifindex() == Some(right.ifindex) => return None,
+        Ok(answer) => answer.ifindex().and_then(|ifindex| inventory.link(LinkKey { netns, ifindex })),
+        Err(NoRoute::Unknown) => return None,
+        Err(NoRoute::None | NoRoute::Refused(_) | NoRoute::Dead) => None,
+    };
+    let Floating { address, fixed, .. } = floating;
+    let by = answer.map_or_else(|| "nowhere".to_owned(), |other| format!("by {}", other.name));
+    let label = inventory.netns(netns).label;
+    let message =
+        format!("no policy rule leads {fixed} to {}: it leaves {by}, and not as floating IP {address}", link.name);
+    let fix = format!("ip rule add from {fixed} lookup 16");
+    let found = finding(Severity::Error, "floating-ip-rule", address.to_string(), message)
+        .seen(format!("policy rules and routes of {label}"))
+        .verify(in_netns(inventory, netns, &format!("ip rule show from {fixed}")))
+        .fix(in_netns(inventory, netns, &fix));
+    Some(found)
 }
 
 /// Nobody has the address, and the device that should answer ARP for it does not.
