@@ -130,6 +130,37 @@ fn an_answer_to_a_ping_of_which_raw_sockets_have_had_copies_has_arrived() {
 }
 
 #[test]
+fn what_the_kernel_lets_go_of_without_harm_has_arrived() {
+    let ended = |reason| {
+        let packet = Made::syn(7).answer();
+        let gone = packet.dropped(MS + 50_000, Some(0), reason);
+        joined(neutron(), [inward(&packet, MS), vec![gone]].concat())[0].ended.clone()
+    };
+    assert_eq!(ended("TCP_OLD_DATA"), Ended::Delivered);
+    assert_eq!(ended("TCP_CSUM"), Ended::Dropped { drop: 0 });
+}
+
+#[test]
+fn of_two_datagrams_with_the_same_bytes_the_identification_says_which_is_seen() {
+    let datagram = |id| Made { id, ..Made::new(Kind::Udp(vec![7; 20])) };
+    let (lost, arrives) = (datagram(1), datagram(2));
+    let mut seen = [outward(&lost, MS, 2), outward(&arrives, MS + 5_000, 5)].concat();
+    seen.sort_by_key(|sighting| sighting.time_ns);
+    let found = joined(neutron(), seen);
+    let ways: Vec<_> = found.iter().map(|journey| (places(journey), journey.ended.clone())).collect();
+    assert_eq!(ways, [(vec![0, 1], Ended::NotSeenAfter), (vec![0, 1, 2, 3, 4], Ended::Delivered)]);
+}
+
+#[test]
+fn a_datagram_that_is_shorter_than_another_of_its_number_is_no_piece_of_it() {
+    let datagram = |length| Made { id: 77, ..Made::new(Kind::Udp(vec![7; length])) };
+    let mut seen = outward(&datagram(200), MS, 2);
+    seen.push(datagram(100).at(MS + 30_000, 2, Side::Received));
+    let found = joined(neutron(), seen);
+    assert_eq!(found.iter().map(places).collect::<Vec<_>>(), [vec![0, 1], vec![2]]);
+}
+
+#[test]
 fn a_packet_that_died_before_any_device_is_a_journey_of_its_drop_alone() {
     let found = joined(neutron(), vec![Made::syn(7).dropped(MS, Some(0), "NETFILTER_DROP")]);
     assert_eq!((found.len(), &found[0].ended, found[0].steps.len()), (1, &Ended::Dropped { drop: 0 }, 0));
