@@ -44,7 +44,7 @@ const LOOK: Duration = Duration::from_secs(30);
 
 /// How long rules are good for at least, and how much longer than looking at them takes: they may have changed since, and looking
 /// must not become what the host is busy with.
-const FRESH: (Duration, u32) = (Duration::from_secs(3), 20);
+const FRESH: (Duration, u32) = (Duration::from_secs(3), 10);
 
 /// Watches until there was enough.
 pub(crate) async fn run(asked: &Drops) -> anyhow::Result<Exit> {

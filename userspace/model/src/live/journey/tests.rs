@@ -130,6 +130,14 @@ fn an_answer_to_a_ping_of_which_raw_sockets_have_had_copies_has_arrived() {
 }
 
 #[test]
+fn what_is_given_up_in_another_namespace_is_not_this_packet_however_alike_it_is() {
+    let packet = Made::syn(7);
+    let gone = |stop| packet.dropped(MS + 60_000, Some(stop), "NETFILTER_DROP");
+    let ended = |stop| joined(neutron(), [outward(&packet, MS, 5), vec![gone(stop)]].concat())[0].ended.clone();
+    assert_eq!((ended(9), ended(4)), (Ended::Delivered, Ended::Dropped { drop: 0 }));
+}
+
+#[test]
 fn what_the_kernel_lets_go_of_without_harm_has_arrived() {
     let ended = |reason| {
         let packet = Made::syn(7).answer();
