@@ -110,7 +110,7 @@ enum Turn {
 
 /// When watching ends, and how often is looked.
 struct Until {
-    until: Option<Instant>,
+    end: Option<Instant>,
     interrupt: Interrupt,
     tick: Interval,
 }
@@ -119,7 +119,7 @@ impl Until {
     fn of(asked: &Drops) -> anyhow::Result<Self> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self { until: asked.limits.until(), interrupt: Interrupt::listen()?, tick })
+        Ok(Self { end: asked.limits.until(), interrupt: Interrupt::listen()?, tick })
     }
 }
 
@@ -178,7 +178,7 @@ impl Live<'_> {
             return Ok(Turn::Enough);
         }
         loop {
-            let end = until.until;
+            let end = until.end;
             let enough = tokio::select! {
                 sighting = self.session.next() => {
                     host.is_stale = look.is_stale();

@@ -47,9 +47,9 @@ impl Silent {
         if journey.direction != Direction::Inward {
             return self.hear(journey);
         }
-        let last = journey.steps.last().and_then(|step| Some((step, points.stop(step.place)?)));
-        let Some((step, stop)) = last.filter(|_| journey.ended == Ended::Delivered) else { return };
-        let headers = step.headers.innermost();
+        let Some(last) = journey.steps.last().filter(|_| journey.ended == Ended::Delivered) else { return };
+        let Some(stop) = points.stop(last.place) else { return };
+        let headers = last.headers.innermost();
         let own = points.tracks.get(journey.track).map_or(&[][..], |track| &track.own);
         let Some((question, of)) = question(headers, stop, own) else { return };
         if self.asked.len() >= MOST && !self.asked.contains_key(&question) {

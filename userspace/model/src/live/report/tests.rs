@@ -64,8 +64,12 @@ fn whoever_was_asked_a_moment_ago_may_yet_answer_and_is_heard_where_enough_was_t
     let answers = joined(points.clone(), vec![answer.at(3 * MS, 0, Side::Received)]);
     let asked = |heard: bool| {
         let mut unanswered = Unanswered::default();
-        journeys.iter().for_each(|journey| unanswered.add(journey, &points));
-        answers.iter().filter(|_| heard).for_each(|journey| unanswered.hear(journey));
+        for journey in &journeys {
+            unanswered.add(journey, &points);
+        }
+        for journey in answers.iter().filter(|_| heard) {
+            unanswered.hear(journey);
+        }
         unanswered
     };
     assert_eq!(asked(false).findings(500 * MS, &points, &trace()).len(), 0, "half a second is no silence");
@@ -136,7 +140,9 @@ fn where_more_have_answered_than_are_remembered_nobody_is_called_silent() {
     let asked = joined(points.clone(), leaves(&ask, FIXED, &points));
     let told = |others: u16| {
         let mut unanswered = Unanswered::default();
-        asked.iter().for_each(|journey| unanswered.add(journey, &points));
+        for journey in &asked {
+            unanswered.add(journey, &points);
+        }
         let from = |number: u16| {
             let [high, low] = number.to_be_bytes();
             let source = (std::net::Ipv4Addr::new(198, 51, high, low), 443);
