@@ -65,6 +65,20 @@ fn a_packet_that_is_not_seen_again_ended_after_its_last_device_and_not_before_th
 }
 
 #[test]
+fn when_nobody_looks_any_longer_what_was_under_way_is_not_said_to_be_lost() {
+    let ended = |looked_ns| {
+        let mut journeys = Journeys::new(neutron());
+        for sighting in outward(&Made::syn(7), MS, 3) {
+            journeys.see(sighting);
+        }
+        let mut found = journeys.advance(looked_ns);
+        found.extend(journeys.finish());
+        found[0].ended.clone()
+    };
+    assert_eq!((ended(500 * MS), ended(4_000 * MS)), (Ended::Inconclusive, Ended::NotSeenAfter));
+}
+
+#[test]
 fn a_drop_is_the_end_only_of_a_packet_that_is_not_seen_later() {
     let packet = Made::syn(7);
     let gone = packet.dropped(MS + 25_000, Some(2), "NETFILTER_DROP");
