@@ -7,6 +7,8 @@
 //! | `elsewhere` | of the wires of the host, and of another host |
 //! | `profiles` | Neutron's own filter, plain Docker, virtual machines |
 //! | `agent` | netdiag's own security groups and its fast path |
+//! | `six` | of IPv6 |
+//! | `distributed` | of distributed routers |
 #![expect(clippy::unwrap_used, reason = "a harness that fails fails the test")]
 
 use std::{
@@ -20,6 +22,9 @@ use netdiag_tests::{Lab, Target, require_ebpf, require_programs};
 /// netdiag's own security groups and its fast path.
 #[path = "live_faults/agent.rs"]
 mod agent;
+/// Distributed routers.
+#[path = "live_faults/distributed.rs"]
+mod distributed;
 /// At the instance and its port.
 #[path = "live_faults/edge.rs"]
 mod edge;
@@ -38,6 +43,9 @@ mod router;
 /// Packets that no command sends.
 #[path = "live_faults/senders.rs"]
 mod senders;
+/// IPv6.
+#[path = "live_faults/six.rs"]
+mod six;
 
 use fault::{Lane, Outcome};
 
@@ -91,6 +99,7 @@ fn nine_of_ten_faults_are_found_by_real_packets_and_nobody_is_blamed_for_what_an
             scope.spawn(profile("hybrid", profiles::hybrid)),
             scope.spawn(profile("docker", profiles::docker)),
             scope.spawn(profile("vm", profiles::machines)),
+            scope.spawn(profile("dvr", distributed::faults)),
         ];
         all.into_iter().flat_map(|lab| lab.join().unwrap()).collect()
     });

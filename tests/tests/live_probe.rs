@@ -472,6 +472,20 @@ async fn filters_go_with_their_session_and_those_of_a_killed_one_with_the_next()
 }
 
 #[tokio::test]
+async fn where_an_ingress_qdisc_is_in_the_place_of_clsact_packet_sockets_see_the_same() {
+    host!("where_an_ingress_qdisc_is_in_the_place_of_clsact_packet_sockets_see_the_same");
+    let _host = Host::new().await;
+    introduce();
+    run("tc qdisc add dev tap-b ingress");
+    let filter = only(Clause { there: port(4000), ..Clause::default() });
+    let mut session = Session::start_by_clsact(plan(Host::path(), filter), &Options::default()).await.unwrap();
+    assert_eq!((session.gaps(), session.by_socket()), (&[][..], &[Host::link("", "tap-b")][..]));
+    send(4000).await;
+    let words: Vec<_> = seen(&mut session).await.iter().map(word).collect();
+    assert_eq!(words, ["out", "in", "socket out", "in"]);
+}
+
+#[tokio::test]
 async fn programs_of_others_stay_where_they_are_and_ours_goes_around_them() {
     host!("programs_of_others_stay_where_they_are_and_ours_goes_around_them");
     let _host = Host::new().await;

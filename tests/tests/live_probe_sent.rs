@@ -60,6 +60,9 @@ fn frames(lab: &Lab, instance: &Value, words: &str) -> Vec<String> {
 fn one_packet_goes_out_and_its_answer_comes_back() {
     let Some(lab) = Lab::up("neutron-ovs") else { return };
     let instance = instance(&lab);
+    // The instance sends others meanwhile, to the same.
+    let inside = format!("nsenter -n -t {}", instance["pid"]);
+    lab.sh(HOST, &format!("({inside} ping -q -i 0.2 -w 4 {OUTSIDE} > /dev/null 2>&1 &)")).ok();
     let (said, seen) = probe(&lab, &instance, &["icmp", "--to", OUTSIDE]);
     is_answered(&said, &seen, "echo reply");
     let packets = seen["packets"].as_array().expect("packets");
@@ -68,6 +71,10 @@ fn one_packet_goes_out_and_its_answer_comes_back() {
     for packet in packets {
         assert_eq!(packet["steps"].as_array().map(Vec::len), Some(5), "{packet:#}");
     }
+    lab.sh(HOST, &format!("while pidof ping > /dev/null; do sleep 0.1; done; {inside} ip neigh flush all")).ok();
+    let (said, seen) = probe(&lab, &instance, &["icmp", "--to", OUTSIDE]);
+    is_answered(&said, &seen, "echo reply");
+    assert_eq!(said.err.matches("sends one question first").count(), 1, "{said:#?}");
     let (said, seen) = probe(&lab, &instance, &["arp"]);
     is_answered(&said, &seen, "is at");
     let (said, seen) = probe(&lab, &instance, &["dhcp"]);

@@ -3,7 +3,7 @@
 
 use std::{thread, time::Duration};
 
-use netdiag_tests::{Lab, Target};
+use netdiag_tests::{Lab, Target, require_ebpf, require_programs};
 use serde_json::Value;
 
 /// Where the instance that is followed runs.
@@ -76,6 +76,9 @@ fn is_clean(code: Option<i32>, seen: &Value) {
 
 #[test]
 fn a_healthy_instance_of_neutrons_is_followed_to_the_outside_and_back_without_a_word_of_blame() {
+    if !(require_ebpf() && require_programs(&["tcpdump", "tshark"])) {
+        return;
+    }
     let Some(lab) = Lab::up("neutron-ovs") else { return };
     let target = Target::of(&lab, HOST);
     let way = [target.inner.as_str(), &target.tap, &target.qr, &target.qg, "eth1"];
@@ -90,18 +93,70 @@ fn a_healthy_instance_of_neutrons_is_followed_to_the_outside_and_back_without_a_
     each_is_whole(&seen, "inward", &back);
     each_is_whole(&seen, "outward", &way);
     is_read_by_others(&lab, &target);
+    drops_are_told_with_their_rule(&lab, &target);
+    questions_the_instance_does_not_answer(&lab, &target);
 }
 
-/// A capture file is one that others can read.
+/// A capture file is one that others can read, with device and namespace, instance and hop at each packet.
 fn is_read_by_others(lab: &Lab, target: &Target) {
     let traffic = ping_out(target);
     let line = format!(
-        "{} trace {} --live -o pcapng --cmd '{traffic}' > /tmp/live.pcapng; tcpdump -nr /tmp/live.pcapng 2>/dev/null | grep -c 'ICMP echo'",
+        "{} trace {} --live -o pcapng --cmd '{traffic}' > /tmp/live.pcapng; \
+         tcpdump -nr /tmp/live.pcapng 2>/dev/null | grep -c 'ICMP echo'; \
+         tshark -nr /tmp/live.pcapng -Y icmp -T fields -e frame.interface_name -e frame.comment 2>/dev/null",
         lab.binary(),
         target.container
     );
     let said = lab.sh(HOST, &line);
-    let count: u32 = said.out.trim().parse().unwrap_or_else(|_| panic!("{said:#?}"));
+    let (count, lines) = said.out.split_once('\n').unwrap_or_else(|| panic!("{said:#?}"));
     // Three requests and three answers, at five devices each.
-    assert_eq!(count, 30, "{said:#?}");
+    assert_eq!((count, lines.lines().count()), ("30", 30), "{said:#?}");
+    let Target { container, inner, router, qr, .. } = target;
+    let first = format!("{inner}@{container}\tinstance {container}: hop 3 outward, sent");
+    assert_eq!(lines.lines().next(), Some(first.as_str()), "{said:#?}");
+    assert!(lines.lines().all(|line| line.contains('@') && line.contains(&format!("instance {container}: hop "))));
+    assert_eq!(lines.matches(&format!("{qr}@{router}")).count(), 6, "{said:#?}");
+}
+
+/// What a router drops is said to be the instance's, though another tenant's has the same address, and the rule is named; also
+/// one that came while somebody watched. Whoever ends netdiag is told what it came to.
+fn drops_are_told_with_their_rule(lab: &Lab, target: &Target) {
+    let Target { container, fixed, router, .. } = target;
+    let rule = |verb: &str| target.in_router(&format!("iptables -t raw -{verb} PREROUTING -s {fixed} -p icmp -j DROP"));
+    let ping = target.inside(&format!("ping -q -i 0.3 -w 40 {OUTSIDE} >/dev/null"));
+    // What is known of the rules is good for three seconds, on a busy machine for longer.
+    let line = format!(
+        "{} drops --instance {container} --reason NETFILTER_DROP -o json > /tmp/drops & drops=$!; sleep 1; {}; {ping} & ping=$!; \
+         for i in $(seq 100); do grep -q PREROUTING /tmp/drops && break; sleep 0.2; done; kill $ping; {}; \
+         kill $drops; wait $drops; echo $?; cat /tmp/drops",
+        lab.binary(),
+        rule("I"),
+        rule("D"),
+    );
+    let said = lab.sh(HOST, &line);
+    let (code, lines) = said.out.split_once('\n').unwrap_or_else(|| panic!("{said:#?}"));
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let (summary, drops) = lines.split_last().expect("a summary");
+    assert_eq!((code, &summary["packets"]), ("130", &drops.len().into()), "{said:#?}");
+    assert!(drops.iter().all(|drop| drop["instance"] == container.as_str()), "{drops:#?}");
+    let words = format!("rule 1 of raw PREROUTING of {router}: ");
+    let named = drops.iter().filter(|drop| drop["rules"][0]["table"] == "raw" && drop["rules"][1].is_null()).count();
+    let rows = summary["counts"].as_array().map_or(&[][..], Vec::as_slice);
+    let row = rows.iter().find(|row| row["rule"].as_str().is_some_and(|rule| rule.starts_with(&words)));
+    assert_eq!(row.map(|row| &row["packets"]), Some(&named.into()), "{said:#?}");
+}
+
+/// An instance that hears a ping and is told not to answer is not called healthy; nor is whoever answers called silent where
+/// watching ends before the answer.
+fn questions_the_instance_does_not_answer(lab: &Lab, target: &Target) {
+    let ignore = |on: u8| target.inside(&format!("sysctl -qw net.ipv4.icmp_echo_ignore_all={on}"));
+    lab.sh(HOST, &ignore(1)).ok();
+    let ping = format!("ping -q -i 0.2 -w 20 {}", target.floating);
+    let (_, seen) = live_from_outside(lab, target, &ping, &["--duration", "2s"]);
+    lab.sh(HOST, &ignore(0)).ok();
+    let findings = seen["summary"]["findings"].as_array().map_or(&[][..], Vec::as_slice);
+    let codes: Vec<_> = findings.iter().map(|finding| (&finding["code"], &finding["object"])).collect();
+    assert_eq!(codes, [(&"no-answer".into(), &target.container.as_str().into())], "{seen:#}");
+    let (code, seen) = live(lab, target, &ping_out(target), &["--count", "1"]);
+    is_clean(code, &seen);
 }

@@ -67,6 +67,26 @@ impl Wire {
         assert_eq!(sent, frame.len());
     }
 
+    /// Sends one frame of TCP over IPv4 without options that is larger than any packet, which the kernel cuts into segments of so
+    /// many bytes on its way out, all of them at once.
+    ///
+    /// # Panics
+    /// The kernel does not take it.
+    #[expect(unsafe_code, reason = "no wrapper sets this option")]
+    #[expect(clippy::cast_possible_truncation, reason = "the size of an int")]
+    pub fn send_cut(&self, frame: &[u8], segment: u16) {
+        let one: libc::c_int = 1;
+        let size = size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: the option is an int, and lives for the call.
+        let set = unsafe {
+            libc::setsockopt(self.0.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_VNET_HDR, (&raw const one).cast(), size)
+        };
+        assert_eq!(set, 0, "{}", io::Error::last_os_error());
+        // `struct virtio_net_hdr`: the checksum is to be made, from 34 on, at 16; TCP; 54 bytes of headers.
+        let numbers = [54, segment, 34, 16].map(u16::to_ne_bytes).concat();
+        self.send(&[&[1, 1], numbers.as_slice(), frame].concat());
+    }
+
     /// The next frame, if one comes in time.
     ///
     /// # Panics

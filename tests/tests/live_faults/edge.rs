@@ -23,10 +23,13 @@ fn knock(protocol: &str, target: &Target, port: u16) -> Traffic<'static> {
 }
 
 fn listeners(lab: &Lab, target: &Target) -> Vec<Fault<'static>> {
-    let Target { inner, floating, fixed, .. } = target;
+    let Target { inner, tap, floating, fixed, .. } = target;
     let dnat = format!("PREROUTING -d {floating}/32 -j DNAT --to-destination {fixed}");
     let senders = Senders::new(lab, "other-1", "other-2");
-    let full = senders.full_socket();
+    let (full, (address, port), crowd) = (senders.full_socket(), senders.full_listener(), senders.crowd(target));
+    let instances = lab.instances("compute-1");
+    let other = instances.iter().find(|one| one["display_name"] == "other-2").unwrap();
+    let call = format!("nsenter -n -t {} timeout 2 bash -c 'echo x > /dev/tcp/{address}/{port}'", other["pid"]);
     vec![
         Fault::new(
             "nobody listens (TCP)",
@@ -51,6 +54,19 @@ fn listeners(lab: &Lab, target: &Target) -> Vec<Fault<'static>> {
             NOTHING,
             Traffic::Ours(Box::new(full)),
             ("kernel-drop", inner, "receiving socket's buffer is full"),
+        ),
+        Fault::new(
+            "a listener whose queue is full",
+            NOTHING,
+            Traffic::Here(call),
+            // It is the kernel of the instance that lets go of it, without a word.
+            ("no-answer", &target.container, "its listener's queue is full"),
+        ),
+        Fault::new(
+            "full queue of a CPU",
+            NOTHING,
+            Traffic::Ours(Box::new(crowd)),
+            ("kernel-drop", tap, "the queue of a CPU is full"),
         ),
         Fault::new(
             "bad checksum",

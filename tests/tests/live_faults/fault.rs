@@ -36,6 +36,8 @@ pub(crate) struct Fault<'t> {
     pub(crate) says: String,
     /// Words of what is true besides.
     pub(crate) also: &'static [&'static str],
+    /// How long is watched for a packet that dies; where none does, that is how long it takes.
+    pub(crate) patience: &'static str,
 }
 
 impl<'t> Fault<'t> {
@@ -56,6 +58,7 @@ impl<'t> Fault<'t> {
             place: place.to_owned(),
             says: says.to_owned(),
             also: &[],
+            patience: "15s",
         }
     }
 }
@@ -154,7 +157,7 @@ impl<'l> Lane<'l> {
     fn one(&self, fault: &Fault<'_>) -> Outcome {
         let (at, began) = (fault.at.unwrap_or(self.host), Instant::now());
         let made = self.lab.sh(at, &fault.make);
-        let (code, seen) = self.follow(&fault.traffic, &["--until-drop", "--duration", "15s"]);
+        let (code, seen) = self.follow(&fault.traffic, &["--until-drop", "--duration", fault.patience]);
         let mended = self.lab.sh(at, &fault.mend);
         for step in [made, mended] {
             assert_eq!(step.code, Some(0), "{}: {step:#?}", fault.name);

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{
     OUTSIDE,
     fault::{Fault, Lane, Outcome, Traffic},
-    router, senders,
+    router, senders, six,
 };
 
 fn text<'v>(value: &'v Value, pointer: &str) -> &'v str {
@@ -52,6 +52,7 @@ pub(crate) fn hybrid(lab: &Lab) -> Vec<Outcome> {
     let mut outcomes = vec![web.healthy("healthy, with Neutron's filter", &router::ping(&target))];
     outcomes.extend(web.each(&denied));
     outcomes.extend(Lane::of(lab, "compute-1", text(locked, "/container_name")).each(&[leaves]));
+    outcomes.extend(six::faults(lab, &target));
     outcomes.push(web.healthy("healthy again, with Neutron's filter", &router::ping(&target)));
     outcomes
 }

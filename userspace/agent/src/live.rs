@@ -237,6 +237,11 @@ impl Session {
         self.held.len() + usize::from(self.programs.watches_drops())
     }
 
+    /// Devices that TC takes no program at, and that are watched by packet sockets instead.
+    pub fn by_socket(&self) -> &[LinkKey] {
+        &self.held.instead
+    }
+
     /// Whether the place where packets are given up is watched.
     pub fn watches_drops(&self) -> bool {
         self.programs.watches_drops()
@@ -286,9 +291,9 @@ impl Session {
         Ok(losses)
     }
 
-    /// What watching costs, measured over the last seconds in which somebody looked.
-    pub fn cost(&mut self) -> Cost {
-        self.meter.cost()
+    /// What watching has cost: netdiag itself since the session began, its programs when they were measured last.
+    pub fn cost(&self) -> Cost {
+        self.meter.cost(self.read)
     }
 
     /// Reads what is there, and lets go what nothing older can come before any more.
@@ -304,7 +309,7 @@ impl Session {
             self.waiting.extend(record.map(|record| self.names.name(record, &self.points)));
         }
         self.read += count as u64;
-        if let Some(measured) = self.meter.tick(&self.descriptors, &self.maps, self.read)
+        if let Some(measured) = self.meter.tick(&self.descriptors, &self.maps)
             && let Some(a_second) = self.brake.as_mut().and_then(|brake| brake.measured(measured))
         {
             self.config.budget = self.tick.records(a_second);

@@ -26,6 +26,8 @@ pub mod rates;
 pub mod reasons;
 /// What watching came to.
 pub mod report;
+/// Rules of the packet filter that would drop a packet.
+mod rules;
 /// Packets in words.
 pub mod words;
 

@@ -39,6 +39,8 @@ pub(crate) mod flows;
 pub(crate) mod live;
 /// Security groups of an instance.
 pub(crate) mod sg;
+/// Signals that end what watches.
+mod signals;
 /// The live view of a host.
 pub(crate) mod tui;
 /// What changes at one instance.

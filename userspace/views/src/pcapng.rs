@@ -147,7 +147,9 @@ pub fn belongs(sighting: &Sighting, points: &Points) -> bool {
     let copied = |link| points.devices().iter().any(|stop| stop.copied && stop.link == link);
     match (&sighting.what, sighting.link) {
         (What::Received(_) | What::Sent(_), _) => !is_anothers(sighting, points),
-        (What::Dropped { .. }, Some(link)) => points.has_namespace(link.netns) && !copied(link),
+        (What::Dropped { .. }, Some(link)) => {
+            points.has_namespace(link.netns) && !copied(link) && !is_anothers(sighting, points)
+        }
         (What::Dropped { .. }, None) => false,
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! At TC ingress ours is the first program and at TC egress the last, so that whatever filters is between the two: what one
 //! device sees go in and the next does not see come out died on the way. Links and sockets are descriptors, and gone with them;
-//! filters of a clsact qdisc, before Linux 6.6, are kept by a thread in their namespace that removes them at the end.
+//! filters of a clsact qdisc, before Linux 6.6, are kept by a thread in their namespace that removes them at the end. Where TC
+//! takes none, as where an ingress qdisc is in the place of clsact, packet sockets see the same frames.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     os::fd::{AsFd as _, OwnedFd},
 };
@@ -14,7 +15,7 @@ use aya::programs::ProgramFd;
 pub(super) use netdiag_model::live::PROGRAMS;
 use netdiag_model::{
     fact::{Gap, SourceKind},
-    id::NetnsId,
+    id::{LinkKey, NetnsId},
     live::View,
 };
 use netlink_packet_route::{RouteNetlinkMessage, link::LinkMessage};
@@ -38,6 +39,8 @@ use crate::{
 pub(super) struct Held {
     descriptors: Vec<OwnedFd>,
     keepers: Vec<Keeper>,
+    /// Devices that were to be watched at TC, and are by packet sockets.
+    pub(super) instead: Vec<LinkKey>,
 }
 
 impl Held {
@@ -50,14 +53,14 @@ impl Held {
 /// One program that is to be at one side of one device.
 #[derive(Debug)]
 pub(super) struct Job {
+    /// Place of the point among those of its namespace.
+    point: usize,
     /// The device.
     pub(super) ifindex: u32,
     /// What goes into it, else what comes out of it.
     pub(super) sent: bool,
     /// The program.
     pub(super) program: ProgramFd,
-    /// What it is called, for messages.
-    pub(super) name: String,
 }
 
 /// Attaches to every point that can be attached to; what could not is a gap.
@@ -79,8 +82,9 @@ pub(super) async fn attach(
             continue;
         };
         let mut here = Here { namespace, programs, held: &mut held, gaps: &mut gaps };
-        here.sockets(&points).await?;
-        here.hooks(&points, tcx).await?;
+        let by = |view| points.iter().copied().filter(|point| point.view == view).collect::<Vec<_>>();
+        here.sockets(&by(View::Socket)).await?;
+        here.hooks(&by(View::Tc), tcx).await?;
     }
     Ok((held, gaps))
 }
@@ -123,14 +127,13 @@ impl Here<'_> {
     // === packet sockets ===
 
     async fn sockets(&mut self, points: &[&Point]) -> Result<(), LiveError> {
-        let points: Vec<_> = points.iter().copied().filter(|point| point.view == View::Socket).collect();
         let wanted: Vec<_> = points.iter().flat_map(|point| sides(point).map(|sent| (*point, sent))).collect();
         if wanted.is_empty() {
             return Ok(());
         }
         let count = wanted.len();
         let open = move || (0..count).map(|_| socket::open()).collect::<io::Result<Vec<_>>>();
-        let Some(sockets) = self.run(&points, open).await else { return Ok(()) };
+        let Some(sockets) = self.run(points, open).await else { return Ok(()) };
         match sockets {
             Ok(sockets) => sockets.into_iter().zip(wanted).try_for_each(|(socket, (point, sent))| {
                 self.programs.filter(if sent { "live_socket_out" } else { "live_socket_in" }, &socket)?;
@@ -141,7 +144,7 @@ impl Here<'_> {
                 Ok(())
             }),
             Err(error) => {
-                self.refuse_all(&points, &error);
+                self.refuse_all(points, &error);
                 Ok(())
             }
         }
@@ -150,22 +153,32 @@ impl Here<'_> {
     // === TC ===
 
     async fn hooks(&mut self, points: &[&Point], tcx: bool) -> Result<(), LiveError> {
-        let points: Vec<_> = points.iter().copied().filter(|point| point.view == View::Tc).collect();
         if points.is_empty() {
             return Ok(());
         }
-        let jobs = self.jobs(&points).await?;
-        let names: Vec<_> = jobs.iter().map(|job| job.name.clone()).collect();
+        let jobs = self.jobs(points).await?;
+        let places: Vec<_> = jobs.iter().map(|job| job.point).collect();
         let done =
-            if tcx { self.run(&points, move || jobs.iter().map(link).collect()).await } else { self.keep(jobs).await };
+            if tcx { self.run(points, move || jobs.iter().map(link).collect()).await } else { self.keep(jobs).await };
         let done: Vec<io::Result<Option<OwnedFd>>> = done.unwrap_or_default();
-        for (name, done) in names.into_iter().zip(done) {
+        let (mut watched, mut refused) = (BTreeSet::new(), Vec::new());
+        for (place, done) in places.into_iter().zip(done) {
             match done {
-                Ok(link) => self.held.descriptors.extend(link),
-                Err(error) => self.refuse(&name, &error),
+                Ok(link) => {
+                    self.held.descriptors.extend(link);
+                    watched.insert(place);
+                }
+                Err(error) => refused.push((place, error)),
             }
         }
-        Ok(())
+        for (place, error) in refused.iter().filter(|(place, _)| watched.contains(place)) {
+            self.refuse(&points[*place].name, error);
+        }
+        let bare: BTreeSet<_> =
+            refused.iter().map(|(place, _)| *place).filter(|place| !watched.contains(place)).collect();
+        let bare: Vec<_> = bare.into_iter().map(|place| points[place]).collect();
+        self.held.instead.extend(bare.iter().map(|point| point.link));
+        self.sockets(&bare).await
     }
 
     /// A program for each side of each device that is to be watched.
@@ -174,13 +187,13 @@ impl Here<'_> {
         let look = move || indexes.into_iter().map(is_ethernet).collect::<Vec<_>>();
         let kinds = self.run(points, look).await.unwrap_or_default();
         let mut jobs = Vec::new();
-        for (point, ethernet) in points.iter().zip(kinds) {
+        for (place, (point, ethernet)) in points.iter().zip(kinds).enumerate() {
             match ethernet {
                 Err(error) => self.refuse(&point.name, &error),
                 Ok(ethernet) => {
                     for sent in sides(point) {
                         let program = self.programs.classifier(program(sent, ethernet))?;
-                        jobs.push(Job { ifindex: point.link.ifindex.0, sent, program, name: point.name.clone() });
+                        jobs.push(Job { point: place, ifindex: point.link.ifindex.0, sent, program });
                     }
                 }
             }

@@ -23,8 +23,8 @@ const PERIOD: Duration = Duration::from_secs(2);
 /// Measures.
 #[derive(Debug)]
 pub(super) struct Meter {
-    /// What this process had used, what was read, and when.
-    since: (Duration, u64, Instant),
+    /// What this process had used, and when.
+    began: (Duration, Instant),
     sample: Option<Sample>,
     next: Instant,
     cost: Cost,
@@ -53,16 +53,20 @@ impl Meter {
     /// Begins to measure.
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        Self { since: (used(), 0, now), sample: None, next: now, cost: Cost::default() }
+        Self { began: (used(), now), sample: None, next: now, cost: Cost::default() }
     }
 
-    /// What was measured last.
-    pub(super) const fn cost(&self) -> Cost {
-        self.cost
+    /// What was measured last, of this process since the beginning.
+    pub(super) fn cost(&self, records: u64) -> Cost {
+        let (used_before, began) = self.began;
+        let elapsed = began.elapsed().as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "a rate has no use for more digits")]
+        let records = records as f64 / elapsed;
+        Cost { own_cpu: used().saturating_sub(used_before).as_secs_f64() / elapsed, records, ..self.cost }
     }
 
     /// Goes on, with the programs that are loaded and the records read so far. It is called often; now and then something was measured.
-    pub(super) fn tick(&mut self, programs: &[OwnedFd], maps: &Maps, records: u64) -> Option<Measured> {
+    pub(super) fn tick(&mut self, programs: &[OwnedFd], maps: &Maps) -> Option<Measured> {
         let now = Instant::now();
         let over = self.sample.take_if(|sample| now.duration_since(sample.since) >= SAMPLE);
         let measured = over.map(|sample| sample.measured(now, run_time(programs), &maps.counts()));
@@ -75,23 +79,8 @@ impl Meter {
                 let (run_time, counts) = (run_time(programs), maps.counts());
                 self.sample = Some(Sample { _asked: asked, since: now, run_time, counts });
             }
-            self.measure_own(now, records);
         }
         measured
-    }
-
-    fn measure_own(&mut self, now: Instant, records: u64) {
-        let (used_before, records_before, since) = self.since;
-        let elapsed = now.duration_since(since).as_secs_f64();
-        if elapsed < SAMPLE.as_secs_f64() {
-            return;
-        }
-        let used = used();
-        self.cost.own_cpu = used.saturating_sub(used_before).as_secs_f64() / elapsed;
-        #[expect(clippy::cast_precision_loss, reason = "a rate has no use for more digits")]
-        let read = records.saturating_sub(records_before) as f64;
-        self.cost.records = read / elapsed;
-        self.since = (used, records, now);
     }
 }
 

@@ -14,7 +14,7 @@
 //! A rule is named only where it would really drop this packet. Where more than one would, depending on what cannot be seen
 //! (the state of its flow), all are named and none is called guilty.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -180,9 +180,9 @@ fn by_kernel(case: &Case<'_, '_>, journey: &Journey, drop: &Drop) -> Blame {
 fn with_rules(blame: Blame, case: &Case<'_, '_>, what: &str) -> Blame {
     let (code, verify) = match blame.rules.first() {
         None => return blame,
-        Some(rule) => (Code::FilterRule, in_netns(case.inventory, rule.netns.id, rules::save_command(rule))),
+        Some(rule) => (Code::FilterRule, in_netns(case.inventory, rule.netns.id, super::rules::save_command(rule))),
     };
-    let named = |rule: &RuleRef| format!("{} of {}", rule_words(rule), rule.netns.label);
+    let named = |rule: &RuleRef| format!("{} of {}", words::rule(rule), rule.netns.label);
     let (guilty, sentence) = match &blame.rules[..] {
         [rule] => (
             Some(format!("{}: {}", named(rule), rule.rule)),
@@ -195,15 +195,6 @@ fn with_rules(blame: Blame, case: &Case<'_, '_>, what: &str) -> Blame {
         }
     };
     Blame { code, guilty, sentence, verify: Some(verify), ..blame }
-}
-
-/// A rule by its place.
-fn rule_words(rule: &RuleRef) -> String {
-    if rule.number == 0 {
-        format!("the policy of {} {}", rule.table, rule.chain)
-    } else {
-        format!("rule {} of {} {}", rule.number, rule.table, rule.chain)
-    }
 }
 
 /// The kernel's reason where a neighbour does not answer (`SKB_DROP_REASON_NEIGH_FAILED`).
@@ -439,7 +430,11 @@ pub fn openflow(headers: &Headers) -> Option<String> {
     let protocol = matches!(kind, "ip" | "ipv6").then(|| format!(",nw_proto={}", ip.protocol));
     let ports = ip.transport.ports().map(|(source, destination)| format!(",tp_src={source},tp_dst={destination}"));
     let icmp = if let super::packet::Transport::Icmp(icmp) = &ip.transport {
-        Some(format!(",icmp_type={},icmp_code={}", icmp.kind, icmp.code))
+        // What a neighbour asks for, or says of itself, is a field that flows against spoofing look at.
+        let target = icmp.body.get(..16).filter(|_| ip.protocol == 58 && matches!(icmp.kind, 135 | 136));
+        let target = target.and_then(|bytes| Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)));
+        let target = target.map_or_else(String::new, |target| format!(",nd_target={target}"));
+        Some(format!(",icmp_type={},icmp_code={}{target}", icmp.kind, icmp.code))
     } else {
         None
     };

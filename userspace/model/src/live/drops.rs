@@ -1,7 +1,7 @@
 //! Packets that were given up anywhere on the host: whose, where, why. Flow: observe.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     net::IpAddr,
 };
 
@@ -15,7 +15,13 @@ use crate::{
     event::{Decision, VerdictEvent},
     id::{LinkKey, NetnsId},
     inventory::Inventory,
+    trace::RuleRef,
 };
+
+/// Which rule dropped a packet.
+mod by_rule;
+
+pub use by_rule::Rules;
 
 /// A packet that was given up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +42,8 @@ pub struct Dropped {
     pub because: Option<&'static str>,
     /// The packet in words.
     pub packet: String,
+    /// Rules of the packet filter that would drop it: one is the guilty one, of several it is one.
+    pub rules: Vec<RuleRef>,
 }
 
 /// A copy of a packet, which has gone its own way.
@@ -54,6 +62,8 @@ pub struct Owners {
     namespaces: HashMap<NetnsId, String>,
     /// Tenants may use the same addresses, which then mean nobody.
     addresses: HashMap<IpAddr, Option<String>>,
+    /// But in a router's namespace they mean whoever is behind that router.
+    routed: HashMap<(NetnsId, IpAddr), Option<String>>,
     /// Devices Open vSwitch takes copies of: what the host's stack does to the rest says nothing.
     copied: BTreeSet<LinkKey>,
     places: HashMap<LinkKey, String>,
@@ -72,10 +82,12 @@ impl Owners {
                 }
                 let own = nic.addresses.iter().map(ipnet::IpNet::addr);
                 let floating = inventory.floating_ips(nic).into_iter().map(|floating| floating.address);
+                let routers = inventory.router_ports(nic).into_iter().map(|port| port.device.netns);
+                let routers: Vec<NetnsId> = routers.filter(|netns| Some(*netns) != inventory.host).collect();
                 for address in own.chain(floating) {
-                    let known = owners.addresses.entry(address).or_insert_with(|| Some(name.clone()));
-                    if known.as_ref() != Some(name) {
-                        *known = None;
+                    means(owners.addresses.entry(address), name);
+                    for netns in &routers {
+                        means(owners.routed.entry((*netns, address)), name);
                     }
                 }
             }
@@ -132,16 +144,19 @@ impl Owners {
             location: location.clone(),
             because: reasons::at(reason, location.as_deref()).map(|meaning| meaning.because),
             packet: super::words::packet(headers.innermost()),
+            rules: Vec::new(),
         })
     }
 
-    /// Whose packet it is: by its device, else by the namespace it was in, else by its addresses.
+    /// Whose packet it is: by its device, else by the namespace it was in, else by its addresses, first by whose they are behind
+    /// the router it was in.
     fn whose(&self, link: Option<LinkKey>, headers: &Headers) -> Option<&str> {
         let by_link = link.and_then(|link| self.links.get(&link).or_else(|| self.namespaces.get(&link.netns)));
         let by_address = || {
             let (source, destination) = headers.innermost().addresses()?;
+            let behind = |address| self.routed.get(&(link?.netns, address))?.as_ref();
             let known = |address| self.addresses.get(&address)?.as_ref();
-            known(source).or_else(|| known(destination))
+            behind(source).or_else(|| behind(destination)).or_else(|| known(source)).or_else(|| known(destination))
         };
         by_link.or_else(by_address).map(String::as_str)
     }
@@ -153,7 +168,21 @@ impl Owners {
     }
 }
 
+/// Takes note that something means an instance; what means two means neither.
+fn means<K>(entry: Entry<'_, K, Option<String>>, name: &str) {
+    let known = entry.or_insert_with(|| Some(name.to_owned()));
+    if known.as_deref() != Some(name) {
+        *known = None;
+    }
+}
+
 impl Dropped {
+    /// The one rule that dropped it, by its place and its words.
+    pub fn guilty(&self) -> Option<String> {
+        let [rule] = &self.rules[..] else { return None };
+        Some(format!("{} of {}: {}", super::words::rule(rule), rule.netns.label, rule.rule))
+    }
+
     /// The same of a refusal of netdiag's own; none of what it allows.
     pub fn refused(event: &VerdictEvent) -> Option<Self> {
         if event.verdict != Decision::Deny {
@@ -180,14 +209,28 @@ impl Dropped {
             location: None,
             because: reason.map(|reason| reason.meaning()),
             packet: format!("{protocol} {} > {}", end(event.source, ports.0), end(event.destination, ports.1)),
+            rules: Vec::new(),
         })
     }
+}
+
+/// What packets died of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cause {
+    /// Whose they were; none where nothing says.
+    pub instance: Option<String>,
+    /// Where.
+    pub place: String,
+    /// Why.
+    pub reason: String,
+    /// The rule that did it, where it is known which.
+    pub rule: Option<String>,
 }
 
 /// How many packets of whom died where and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
-    counts: BTreeMap<(Option<String>, String, String), u64>,
+    counts: BTreeMap<Cause, u64>,
     /// All of them.
     pub packets: u64,
     /// Copies that nobody misses.
@@ -202,8 +245,13 @@ impl Census {
     /// Counts a packet.
     pub fn add(&mut self, dropped: &Dropped) {
         self.packets += 1;
-        let key = (dropped.instance.clone(), dropped.place.clone(), dropped.reason.clone());
-        *self.counts.entry(key).or_default() += 1;
+        let cause = Cause {
+            instance: dropped.instance.clone(),
+            place: dropped.place.clone(),
+            reason: dropped.reason.clone(),
+            rule: dropped.guilty(),
+        };
+        *self.counts.entry(cause).or_default() += 1;
     }
 
     /// Counts a copy.
@@ -214,12 +262,10 @@ impl Census {
         }
     }
 
-    /// Whose, where, why, how many: the most first.
-    pub fn rows(&self) -> Vec<(Option<&str>, &str, &str, u64)> {
-        let rows = self.counts.iter();
-        let mut rows: Vec<_> =
-            rows.map(|((whose, place, reason), count)| (whose.as_deref(), &**place, &**reason, *count)).collect();
-        rows.sort_by_key(|row| std::cmp::Reverse(row.3));
+    /// Causes with how many packets died of each, the most first.
+    pub fn rows(&self) -> Vec<(&Cause, u64)> {
+        let mut rows: Vec<_> = self.counts.iter().map(|(cause, count)| (cause, *count)).collect();
+        rows.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         rows
     }
 }
@@ -263,6 +309,30 @@ mod tests {
         let nowhere = of(&owners, None).unwrap();
         assert_eq!((nowhere.instance, nowhere.place.as_str()), (None, "no device"));
         assert_eq!(nowhere.because, Some("nobody listens there"));
+    }
+
+    #[test]
+    fn in_a_routers_namespace_an_address_means_whoever_is_behind_that_router() {
+        let (mut host, [inner, outer, _, other]) = host();
+        for (number, tag) in [(1_u16, 1), (2, 2)] {
+            let router = host.netns(&[&format!("qrouter-{number}")]);
+            let device = format!("qr-{number}");
+            let qr = host.link(router, &device, Some("tun"));
+            host.address(qr, "10.0.0.1/24");
+            let id = format!("{}9{number}", &PORT[..PORT.len() - 2]);
+            neutron(host.ovs("br-int", &device, "internal"), &id, "02:00:00:00:00:99", tag);
+        }
+        let id = format!("{}42", &PORT[..PORT.len() - 2]);
+        neutron(host.ovs("br-int", "tap2", ""), &id, "02:00:00:00:00:42", 2);
+        let snapshot = host.snapshot();
+        let inventory = Inventory::build(&snapshot);
+        let owners = Owners::of(&inventory);
+        let at = |name: &str| inventory.links_named(name).next();
+        let whose = |link| of(&owners, link).unwrap().instance;
+        assert_eq!(whose(at("qr-1")).as_deref(), Some("web-1"));
+        assert_eq!(whose(at("qr-2")).as_deref(), Some("web-2"));
+        assert!(inner != outer && other != outer);
+        assert_eq!(whose(None), None, "anywhere else it means neither");
     }
 
     #[test]
@@ -316,7 +386,14 @@ mod tests {
             census.add(&of(&owners, Some(link)).unwrap());
         }
         let rows = census.rows();
-        assert_eq!(rows[0], (Some("web-1"), "eth0 in web-1", "NO_SOCKET", 2));
+        let text = str::to_owned;
+        let cause = Cause {
+            instance: Some(text("web-1")),
+            place: text("eth0 in web-1"),
+            reason: text("NO_SOCKET"),
+            rule: None,
+        };
+        assert_eq!(rows[0], (&cause, 2));
         assert_eq!((rows.len(), census.packets), (2, 3));
     }
 }

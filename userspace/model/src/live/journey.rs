@@ -238,6 +238,11 @@ pub struct Counted {
 }
 
 impl Counted {
+    /// When was last looked whether sightings were lost.
+    pub const fn looked_ns(&self) -> u64 {
+        self.asked_ns
+    }
+
     /// Whether sightings were lost in a span of time.
     fn lossy(&self, from_ns: u64, to_ns: u64) -> bool {
         self.spans.iter().any(|&(begin, end)| begin <= to_ns && from_ns <= end)

@@ -286,6 +286,12 @@ impl Points {
         }
     }
 
+    /// Takes note of devices that are watched by packet sockets.
+    pub fn see_by_socket(&mut self, links: &[LinkKey]) {
+        let stops = self.tracks.iter_mut().flat_map(|track| &mut track.stops);
+        stops.filter(|stop| links.contains(&stop.link)).for_each(|stop| stop.view = View::Socket);
+    }
+
     /// Names that one end of the instance's packets has on its way, before and after translation.
     pub fn aliases(&self, trace: &Trace) -> Vec<Alias> {
         let mut found = Vec::new();

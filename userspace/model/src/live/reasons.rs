@@ -28,24 +28,40 @@ pub fn of(name: &str) -> Option<&'static Meaning> {
 }
 
 /// What happened to a packet that was given up for a reason, in a function of the kernel (`do_xdp_generic+0x284`): where the
-/// kernel does not say why, the place may.
+/// kernel does not say why, or says what is not the whole of it, the place may.
 pub fn at(name: &str, location: Option<&str>) -> Option<&'static Meaning> {
-    let function = location.filter(|_| name == UNCLEAR).and_then(|location| location.split('+').next());
-    let told = PLACES.iter().find(|(place, _)| function == Some(place));
-    told.map(|(_, meaning)| meaning).or_else(|| of(name))
+    let function = location.and_then(|location| location.split('+').next());
+    let told = PLACES.iter().find(|(said, place, _)| name == *said && function == Some(place));
+    told.map(|(_, _, meaning)| meaning).or_else(|| of(name))
 }
 
 /// What the kernel says where it does not say why.
 pub(super) const UNCLEAR: &str = "NOT_SPECIFIED";
 
-/// Functions that give packets up without saying why, and what has happened there.
-const PLACES: [(&str, Meaning); 3] = [
+/// Reasons that say nothing, or something else, where a function gives packets up for them, and what has happened there.
+const PLACES: [(&str, &str, Meaning); 5] = [
     // The verdict of a program in generic XDP (`net/core/dev.c`); the compiler may put the second into the first.
-    ("do_xdp_generic", XDP),
-    ("netif_receive_generic_xdp", XDP),
+    (UNCLEAR, "do_xdp_generic", XDP),
+    (UNCLEAR, "netif_receive_generic_xdp", XDP),
     // What a program sends nowhere (`net/core/filter.c`), as netdiag's does at TC egress with what it refuses.
-    ("skb_do_redirect", meaning(UNCLEAR, "a BPF program sent it to no device, which is to drop it", "bpftool net")),
+    (
+        UNCLEAR,
+        "skb_do_redirect",
+        meaning(UNCLEAR, "a BPF program sent it to no device, which is to drop it", "bpftool net"),
+    ),
+    // The answer to a SYN cookie is right, and no connection is made of it (`net/ipv4/syncookies.c`): there is a listener.
+    (NOBODY, "cookie_v4_check", LISTENER),
+    (NOBODY, "cookie_v6_check", LISTENER),
 ];
+
+/// What the kernel says where no socket takes a packet.
+const NOBODY: &str = "NO_SOCKET";
+
+const LISTENER: Meaning = meaning(
+    "TCP_LISTEN_OVERFLOW",
+    "the listener's queue is full",
+    "see whether the application accepts: ss -tln, and nstat -az TcpExtListenOverflows; net.core.somaxconn",
+);
 
 const XDP: Meaning = meaning("XDP", "an XDP program dropped it", "bpftool net");
 
@@ -109,11 +125,7 @@ pub const ALL: &[Meaning] = &[
     ),
     meaning("TCP_FLAGS", "its TCP flags make no sense here", "see what its sender is"),
     meaning("TCP_ZEROWINDOW", "the receiver has no room", "see whether the application reads"),
-    meaning(
-        "TCP_LISTEN_OVERFLOW",
-        "the listener's queue is full",
-        "see whether the application accepts; net.core.somaxconn",
-    ),
+    LISTENER,
     meaning(
         "SOCKET_RCVBUFF",
         "the receiving socket's buffer is full",
@@ -251,6 +263,9 @@ mod tests {
         let xdp = of("XDP").map(|meaning| meaning.because);
         assert_eq!(because("NOT_SPECIFIED", Some("do_xdp_generic+0x284")), xdp);
         assert_eq!(because("NO_SOCKET", Some("do_xdp_generic+0x284")), of("NO_SOCKET").map(|it| it.because));
+        let full = of("TCP_LISTEN_OVERFLOW").map(|meaning| meaning.because);
+        assert_eq!(because("NO_SOCKET", Some("cookie_v4_check+0x4e5")), full, "somebody listens there");
+        assert_eq!(because("NO_SOCKET", Some("tcp_v4_rcv+0x91")), of("NO_SOCKET").map(|it| it.because));
         for location in [Some("ip_rcv+0x1"), Some("do_xdp_generic_of_mine+0x1"), Some(""), None] {
             assert_eq!(because("NOT_SPECIFIED", location), of("NOT_SPECIFIED").map(|it| it.because), "{location:?}");
         }

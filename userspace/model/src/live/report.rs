@@ -15,10 +15,13 @@ use crate::{
 
 /// Packets that left by an address they should not have.
 mod left;
+/// Questions that the instance did not answer.
+mod silent;
 /// Questions that nobody answered.
 mod unanswered;
 
 use left::Left;
+use silent::Silent;
 use unanswered::Unanswered;
 
 /// What is being watched; said first.
@@ -114,26 +117,63 @@ pub struct Tally {
     statistics: Statistics,
     deaths: Vec<Deaths>,
     left: Left,
-    unanswered: Option<Unanswered>,
+    questions: Option<Questions>,
+}
+
+/// Questions in both directions.
+#[derive(Debug, Default)]
+struct Questions {
+    unanswered: Unanswered,
+    silent: Silent,
+}
+
+impl Questions {
+    fn add(&mut self, journey: &Journey, points: &Points) {
+        self.unanswered.add(journey, points);
+        self.silent.add(journey, points);
+    }
+
+    fn hear(&mut self, journey: &Journey) {
+        self.unanswered.hear(journey);
+        self.silent.hear(journey);
+    }
+
+    /// What is to be said of those without an answer. Where sightings are missing, answers may be.
+    fn findings(self, counted: &Counted, points: &Points, trace: &Trace) -> Vec<Finding> {
+        if counted.losses != Losses::default() {
+            return Vec::new();
+        }
+        let until_ns = counted.looked_ns();
+        let mut found = self.unanswered.findings(until_ns, points, trace);
+        found.extend(self.silent.findings(until_ns, points, trace));
+        found
+    }
 }
 
 impl Tally {
     /// Nothing added yet, of packets of both directions: only then is it known what was not answered.
     pub fn of_both_ways() -> Self {
-        Self { unanswered: Some(Unanswered::default()), ..Self::default() }
+        Self { questions: Some(Questions::default()), ..Self::default() }
     }
 
     /// Adds a packet.
     pub fn add(&mut self, told: &Told, points: &Points) {
         self.statistics.add(&told.journey);
         self.left.add(&told.journey, points);
-        if let Some(unanswered) = &mut self.unanswered {
-            unanswered.add(&told.journey, points);
+        if let Some(questions) = &mut self.questions {
+            questions.add(&told.journey, points);
         }
         let Some(blame) = &told.blame else { return };
         match self.deaths.iter_mut().find(|deaths| is_like(&deaths.first, blame)) {
             Some(deaths) => deaths.packets += 1,
             None => self.deaths.push(Deaths { first: blame.clone(), packets: 1 }),
+        }
+    }
+
+    /// Takes note of a packet that is not told of, because there were enough: it may answer one that was.
+    pub fn overhear(&mut self, journey: &Journey) {
+        if let Some(questions) = &mut self.questions {
+            questions.hear(journey);
         }
     }
 
@@ -144,10 +184,10 @@ impl Tally {
 
     /// What it comes to.
     pub fn summary(self, points: &Points, trace: &Trace, (counted, cost): (&Counted, Cost), took_ns: u64) -> Summary {
-        let Self { statistics, deaths, left, unanswered } = self;
+        let Self { statistics, deaths, left, questions } = self;
         let mut findings = disagreements(trace, &statistics, points);
         findings.extend(left.findings(trace));
-        findings.extend(unanswered.map(|unanswered| unanswered.findings(points, trace)).unwrap_or_default());
+        findings.extend(questions.map(|questions| questions.findings(counted, points, trace)).unwrap_or_default());
         let verdict = verdict(&statistics, &deaths, &findings);
         Summary {
             instance: points.instance.clone(),
@@ -191,7 +231,10 @@ fn sentence(
     let Statistics { journeys, dead, inconclusive, delivered, aside, .. } = statistics;
     match (verdict, deaths) {
         (Verdict::Inconclusive, _) if *journeys == 0 => match trace.verdict {
-            Verdict::Broken => format!("no packet of {instance} was seen; the trace: {}", trace.sentence),
+            Verdict::Broken => {
+                let expected = trace.sentence.trim_end_matches('.');
+                format!("no packet of {instance} was seen; the trace: {expected}")
+            }
             Verdict::Works | Verdict::Inconclusive => format!("no packet of {instance} was seen"),
         },
         (Verdict::Inconclusive, _) => {

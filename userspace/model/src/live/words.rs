@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::packet::{Content, Headers, ICMPV6, Icmp, Ip, Transport};
-use crate::policy::convert::protocol_name;
+use crate::{policy::convert::protocol_name, trace::RuleRef};
 
 /// The packet as an operator says it: `tcp 10.0.0.2:40000 > 203.0.113.7:443 SYN`.
 pub fn packet(headers: &Headers) -> String {
@@ -14,6 +14,20 @@ pub fn packet(headers: &Headers) -> String {
         Content::Other { ethertype: 0 } => "a frame that is too short to read".to_owned(),
         Content::Other { ethertype } => format!("ethertype {ethertype:#06x}"),
     }
+}
+
+/// A rule of the packet filter by its place: `rule 3 of filter FORWARD`.
+pub(super) fn rule(rule: &RuleRef) -> String {
+    if rule.number == 0 {
+        format!("the policy of {} {}", rule.table, rule.chain)
+    } else {
+        format!("rule {} of {} {}", rule.number, rule.table, rule.chain)
+    }
+}
+
+/// So many packets.
+pub(super) fn packets(number: u64) -> String {
+    if number == 1 { "1 packet".to_owned() } else { format!("{number} packets") }
 }
 
 /// Name of what an IP packet carries.

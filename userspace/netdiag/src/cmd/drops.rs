@@ -11,25 +11,24 @@ use netdiag_model::{
     inventory::Inventory,
     live::{
         Filter, Sighting,
-        drops::{Census, Copied, Dropped, Owners},
+        drops::{Census, Copied, Dropped, Owners, Rules},
         filter::{self, Wanted},
         packet::Headers,
     },
     resolve::resolve,
+    snapshot::Snapshot,
 };
 use netdiag_views::{
     escape, json,
     json_schema::{DropDocument, DropsLine},
     text::{self, Style, live::Epoch},
 };
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
-};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use super::{
     live::{epoch, plan, refused, verdicts::Verdicts, wanted},
     not_found,
+    signals::Interrupt,
 };
 use crate::{
     cli::{StreamOutput, live::Drops},
@@ -43,27 +42,85 @@ const TICK: Duration = Duration::from_millis(100);
 /// How often the host is looked at again: instances come and go.
 const LOOK: Duration = Duration::from_secs(30);
 
+/// How long rules are good for at least, and how much longer than looking at them takes: they may have changed since, and looking
+/// must not become what the host is busy with.
+const FRESH: (Duration, u32) = (Duration::from_secs(3), 10);
+
 /// Watches until there was enough.
 pub(crate) async fn run(asked: &Drops) -> anyhow::Result<Exit> {
     let style = config::style(&asked.look);
     let wanted = wanted::read(&asked.wanted)?;
     let filter = wanted.compile().map_err(|unfit| Bad::usage(format!("the filter does not fit: {unfit}")))?;
     let options = config::all_options(&asked.sockets, &asked.enforced);
-    let snapshot = discover::look(options.clone()).await;
-    let inventory = Inventory::build(&snapshot);
-    let only = match asked.instance.as_deref().map(|query| resolve(&inventory, query)) {
-        None => None,
-        Some(Ok(place)) => Some(inventory.instances[place].identity.name.clone()),
-        Some(Err(unresolved)) => return not_found(&unresolved, &snapshot, style.ascii),
+    let mut look = Look::take(&options).await;
+    let only = {
+        let inventory = Inventory::build(&look.snapshot);
+        match asked.instance.as_deref().map(|query| resolve(&inventory, query)) {
+            None => None,
+            Some(Ok(place)) => Some(inventory.instances[place].identity.name.clone()),
+            Some(Err(unresolved)) => return not_found(&unresolved, &look.snapshot, style.ascii),
+        }
     };
-    let owners = Owners::of(&inventory);
     let verdicts = Verdicts::follow(asked.enforced.agent_socket.as_deref()).await;
     let session = start(&filter, asked.max_overhead, &options).await?;
     say(&filter, only.as_deref(), verdicts.are_there(), &style)?;
     let (census, out) = (Census::default(), BufWriter::new(io::stdout()));
-    let mut live = Live { asked, only, wanted, owners, session, verdicts, census, out, style, epoch: epoch() };
-    let interrupted = live.follow(&options).await?;
-    live.end(interrupted)
+    let mut until = Until::of(asked)?;
+    let mut live = Live { asked, only, wanted, session, verdicts, census, out, style, epoch: epoch(), waiting: None };
+    loop {
+        match live.follow(&look, &mut until).await? {
+            Turn::LookAgain => look = Look::take(&options).await,
+            Turn::Enough => return live.end(false),
+            Turn::Interrupted => return live.end(true),
+        }
+    }
+}
+
+/// The host as it was a moment ago.
+struct Look {
+    snapshot: Snapshot,
+    taken: Instant,
+    /// How long that took.
+    took: Duration,
+}
+
+impl Look {
+    async fn take(options: &discover::Options) -> Self {
+        let began = Instant::now();
+        let snapshot = discover::look(options.clone()).await;
+        Self { snapshot, taken: Instant::now(), took: began.elapsed() }
+    }
+
+    /// Whether its rules may have changed since.
+    fn is_stale(&self) -> bool {
+        let (least, times) = FRESH;
+        self.taken.elapsed() > least.max(self.took * times)
+    }
+}
+
+/// What following the host comes to.
+enum Turn {
+    /// It has to be looked at again.
+    LookAgain,
+    /// A bound is reached.
+    Enough,
+    /// Ctrl-C.
+    Interrupted,
+}
+
+/// When watching ends, and how often is looked.
+struct Until {
+    end: Option<Instant>,
+    interrupt: Interrupt,
+    tick: Interval,
+}
+
+impl Until {
+    fn of(asked: &Drops) -> anyhow::Result<Self> {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self { end: asked.limits.until(), interrupt: Interrupt::listen()?, tick })
+    }
 }
 
 async fn start(filter: &Filter, overhead: f64, options: &discover::Options) -> anyhow::Result<Session> {
@@ -93,54 +150,70 @@ struct Live<'l> {
     asked: &'l Drops,
     only: Option<String>,
     wanted: Wanted,
-    owners: Owners,
     session: Session,
     verdicts: Verdicts,
     census: Census,
     out: BufWriter<io::Stdout>,
     style: Style,
     epoch: Epoch,
+    /// A packet that a rule dropped, which waits for rules as they are now.
+    waiting: Option<Sighting>,
+}
+
+/// Whose packets are whose, and what rules there are.
+struct Host<'i, 'a> {
+    owners: Owners,
+    rules: Rules<'i, 'a>,
+    is_stale: bool,
 }
 
 impl Live<'_> {
-    /// Watches until a bound is reached; true where somebody interrupted.
-    async fn follow(&mut self, options: &discover::Options) -> anyhow::Result<bool> {
-        let until = self.asked.limits.until();
-        // One listener for all the time: a signal that comes while nobody listens is gone.
-        let mut interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut looked = Instant::now();
+    /// Watches until a bound is reached, or the host has to be looked at again.
+    async fn follow(&mut self, look: &Look, until: &mut Until) -> anyhow::Result<Turn> {
+        let inventory = Inventory::build(&look.snapshot);
+        let mut host = Host { owners: Owners::of(&inventory), rules: Rules::of(&inventory), is_stale: false };
+        if let Some(sighting) = self.waiting.take()
+            && self.see(&sighting, &mut host)?
+        {
+            return Ok(Turn::Enough);
+        }
         loop {
+            let end = until.end;
             let enough = tokio::select! {
                 sighting = self.session.next() => {
-                    self.see(&sighting)?
+                    host.is_stale = look.is_stale();
+                    self.see(&sighting, &mut host)?
                 }
-                _ = tick.tick() => self.refusals()?,
-                _ = interrupt.recv() => return Ok(true),
-                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => return Ok(false),
+                _ = until.tick.tick() => self.refusals()?,
+                () = until.interrupt.comes() => return Ok(Turn::Interrupted),
+                () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => return Ok(Turn::Enough),
             };
             if enough {
-                return Ok(false);
+                return Ok(Turn::Enough);
             }
-            if looked.elapsed() > LOOK {
-                let snapshot = discover::look(options.clone()).await;
-                self.owners = Owners::of(&Inventory::build(&snapshot));
-                looked = Instant::now();
+            if self.waiting.is_some() || look.taken.elapsed() > LOOK {
+                return Ok(Turn::LookAgain);
             }
         }
     }
 
     /// Takes a packet that was given up; true where that is enough. Copies are counted, and told of only if their reason is asked for.
-    fn see(&mut self, sighting: &Sighting) -> anyhow::Result<bool> {
-        let copy = self.owners.copy(sighting);
-        let Some(dropped) = self.owners.described(sighting) else { return Ok(false) };
+    fn see(&mut self, sighting: &Sighting, host: &mut Host<'_, '_>) -> anyhow::Result<bool> {
+        let copy = host.owners.copy(sighting);
+        let Some(dropped) = host.owners.described(sighting) else { return Ok(false) };
         if let Some(copy) = copy.filter(|copy| *copy != Copied::Unread || !self.asked.reason.contains(&dropped.reason))
         {
             self.census.add_copy(copy);
             return Ok(false);
         }
-        if self.wanted.covers(&Headers::of(sighting)) { self.tell(&dropped) } else { Ok(false) }
+        if !self.wanted.covers(&Headers::of(sighting)) || !self.is_shown(&dropped) {
+            return Ok(false);
+        }
+        if dropped.is_by_rule() && host.is_stale {
+            self.waiting = Some(sighting.clone());
+            return Ok(false);
+        }
+        self.tell(&host.rules.named(dropped, sighting))
     }
 
     /// Tells of what netdiag has refused since; true where that is enough.
@@ -148,7 +221,7 @@ impl Live<'_> {
         // A refusal has no bytes, so a filter about packets cannot be asked about it: it is shown where there is none.
         let shown = self.asked.wanted.is_empty();
         for event in self.verdicts.take() {
-            if let Some(dropped) = Dropped::refused(&event).filter(|_| shown)
+            if let Some(dropped) = Dropped::refused(&event).filter(|dropped| shown && self.is_shown(dropped))
                 && self.tell(&dropped)?
             {
                 return Ok(true);
@@ -157,12 +230,14 @@ impl Live<'_> {
         Ok(false)
     }
 
+    /// Whether a packet is whose, and died of what, is asked for.
+    fn is_shown(&self, dropped: &Dropped) -> bool {
+        let whose = self.only.is_none() || self.only == dropped.instance;
+        whose && (self.asked.reason.is_empty() || self.asked.reason.contains(&dropped.reason))
+    }
+
     /// Tells of a packet; true where that is enough.
     fn tell(&mut self, dropped: &Dropped) -> anyhow::Result<bool> {
-        let whose = self.only.is_none() || self.only == dropped.instance;
-        if !whose || !(self.asked.reason.is_empty() || self.asked.reason.contains(&dropped.reason)) {
-            return Ok(false);
-        }
         self.census.add(dropped);
         let written = match self.asked.output {
             StreamOutput::Text => text::drops::line(dropped, self.epoch, &self.style, &mut self.out),

@@ -24,11 +24,10 @@ use netdiag_views::text::live::Epoch;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::{
     process::{Child, Command},
-    signal::unix::{SignalKind, signal},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
-use super::{not_found, print};
+use super::{not_found, print, signals::Interrupt};
 use crate::{
     cli::{self, TraceOutput, Way},
     config,
@@ -98,6 +97,7 @@ pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
         let name = inventory.link(link).map_or("", |link| &link.name);
         session.gaps().iter().any(|gap| gap.netns == Some(link.netns) && gap.object.ends_with(name))
     });
+    points.see_by_socket(session.by_socket());
     points.blind = !session.watches_drops();
     // What was under way while the programs were attached one by one was seen by some of them only.
     let since_ns = now_ns();
@@ -249,8 +249,7 @@ impl Live<'_, '_> {
         let patience = self.probing.as_ref().map(|_| probing::PATIENCE);
         let mut until = self.asked.bounds.limits.duration.or(patience).map(|duration| Instant::now() + duration);
         let mut closing = false;
-        // One listener for all the time: a signal that comes while nobody listens is gone.
-        let mut interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
+        let mut interrupt = Interrupt::listen()?;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -260,7 +259,7 @@ impl Live<'_, '_> {
                     continue;
                 }
                 _ = tick.tick() => {}
-                _ = interrupt.recv() => return Ok(End::Interrupted),
+                () = interrupt.comes() => return Ok(End::Interrupted),
                 () = ended(&mut command) => {
                     command = None;
                     (closing, until) = (true, Some(Instant::now() + LINGER));
@@ -315,6 +314,10 @@ impl Live<'_, '_> {
         let verdicts = self.verdicts.known();
         let mut enough = false;
         for journey in over {
+            if enough {
+                self.tally.overhear(&journey);
+                continue;
+            }
             let blame = self.host.blame(&journey, self.journeys.points(), &verdicts).await;
             let told = Told { journey, blame };
             self.show.packet(&told, self.journeys.points())?;
@@ -323,9 +326,6 @@ impl Live<'_, '_> {
             enough |= self.probing.as_mut().is_some_and(|probing| probing.hear(&told));
             enough |= self.asked.bounds.limits.is_reached(self.shown);
             enough |= self.asked.bounds.until_drop && told.blame.is_some();
-            if enough {
-                break;
-            }
         }
         Ok(enough)
     }
@@ -356,7 +356,11 @@ impl Live<'_, '_> {
         let enough = self.asked.bounds.limits.is_reached(self.shown);
         let verdicts = self.verdicts.known();
         let left = self.journeys.finish();
-        for journey in self.wanted(left).into_iter().filter(|_| !enough) {
+        for journey in self.wanted(left) {
+            if enough {
+                self.tally.overhear(&journey);
+                continue;
+            }
             let blame = self.host.blame(&journey, self.journeys.points(), &verdicts).await;
             let told = Told { journey, blame };
             self.show.packet(&told, self.journeys.points())?;

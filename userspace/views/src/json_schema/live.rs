@@ -476,6 +476,8 @@ pub struct DropDocument {
     pub location: Option<String>,
     /// The packet in words.
     pub packet: String,
+    /// Rules of the packet filter that would drop it: one is the guilty one, of several it is one.
+    pub rules: Vec<RuleDocument>,
 }
 
 impl DropDocument {
@@ -491,6 +493,7 @@ impl DropDocument {
             because: dropped.because.map(str::to_owned),
             location: dropped.location.clone(),
             packet: dropped.packet.clone(),
+            rules: published(&dropped.rules),
         }
     }
 }
@@ -523,16 +526,19 @@ pub struct CountDocument {
     pub place: String,
     /// Why.
     pub reason: String,
+    /// The rule that did it; null where none did, or nobody knows which.
+    pub rule: Option<String>,
     /// How many.
     pub packets: u64,
 }
 
 impl From<&drops::Census> for CensusDocument {
     fn from(census: &drops::Census) -> Self {
-        let counts = census.rows().into_iter().map(|(instance, place, reason, packets)| CountDocument {
-            instance: instance.map(str::to_owned),
-            place: place.to_owned(),
-            reason: reason.to_owned(),
+        let counts = census.rows().into_iter().map(|(cause, packets)| CountDocument {
+            instance: cause.instance.clone(),
+            place: cause.place.clone(),
+            reason: cause.reason.clone(),
+            rule: cause.rule.clone(),
             packets,
         });
         Self {

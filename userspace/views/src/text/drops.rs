@@ -22,7 +22,7 @@ pub fn line(dropped: &Dropped, epoch: Epoch, style: &Style, out: &mut impl Write
     let mut page = Page::new(style);
     let whose = page.say(dropped.instance.as_deref().unwrap_or("-"));
     let place = page.say(&dropped.place);
-    let because = dropped.because.map_or_else(String::new, |because| format!(": {because}"));
+    let because = because(dropped).map_or_else(String::new, |because| format!(": {because}"));
     let mut spans = vec![
         Span::new(Paint::Dim, time::of_day(epoch.at(dropped.time_ns))),
         Span::new(Paint::Strong, format!(" {whose}")),
@@ -39,6 +39,15 @@ pub fn line(dropped: &Dropped, epoch: Epoch, style: &Style, out: &mut impl Write
     page.write(out)
 }
 
+/// The rule that dropped it, or the rules of which one did; else what the reason means.
+fn because(dropped: &Dropped) -> Option<String> {
+    match &dropped.rules[..] {
+        [] => dropped.because.map(str::to_owned),
+        [_] => dropped.guilty(),
+        several => Some(format!("one of {} rules, depending on the state of its flow", several.len())),
+    }
+}
+
 /// Says how many packets of whom died where and why.
 pub fn census(census: &Census, style: &Style, out: &mut impl Write) -> io::Result<()> {
     let mut page = Page::new(style);
@@ -46,14 +55,18 @@ pub fn census(census: &Census, style: &Style, out: &mut impl Write) -> io::Resul
     let columns = page.width().saturating_sub(BESIDES).clamp(12, 40);
     let heading = format!("{:>8}  {:<WHOSE$} {:<columns$} REASON", "PACKETS", "INSTANCE", "PLACE");
     page.line(vec![Span::new(Paint::Heading, heading)]);
-    for (whose, place, reason, packets) in census.rows() {
-        let whose = page.cut(&page.say(whose.unwrap_or("-")), WHOSE);
-        let place = page.cut(&page.say(place), columns);
-        let reason = page.exact(reason);
+    for (cause, packets) in census.rows() {
+        let whose = page.cut(&page.say(cause.instance.as_deref().unwrap_or("-")), WHOSE);
+        let place = page.cut(&page.say(&cause.place), columns);
+        let reason = page.exact(&cause.reason);
         page.line(vec![
             Span::plain(format!("{packets:>8}  {whose:<WHOSE$} {place:<columns$} ")),
             Span::new(Paint::Bad, reason),
         ]);
+        if let Some(rule) = &cause.rule {
+            let rule = page.exact(rule);
+            page.hang(vec![Span::space(10), Span::new(Paint::Dim, "by ")], &Span::plain(rule));
+        }
     }
     page.gap();
     let losses = census.losses;

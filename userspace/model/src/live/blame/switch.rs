@@ -61,7 +61,57 @@ fn last_flow(answer: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::last_flow;
+    use super::{Blame, Code, Question, answered, last_flow, openflow};
+    use crate::{
+        live::{Sighting, journey::simulation::Made, packet::Headers},
+        trace::Direction,
+    };
+
+    fn unknown() -> Blame {
+        Blame {
+            direction: Direction::Outward,
+            hop: None,
+            place: "between tap1 and qr-1".to_owned(),
+            code: Code::NotSeen,
+            reason: None,
+            guilty: None,
+            rules: Vec::new(),
+            sentence: "it is not seen after tap1; the kernel gives no reason".to_owned(),
+            evidence: "no drop was reported".to_owned(),
+            verify: None,
+            fix: None,
+        }
+    }
+
+    #[test]
+    fn a_flow_is_blamed_only_where_it_alone_drops_the_packet() {
+        let question = Question { bridge: "br-int".to_owned(), flow: "in_port=3,tcp".to_owned() };
+        let told = |actions: &str, end: &str| {
+            let answer = format!(" 0. in_port=3, priority 500\n    {actions}\n\nDatapath actions: {end}\n");
+            answered(unknown(), &question, &answer)
+        };
+        let blame = told("drop", "drop");
+        assert_eq!(blame.code, Code::SwitchFlow);
+        assert_eq!(blame.guilty.as_deref(), Some("flow of br-int: table 0, in_port=3, priority 500"));
+        assert!(!blame.sentence.contains("no reason"), "{}", blame.sentence);
+        for (actions, end) in [("output:4", "4"), ("ct(table=1)", "drop"), ("resubmit", "ct(zone=1),recirc(0x1)")] {
+            assert_eq!(told(actions, end), unknown(), "{actions}");
+        }
+    }
+
+    #[test]
+    fn the_switch_is_asked_about_a_neighbour_with_whom_it_is_about() {
+        let of = |kind: u8| {
+            let target = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2];
+            let icmp = [&[kind, 0, 0, 0, 0, 0, 0, 0][..], &target].concat();
+            let ip = [&[0x60, 0, 0, 0, 0, 24, 58, 255][..], &target, &target, &icmp].concat();
+            let head = [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x86, 0xdd][..], &ip].concat();
+            openflow(&Headers::of(&Sighting { head, ..Made::syn(1).at(1, 0, crate::live::points::Side::Sent) }))
+                .unwrap()
+        };
+        assert!(of(136).ends_with("icmp_type=136,icmp_code=0,nd_target=2001:db8:0:1::2"), "{}", of(136));
+        assert!(of(128).ends_with("icmp_type=128,icmp_code=0"), "{}", of(128));
+    }
 
     #[test]
     fn the_last_flow_of_a_trace_is_the_one_that_drops() {

@@ -65,6 +65,20 @@ fn a_packet_that_is_not_seen_again_ended_after_its_last_device_and_not_before_th
 }
 
 #[test]
+fn when_nobody_looks_any_longer_what_was_under_way_is_not_said_to_be_lost() {
+    let ended = |looked_ns| {
+        let mut journeys = Journeys::new(neutron());
+        for sighting in outward(&Made::syn(7), MS, 3) {
+            journeys.see(sighting);
+        }
+        let mut found = journeys.advance(looked_ns);
+        found.extend(journeys.finish());
+        found[0].ended.clone()
+    };
+    assert_eq!((ended(500 * MS), ended(4_000 * MS)), (Ended::Inconclusive, Ended::NotSeenAfter));
+}
+
+#[test]
 fn a_drop_is_the_end_only_of_a_packet_that_is_not_seen_later() {
     let packet = Made::syn(7);
     let gone = packet.dropped(MS + 25_000, Some(2), "NETFILTER_DROP");
@@ -127,6 +141,45 @@ fn an_answer_to_a_ping_of_which_raw_sockets_have_had_copies_has_arrived() {
     assert_eq!(ended(&echo(0), "NO_SOCKET"), Ended::Delivered);
     assert_eq!(ended(&echo(0), "NETFILTER_DROP"), Ended::Dropped { drop: 0 });
     assert_eq!(ended(&Made::syn(7).answer(), "NO_SOCKET"), Ended::Dropped { drop: 0 });
+}
+
+#[test]
+fn what_is_given_up_in_another_namespace_is_not_this_packet_however_alike_it_is() {
+    let packet = Made::syn(7);
+    let gone = |stop| packet.dropped(MS + 60_000, Some(stop), "NETFILTER_DROP");
+    let ended = |stop| joined(neutron(), [outward(&packet, MS, 5), vec![gone(stop)]].concat())[0].ended.clone();
+    assert_eq!((ended(9), ended(4)), (Ended::Delivered, Ended::Dropped { drop: 0 }));
+}
+
+#[test]
+fn what_the_kernel_lets_go_of_without_harm_has_arrived() {
+    let ended = |reason| {
+        let packet = Made::syn(7).answer();
+        let gone = packet.dropped(MS + 50_000, Some(0), reason);
+        joined(neutron(), [inward(&packet, MS), vec![gone]].concat())[0].ended.clone()
+    };
+    assert_eq!(ended("TCP_OLD_DATA"), Ended::Delivered);
+    assert_eq!(ended("TCP_CSUM"), Ended::Dropped { drop: 0 });
+}
+
+#[test]
+fn of_two_datagrams_with_the_same_bytes_the_identification_says_which_is_seen() {
+    let datagram = |id| Made { id, ..Made::new(Kind::Udp(vec![7; 20])) };
+    let (lost, arrives) = (datagram(1), datagram(2));
+    let mut seen = [outward(&lost, MS, 2), outward(&arrives, MS + 5_000, 5)].concat();
+    seen.sort_by_key(|sighting| sighting.time_ns);
+    let found = joined(neutron(), seen);
+    let ways: Vec<_> = found.iter().map(|journey| (places(journey), journey.ended.clone())).collect();
+    assert_eq!(ways, [(vec![0, 1], Ended::NotSeenAfter), (vec![0, 1, 2, 3, 4], Ended::Delivered)]);
+}
+
+#[test]
+fn a_datagram_that_is_shorter_than_another_of_its_number_is_no_piece_of_it() {
+    let datagram = |length| Made { id: 77, ..Made::new(Kind::Udp(vec![7; length])) };
+    let mut seen = outward(&datagram(200), MS, 2);
+    seen.push(datagram(100).at(MS + 30_000, 2, Side::Received));
+    let found = joined(neutron(), seen);
+    assert_eq!(found.iter().map(places).collect::<Vec<_>>(), [vec![0, 1], vec![2]]);
 }
 
 #[test]

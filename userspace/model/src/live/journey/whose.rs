@@ -48,10 +48,11 @@ impl Spot {
     }
 }
 
-/// Whether the frame of a sighting says that the packet is somebody else's who has an address of the instance.
+/// Whether the frame of a sighting says that the packet is somebody else's who has an address of the instance; of one that was given
+/// up, which has none, the place.
 pub fn is_anothers(sighting: &Sighting, points: &Points) -> bool {
-    let Some(side) = Side::of(&sighting.what) else { return false };
     let headers = Headers::of(sighting);
+    let Some(side) = Side::of(&sighting.what) else { return !place_tells(points, sighting.link, &headers) };
     let spot = Spot::of(sighting.link, side, &headers, points);
     let belies = |(place, direction): &(Place, Direction)| {
         let (Some(track), Some(stop)) = (points.tracks.get(place.track), points.stop(*place)) else { return false };
@@ -134,10 +135,15 @@ fn tells_frame(segment: Segment, mac: Option<Mac>, doubled: bool) -> bool {
 
 /// The same of a packet that was given up, which has no frame.
 fn drop_tells(points: &Points, drop: &Drop) -> bool {
-    let Some((source, destination)) = drop.headers.innermost().addresses() else { return false };
+    place_tells(points, drop.link, &drop.headers)
+}
+
+/// Whether it is clear from where a packet was given up that it is the instance's.
+fn place_tells(points: &Points, link: Option<LinkKey>, headers: &Headers) -> bool {
+    let Some((source, destination)) = headers.innermost().addresses() else { return false };
     let is_here = |stop: &Stop| {
         let same = |link: LinkKey| stop.link == link || (stop.link.netns == link.netns && stop.netns != "host");
-        stop.segment.own && drop.link.is_some_and(same)
+        stop.segment.own && link.is_some_and(same)
     };
     let tells = |track: &Track| {
         let own = [source, destination].into_iter().filter(|address| track.own.contains(address));

@@ -100,6 +100,17 @@ fn where_the_switch_could_not_be_asked_a_device_of_the_host_may_have_copies() {
 }
 
 #[test]
+fn of_a_pair_between_two_bridges_what_went_into_one_end_comes_out_of_the_other() {
+    let mut host = Host::new();
+    host.hybrid_plug("web-1", MAC);
+    let points = points(host);
+    let expected = [("ns1", Side::Sent), ("tap1", Side::Received), ("qvb1", Side::Sent), ("qvo1", Side::Received)];
+    let found = names(&points.tracks[0]);
+    assert!(expected.iter().zip(&found).all(|((name, side), found)| found.0.starts_with(name) && found.1 == *side));
+    assert_eq!(found.len(), expected.len(), "{found:?}");
+}
+
+#[test]
 fn a_routing_bridge_is_watched_and_one_that_only_passes_frames_on_is_not() {
     let mut host = Host::new();
     let netns = host.netns(&[]);

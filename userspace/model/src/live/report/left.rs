@@ -7,12 +7,13 @@ use crate::{
     live::{
         journey::{Ended, Journey},
         points::{Points, Track},
+        words,
     },
     trace::{Direction, Finding, HopKind, Severity, Trace},
 };
 
 /// What the trace finds where nothing, or the wrong rule, translates.
-const CAUSES: [&str; 4] = ["floating-ip-snat", "no-translation", "untracked", "snat-address"];
+const CAUSES: [&str; 5] = ["floating-ip-snat", "floating-ip-rule", "no-translation", "untracked", "snat-address"];
 
 /// Packets that left so: how many, by what, as whom.
 #[derive(Debug, Default)]
@@ -58,13 +59,14 @@ impl Left {
         let private = self.private.filter(|(_, translated)| *translated || cause.is_some());
         let shared = self.shared.filter(|_| cause.is_some());
         let private = private.map(|(Group { packets, device, source }, _)| {
-            let message = format!(
-                "{packets} packets left by {device} as {source}, to which no answer from outside finds its way"
-            );
+            let packets = words::packets(packets);
+            let message =
+                format!("{packets} left by {device} as {source}, to which no answer from outside finds its way");
             found(("left-untranslated", device, message), source, cause)
         });
         let shared = shared.map(|(Group { packets, device, source }, floating)| {
-            let message = format!("{packets} packets left by {device} as {source} and not as floating IP {floating}");
+            let packets = words::packets(packets);
+            let message = format!("{packets} left by {device} as {source} and not as floating IP {floating}");
             found(("left-as-another", device, message), source, cause)
         });
         private.into_iter().chain(shared).collect()

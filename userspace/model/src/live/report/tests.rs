@@ -1,4 +1,4 @@
-use super::{Left, Unanswered};
+use super::{Left, Silent, Unanswered};
 use crate::{
     live::{
         journey::simulation::{FIXED, Kind, Made, joined, neutron},
@@ -51,6 +51,107 @@ fn a_question_without_an_answer_is_told_of_and_one_with_is_not() {
         for journey in joined(points.clone(), seen) {
             unanswered.add(&journey, &points);
         }
-        assert_eq!(unanswered.findings(&points, &trace()).len(), told);
+        assert_eq!(unanswered.findings(2_000 * MS, &points, &trace()).len(), told);
     }
+}
+
+#[test]
+fn whoever_was_asked_a_moment_ago_may_yet_answer_and_is_heard_where_enough_was_told() {
+    let points = neutron();
+    let ask = Made::new(Kind::Echo { kind: 8, identifier: 1, number: 1, payload: vec![] });
+    let answer = Made::new(Kind::Echo { kind: 0, identifier: 1, number: 1, payload: vec![] }).answer();
+    let journeys = joined(points.clone(), leaves(&ask, FIXED, &points));
+    let answers = joined(points.clone(), vec![answer.at(3 * MS, 0, Side::Received)]);
+    let asked = |heard: bool| {
+        let mut unanswered = Unanswered::default();
+        for journey in &journeys {
+            unanswered.add(journey, &points);
+        }
+        for journey in answers.iter().filter(|_| heard) {
+            unanswered.hear(journey);
+        }
+        unanswered
+    };
+    assert_eq!(asked(false).findings(500 * MS, &points, &trace()).len(), 0, "half a second is no silence");
+    assert_eq!(asked(false).findings(2_000 * MS, &points, &trace()).len(), 1);
+    assert_eq!(asked(true).findings(2_000 * MS, &points, &trace()).len(), 0);
+}
+
+/// A packet that comes to the instance by all devices.
+fn comes(packet: &Made, points: &Points) -> Vec<crate::live::Sighting> {
+    let stops = &points.tracks[0].stops;
+    let at = |stop: usize| packet.at(MS + (4 - stop as u64) * 1_000, stop, stops[stop].side.other());
+    (0..5).rev().map(at).collect()
+}
+
+#[test]
+fn what_the_instance_was_asked_and_did_not_answer_is_told_of_by_what_it_was() {
+    let points = neutron();
+    let asks =
+        [Made::syn(1).answer(), Made::new(Kind::Echo { kind: 8, identifier: 1, number: 1, payload: vec![] }).answer()];
+    let replies = [
+        Made::new(Kind::Tcp { sequence: 9, flags: 0x12, payload: vec![] }),
+        Made::new(Kind::Echo { kind: 0, identifier: 1, number: 1, payload: vec![] }),
+    ];
+    for ((ask, reply), (answered, says)) in
+        asks.iter().zip(&replies).flat_map(|one| [(one, (true, "")), (one, (false, "did not answer"))])
+    {
+        let mut silent = Silent::default();
+        let mut seen = comes(ask, &points);
+        if answered {
+            seen.extend(
+                leaves(reply, FIXED, &points)
+                    .into_iter()
+                    .map(|one| crate::live::Sighting { time_ns: one.time_ns + MS, ..one }),
+            );
+        }
+        for journey in joined(points.clone(), seen) {
+            silent.add(&journey, &points);
+        }
+        let found = silent.findings(2_000 * MS, &points, &trace());
+        let messages: Vec<&str> = found.iter().map(|finding| finding.message.as_str()).collect();
+        assert_eq!(messages.len(), usize::from(!answered), "{messages:#?}");
+        assert!(messages.iter().all(|message| message.contains(says)), "{messages:#?}");
+    }
+}
+
+#[test]
+fn an_answer_to_another_port_or_another_host_is_none() {
+    let points = neutron();
+    let ask = Made::syn(1).answer();
+    let told = |reply: Made| {
+        let mut silent = Silent::default();
+        let seen = [comes(&ask, &points), leaves(&reply, FIXED, &points)].concat();
+        for journey in joined(points.clone(), seen) {
+            silent.add(&journey, &points);
+        }
+        silent.findings(2_000 * MS, &points, &trace()).len()
+    };
+    let ack = Made::new(Kind::Tcp { sequence: 9, flags: 0x12, payload: vec![] });
+    assert_eq!(told(ack.clone()), 0);
+    assert_eq!(told(Made { source: (FIXED, 81), ..ack.clone() }), 1);
+    assert_eq!(told(Made { destination: ([203, 0, 113, 99].into(), 443), ..ack }), 1);
+}
+
+#[test]
+fn where_more_have_answered_than_are_remembered_nobody_is_called_silent() {
+    let points = neutron();
+    let ask = Made::new(Kind::Echo { kind: 8, identifier: 1, number: 1, payload: vec![] });
+    let asked = joined(points.clone(), leaves(&ask, FIXED, &points));
+    let told = |others: u16| {
+        let mut unanswered = Unanswered::default();
+        for journey in &asked {
+            unanswered.add(journey, &points);
+        }
+        let from = |number: u16| {
+            let [high, low] = number.to_be_bytes();
+            let source = (std::net::Ipv4Addr::new(198, 51, high, low), 443);
+            Made { source, ..Made::syn(number.into()).answer() }.at(MS, 0, Side::Received)
+        };
+        for journey in joined(points.clone(), (0..others).map(from).collect()) {
+            unanswered.add(&journey, &points);
+        }
+        unanswered.findings(2_000 * MS, &points, &trace()).len()
+    };
+    assert_eq!((told(1_023), told(1_024)), (1, 0));
 }

@@ -11,14 +11,17 @@ use crate::{
         journey::{Ended, Journey},
         packet::{Content, Headers, ICMP, ICMPV6, Ip, Transport},
         points::Points,
+        words,
     },
     trace::{Direction, Finding, HopKind, Severity, Trace},
 };
 
 /// The most addresses that are remembered: whoever asks more at once looks for somebody.
-const MOST: usize = 1_024;
+pub(super) const MOST: usize = 1_024;
 /// The most that are told of.
-const TOLD: usize = 5;
+pub(super) const TOLD: usize = 5;
+/// Whoever was asked no longer ago than this may yet answer.
+pub(super) const PATIENCE_NS: u64 = 1_000_000_000;
 
 /// SYN without ACK.
 const OPENS: (u8, u8) = (0x12, 0x02);
@@ -31,10 +34,25 @@ pub(super) struct Unanswered {
     heard: BTreeSet<IpAddr>,
 }
 
+/// Questions that are alike.
+#[derive(Debug)]
+pub(super) struct Counting {
+    pub(super) packets: u64,
+    /// When the first was asked.
+    pub(super) since_ns: u64,
+}
+
+impl Counting {
+    /// None yet, the first of which is about to be counted.
+    pub(super) fn from(journey: &Journey) -> Self {
+        Self { packets: 0, since_ns: journey.began_ns() }
+    }
+}
+
 /// Questions to one address.
 #[derive(Debug)]
 struct Questions {
-    packets: u64,
+    counting: Counting,
     /// The last device that saw them.
     device: String,
     /// They went to the instance's own segment.
@@ -45,35 +63,47 @@ impl Unanswered {
     /// Adds a packet.
     pub(super) fn add(&mut self, journey: &Journey, points: &Points) {
         if journey.direction == Direction::Inward {
-            let source = journey.packet.addresses().map(|(source, _)| source);
-            self.heard.extend(source.filter(|_| self.heard.len() < MOST));
-            return;
+            return self.hear(journey);
         }
         let aside = match journey.ended {
             Ended::Delivered => false,
             Ended::Aside => true,
             Ended::Dropped { .. } | Ended::NotSeenAfter | Ended::Inconclusive => return,
         };
-        let Some(whom) = asks(&journey.packet) else { return };
+        // Others on its segment ask for the instance itself.
+        let own = |whom: &IpAddr| points.tracks.get(journey.track).is_some_and(|track| track.own.contains(whom));
+        let Some(whom) = asks(&journey.packet).filter(|whom| !own(whom)) else { return };
         let room = self.asked.len() < MOST || self.asked.contains_key(&whom);
         let last = journey.steps.last().and_then(|step| points.stop(step.place));
         if let Some(stop) = last.filter(|_| room) {
-            let none = || Questions { packets: 0, device: stop.label(), aside };
-            self.asked.entry(whom).or_insert_with(none).packets += 1;
+            let none = || Questions { counting: Counting::from(journey), device: stop.label(), aside };
+            self.asked.entry(whom).or_insert_with(none).counting.packets += 1;
         }
     }
 
-    /// What is to be said of those who did not answer.
-    pub(super) fn findings(self, points: &Points, trace: &Trace) -> Vec<Finding> {
+    /// Takes note of who has sent something, if the packet came in.
+    pub(super) fn hear(&mut self, journey: &Journey) {
+        let source = journey.packet.addresses().map(|(source, _)| source);
+        let source = source.filter(|_| journey.direction == Direction::Inward && self.heard.len() < MOST);
+        self.heard.extend(source);
+    }
+
+    /// What is to be said of those who had not answered by some time.
+    pub(super) fn findings(self, until_ns: u64, points: &Points, trace: &Trace) -> Vec<Finding> {
         let Self { asked, heard } = self;
-        let silent = asked.into_iter().filter(|(whom, _)| !heard.contains(whom));
+        // Of so many who sent something, others may have too.
+        if heard.len() >= MOST {
+            return Vec::new();
+        }
+        let waited = |questions: &Questions| until_ns.saturating_sub(questions.counting.since_ns) >= PATIENCE_NS;
+        let silent = asked.into_iter().filter(|(whom, questions)| !heard.contains(whom) && waited(questions));
         silent.take(TOLD).map(|(whom, questions)| questions.finding(whom, points, trace)).collect()
     }
 }
 
 impl Questions {
     fn finding(self, whom: IpAddr, points: &Points, trace: &Trace) -> Finding {
-        let Self { packets, device, aside } = self;
+        let Self { counting: Counting { packets, .. }, device, aside } = self;
         let tunnels = if aside && !is_here(points, whom) { tunnels(trace) } else { Vec::new() };
         let (object, by) = match &tunnels[..] {
             [] if aside => (whom.to_string(), "to the instance's segment".to_owned()),
@@ -91,7 +121,7 @@ impl Questions {
             severity: Severity::Warning,
             code: "unanswered".to_owned(),
             object,
-            message: format!("{packets} packets for {whom} went {by}, and nothing came back from it"),
+            message: format!("{} for {whom} went {by}, and nothing came back from it", words::packets(packets)),
             evidence: format!("they were seen at {device}, and no packet from {whom} came in"),
             verify: None,
             fix: Some(format!("see on the way to {whom} whether they arrive there, and what becomes of its answers")),
@@ -120,7 +150,7 @@ fn asks(headers: &Headers) -> Option<IpAddr> {
     }
 }
 
-fn is_question(ip: &Ip) -> bool {
+pub(super) fn is_question(ip: &Ip) -> bool {
     let to_many = match ip.destination {
         IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
         IpAddr::V6(address) => address.is_multicast(),

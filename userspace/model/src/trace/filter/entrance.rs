@@ -5,11 +5,18 @@ use std::{collections::BTreeSet, net::IpAddr};
 use super::{ask, rule_ref};
 use crate::{
     fact::{NamespaceFact, ProxyFact, PublishedPort, SourceKind},
-    id::NetnsId,
-    inventory::{Instance, Inventory, Role, nat::Floating},
+    id::{LinkKey, NetnsId},
+    inventory::{
+        Instance, Inventory, Role,
+        nat::Floating,
+        route::{NoRoute, Question},
+    },
     netfilter::{Address, Effect, Hook, Known, Packet, Step, Walk},
     trace::{
-        Finding, FloatingIp, HopState, Publication, RuleRef, Severity, command::in_netns, outward::Way, path::finding,
+        Finding, FloatingIp, HopState, Publication, RuleRef, Severity,
+        command::{in_netns, quote},
+        outward::Way,
+        path::finding,
     },
 };
 
@@ -136,13 +143,25 @@ fn floating_ip(way: &mut Way<'_, '_>, floating: Floating) -> FloatingIp {
         // A rule that is not among those that were read may be among those that were not.
         lacks.retain(|(_, code)| !rules_unread || *code == "floating-ip-address");
         way.path.findings.extend(lacks.iter().map(|(what, code)| incomplete(inventory, &floating, what, code)));
+        if let Some(finding) = misled(inventory, &floating) {
+            way.path.findings.push(finding);
+            return whole(floating, &answers, HopState::Broken);
+        }
+        if let Answering::Mute(device) = &answers {
+            way.path.findings.push(mute(inventory, &floating, *device));
+            return whole(floating, &answers, HopState::Broken);
+        }
         match (lacks.is_empty(), answers == Answering::Unknown || rules_unread) {
             (false, _) => HopState::Broken,
             (true, true) => HopState::Unknown,
             (true, false) => HopState::Ok,
         }
     };
-    let device = if let Answering::By(device) = answers { Some(device) } else { None };
+    whole(floating, &answers, state)
+}
+
+fn whole(floating: Floating, answers: &Answering, state: HopState) -> FloatingIp {
+    let device = if let Answering::By(device) = answers { Some(device.clone()) } else { None };
     FloatingIp {
         address: floating.address,
         fixed_address: floating.fixed,
@@ -180,6 +199,49 @@ fn incomplete(inventory: &Inventory<'_>, floating: &Floating, what: &str, code: 
         .fix("see neutron-l3-agent's log")
 }
 
+/// Devices by which a distributed router sends what leaves by a floating IP.
+const BY_FLOATING: &str = "rfp-";
+
+/// A distributed router that sends the instance's packets elsewhere than where they leave as the floating IP.
+fn misled(inventory: &Inventory<'_>, floating: &Floating) -> Option<Finding> {
+    let netns = floating.netns;
+    let (right, link) = inventory.links_in(netns).find(|(_, link)| link.name.starts_with(BY_FLOATING))?;
+    let question = Question { source: floating.fixed, destination: None, iif: None };
+    let answer = match inventory.route(netns, question) {
+        Ok(answer) if answer.ifindex() == Some(right.ifindex) => return None,
+        Ok(answer) => answer.ifindex().and_then(|ifindex| inventory.link(LinkKey { netns, ifindex })),
+        Err(NoRoute::Unknown) => return None,
+        Err(NoRoute::None | NoRoute::Refused(_) | NoRoute::Dead) => None,
+    };
+    let Floating { address, fixed, .. } = floating;
+    let by = answer.map_or_else(|| "nowhere".to_owned(), |other| format!("by {}", other.name));
+    let label = inventory.netns(netns).label;
+    let message =
+        format!("no policy rule leads {fixed} to {}: it leaves {by}, and not as floating IP {address}", link.name);
+    let fix = format!("ip rule add from {fixed} lookup 16");
+    let found = finding(Severity::Error, "floating-ip-rule", address.to_string(), message)
+        .seen(format!("policy rules and routes of {label}"))
+        .verify(in_netns(inventory, netns, &format!("ip rule show from {fixed}")))
+        .fix(in_netns(inventory, netns, &fix));
+    Some(found)
+}
+
+/// Nobody has the address, and the device that should answer ARP for it does not.
+fn mute(inventory: &Inventory<'_>, floating: &Floating, device: LinkKey) -> Finding {
+    let (label, address) = (inventory.netns(device.netns).label, floating.address.to_string());
+    let name = inventory.link(device).map_or("", |link| &link.name);
+    let sysctl = proxy_arp(name);
+    let message = format!("nobody answers ARP for floating IP {address}: proxy_arp of {name} in {label} is off");
+    finding(Severity::Error, "floating-ip-arp", &address, message)
+        .seen(format!("{sysctl} is 0, and the address is on no device of {label}"))
+        .verify(in_netns(inventory, device.netns, &format!("sysctl {}", quote(&sysctl))))
+        .fix(in_netns(inventory, device.netns, &format!("sysctl -w {}", quote(&format!("{sysctl}=1")))))
+}
+
+fn proxy_arp(device: &str) -> String {
+    format!("net.ipv4.conf.{device}.proxy_arp")
+}
+
 fn standby_router(inventory: &Inventory<'_>, floating: &Floating) -> Finding {
     let label = inventory.netns(floating.netns).label;
     let message = format!("this host has the standby of {label}: floating IP {} is the active one's", floating.address);
@@ -202,6 +264,8 @@ fn is_standby(inventory: &Inventory<'_>, netns: NetnsId) -> bool {
 pub(super) enum Answering {
     /// This device.
     By(String),
+    /// This device should, and does not.
+    Mute(LinkKey),
     /// No device.
     Nobody,
     /// Not known: the namespace's addresses were not read.
@@ -223,9 +287,11 @@ pub(super) fn answering(inventory: &Inventory<'_>, netns: NetnsId, address: IpAd
         let whole = |net: &ipnet::IpNet| net.addr() == address && net.prefix_len() == net.max_prefix_len();
         let external = || inventory.links_in(fip).find(|(_, link)| link.name.starts_with("fg-"));
         if routes.iter().any(|route| whole(&route.destination))
-            && let Some((_, link)) = external()
+            && let Some((key, link)) = external()
         {
-            return Answering::By(link.name.clone());
+            let is_off = |name: &str| inventory.sysctl(fip, &proxy_arp(name)) == Some("0");
+            let mute = address.is_ipv4() && is_off(&link.name) && is_off("all");
+            return if mute { Answering::Mute(key) } else { Answering::By(link.name.clone()) };
         }
     }
     if unread { Answering::Unknown } else { Answering::Nobody }
@@ -275,7 +341,7 @@ fn forwardings(way: &Way<'_, '_>) -> Vec<Publication> {
     let publication = |(netns, port, rule): (NetnsId, PublishedPort, RuleRef)| {
         let state = match answering(inventory, netns, port.host_address) {
             Answering::By(_) => HopState::Ok,
-            Answering::Nobody => HopState::Broken,
+            Answering::Nobody | Answering::Mute(_) => HopState::Broken,
             Answering::Unknown => HopState::Unknown,
         };
         Publication { port, rules: vec![rule], process: None, state }

@@ -140,6 +140,28 @@ fn a_floating_ip_that_is_not_routed_in_enters_nowhere() {
 }
 
 #[test]
+fn an_instance_that_no_policy_rule_leads_to_its_floating_ip_leaves_as_another() {
+    let mut this = Distributed::with_floating_ip();
+    this.host.network(this.router).rules.retain(|rule| rule.table != FIP_TABLE);
+    let trace = this.host.trace("web-1");
+    let found = trace.findings.iter().find(|finding| finding.code == "floating-ip-rule");
+    assert!(found.is_some_and(|found| found.message.contains("leads 10.0.0.2 to rfp-1")), "{:#?}", trace.findings);
+}
+
+#[test]
+fn a_floating_ip_for_which_nobody_answers_arp_enters_nowhere() {
+    for (own, all, mute) in [("0", "0", true), ("1", "0", false), ("0", "1", false)] {
+        let mut this = Distributed::with_floating_ip();
+        this.host.sysctl(this.fip, "net.ipv4.conf.fg-1.proxy_arp", own);
+        this.host.sysctl(this.fip, "net.ipv4.conf.all.proxy_arp", all);
+        let trace = this.host.trace("web-1");
+        let found = trace.findings.iter().find(|finding| finding.code == "floating-ip-arp");
+        assert_eq!((found.is_some(), trace.verdict == Verdict::Broken), (mute, mute), "{own} {all}");
+        assert!(found.is_none_or(|found| found.object == FLOATING && found.message.contains("proxy_arp of fg-1")));
+    }
+}
+
+#[test]
 fn rules_behind_the_translation_are_asked_about_the_floating_ip() {
     for (source, dies) in [(FLOATING, true), ("10.0.0.2", false)] {
         let mut this = Distributed::with_floating_ip();
