@@ -56,6 +56,8 @@ pub(crate) async fn run(asked: &Tui) -> anyhow::Result<Exit> {
         return Err(Bad::usage(format!("{why}: use netdiag list, trace or watch in a pipe")));
     }
     let record = feed::record(asked.record.as_deref())?;
+    // Whether there is any is decided: what the terminal's library reads in the environment is not what was asked for.
+    crossterm::style::force_color_output(true);
     let mut screen = Screen::take(!asked.no_mouse).context("take the terminal")?;
     let deaf_for = ground(&mut chosen, &mut screen);
     let (actions, mut waiting) = mpsc::channel(WAITING);

@@ -15,7 +15,7 @@ use crate::{
         keymap::Command,
         look::Look,
         sheet::{self, Health, Paint},
-        state::{Origin, State, Stream, Tab},
+        state::{Origin, State, Stream, Tab, View},
     },
     wrap,
 };
@@ -25,6 +25,9 @@ const OLD: [u64; 2] = [15, 60];
 
 /// The most columns a name takes.
 const LONGEST_NAME: u16 = 32;
+
+/// From this width on there is room for whole words.
+const ROOMY: u16 = 80;
 
 /// A part of a line: the higher its number, the sooner it is left out where there is no room.
 pub(super) type Piece = (u8, Paint, String);
@@ -80,7 +83,8 @@ pub(super) fn header(state: &State, ink: &mut Ink<'_>, area: Rect) {
         parts.push((4, Paint::Dim, format!("cpu {}.{} %", cpu / 10, cpu % 10)));
     }
     if state.watching.is_some() {
-        parts.push((0, Paint::Warning, "WATCHING PACKETS".to_owned()));
+        let words = if area.width < ROOMY { "WATCHING" } else { "WATCHING PACKETS" };
+        parts.push((0, Paint::Warning, words.to_owned()));
     }
     if state.settings.recording {
         parts.push((0, Paint::Bad, "RECORDING".to_owned()));
@@ -204,12 +208,22 @@ pub(super) fn crumbs(state: &State, ink: &mut Ink<'_>, area: Rect) {
     if let Some((name, _)) = view.group.and_then(|group| sheet.groups().get(group)) {
         parts.push((1, Paint::Plain, format!("by {name}")));
     }
+    parts.extend(unseen_order(sheet.as_ref(), view, area.width));
     let marks = [(view.problems, "only problems"), (view.wide, "wide"), (view.past, "with those that are over")];
     parts.extend(marks.into_iter().filter(|(on, _)| *on).map(|(_, word)| (1, Paint::Plain, word.to_owned())));
     if view.hidden_past > 0 {
         parts.push((2, Paint::Dim, format!("{} over, hidden", view.hidden_past)));
     }
     pieces(ink, area, parts);
+}
+
+/// The column that rows are sorted by, where it is not seen with its mark.
+fn unseen_order(sheet: &dyn sheet::Sheet, view: &View, width: u16) -> Option<Piece> {
+    let (column, backwards) = view.sort?;
+    let seen = area::layout(sheet, view, width).iter().any(|(place, _)| *place == column);
+    let title = sheet.columns().get(column).filter(|_| !seen)?.title;
+    let order = if backwards { ", backwards" } else { "" };
+    Some((1, Paint::Plain, format!("sorted by {title}{order}")))
 }
 
 /// What became of packets on the path, while they are followed.
@@ -243,7 +257,12 @@ pub(super) fn banner(state: &State, ink: &mut Ink<'_>, area: Rect) {
     if area.height == 0 {
         return;
     }
-    let (paint, text) = match state.tab {
+    let (paint, text) = sentence(state);
+    ink.sentence(area, paint, &text);
+}
+
+fn sentence(state: &State) -> (Paint, String) {
+    match state.tab {
         Tab::Path => path(state),
         Tab::Live => live(state),
         Tab::Flows => flows(state),
@@ -251,8 +270,7 @@ pub(super) fn banner(state: &State, ink: &mut Ink<'_>, area: Rect) {
             Paint::Dim,
             "only the checks that follow from the snapshot: netdiag doctor on the host makes all".to_owned(),
         ),
-    };
-    ink.sentence(area, paint, &text);
+    }
 }
 
 /// What packets die of while they are followed; else the answer of the trace in one sentence.
@@ -277,9 +295,9 @@ fn path(state: &State) -> (Paint, String) {
     (health.paint(), format!("{} {word}: {}", health.glyph(state.settings.ascii), traced.trace.sentence))
 }
 
-/// How many lines the sentence above a path or above packets needs on a screen of a width.
+/// How many lines the sentence above a table needs on a screen of a width.
 pub(in crate::tui) fn banner_lines(state: &State, width: u16) -> u16 {
-    let (_, text) = if state.tab == Tab::Live { live(state) } else { path(state) };
+    let (_, text) = sentence(state);
     let text = if state.settings.full_ids { text } else { shorten::ids(&text) };
     let lines = wrap::lines(&escape::terminal(&text, state.settings.ascii), usize::from(width).max(1));
     u16::try_from(lines.len()).unwrap_or(u16::MAX)

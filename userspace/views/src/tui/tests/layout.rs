@@ -174,3 +174,31 @@ fn what_is_said_is_whole_on_the_smallest_screen() {
     let shown = screen(&after(docker((60, 15)), Action::Trouble(Some(trouble))));
     assert!(shown.split_whitespace().collect::<Vec<_>>().join(" ").ends_with("make room, then begin anew"), "{shown}");
 }
+
+#[test]
+fn frozen_while_packets_are_watched_the_smallest_screen_says_both() {
+    let state = after(
+        docker((60, 15)),
+        Action::Watching(Some("watching what this host drops; 0 lost, 0 left out to keep the cost down".to_owned())),
+    );
+    let state = after(press(state, "3 space"), Action::Events(super::events()));
+    let shown = screen(&state);
+    let first = shown.lines().next().unwrap_or_default();
+    assert!(first.contains("FROZEN, 0 looks and 41 events behind  WATCHING"), "{shown}");
+    assert!(shown.contains("keep the cost down") || shown.contains("cost down"), "{shown}");
+}
+
+#[test]
+fn the_sentence_above_a_table_is_whole_on_the_smallest_screen() {
+    let words = |state: &State| screen(state).split_whitespace().collect::<Vec<_>>().join(" ");
+    let flows = press(docker((60, 15)), "4");
+    let rates = super::rates::rates(&flows, 300);
+    let estimated = words(&after(flows.clone(), Action::Rates(rates)));
+    assert!(estimated.contains("rates are estimates from 100 of 400 packets"), "{estimated}");
+    let alone = words(&after(flows, Action::Tick(super::NOW + 400_000)));
+    assert!(alone.contains("rates are counted again when a key is pressed"), "{alone}");
+    let mut look = docker((60, 15)).newest.as_deref().expect("a look").clone();
+    look.doctor_partial = true;
+    let doctor = words(&press(after(docker((60, 15)), Action::Look(std::sync::Arc::new(look))), "7"));
+    assert!(doctor.contains("netdiag doctor on the host makes all"), "{doctor}");
+}

@@ -214,3 +214,18 @@ fn a_group_says_in_a_word_how_the_worst_of_it_is() {
     let shown = screen(&press(docker((80, 24)), "a"));
     assert!(shown.contains("▸ ✗ BROKEN  bridge  3 rows"), "{shown}");
 }
+
+#[test]
+fn rows_are_sorted_by_what_is_seen_and_else_it_is_said_by_what() {
+    let mut state = press(docker((60, 15)), "4");
+    for title in ["▲INSTANCE", "▲DIR", "▲REMOTE", "▲STATE", "▲BYTES/s"] {
+        state = press(state, "s");
+        assert!(screen(&state).contains(title), "{title}: {}", screen(&state));
+    }
+    assert_eq!(press(state.clone(), "s").view().sort, None);
+    assert!(screen(&press(state, "<")).contains("▲STATE"));
+    let hidden = press(enter_text(press(docker((60, 15)), "4 :"), "sort idle"), "enter S");
+    assert!(screen(&hidden).contains("sorted by IDLE, backwards"), "{}", screen(&hidden));
+    let seen = after(hidden, Action::Resize(80, 24));
+    assert!(screen(&seen).contains("▼IDLE") && !screen(&seen).contains("sorted by"), "{}", screen(&seen));
+}
