@@ -195,10 +195,11 @@ fn a_name_that_several_begin_with_is_answered_with_them() {
 
 #[test]
 fn what_completes_a_command_is_not_said_of_what_it_did() {
-    let typed = press(enter_text(press(docker((100, 24)), ":"), "path web-"), "tab");
+    let typed = press(enter_text(press(docker((100, 24)), ":"), "inst web-"), "tab");
     assert!(last_line(&typed).contains("web-1  web-2"), "{}", screen(&typed));
-    let done = press(enter_text(typed, "1"), "enter");
-    assert!(screen(&done).contains("Path of web-1") && !last_line(&done).contains("web-2"), "{}", screen(&done));
+    assert!(!last_line(&enter_text(typed.clone(), "1")).contains("web-2"), "it is another word now");
+    let done = press(typed, "enter");
+    assert!(screen(&done).contains("/inst:web-") && !last_line(&done).contains("web-2"), "{}", screen(&done));
 }
 
 #[test]
