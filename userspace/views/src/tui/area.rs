@@ -105,8 +105,7 @@ fn banner(state: &State) -> u16 {
         Tab::Doctor if state.look().is_some_and(|look| look.doctor_partial) => {
             head::banner_lines(state, state.size.0).clamp(1, 2)
         }
-        Tab::Doctor => 0,
-        Tab::Path | Tab::Instances | Tab::Policy | Tab::Agent => 0,
+        Tab::Doctor | Tab::Path | Tab::Instances | Tab::Policy | Tab::Agent => 0,
     }
 }
 

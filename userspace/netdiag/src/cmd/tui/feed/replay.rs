@@ -160,10 +160,12 @@ mod tests {
     async fn until_look(came: &mut mpsc::Receiver<Action>) -> usize {
         let mut events = 0;
         loop {
-            match came.recv().await.unwrap() {
-                Action::Events(more) => events += more.len(),
-                Action::Look(_) => return events,
-                other => drop(other),
+            let action = came.recv().await.unwrap();
+            if let Action::Events(more) = &action {
+                events += more.len();
+            }
+            if matches!(action, Action::Look(_)) {
+                return events;
             }
         }
     }
