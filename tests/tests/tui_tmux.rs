@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread::sleep,
@@ -335,6 +334,7 @@ fn start_known(terminal: &Terminal, options: &str) {
 }
 
 /// What the live view takes of a core while nobody does anything, in hundredths, with the programs it runs.
+#[expect(clippy::print_stderr, reason = "what was measured is for whoever measures")]
 fn share(terminal: &Terminal, what: &str, span: Duration) -> f64 {
     // Whoever pressed a key is taken for somebody who looks, and the host's own checks are made once.
     sleep(Duration::from_secs(40));
@@ -345,7 +345,7 @@ fn share(terminal: &Terminal, what: &str, span: Duration) -> f64 {
     let screen = terminal.screen();
     let share = Duration::from_millis(10 * used).div_duration_f64(took) * 100.0;
     let head = screen.lines().next().unwrap_or_default();
-    writeln!(std::io::stderr(), "{what}: {share:.2} % of a core; {head}").unwrap();
+    eprintln!("{what}: {share:.2} % of a core; {head}");
     assert!(!screen.contains("STALE") && !screen.contains("old:"), "it says that it looks seldom: {screen}");
     share
 }
