@@ -15,6 +15,9 @@ mod args;
 #[path = "sg/batches.rs"]
 #[expect(dead_code, reason = "shared with the bench of security groups")]
 mod batches;
+/// Another program that watches, where it is installed.
+#[path = "live/bpftrace.rs"]
+mod bpftrace;
 /// How long it takes until something is seen.
 #[path = "live/first.rs"]
 mod first;

@@ -9,11 +9,12 @@ use std::{
 
 use netdiag_tests::{
     AgentHost,
-    agent::{run, until},
+    agent::{PATIENCE, run, until},
     behaviour::wire::Wire,
     floating::{FLOATING, FloatingHost, OPEN, OTHER, OUTSIDE, ends::within},
     require_programs,
 };
+use rustix::process::Signal;
 
 /// What a floating IP of the policy is like.
 fn own(address: Ipv4Addr, port: &str) -> String {
@@ -230,4 +231,36 @@ fn second_host(site: &FloatingHost) -> AgentHost {
     // It has processes of its own, as a host has.
     let own = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
     site.host.beside(&[&["ip", "netns", "exec", "host2"][..], &own].concat())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_reaches_itself_by_its_floating_ip_and_its_bridge_port_is_left_as_it_was() {
+    let test = "an_instance_reaches_itself_by_its_floating_ip_and_its_bridge_port_is_left_as_it_was";
+    let Some(mut site) = enter(test) else { return };
+    // What Docker has switched on for its bridges; and one port gives frames back already, whyever.
+    run("sysctl -qw net.bridge.bridge-nf-call-iptables=1");
+    run("ip link set tap1 type bridge_slave hairpin on");
+    let both = policy(&[own(FLOATING, "p1"), own(OTHER, "p2")]);
+    site.host.policy(&both);
+    site.host.start();
+    site.wait_until_fast(OTHER);
+    for way in ["fast", "slow"] {
+        site.host.ok("PUT", "/v1/floatingips/all/way", &format!(r#"{{"slow": {}}}"#, way == "slow"));
+        for (name, address) in [("instance", FLOATING), ("second", OTHER)] {
+            site.wait_for(address, way, |floating| floating["state"] == way);
+            assert!(site.pings(name, address).await, "{name}, {way}");
+            let mut connection = site.connect((name, name), address, 8).await;
+            assert!(connection.works(PATIENCE), "{name}, {way}");
+            // As any other who asks a floating IP from behind one.
+            assert_eq!(connection.seen_as().ip(), address, "{name}, {way}");
+        }
+    }
+    let gives_back = |port: &str| run(&format!("ip -d -o link show dev {port}")).contains("hairpin on");
+    assert_eq!(["tap0", "tap1"].map(gives_back), [true, true]);
+    // The next agent knows which one is netdiag's, also if this one could not say.
+    site.host.end(Signal::KILL);
+    site.host.policy(OPEN);
+    site.host.start();
+    until("the floating IPs are gone", || ["tap0", "tap1"].map(gives_back) == [false, true]);
+    site.host.end(Signal::TERM);
 }

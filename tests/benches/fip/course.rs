@@ -20,8 +20,17 @@ const FRESH: u32 = 2048;
 const FRESH_PORT: u16 = 30_100;
 /// Length of the frames: the shortest there is.
 pub(super) const LENGTH: usize = 60;
-/// Where everybody outside is.
+/// Where sockets outside are.
 pub(super) const REMOTE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+
+/// Where the other end of a connection of frames is, by its port: anywhere in 198.18.0.0/15, in no order. Connections that differ
+/// by one from the next fill a table more evenly than any do in life, or less, depending on its hash.
+fn remote(port: u16) -> Ipv4Addr {
+    // The mixing of MurmurHash3.
+    let mixed = (u32::from(port) ^ u32::from(port) << 13).wrapping_mul(0x85eb_ca6b);
+    let mixed = (mixed ^ mixed >> 13).wrapping_mul(0xc2b2_ae35);
+    Ipv4Addr::from_bits(0xc612_0000 | (mixed ^ mixed >> 16) >> 15)
+}
 
 /// How an instance is reached on a way, and how it answers.
 #[derive(Clone, Copy, Debug)]
@@ -47,12 +56,12 @@ impl Ends {
 
     pub(super) fn inward(&self, place: u32, flags: u8, port: u16) -> Vec<u8> {
         let to = End { mac: self.macs[0], address: IpAddr::V4(Self::address(self.outside, place)), port: OPEN };
-        tcp(End { mac: BEYOND, address: IpAddr::V4(REMOTE), port }, to, flags, LENGTH)
+        tcp(End { mac: BEYOND, address: IpAddr::V4(remote(port)), port }, to, flags, LENGTH)
     }
 
     pub(super) fn outward(&self, place: u32, flags: u8, port: u16) -> Vec<u8> {
         let from = End { mac: INSTANCE, address: IpAddr::V4(Self::address(self.inside, place)), port: OPEN };
-        tcp(from, End { mac: self.macs[1], address: IpAddr::V4(REMOTE), port }, flags, LENGTH)
+        tcp(from, End { mac: self.macs[1], address: IpAddr::V4(remote(port)), port }, flags, LENGTH)
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsRawFd as _, OwnedFd},
 };
 
-use netdiag_common::abi::floating::Floating;
+use netdiag_common::abi::floating::{Floating, MAX_FLOATING};
 
 use super::{
     course::LENGTH,
@@ -49,18 +49,62 @@ pub(super) fn redirect(device: u32) -> io::Result<OwnedFd> {
 
 /// Puts everything into the peer of a device, as for the instance behind it.
 pub(super) fn redirect_peer(device: u32) -> io::Result<OwnedFd> {
-    kernel::load(
-        Kind::Classifier,
-        &[
-            // `PACKET_HOST`.
-            instruction(0xb7, (2, 0), 0, 0),
-            call(helper::CHANGE_TYPE),
-            instruction(0xb7, (1, 0), 0, device.cast_signed()),
-            instruction(0xb7, (2, 0), 0, 0),
-            call(helper::REDIRECT_PEER),
-            instruction(0x95, (0, 0), 0, 0),
-        ],
-    )
+    kernel::load(Kind::Classifier, &into_peer(device))
+}
+
+/// The same for packets whose context is in r1.
+const fn into_peer(device: u32) -> [u64; 6] {
+    [
+        // `PACKET_HOST`.
+        instruction(0xb7, (2, 0), 0, 0),
+        call(helper::CHANGE_TYPE),
+        instruction(0xb7, (1, 0), 0, device.cast_signed()),
+        instruction(0xb7, (2, 0), 0, 0),
+        call(helper::REDIRECT_PEER),
+        instruction(0x95, (0, 0), 0, 0),
+    ]
+}
+
+/// The same for packets whose destination is found among these addresses, in a table like netdiag's: what no way past a router
+/// is without that knows more than one floating IP.
+pub(super) fn redirect_peer_found(device: u32, addresses: &[Ipv4Addr]) -> io::Result<OwnedFd> {
+    let map = table(addresses)?;
+    let mut program = find(&map);
+    program.push(instruction(0xbf, (1, 6), 0, 0));
+    program.extend(into_peer(device));
+    kernel::load(Kind::Classifier, &program)
+}
+
+/// Addresses in a table like netdiag's.
+fn table(addresses: &[Ipv4Addr]) -> io::Result<OwnedFd> {
+    let map = kernel::hash(4, size_of::<Floating>(), MAX_FLOATING)?;
+    for address in addresses {
+        kernel::put(&map, &address.octets(), &[0_u8; size_of::<Floating>()])?;
+    }
+    Ok(map)
+}
+
+/// Looks the destination of a packet up, and leaves those it does not find to others; r6 = the context, r7 = the address.
+fn find(map: &OwnedFd) -> Vec<u64> {
+    let mut program = vec![
+        instruction(0xbf, (6, 1), 0, 0),
+        instruction(0x61, (2, 6), 76, 0), // r2 = where the packet begins
+        instruction(0x61, (3, 6), 80, 0),
+        instruction(0xbf, (4, 2), 0, 0),
+        instruction(0x07, (4, 0), 0, HEADERS),
+        instruction(0x3d, (3, 4), 2, 0), // long enough: on with it
+    ];
+    program.extend(answer(-1));
+    program.extend([instruction(0x61, (7, 2), 30, 0), instruction(0x63, (10, 7), -4, 0)]);
+    program.extend(address(1, 1, map));
+    program.extend([
+        instruction(0xbf, (2, 10), 0, 0),
+        instruction(0x07, (2, 0), 0, -4),
+        call(helper::LOOKUP),
+        instruction(0x55, (0, 0), 2, 0), // there it is: on with it
+    ]);
+    program.extend(answer(-1));
+    program
 }
 
 /// Bytes of Ethernet and IPv4 header, and where the checksum of TCP is.
@@ -71,29 +115,9 @@ const TCP_CHECKSUM: i32 = HEADERS + 16;
 /// among as many, has the kernel write both headers, whose new bytes it knows, and mend the checksum, and redirects. What it takes
 /// is the least that can be reached with the kernel's helpers.
 pub(super) fn least(device: u32, addresses: &[Ipv4Addr], headers: &[u8]) -> io::Result<OwnedFd> {
-    let map = kernel::hash(4, size_of::<Floating>(), u32::try_from(addresses.len()).map_err(io::Error::other)?)?;
-    for address in addresses {
-        kernel::put(&map, &address.octets(), &[0_u8; size_of::<Floating>()])?;
-    }
     let place = |place: usize| i16::try_from(place).map_err(io::Error::other);
-    let mut program = vec![
-        instruction(0xbf, (6, 1), 0, 0),  // r6 = the context
-        instruction(0x61, (2, 6), 76, 0), // r2 = where the packet begins
-        instruction(0x61, (3, 6), 80, 0),
-        instruction(0xbf, (4, 2), 0, 0),
-        instruction(0x07, (4, 0), 0, HEADERS),
-        instruction(0x3d, (3, 4), 2, 0), // long enough: on with it
-    ];
-    program.extend(answer(-1));
-    program.extend([instruction(0x61, (7, 2), 30, 0), instruction(0x63, (10, 7), -4, 0)]); // destination address
-    program.extend(address(1, 1, &map));
-    program.extend([
-        instruction(0xbf, (2, 10), 0, 0),
-        instruction(0x07, (2, 0), 0, -4),
-        call(helper::LOOKUP),
-        instruction(0x55, (0, 0), 2, 0), // there it is: on with it
-    ]);
-    program.extend(answer(-1));
+    let map = table(addresses)?;
+    let mut program = find(&map);
     for (at, word) in headers[..36].chunks(4).enumerate() {
         let word = i32::from_ne_bytes([word[0], word[1], word[2], word[3]]);
         program.push(instruction(0x62, (10, 0), place(4 * at)? - 40, word));

@@ -25,6 +25,8 @@ use super::{
 enum Kind {
     /// Programs that only redirect; inward into the peer or not.
     Floor(bool),
+    /// The first of these, with the floating IP looked up.
+    Found,
     /// netdiag; the same.
     Fast(bool),
     /// The bridge alone.
@@ -89,6 +91,8 @@ impl Bench {
                 ways.push(Way::new(name, Kind::Router(place), Some(size), ends));
                 // netdiag is beside that router.
                 if filter == Filter::Legacy {
+                    let found = Ends { macs: direct.macs, outside: ends.inside, ..ends };
+                    ways.push(Way::new("lookup and redirect, peer", Kind::Found, Some(size), found));
                     ways.push(Way::new("netdiag, peer", Kind::Fast(true), Some(size), ends));
                     ways.push(Way::new("netdiag", Kind::Fast(false), Some(size), ends));
                 }
@@ -147,7 +151,7 @@ impl Bench {
                         self.fast.end()?;
                     }
                     Kind::Router(place) if way.size.is_some() => self.routers[place].forget()?,
-                    Kind::Floor(_) | Kind::Bridge | Kind::Router(_) => {}
+                    Kind::Floor(_) | Kind::Found | Kind::Bridge | Kind::Router(_) => {}
                 }
             }
         }
@@ -161,6 +165,12 @@ fn begin(way: &Way, district: &District, fast: &mut Fast) -> Result<Vec<OwnedFd>
     Ok(match way.kind {
         Kind::Floor(peer) => {
             let inward = if peer { small::redirect_peer(port)? } else { small::redirect(port)? };
+            vec![kernel::attach(&inward, outer, false)?, kernel::attach(&small::redirect(outer)?, port, false)?]
+        }
+        Kind::Found => {
+            let outside = way.course.ends.outside;
+            let addresses: Vec<_> = (0..outside.1).map(|place| Ends::address(outside, place)).collect();
+            let inward = small::redirect_peer_found(port, &addresses)?;
             vec![kernel::attach(&inward, outer, false)?, kernel::attach(&small::redirect(outer)?, port, false)?]
         }
         Kind::Fast(peer) => {
@@ -276,15 +286,29 @@ impl Bench {
                     report.figure(format!("{direction}, {name}: of the router, {filter}"), fast / router, "x", target);
                 }
             }
-            let turn = |size| self.ways.iter().find(|way| way.kind == Kind::Fast(peer) && way.size == Some(size));
-            for (what, samples) in [
-                ("one", (|way| &way.measured.one) as fn(&Way) -> &Samples),
-                ("in turn", |way| &way.measured.turn),
-                ("new", |way| &way.measured.new),
-            ] {
-                let p5 = |size| turn(size).map_or(f64::NAN, |way| samples(way).p5());
-                report.figure(format!("{name}, {what}: 10,000 floating IPs to 1"), p5(10_000) / p5(1), "x", Some(1.1));
-            }
+            self.flatness(report, name, Kind::Fast(peer));
+        }
+    }
+
+    /// What 10,000 floating IPs cost more than one, and, where all of them are in use at once, beside a router with as many.
+    fn flatness(&self, report: &mut Report, name: &str, kind: Kind) {
+        let p5 = |samples: fn(&Way) -> &Samples, size| {
+            let way = self.ways.iter().find(|way| way.kind == kind && way.size == Some(size));
+            way.map_or(f64::NAN, |way| samples(way).p5())
+        };
+        for (what, samples, target) in [
+            ("one", (|way| &way.measured.one) as fn(&Way) -> &Samples, Some(1.1)),
+            // What is in use then fits into no near cache, whoever looks for it.
+            ("in turn", |way| &way.measured.turn, None),
+            ("new", |way| &way.measured.new, Some(1.1)),
+        ] {
+            let times = p5(samples, 10_000) / p5(samples, 1);
+            report.figure(format!("{name}, {what}: 10,000 floating IPs to 1"), times, "x", target);
+        }
+        let routers = self.ways.iter().filter(|way| matches!(way.kind, Kind::Router(_)) && way.size == Some(10_000));
+        for router in routers {
+            let part = p5(|way| &way.measured.turn, 10_000) / router.measured.turn.p5();
+            report.figure(format!("{name}, in turn: of the {}", router.name), part, "x", Some(0.5));
         }
     }
 }

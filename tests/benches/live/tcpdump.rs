@@ -17,6 +17,12 @@ const SNAPLEN: &str = "184";
 /// The same packets.
 const FILTER: &str = "tcp and host 10.77.0.1 and host 10.77.0.2";
 
+/// Nanoseconds a process has run on a CPU.
+pub(super) fn ran(child: &Child) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{}/schedstat", child.id()))?;
+    Ok(text.split_whitespace().next().context("an empty schedstat")?.parse()?)
+}
+
 /// One at each device.
 pub(super) struct Tcpdump(Vec<(Child, BufReader<ChildStderr>)>);
 
@@ -41,18 +47,10 @@ impl Tcpdump {
         Ok(all)
     }
 
-    /// Nanoseconds they have run on a CPU.
-    fn ran(&self) -> Result<u64> {
-        let ran = |(child, _): &(Child, _)| {
-            let text = fs::read_to_string(format!("/proc/{}/schedstat", child.id()))?;
-            Ok(text.split_whitespace().next().context("an empty schedstat")?.parse::<u64>()?)
-        };
-        self.0.iter().map(ran).sum()
-    }
-
     /// Ends; nanoseconds all have run since they began, and packets they have captured and dropped.
     pub(super) fn end(mut self) -> Result<(u64, u64, u64)> {
-        let (ran, mut captured, mut dropped) = (self.ran()?, 0, 0);
+        let ran = self.0.iter().map(|(child, _)| ran(child)).sum::<Result<u64>>()?;
+        let (mut captured, mut dropped) = (0, 0);
         for (child, said) in &mut self.0 {
             run(&["kill", "-INT", &child.id().to_string()])?;
             child.wait()?;

@@ -12,6 +12,7 @@ use netdiag_model::live::Filter;
 use super::{
     Effort,
     batches::BATCH,
+    bpftrace::{self, Bpftrace},
     kernel::thread_time,
     report::Report,
     scene::{Scene, filter},
@@ -86,6 +87,14 @@ enum Who {
     Empty,
     Netdiag(Watch),
     Tcpdump,
+    Bpftrace,
+}
+
+impl Who {
+    /// Another program than netdiag.
+    const fn is_another(&self) -> bool {
+        matches!(self, Self::Tcpdump | Self::Bpftrace)
+    }
 }
 
 /// Who watches now.
@@ -94,6 +103,7 @@ enum Now {
     Empty { _links: Vec<OwnedFd> },
     Netdiag { session: Box<Session>, read: bool },
     Tcpdump(Tcpdump),
+    Bpftrace(Bpftrace),
 }
 
 /// What has become of the sightings there were.
@@ -134,6 +144,7 @@ const DROPS: &str = "its packets and drops, no limit";
 const ALL: &str = "every instance, no filter or limit";
 const UNREAD: &str = "its packets, 64 entries, unread";
 const TCPDUMP: &str = "tcpdump on the same devices";
+const BPFTRACE: &str = "bpftrace, a line for each of its packets";
 
 fn all() -> Vec<Variant> {
     use Wanted::{All, Others, These};
@@ -153,12 +164,14 @@ fn all() -> Vec<Variant> {
         netdiag(ALL, Watch::of(0..4, All)),
         netdiag(UNREAD, Watch { read: false, ..Watch::of(0..2, These) }),
         (TCPDUMP, Who::Tcpdump),
+        (BPFTRACE, Who::Bpftrace),
     ];
+    let is_there = |who: &Who| !matches!(who, Who::Bpftrace) || bpftrace::is_installed();
     let variant = |(name, who)| {
         let [frames, reading, stream, stretches, trips] = std::array::from_fn(|_| Samples::default());
         Variant { name, who, frames, reading, stream, stretches, trips, count: Count::default() }
     };
-    variants.map(variant).into()
+    variants.into_iter().filter(|(_, who)| is_there(who)).map(variant).collect()
 }
 
 impl Now {
@@ -168,6 +181,7 @@ impl Now {
             Who::Empty => Self::Empty { _links: scene.attach_empty(0..2).await? },
             Who::Netdiag(watch) => Self::Netdiag { session: Box::new(watch.start(scene).await?), read: watch.read },
             Who::Tcpdump => Self::Tcpdump(Tcpdump::start()?),
+            Who::Bpftrace => Self::Bpftrace(Bpftrace::start()?),
         })
     }
 
@@ -183,7 +197,11 @@ impl Now {
     fn read(&mut self) -> u64 {
         match self {
             Self::Netdiag { session, read: true } => session.take().len() as u64,
-            Self::Netdiag { read: false, .. } | Self::Nobody | Self::Empty { .. } | Self::Tcpdump(_) => 0,
+            Self::Netdiag { read: false, .. }
+            | Self::Nobody
+            | Self::Empty { .. }
+            | Self::Tcpdump(_)
+            | Self::Bpftrace(_) => 0,
         }
     }
 
@@ -191,6 +209,7 @@ impl Now {
     fn ended(&mut self) -> Result<(u64, u64, u64)> {
         match std::mem::replace(self, Self::Nobody) {
             Self::Tcpdump(others) => others.end(),
+            Self::Bpftrace(other) => other.end(),
             Self::Nobody | Self::Empty { .. } | Self::Netdiag { .. } => bail!("nobody else watches"),
         }
     }
@@ -243,7 +262,7 @@ impl Bench {
 /// How many batches are sent before others get time to do what they have to.
 const BREATH: usize = 16;
 const PAUSE: Duration = Duration::from_millis(2);
-/// What tcpdump has seen is given to it after a second at the latest.
+/// What others have seen is given to them after a second at the latest.
 const LATEST: Duration = Duration::from_millis(1100);
 
 /// Sends frames. What is sent and does not arrive is an error, and so is a sighting of which nobody knows what has become of it.
@@ -268,7 +287,7 @@ async fn frames(variant: &mut Variant, now: &mut Now, scene: &mut Scene, batches
     let count = match &variant.who {
         Who::Nobody | Who::Empty => return Ok(()),
         Who::Netdiag(watch) => now.count(seen, sent * watch.sightings()).await?,
-        Who::Tcpdump => {
+        Who::Tcpdump | Who::Bpftrace => {
             tokio::time::sleep(LATEST).await;
             let (ran, captured, dropped) = now.ended()?;
             variant.reading.add(number(ran) / number(sent));
@@ -331,7 +350,7 @@ impl Variant {
     /// True if what is said of a stream without a pause has room until somebody reads.
     fn is_sustainable(&self) -> bool {
         match &self.who {
-            Who::Nobody | Who::Empty | Who::Tcpdump => true,
+            Who::Nobody | Who::Empty | Who::Tcpdump | Who::Bpftrace => true,
             Who::Netdiag(watch) => watch.limits || watch.wanted == Wanted::Others,
         }
     }
@@ -379,7 +398,7 @@ impl Bench {
             report.figure(variant.name, number(CHUNK as u64) * 1e3 / variant.stream.p5(), "MB/s", None);
         }
         report.part("reading what was seen, a frame, CPU time of the reader");
-        for variant in self.variants.iter().filter(|variant| variant.reads() || matches!(variant.who, Who::Tcpdump)) {
+        for variant in self.variants.iter().filter(|variant| variant.reads() || variant.who.is_another()) {
             report.samples(variant.name, (&variant.reading, 0.0), None);
         }
     }
@@ -425,7 +444,7 @@ impl Bench {
             for name in [UNCOVERED, UNCOVERED_DROPS, LIMITED, LIMITED_DROPS] {
                 figure(report, name, Some(1.05));
             }
-            for name in [COVERED, DROPS, ALL, UNREAD, TCPDUMP] {
+            for name in [COVERED, DROPS, ALL, UNREAD, TCPDUMP, BPFTRACE] {
                 figure(report, name, None);
             }
         }

@@ -1,17 +1,17 @@
-//! Floating IPs that netdiag serves by itself, the slow way: rules of its own in the host's namespace, an address on the external
-//! device so that the kernel answers ARP, and announcements. Flow: policy.
+//! Floating IPs that netdiag serves by itself, the slow way: rules of its own in the host's namespace, bridge ports that give
+//! back what is for who sent it, an address on the external device so that the kernel answers ARP, and announcements. Flow: policy.
 //!
 //! ```text
-//! comes:  kept -> rules -> address -> connections of before removed -> announced
-//! moves:  kept -> rules -> connections of before removed -> announced
-//! goes:   address -> rules -> connections removed -> forgotten
+//! comes:  kept -> rules -> hairpin -> address -> connections of before removed -> announced
+//! moves:  kept -> rules -> hairpin -> connections of before removed -> announced
+//! goes:   address -> rules -> hairpin -> connections removed -> forgotten
 //! ```
 //!
 //! What is served is kept in a file before it is: whoever starts next knows what is netdiag's, and takes nothing away that is not.
 //! Every step is one that may have been done already.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::Ipv4Addr,
     path::{Path, PathBuf},
@@ -28,6 +28,8 @@ use crate::{conntrack, policy_source::stored};
 mod address;
 /// Gratuitous ARP.
 mod announce;
+/// Bridge ports that give frames back.
+mod hairpin;
 /// Rules of netdiag's own.
 mod rules;
 
@@ -44,6 +46,9 @@ pub(crate) struct Served {
     /// The network of the instance, as the host routes it: who is on it reaches the floating IP by the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) network: Option<Ipv4Net>,
+    /// The bridge port of the instance whose hairpin mode is netdiag's to switch on and off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hairpin: Option<String>,
 }
 
 /// Floating IPs by address.
@@ -143,6 +148,7 @@ impl Own {
             errors.push(error.into());
             return errors;
         }
+        errors.extend(give_back(&before, &wanted));
         let cut = before.iter().filter(|(floating, old)| wanted.get(floating).is_none_or(|new| new.fixed != old.fixed));
         for (floating, _) in cut {
             cut_connections(*floating);
@@ -195,6 +201,11 @@ impl Own {
             }
             _ => true,
         });
+        // A port that gives frames back already, and not by netdiag, is left alone for good.
+        let ours: BTreeSet<&String> = self.served.values().filter_map(|served| served.hairpin.as_ref()).collect();
+        for served in possible.values_mut() {
+            served.hairpin.take_if(|port| !ours.contains(port) && hairpin::is_on(port).unwrap_or(true));
+        }
         possible
     }
 
@@ -232,6 +243,7 @@ pub fn withdraw_all(state: &Path) -> Vec<OwnError> {
         served.iter().filter_map(|(floating, served)| remove_address(*floating, served).err()).collect();
     if !served.is_empty() {
         errors.extend(own.rules.set(&Wanted::new()).err().map(OwnError::from));
+        errors.extend(give_back(&served, &Wanted::new()));
         for floating in served.keys() {
             cut_connections(*floating);
         }
@@ -246,6 +258,21 @@ pub fn withdraw_all(state: &Path) -> Vec<OwnError> {
 
 fn remove_address(floating: Ipv4Addr, served: &Served) -> Result<(), OwnError> {
     address::remove(floating, &served.device).map_err(OwnError::kernel("remove", floating, served))
+}
+
+/// Has the bridge ports of these floating IPs give frames back, and those of others before not any more. All errors.
+fn give_back(before: &Wanted, wanted: &Wanted) -> Vec<OwnError> {
+    let ports = |of: &Wanted| -> BTreeMap<String, Ipv4Addr> {
+        of.iter().filter_map(|(floating, served)| Some((served.hairpin.clone()?, *floating))).collect()
+    };
+    let (old, new) = (ports(before), ports(wanted));
+    let gone = old.iter().filter(|(port, _)| !new.contains_key(*port)).map(|port| (port, false));
+    let failed = |((port, floating), on): ((&String, &Ipv4Addr), bool)| {
+        let step = if on { "have its own questions given back to" } else { "have nothing given back any more to" };
+        let (floating, device) = (*floating, port.clone());
+        hairpin::set(port, on).err().map(|source| OwnError::Kernel { step, floating, device, source })
+    };
+    gone.chain(new.iter().map(|port| (port, true))).filter_map(failed).collect()
 }
 
 /// Forgets the connections of a floating IP, which would go on to be translated for whom it stood for.

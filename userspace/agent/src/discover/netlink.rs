@@ -22,7 +22,7 @@ use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use tokio::time::timeout_at;
 
-pub(crate) use self::connection::Answer;
+pub(crate) use self::{connection::Answer, links::link};
 use self::{
     connection::{ConnectError, Connection},
     nsid::{Ends, Numbers},
@@ -155,7 +155,7 @@ struct Reader {
 
 impl Reader {
     async fn network(&mut self, extent: Extent) -> NetworkFact {
-        let mut links = self.all("links", &links::request(), links::link).await;
+        let mut links = self.all("links", &links::request(), link).await;
         let addresses = self.all("addresses", &addresses::request(), addresses::address).await;
         assign(&mut links, addresses);
         let mut network = NetworkFact {
@@ -230,7 +230,7 @@ impl Reader {
 /// Links in the namespace of the calling thread, without their addresses.
 pub(crate) fn links_here() -> std::io::Result<Vec<LinkFact>> {
     let answers = exchange(links::request(), NLM_F_DUMP)?;
-    Ok(answers.iter().filter_map(links::link).collect())
+    Ok(answers.iter().filter_map(link).collect())
 }
 
 fn assign(links: &mut [LinkFact], addresses: Vec<(IfIndex, AddressFact)>) {

@@ -181,7 +181,7 @@ fn together(lines: &[String]) -> String {
 fn rules(table: &str, wanted: &Wanted) -> Vec<String> {
     let mut rules = Vec::new();
     for (floating, served) in wanted {
-        let super::Served { fixed, device, network } = served;
+        let super::Served { fixed, device, network, .. } = served;
         let translated = format!("-m conntrack --ctstate DNAT --ctorigdst {floating}");
         if table == "filter" {
             rules.push(format!("-A netdiag-FORWARD -d {fixed}/32 {translated} -j ACCEPT"));
@@ -236,6 +236,7 @@ mod tests {
             fixed: fixed.parse().unwrap(),
             device: "ext0".to_owned(),
             network: Some("172.17.0.0/16".parse().unwrap()),
+            hairpin: None,
         };
         Wanted::from([
             ("203.0.113.7".parse().unwrap(), served("172.17.0.2")),

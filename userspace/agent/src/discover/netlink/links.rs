@@ -34,7 +34,7 @@ pub(super) fn request() -> RouteNetlinkMessage {
 }
 
 /// One link, without its addresses.
-pub(super) fn link(answer: &Answer) -> Option<LinkFact> {
+pub(crate) fn link(answer: &Answer) -> Option<LinkFact> {
     let header = LinkHeader::parse(&answer.0).ok()?;
     let mut fact = LinkFact {
         ifindex: IfIndex(header.index),

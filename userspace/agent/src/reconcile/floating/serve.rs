@@ -9,11 +9,9 @@ use super::{Served, Wanted};
 /// Floating IPs that the host is to serve.
 pub(super) fn wanted(plan: &Plan) -> Wanted {
     let serve = |service: &Service| {
-        let Service { fixed_ip_address, device, network, .. } = service;
-        (
-            service.floating_ip_address,
-            Served { fixed: *fixed_ip_address, device: device.clone(), network: Some(*network) },
-        )
+        let Service { fixed_ip_address, device, network, hairpin, .. } = service;
+        let (device, hairpin) = (device.clone(), hairpin.clone());
+        (service.floating_ip_address, Served { fixed: *fixed_ip_address, device, network: Some(*network), hairpin })
     };
     plan.services.iter().map(serve).collect()
 }

@@ -22,8 +22,9 @@ use super::{
 };
 use crate::{
     floating::{ExternalHook, FastPath, FloatingIp, Owner},
-    id::{LinkKey, Mac, NetnsId},
+    id::{IfIndex, LinkKey, Mac, NetnsId},
     policy::types::{self, Attached, PortId},
+    trace::called,
 };
 
 /// Rules of the host.
@@ -51,6 +52,10 @@ pub struct Service {
     pub mac: Mac,
     /// The network of the instance, as the host routes it.
     pub network: Ipv4Net,
+    /// The bridge port of the instance, where it has to give frames back to whom they are from (`hairpin` of `bridge link`):
+    /// a bridge that hands what it forwards to iptables leads an instance that asks its own floating IP straight back to itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hairpin: Option<String>,
 }
 
 /// What can be served, and where.
@@ -156,6 +161,7 @@ impl<'w> Own<'_, 'w, '_> {
             ifindex: external.ifindex.0,
             mac,
             network,
+            hairpin: self.hairpin(port, inner),
         };
         Ok(Served { service, port, external, inner })
     }
@@ -267,6 +273,16 @@ impl<'w> Own<'_, 'w, '_> {
             Some(network) => Ok((device, network)),
             None => broken(format!("{name}, which leads to {fixed}, has no address on its network")),
         }
+    }
+
+    /// The bridge port of a container that has to give it back what it sends to its own floating IP. Not a virtual machine's: its
+    /// system may take its own neighbour solicitations for another's, as it knows nothing of RFC 7527, and go without address.
+    fn hairpin(&self, port: &Attached, bridge: LinkKey) -> Option<String> {
+        let inventory = self.world.inventory;
+        let key = LinkKey { netns: self.host, ifindex: IfIndex(port.ifindex) };
+        let given_back = inventory.linux_bridge(key) == Some(bridge) && inventory.kind(key) == Some("veth");
+        let link = inventory.link(key).filter(|_| given_back && called(inventory, bridge));
+        link.map(|link| link.name.clone())
     }
 
     /// The way past the host's own routing, or why there is none.

@@ -396,3 +396,20 @@ fn who_watches_the_hosts_devices_goes_on_seeing_packets_which_are_served_all_the
     let plan = after(|docker| docker.site.switches.slow = Slow::All);
     assert!(!plan.floating_ips[0].fast().unwrap().begins);
 }
+
+#[test]
+fn a_container_is_given_back_what_it_asks_itself_where_its_bridge_hands_frames_to_iptables() {
+    let given_back = |called: &str, kind: &str| {
+        let plan = after(|docker| {
+            let id = docker.site.host.id;
+            docker.site.host.sysctl(id, "net.bridge.bridge-nf-call-iptables", called);
+            let key = docker.site.key("veth1");
+            docker.site.host.edit(key).kind = Some(kind.to_owned());
+        });
+        plan.services[0].hairpin.clone()
+    };
+    assert_eq!(given_back("1", "veth").as_deref(), Some("veth1"));
+    // The host itself translates it then, and routes it back.
+    assert_eq!(given_back("0", "veth"), None);
+    assert_eq!(given_back("1", "tun"), None, "a virtual machine");
+}
