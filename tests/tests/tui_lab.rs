@@ -55,7 +55,15 @@ fn follow(terminal: &Terminal, lab: &Lab, target: &Target) {
     assert!(!seen.contains("died"), "a healthy path: {seen}");
     let rule = |verb: &str| target.in_router(&format!("iptables -{verb} FORWARD -s {} -p icmp -j DROP", target.fixed));
     lab.sh(HOST, &rule("I")).ok();
-    let died = terminal.until("died here");
+    // How many, and why.
+    let counted = |line: &str| {
+        let (number, why) = line.split_once(" died here: ")?;
+        let number: u64 = number.rsplit(' ').next()?.parse().ok()?;
+        Some(number > 0 && why.contains("icmp"))
+    };
+    let died = terminal.until_true("packets that died here, and why", |screen| {
+        screen.lines().filter_map(counted).any(|is_counted| is_counted)
+    });
     lab.sh(HOST, &rule("D")).ok();
     let marked = died.lines().any(|line| line.contains('✗') && line.contains(" o"));
     assert!(marked, "the hop is marked: {died}");

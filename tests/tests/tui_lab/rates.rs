@@ -61,6 +61,17 @@ fn rate(screen: &str) -> Option<(f64, f64)> {
     Some((words.get(unit - 1)?.parse::<f64>().ok()? * 1000.0, words.get(unit + 1)?.parse().ok()?))
 }
 
+/// What netdiag takes past the router has no rate of its own, and it is said why, and what its port has.
+fn past_the_router(terminal: &Terminal) {
+    terminal.text("/");
+    terminal.text(super::OUTSIDE);
+    terminal.press(&["Enter"]);
+    // Below the table, where it is what it is now.
+    let told = terminal.until("all flows of this port together");
+    assert!(told.contains("past the router before they can be told apart"), "{told}");
+    terminal.press(&["Escape"]);
+}
+
 /// The flow of a ping has, on a terminal that is wide and watches nothing else, the rate that it has, while its tab is open.
 pub(crate) fn check(terminal: &Terminal, lab: &Lab, target: &Target) {
     let tracked = Tracked::start(lab, target);
@@ -75,6 +86,7 @@ pub(crate) fn check(terminal: &Terminal, lab: &Lab, target: &Target) {
         })
     };
     terminal.until_true("what passes in it", right);
+    past_the_router(terminal);
     agent::until("packets are counted", || tracked.held() != "0");
     terminal.press(&["1"]);
     agent::until("nothing is counted any more", || tracked.held() == "0");

@@ -46,7 +46,8 @@ pub struct End {
     pub name: String,
     /// Networks the instance is in.
     pub networks: Vec<IpNet>,
-    /// Its addresses whose packets to and from elsewhere are taken at XDP, before anybody can see them here.
+    /// Its addresses whose packets to and from elsewhere go past the router: taken at XDP, or put right into the instance's own
+    /// device, before anybody can see them here.
     pub fast: Vec<IpAddr>,
 }
 

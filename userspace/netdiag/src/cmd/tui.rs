@@ -56,6 +56,8 @@ pub(crate) async fn run(asked: &Tui) -> anyhow::Result<Exit> {
         return Err(Bad::usage(format!("{why}: use netdiag list, trace or watch in a pipe")));
     }
     let record = feed::record(asked.record.as_deref())?;
+    // Whether there is any is decided: what the terminal's library reads in the environment is not what was asked for.
+    crossterm::style::force_color_output(true);
     let mut screen = Screen::take(!asked.no_mouse).context("take the terminal")?;
     let deaf_for = ground(&mut chosen, &mut screen);
     let (actions, mut waiting) = mpsc::channel(WAITING);
@@ -91,9 +93,7 @@ fn ground(chosen: &mut Chosen, screen: &mut Screen) -> Duration {
     if let Some(ground) = ground {
         chosen.settings.theme.background = ground;
     }
-    if let Some(hard) = chosen.settings.theme.hard_to_read() {
-        chosen.remark.get_or_insert(hard);
-    }
+    chosen.warn();
     deaf_for
 }
 
@@ -295,4 +295,26 @@ fn write_new(name: &str, bytes: &[u8]) -> anyhow::Result<String> {
         .with_context(|| format!("write {}", path.display()))?;
     file.write_all(bytes).with_context(|| format!("write {}", path.display()))?;
     Ok(path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::write_new;
+
+    #[test]
+    fn no_file_is_overwritten_and_no_link_is_followed() {
+        let directory = std::env::temp_dir().join(format!("netdiag-tui-write-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let path = |name: &str| directory.join(name).display().to_string();
+        assert_eq!(write_new(&path("new"), b"one").unwrap(), path("new"));
+        let again = format!("{:#}", write_new(&path("new"), b"two").unwrap_err());
+        assert!(again.contains(&path("new")) && again.contains("exists"), "{again}");
+        assert_eq!(fs::read(path("new")).unwrap(), b"one");
+        symlink(path("elsewhere"), path("link")).unwrap();
+        assert!(write_new(&path("link"), b"three").is_err());
+        assert!(!fs::exists(path("elsewhere")).unwrap());
+        fs::remove_dir_all(directory).unwrap();
+    }
 }

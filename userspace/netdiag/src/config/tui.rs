@@ -51,6 +51,16 @@ pub(crate) struct Chosen {
     pub(crate) remark: Option<String>,
 }
 
+impl Chosen {
+    /// Warns of a chosen colour that can hardly be read, once the ground is known.
+    pub(crate) fn warn(&mut self) {
+        let theme = &self.settings.theme;
+        if let Some(hard) = theme.hard_to_read().filter(|_| theme.colour) {
+            self.remark.get_or_insert(hard);
+        }
+    }
+}
+
 /// Everything together, checked.
 ///
 /// # Errors
@@ -91,7 +101,11 @@ pub(crate) fn choose(asked: &Tui) -> anyhow::Result<Chosen> {
     for (tab, letters) in &file.columns {
         settings.switch_columns(tab, letters).map_err(wrong)?;
     }
-    Ok(Chosen { settings, ask_ground: theme == Theme::Auto && colour, remark })
+    let mut chosen = Chosen { settings, ask_ground: theme == Theme::Auto && colour, remark };
+    if !chosen.ask_ground {
+        chosen.warn();
+    }
+    Ok(chosen)
 }
 
 /// The file that was named, the user's, or the host's; what it says, where it is, and a remark.
@@ -145,11 +159,16 @@ mod tests {
     }
 
     fn with_file(text: &str) -> Result<super::Chosen, String> {
+        with_file_and(text, &[])
+    }
+
+    fn with_file_and(text: &str, words: &[&str]) -> Result<super::Chosen, String> {
         let directory = std::env::temp_dir().join(format!("netdiag-tui-{}-{}", std::process::id(), text.len()));
         std::fs::create_dir_all(&directory).unwrap();
         let file = directory.join("tui.yaml");
         std::fs::write(&file, text).unwrap();
-        let chosen = choose(&asked(&["--config", file.to_str().unwrap()])).map_err(|error| error.to_string());
+        let chosen =
+            choose(&asked(&[words, &["--config", file.to_str().unwrap()]].concat())).map_err(|error| error.to_string());
         std::fs::remove_dir_all(directory).unwrap();
         chosen
     }
@@ -159,6 +178,16 @@ mod tests {
         let printed = netdiag_views::tui::keymap::Keymap::default().print();
         let chosen = with_file(&printed).unwrap();
         assert_eq!(chosen.settings.keys, netdiag_views::tui::keymap::Keymap::default());
+    }
+
+    #[test]
+    fn a_colour_that_can_hardly_be_read_is_warned_of_whoever_chose_the_ground() {
+        let remark = |text: &str, words: &[&str]| with_file_and(text, words).unwrap().remark;
+        let always = ["--color", "always"];
+        assert!(remark("{theme: dark, colors: {good: blue}}", &always).unwrap().starts_with("blue for good"));
+        assert_eq!(remark("{theme: light, colors: {good: blue}}", &always), None);
+        assert_eq!(remark("{colors: {good: blue},  theme: dark}", &["--color", "never"]), None, "nothing is coloured");
+        assert_eq!(remark("{colors: {good: blue}}", &always), None, "the terminal is asked for its ground first");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use ratatui::layout::Rect;
 
 use super::{
+    draw::head,
     sheet::{Column, Sheet},
     state::{Entry, State, Stream, Tab, View},
 };
@@ -12,6 +13,9 @@ pub(crate) const LEAST: (u16, u16) = (60, 15);
 
 /// From this width on a path is drawn as boxes.
 const ROOMY: u16 = 90;
+
+/// From this width on a line has room for where rates come from.
+const WORDY: u16 = 80;
 
 /// From this height on there is room for a second line of a sentence.
 const TALL: u16 = 20;
@@ -87,19 +91,21 @@ fn pane(state: &State, body: u16) -> u16 {
 /// How many lines the sentence above the table has.
 fn banner(state: &State) -> u16 {
     match state.tab {
+        // The answer matters more than one more hop; that it grows and shrinks would be worse than a line that is empty.
         Tab::Path if state.traced.is_some() => {
-            if state.size.1 >= TALL {
-                2
-            } else {
-                1
-            }
+            let needed = head::banner_lines(state, state.size.0);
+            needed.clamp(2, if state.size.1 >= TALL { 4 } else { 2 })
         }
-        Tab::Live if state.watching.is_some() => 1,
+        Tab::Live if state.watching.is_some() => head::banner_lines(state, state.size.0).clamp(1, 2),
         Tab::Live if state.stream == Stream::Open => 0,
-        Tab::Live => 1 + u16::from(state.size.1 >= TALL),
-        Tab::Flows => 1,
-        Tab::Doctor => u16::from(state.look().is_some_and(|look| look.doctor_partial)),
-        Tab::Path | Tab::Instances | Tab::Policy | Tab::Agent => 0,
+        Tab::Live if state.size.1 >= TALL => head::banner_lines(state, state.size.0).clamp(2, 4),
+        Tab::Live => 1,
+        // Its words come and go with the traffic, and rows shall not go up and down with them.
+        Tab::Flows => 1 + u16::from(state.wants_rates() && state.size.0 < WORDY),
+        Tab::Doctor if state.look().is_some_and(|look| look.doctor_partial) => {
+            head::banner_lines(state, state.size.0).clamp(1, 2)
+        }
+        Tab::Doctor | Tab::Path | Tab::Instances | Tab::Policy | Tab::Agent => 0,
     }
 }
 

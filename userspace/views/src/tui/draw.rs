@@ -12,7 +12,7 @@ use super::{
 /// The last line: messages, what is typed, hints.
 mod foot;
 /// Header, tabs, where one is.
-mod head;
+pub(super) mod head;
 /// Text into cells, made harmless.
 mod ink;
 /// What covers the table.
@@ -36,7 +36,7 @@ pub fn draw(state: &State, frame: &mut Frame<'_>) {
         }
         let words =
             format!("netdiag needs {} x {} at least; this is {} x {}", LEAST.0, LEAST.1, area.width, area.height);
-        ink.text((area.x, area.y, area.width), Paint::Plain, &words);
+        ink.sentence(area, Paint::Plain, &words);
         return;
     };
     head::header(state, &mut ink, areas.header);

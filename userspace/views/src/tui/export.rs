@@ -5,14 +5,17 @@ use std::{
     io::{self, Write as _},
 };
 
-use netdiag_model::{groups::Flows, list::Listing};
+use netdiag_model::{
+    groups::{Flows, Shown, ShownRule},
+    list::Listing,
+};
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::{
     look::{Fact, Look},
     sheet,
-    state::{Entry, Seen, State, Tab},
+    state::{Seen, State, Tab},
 };
 use crate::{
     escape, json,
@@ -119,12 +122,9 @@ fn name(state: &State, form: &str) -> String {
     format!("netdiag-{}-{host}-{}.{end}", state.tab.title().to_lowercase(), state.now_ms)
 }
 
-/// The rows that are shown, in their order.
+/// The rows that are shown, in their order; those of folded groups, too.
 fn shown(state: &State) -> impl Iterator<Item = usize> {
-    state.view().entries.iter().filter_map(|entry| match entry {
-        Entry::Row(row) => Some(*row),
-        Entry::Group { .. } => None,
-    })
+    state.view().rows.iter().copied()
 }
 
 /// The packets that are shown, at every device they were seen at.
@@ -194,7 +194,8 @@ fn document(state: &State, out: &mut Vec<u8>) -> io::Result<()> {
             json::render(&Flows { rows, ..look.flows.clone() }, out)
         }
         Tab::Policy => {
-            let all: Vec<_> = look.shown.iter().map(Published::document).collect();
+            let wanted = policy(look, rows);
+            let all: Vec<_> = wanted.iter().map(Published::document).collect();
             json::write(&all, out)
         }
         Tab::Agent => {
@@ -203,6 +204,31 @@ fn document(state: &State, out: &mut Vec<u8>) -> io::Result<()> {
         }
         Tab::Doctor => json::render(&look.doctor, out),
     }
+}
+
+/// Instances with these rules of their groups and no others.
+fn policy(look: &Look, rows: impl Iterator<Item = usize>) -> Vec<Shown> {
+    let rows: Vec<_> = rows.filter_map(|row| look.rules.get(row)).collect();
+    let mut all = look.shown.clone();
+    if rows.len() == look.rules.len() {
+        return all;
+    }
+    let groups: BTreeSet<&str> = rows.iter().map(|row| &*row.group_id).collect();
+    let rules: BTreeSet<(&str, &str)> =
+        rows.iter().filter_map(|row| Some((&*row.group_id, &*row.rule.as_ref()?.id))).collect();
+    let is_shown = |rule: &ShownRule| {
+        let group = rule.rule.as_ref().map_or("", |words| &words.group.id);
+        rules.contains(&(group, &rule.id))
+    };
+    for shown in &mut all {
+        for port in &mut shown.ports {
+            port.groups.retain(|group| groups.contains(&*group.id));
+            port.rules.iter_mut().for_each(|rules| rules.retain(is_shown));
+        }
+        shown.ports.retain(|port| !port.groups.is_empty() || port.rules.iter().flatten().next().is_some());
+    }
+    all.retain(|shown| !shown.ports.is_empty());
+    all
 }
 
 /// A document on one line.

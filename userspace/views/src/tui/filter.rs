@@ -78,6 +78,21 @@ impl Filter {
         Ok(Self { text: text.trim().to_owned(), terms: terms.into_iter().flatten().collect() })
     }
 
+    /// What looks like a keyword and is none: it was taken for text.
+    pub fn remark(&self) -> Option<String> {
+        let looks = |name: &&str| {
+            let letters = |is: fn(&char) -> bool| name.chars().all(|letter| is(&letter));
+            // Addresses have colons too.
+            name.len() > 1 && letters(char::is_ascii_alphabetic) && !letters(char::is_ascii_hexdigit)
+        };
+        let words = words(&self.text).into_iter().map(|word| word.strip_prefix('!').unwrap_or(word));
+        let before_colon = words.filter(|word| !word.starts_with('/')).filter_map(|word| Some(word.split_once(':')?.0));
+        let known = |name: &str| Field::KEYWORDS.iter().any(|(keyword, _)| keyword.eq_ignore_ascii_case(name));
+        let word = before_colon.filter(looks).find(|name| !known(name))?;
+        let keywords = Field::KEYWORDS.map(|(keyword, _)| keyword).join(" ");
+        Some(format!("{word}: is text; keywords: {keywords}"))
+    }
+
     /// As it was written.
     pub fn text(&self) -> &str {
         &self.text
@@ -269,6 +284,21 @@ mod tests {
     fn a_regular_expression_may_hold_spaces_and_one_that_makes_no_sense_is_named() {
         assert!(wants("/^10\\.0\\.[01]/") && !wants("/^0/") && wants("!/a b/ web"));
         assert!(Filter::parse("/(/").unwrap_err().starts_with("/(/: "), "{:?}", Filter::parse("/(/"));
+    }
+
+    #[test]
+    fn what_looks_like_a_keyword_and_is_none_is_named_and_an_address_is_not() {
+        let remark = |text: &str| Filter::parse(text).unwrap().remark();
+        assert_eq!(
+            remark("instance:web").unwrap(),
+            "instance: is text; keywords: inst sg port ip verdict hop reason netns"
+        );
+        assert!(remark("port:22 !Host:a").unwrap().starts_with("Host: is text"));
+        for text in
+            ["", "web", "INST:web", "!sg:", "fa:16:3e:00:00:02", "fe80::1", "dead:beef::", "::1", "/host:a/", "x:"]
+        {
+            assert_eq!(remark(text), None, "{text}");
+        }
     }
 
     #[test]

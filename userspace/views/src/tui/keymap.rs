@@ -233,16 +233,16 @@ impl Scope {
         }
     }
 
-    /// In words, for the printed table; empty for everywhere.
+    /// In words; empty for everywhere.
     fn words(self) -> String {
         match self {
             Self::Everywhere => String::new(),
             Self::On(tabs) => {
                 let tabs: Vec<&str> = tabs.iter().map(|tab| tab.title()).collect();
-                format!(" (on {})", tabs.join(", "))
+                format!("on {}", tabs.join(", "))
             }
-            Self::Live => " (on a live host)".to_owned(),
-            Self::Replay => " (of a recording)".to_owned(),
+            Self::Live => "on a live host".to_owned(),
+            Self::Replay => "on a recording".to_owned(),
         }
     }
 }
@@ -280,10 +280,16 @@ impl Default for Keymap {
             bind(Command::PageDown, "page-down", &[plain(Code::PageDown), Key::ctrl('f')], Everywhere, "a page down"),
             bind(Command::First, "first", &[char('g'), plain(Code::Home)], Everywhere, "first row"),
             bind(Command::Last, "last", &[char('G'), plain(Code::End)], Everywhere, "last row"),
-            bind(Command::Left, "left", &[plain(Code::Left)], Everywhere, "fold a group; wide view: to the left"),
-            bind(Command::Right, "right", &[plain(Code::Right)], Everywhere, "unfold a group; wide view: to the right"),
+            bind(Command::Left, "left", &[plain(Code::Left)], Everywhere, "fold a group; columns to the left"),
+            bind(Command::Right, "right", &[plain(Code::Right)], Everywhere, "unfold a group; columns to the right"),
             bind(Command::NextTab, "next-tab", &[plain(Code::Tab)], Everywhere, "next tab"),
-            bind(Command::PreviousTab, "previous-tab", &[plain(Code::BackTab)], Everywhere, "tab before"),
+            bind(
+                Command::PreviousTab,
+                "previous-tab",
+                &[plain(Code::BackTab)],
+                Everywhere,
+                "tab before (shift and tab)",
+            ),
             bind(
                 Command::Enter,
                 "enter",
@@ -343,6 +349,12 @@ impl Keymap {
         self.on(tab, origin).find(|binding| binding.keys.contains(&key)).map(|binding| binding.command)
     }
 
+    /// Where a key does something, in words; none where it does nowhere.
+    pub(crate) fn elsewhere(&self, key: Key) -> Option<String> {
+        let binding = self.bindings.iter().find(|binding| binding.keys.contains(&key))?;
+        Some(binding.scope.words()).filter(|words| !words.is_empty())
+    }
+
     /// The lines of the table that hold in a tab.
     pub fn on<'a>(&'a self, tab: Tab, origin: &'a Origin) -> impl Iterator<Item = &'a Binding> {
         self.bindings.iter().filter(move |binding| binding.scope.holds(tab, origin))
@@ -396,7 +408,8 @@ impl Keymap {
         let mut lines = vec!["keys:".to_owned()];
         for binding in &self.bindings {
             let keys: Vec<String> = binding.keys.iter().map(|key| format!("\"{}\"", escaped(*key))).collect();
-            let place = binding.scope.words();
+            let place = Some(binding.scope.words()).filter(|words| !words.is_empty());
+            let place = place.map(|words| format!(" ({words})")).unwrap_or_default();
             let left = format!("  {}: [{}]", binding.name, keys.join(", "));
             lines.push(format!("{left:<36}# {}{place}", binding.words));
         }

@@ -9,11 +9,13 @@ use std::{
 
 use netdiag_model::{
     doctor::{self, Report},
-    fact::{LinkStats, SourceKind},
+    fact::{LinkStats, SourceKind, enforcement::EnforcedPort},
     floating::show::{self, Listed},
     groups::{self, FlowFilter, FlowOrder, Flows, Shown, ShownRule, Standing},
-    inventory::Inventory,
+    inventory::{Enforcement, Inventory},
     list::{Listing, RowInterface},
+    live::rates::{Amount, Rate},
+    policy::types::Direction,
     snapshot::Snapshot,
     status::Status,
     trace::{self, Identity, Trace},
@@ -68,6 +70,12 @@ pub struct Look {
     pub(crate) shown: Vec<Shown>,
     /// Groups and rules of all of them.
     pub(crate) rules: Vec<GroupRule>,
+    /// What goes past routers each second, by the port of the instance: all flows of a port together.
+    past_router: HashMap<String, Rate>,
+    /// Instances by their ports.
+    owners: HashMap<String, String>,
+    /// The places of a rule among them, by its id.
+    places: HashMap<String, Vec<usize>>,
     /// Members of groups, those of this host: id, and name and instances.
     pub(crate) groups: BTreeMap<String, Group>,
     /// Tracked connections.
@@ -177,11 +185,15 @@ impl Look {
         let flows = groups::flows(&inventory, None, &FlowFilter::default(), FlowOrder::default());
         let floating = show::list(&inventory, None);
         let agent = agent::facts(snapshot, &extra);
+        let rules = rules(&shown);
         let mut look = Self {
             at_ms: extra.at_ms,
             interfaces: Vec::new(),
             counters,
-            rules: rules(&shown),
+            past_router: before.map(|before| past_router(snapshot, extra.at_ms, before)).unwrap_or_default(),
+            owners: owners(&inventory),
+            places: places(&rules),
+            rules,
             groups: members(&shown),
             listing,
             shown,
@@ -287,6 +299,21 @@ impl Look {
         look
     }
 
+    /// What goes past the router each second, in all flows of a port together; none where there was no look before.
+    pub(crate) fn past_router(&self, port_id: &str) -> Option<Rate> {
+        self.past_router.get(port_id).copied()
+    }
+
+    /// Whose a port is.
+    pub(crate) fn owner(&self, port_id: &str) -> Option<&str> {
+        self.owners.get(port_id).map(String::as_str)
+    }
+
+    /// A rule by its id, in each group that has it.
+    pub(crate) fn rules_of<'l>(&'l self, id: &str) -> impl Iterator<Item = &'l GroupRule> {
+        self.places.get(id).into_iter().flatten().filter_map(|place| self.rules.get(*place))
+    }
+
     /// An instance's row by its identity.
     pub(crate) fn instance(&self, id: &str) -> Option<usize> {
         self.listing.instances.iter().position(|row| self::id(&row.identity) == id)
@@ -367,6 +394,56 @@ impl GroupRule {
 /// Whether what is loaded and what is asked contradict each other.
 const fn bad(standing: Standing) -> bool {
     matches!(standing, Standing::Missing | Standing::NotAsked)
+}
+
+/// What went past routers since the look before, in a second, by port.
+fn past_router(snapshot: &Snapshot, at_ms: u64, before: &Look) -> HashMap<String, Rate> {
+    let ports = |snapshot: &'_ Snapshot| -> HashMap<String, Rate> {
+        let ports = snapshot.facts.enforcement.iter().flat_map(|loaded| &loaded.ports);
+        ports.map(|port| (port.port_id.clone(), fast(port))).collect()
+    };
+    let then = ports(&before.snapshot);
+    let millis = at_ms.saturating_sub(before.at_ms);
+    let rate = |now: u64, then: u64| now.checked_sub(then)?.saturating_mul(1000).checked_div(millis);
+    let amount = |now: Amount, then: Amount| {
+        Some(Amount { packets: rate(now.packets, then.packets)?, bytes: rate(now.bytes, then.bytes)? })
+    };
+    let since = |(port, now): (String, Rate)| {
+        let then = then.get(&port)?;
+        let rate = Rate { inward: amount(now.inward, then.inward)?, outward: amount(now.outward, then.outward)? };
+        Some((port, rate))
+    };
+    ports(snapshot).into_iter().filter_map(since).collect()
+}
+
+/// What has gone past the router at a port so far.
+fn fast(port: &EnforcedPort) -> Rate {
+    let of = |direction| {
+        let counts = port.ways.iter().filter(|count| count.is_fast() && count.direction == direction);
+        counts.fold(Amount::default(), |sum, count| Amount {
+            packets: sum.packets.saturating_add(count.packets),
+            bytes: sum.bytes.saturating_add(count.bytes),
+        })
+    };
+    Rate { inward: of(Direction::Ingress), outward: of(Direction::Egress) }
+}
+
+/// Instances by the ids of the ports that netdiag enforces.
+fn owners(inventory: &Inventory<'_>) -> HashMap<String, String> {
+    let nics = inventory.instances.iter().flat_map(|instance| instance.nics.iter().map(move |nic| (instance, nic)));
+    let owned = nics.filter_map(|(instance, nic)| match inventory.enforcement(nic) {
+        Enforcement::Port(port) => Some((port.port_id.clone(), instance.identity.name.clone())),
+        Enforcement::Absent | Enforcement::Unknown | Enforcement::Unmanaged | Enforcement::Refused(_) => None,
+    });
+    owned.collect()
+}
+
+/// The places of rules by their ids.
+fn places(rules: &[GroupRule]) -> HashMap<String, Vec<usize>> {
+    let mut places: HashMap<String, Vec<usize>> = HashMap::new();
+    let known = rules.iter().enumerate().filter_map(|(place, line)| Some((place, line.rule.as_ref()?)));
+    known.for_each(|(place, rule)| places.entry(rule.id.clone()).or_default().push(place));
+    places
 }
 
 /// Members of the groups, as far as they are on this host.

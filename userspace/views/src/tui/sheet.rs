@@ -2,12 +2,16 @@
 //!
 //! Cells are made when they are drawn, so that a table of any length costs no more than the part of it that is seen.
 
+use std::sync::Arc;
+
 use netdiag_model::trace::HopState;
 
 use super::{
-    filter::Asked,
+    filter::{Asked, Field},
+    look::Look,
     state::{State, Tab},
 };
+use crate::text::words;
 
 /// What the agent says and does.
 mod agent;
@@ -113,12 +117,19 @@ pub(crate) struct Cell {
     pub(crate) text: String,
     /// How it is painted.
     pub(crate) paint: Paint,
+    /// It is an address with a port, which is what tells such addresses apart.
+    pub(crate) endpoint: bool,
 }
 
 impl Cell {
     /// A cell with a meaning.
     pub(crate) fn new(paint: Paint, text: impl Into<String>) -> Self {
-        Self { text: text.into(), paint }
+        Self { text: text.into(), paint, endpoint: false }
+    }
+
+    /// An address with a port.
+    pub(crate) fn endpoint(text: impl Into<String>) -> Self {
+        Self { endpoint: true, ..Self::plain(text) }
     }
 
     /// A plain cell.
@@ -246,6 +257,20 @@ pub(crate) trait Sheet {
     }
 }
 
+/// Says the groups that have a rule.
+fn groups_of(look: Option<&Arc<Look>>, rule: Option<&str>, asked: &mut Asked<'_>) {
+    for line in look.zip(rule).into_iter().flat_map(|(look, id)| look.rules_of(id)) {
+        asked.say(Field::Group, &line.group);
+        asked.say(Field::Group, &line.group_id);
+    }
+}
+
+/// A rule in the words of whoever wrote it; none where nobody says them.
+fn rule_words(look: Option<&Arc<Look>>, rule: Option<&str>) -> Option<String> {
+    let mut lines = look?.rules_of(rule?);
+    lines.find_map(|line| Some(format!("{}: {}", line.group, words::rule(line.rule.as_ref()?.rule.as_ref()?))))
+}
+
 /// The columns of a tab.
 pub(crate) const fn columns(tab: Tab) -> &'static [Column] {
     match tab {
@@ -265,7 +290,7 @@ pub(crate) fn of(state: &State, tab: Tab) -> Box<dyn Sheet + '_> {
     match tab {
         Tab::Instances => Box::new(instances::Instances { look: state.look(), ascii }),
         Tab::Path => Box::new(hops::PathRows::of(state)),
-        Tab::Live => Box::new(live::Live { events: state.events(), ascii }),
+        Tab::Live => Box::new(live::Live { events: state.events(), look: state.look(), ascii }),
         Tab::Flows => Box::new(flows::Flows { look: state.look(), rates: state.rates(), ascii }),
         Tab::Policy => Box::new(policy::Policy { look: state.look(), ascii }),
         Tab::Agent => Box::new(agent::Agent { look: state.look(), ascii }),

@@ -104,7 +104,7 @@ impl Tab {
         match self {
             Self::Instances => "tab: instances of this host",
             Self::Path => "tab: the path of the selected instance",
-            Self::Live => "tab: verdicts of packets as they come",
+            Self::Live => "tab: packets and verdicts as they come",
             Self::Flows => "tab: tracked connections",
             Self::Policy => "tab: security groups, rules and hits",
             Self::Agent => "tab: the agent, its maps and hooks",
@@ -286,6 +286,8 @@ pub(crate) enum Entry {
 pub(crate) struct View {
     /// The lines, filtered, sorted and put together.
     pub(crate) entries: Vec<Entry>,
+    /// The rows that are wanted, in their order, whether groups of them are folded or not.
+    pub(crate) rows: Vec<usize>,
     /// How many rows there are.
     pub(crate) total: usize,
     /// How many are hidden because they are over.

@@ -23,12 +23,16 @@ use super::{
 };
 use crate::{escape, fixtures};
 
+/// What is cut and what is not.
+mod layout;
 /// Random actions.
 mod random;
 /// What passes in flows.
 mod rates;
 /// What a frame costs.
 mod speed;
+/// What is typed, found and written.
+mod typing;
 
 /// The sizes every screen is seen at.
 const SIZES: [(u16, u16); 4] = [(60, 15), (80, 24), (132, 43), (200, 60)];

@@ -255,6 +255,10 @@ fn packets(state: &mut State) -> Option<Request> {
         return Some(Request::NoPackets);
     }
     let id = match state.tab {
+        Tab::Instances if selected_instance(state).is_none() => {
+            say(state, "whose packets? select an instance first");
+            return None;
+        }
         Tab::Instances => selected_instance(state),
         Tab::Path => state.watched.clone(),
         Tab::Live | Tab::Flows | Tab::Policy | Tab::Agent | Tab::Doctor => None,
@@ -324,12 +328,12 @@ fn follow(state: &mut State) -> Option<Request> {
     Some(Request::Watch { id: id.clone(), snapshot: Arc::clone(&look.snapshot), at_ms: look.at_ms })
 }
 
-/// The instance that is selected in the list of instances, or the first.
+/// The instance that is selected in the list of instances; none where a group of them is, or none is listed.
 fn selected_instance(state: &State) -> Option<String> {
     let look = state.look()?;
-    let view = &state.views[Tab::Instances.place()];
-    let chosen = view.selected.as_ref().and_then(|id| look.interfaces.iter().find(|line| line.id == *id));
-    let row = look.listing.instances.get(chosen.or(look.interfaces.first())?.instance)?;
+    let selected = state.views[Tab::Instances.place()].selected.as_ref()?;
+    let chosen = look.interfaces.iter().find(|line| line.id == *selected)?;
+    let row = look.listing.instances.get(chosen.instance)?;
     Some(super::look::id(&row.identity))
 }
 
@@ -354,8 +358,11 @@ fn key(state: &mut State, key: Key) -> Option<Request> {
         return overlay::key(state, key);
     }
     let Some(command) = state.settings.keys.command(key, state.tab, &state.origin) else {
-        let help = state.settings.keys.hint(Command::Help);
-        say(state, format!("{key} does nothing here; {help} lists the keys"));
+        let (keys, help) = (&state.settings.keys, state.settings.keys.hint(Command::Help));
+        let elsewhere =
+            keys.elsewhere(key).map_or_else(|| "nothing here".to_owned(), |place| format!("something {place} only"));
+        let words = format!("{key} does {elsewhere}; {help} lists the keys");
+        say(state, words);
         return None;
     };
     run(state, command)
@@ -386,7 +393,7 @@ fn run(state: &mut State, command: Command) -> Option<Request> {
         Command::Help | Command::Columns | Command::Describe | Command::Json | Command::Export => {
             overlay::open(state, command);
         }
-        Command::Quit if state.settings.recording => state.overlay = Some(Overlay::Quit),
+        Command::Quit | Command::QuitKeep if state.settings.recording => state.overlay = Some(Overlay::Quit),
         Command::Quit => return Some(Request::Quit { keep: false }),
         Command::QuitKeep => return Some(Request::Quit { keep: true }),
         Command::Suspend => return Some(Request::Suspend),
@@ -519,8 +526,9 @@ fn fill(view: &mut View, sheet: &dyn Sheet, follows: bool) {
     }
     view.entries = match view.group.and_then(|group| sheet.groups().get(group)) {
         Some((_, column)) => together(view, sheet, &rows, *column),
-        None => rows.into_iter().map(Entry::Row).collect(),
+        None => rows.iter().copied().map(Entry::Row).collect(),
     };
+    view.rows = rows;
     let last = view.entries.len().saturating_sub(1);
     let found = match &view.selected {
         Some(_) if same.is_some() => view.entries.iter().position(|entry| Some(entry) == same.as_ref()),

@@ -1,7 +1,7 @@
 //! The terminal: taken, drawn on, and given back however this ends: at the end, by a signal, by a panic.
 
 use std::{
-    io::{self, BufWriter, Stdout, Write as _},
+    io::{self, Stdout, Write as _},
     os::fd::AsFd as _,
     panic,
     sync::atomic::{AtomicBool, Ordering},
@@ -24,6 +24,11 @@ use ratatui::{
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+/// A frame in the colours every terminal has.
+mod sixteen;
+
+use self::sixteen::Sixteen;
+
 /// The terminal is taken.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
@@ -42,7 +47,7 @@ const QUESTION: &[u8] = b"\x1b]11;?\x1b\\\x1b[c";
 
 /// The terminal, while it is ours.
 pub(super) struct Screen {
-    terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
+    terminal: Terminal<CrosstermBackend<Sixteen<Stdout>>>,
     mouse: bool,
     /// What was drawn last.
     last: Buffer,
@@ -64,7 +69,7 @@ impl Screen {
             restore();
             earlier(what);
         }));
-        let terminal = Terminal::new(CrosstermBackend::new(BufWriter::new(io::stdout())))?;
+        let terminal = Terminal::new(CrosstermBackend::new(Sixteen::new(io::stdout())))?;
         let screen = Self { terminal, mouse, last: Buffer::default(), kept: None };
         screen.enter()?;
         Ok(screen)

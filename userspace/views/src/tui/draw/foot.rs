@@ -16,31 +16,45 @@ pub(super) fn foot(state: &State, ink: &mut Ink<'_>, area: Rect) {
             Input::Filter(text) => ("/", text),
             Input::Command(text) => (":", text),
         };
-        let used = ink.text((area.x, area.y, area.width), Paint::Strong, &format!("{lead}{text}"));
+        // Of a long text the end is seen, where one types.
+        let shown = ink.end_of(text, area.width.saturating_sub(2));
+        let used = ink.text((area.x, area.y, area.width), Paint::Strong, &format!("{lead}{shown}"));
         let cursor = area.x + used;
         ink.select(Rect { x: cursor, y: area.y, width: 1, height: 1 });
         // A message about what is typed stands behind it.
         let after = cursor + 2;
-        let hint = state.message.as_ref().map_or_else(|| usage(input).to_owned(), |(text, _)| text.clone());
-        ink.text((after, area.y, area.right().saturating_sub(after)), Paint::Dim, &hint);
+        let hint = (Paint::Dim, usage(input));
+        let (paint, hint) = state.message.as_ref().map_or(hint, |(text, _)| (Paint::Warning, text));
+        ink.text((after, area.y, area.right().saturating_sub(after)), paint, hint);
         return;
     }
     if let Some((text, _)) = &state.message {
-        ink.text((area.x, area.y, area.width), Paint::Warning, text);
+        said(ink, area, Paint::Warning, text);
         return;
     }
     if let Some(trouble) = state.trouble.as_ref().filter(|_| state.look().is_some()) {
         let text = format!("{}: {}; {}", trouble.what, trouble.cause, trouble.advice);
-        ink.text((area.x, area.y, area.width), Paint::Bad, &text);
+        said(ink, area, Paint::Bad, &text);
         return;
     }
     head::pieces(ink, area, hints(state));
 }
 
+/// The most lines a message takes.
+const LONGEST: u16 = 3;
+
+/// Says something; what has no room in the last line takes some above it: a message that is cut says no name of a file, and no advice.
+fn said(ink: &mut Ink<'_>, area: Rect, paint: Paint, text: &str) {
+    let needed = ink.lines_of(text, area.width).clamp(1, LONGEST);
+    let area = Rect { y: area.y.saturating_sub(needed - 1), height: needed, ..area };
+    ink.clear(area);
+    ink.sentence(area, paint, text);
+}
+
 /// What can be typed.
 const fn usage(input: &Input) -> &'static str {
     match input {
-        Input::Filter(_) => "inst: sg: port: ip: verdict: hop: reason: netns: /regex/ ! for not",
+        Input::Filter(_) => "inst: sg: port: ip: verdict: hop: reason: netns: !not /regex/",
         Input::Command(_) => "inst path sg hop tab sort filter export quit, tab completes",
     }
 }

@@ -3,9 +3,11 @@
 use ratatui::layout::Rect;
 
 use netdiag_model::{fact::SourceKind, groups::Known, trace::Verdict};
+use unicode_width::UnicodeWidthStr as _;
 
 use super::ink::Ink;
 use crate::{
+    escape, shorten,
     text::units,
     time,
     tui::{
@@ -13,8 +15,9 @@ use crate::{
         keymap::Command,
         look::Look,
         sheet::{self, Health, Paint},
-        state::{Origin, State, Stream, Tab},
+        state::{Origin, State, Stream, Tab, View},
     },
+    wrap,
 };
 
 /// After how many seconds a look is old, and when it is stale.
@@ -22,6 +25,9 @@ const OLD: [u64; 2] = [15, 60];
 
 /// The most columns a name takes.
 const LONGEST_NAME: u16 = 32;
+
+/// From this width on there is room for whole words.
+const ROOMY: u16 = 80;
 
 /// A part of a line: the higher its number, the sooner it is left out where there is no room.
 pub(super) type Piece = (u8, Paint, String);
@@ -72,11 +78,13 @@ pub(super) fn header(state: &State, ink: &mut Ink<'_>, area: Rect) {
         let (rank, paint) = if lost > 0 { (1, Paint::Warning) } else { (4, Paint::Plain) };
         parts.push((rank, paint, format!("lost {}", units::count(lost))));
     }
+    parts.extend(unread(state, area.width));
     if let Some(cpu) = state.own_cpu {
         parts.push((4, Paint::Dim, format!("cpu {}.{} %", cpu / 10, cpu % 10)));
     }
     if state.watching.is_some() {
-        parts.push((0, Paint::Warning, "WATCHING PACKETS".to_owned()));
+        let words = if area.width < ROOMY { "WATCHING" } else { "WATCHING PACKETS" };
+        parts.push((0, Paint::Warning, words.to_owned()));
     }
     if state.settings.recording {
         parts.push((0, Paint::Bad, "RECORDING".to_owned()));
@@ -132,25 +140,51 @@ pub(super) fn tabs(state: &State, ink: &mut Ink<'_>, area: Rect) {
     sources(state, ink, Rect { x: end + 1, width: area.width.saturating_sub(end + 1), ..area });
 }
 
-/// How each source fared; with less room those that could not read all, with little how many they are.
+/// How each source fared.
 fn sources(state: &State, ink: &mut Ink<'_>, area: Rect) {
-    let Some(look) = state.look() else { return };
-    let ascii = state.settings.ascii;
-    let one =
-        |(source, health): &(SourceKind, Health)| (health.paint(), format!("{}{}", health.glyph(ascii), source.name()));
-    let failed: Vec<_> = look.sources.iter().filter(|(_, health)| *health != Health::Ok).collect();
-    let (sign, unknown) = (Health::Ok.glyph(ascii), Health::Unknown.glyph(ascii));
-    let all = vec![(Paint::Good, format!("{sign} all sources"))];
-    let number = vec![(Paint::Unknown, format!("{unknown} {} of {} sources", failed.len(), look.sources.len()))];
-    let named = failed.iter().map(|source| one(source)).collect();
-    let wanted: [Vec<(Paint, String)>; 3] =
-        [look.sources.iter().map(one).collect(), if failed.is_empty() { all } else { named }, number];
-    let needed = |parts: &[(Paint, String)]| parts.iter().map(|(_, text)| ink.width(text) + 1).sum::<u16>();
-    let Some(parts) = wanted.into_iter().find(|parts| needed(parts) <= area.width + 1) else { return };
+    let parts = sources_within(state, area.width);
     let mut x = area.right() + 1 - needed(&parts);
     for (paint, text) in parts {
         x += ink.text((x, area.y, area.right().saturating_sub(x)), paint, &text) + 1;
     }
+}
+
+/// How each source fared; with less room those that could not read all, with little how many they are, with none nothing.
+fn sources_within(state: &State, room: u16) -> Vec<(Paint, String)> {
+    let Some(look) = state.look() else { return Vec::new() };
+    let ascii = state.settings.ascii;
+    let one =
+        |(source, health): &(SourceKind, Health)| (health.paint(), format!("{}{}", health.glyph(ascii), source.name()));
+    let failed: Vec<_> = failed(look).collect();
+    let (sign, unknown) = (Health::Ok.glyph(ascii), Health::Unknown.glyph(ascii));
+    let all = vec![(Paint::Good, format!("{sign} all sources"))];
+    let number = vec![(Paint::Unknown, format!("{unknown} {} of {} sources", failed.len(), look.sources.len()))];
+    let named = failed.iter().map(|source| one(source)).collect();
+    let mut wanted: Vec<Vec<(Paint, String)>> =
+        vec![look.sources.iter().map(one).collect(), if failed.is_empty() { all } else { named }];
+    if !failed.is_empty() {
+        wanted.push(number);
+    }
+    wanted.into_iter().find(|parts| needed(parts) <= room + 1).unwrap_or_default()
+}
+
+/// Columns that sources need, with one behind each.
+fn needed(parts: &[(Paint, String)]) -> u16 {
+    parts.iter().map(|(_, text)| u16::try_from(text.width() + 1).unwrap_or(u16::MAX)).sum()
+}
+
+/// The sources that could not read all.
+fn failed(look: &Look) -> impl Iterator<Item = &(SourceKind, Health)> {
+    look.sources.iter().filter(|(_, health)| *health != Health::Ok)
+}
+
+/// The same in the header, where there is no room for it beside the tabs.
+fn unread(state: &State, width: u16) -> Option<Piece> {
+    let failed = failed(state.look()?).count();
+    let beside = width.saturating_sub(area::tabs(width).last().map_or(0, |(_, _, end, _)| *end) + 1);
+    let sign = Health::Unknown.glyph(state.settings.ascii);
+    let is_said = failed == 0 || !sources_within(state, beside).is_empty();
+    (!is_said).then(|| (1, Health::Unknown.paint(), format!("{sign} {failed} unread")))
 }
 
 /// Where one is, what is filtered, sorted and hidden.
@@ -162,7 +196,8 @@ pub(super) fn crumbs(state: &State, ink: &mut Ink<'_>, area: Rect) {
     parts.push((0, Paint::Heading, way.join(" > ")));
     let shown = view.entries.iter().filter(|entry| matches!(entry, crate::tui::state::Entry::Row(_))).count();
     if view.group.is_none() {
-        let words = if shown == view.total { format!("{shown}") } else { format!("{shown} of {}", view.total) };
+        let all = units::things(view.total, "row");
+        let words = if shown == view.total { all } else { format!("{shown} of {all}") };
         parts.push((3, Paint::Dim, words));
     }
     parts.extend(packets(state));
@@ -173,12 +208,22 @@ pub(super) fn crumbs(state: &State, ink: &mut Ink<'_>, area: Rect) {
     if let Some((name, _)) = view.group.and_then(|group| sheet.groups().get(group)) {
         parts.push((1, Paint::Plain, format!("by {name}")));
     }
+    parts.extend(unseen_order(sheet.as_ref(), view, area.width));
     let marks = [(view.problems, "only problems"), (view.wide, "wide"), (view.past, "with those that are over")];
     parts.extend(marks.into_iter().filter(|(on, _)| *on).map(|(_, word)| (1, Paint::Plain, word.to_owned())));
     if view.hidden_past > 0 {
         parts.push((2, Paint::Dim, format!("{} over, hidden", view.hidden_past)));
     }
     pieces(ink, area, parts);
+}
+
+/// The column that rows are sorted by, where it is not seen with its mark.
+fn unseen_order(sheet: &dyn sheet::Sheet, view: &View, width: u16) -> Option<Piece> {
+    let (column, backwards) = view.sort?;
+    let seen = area::layout(sheet, view, width).iter().any(|(place, _)| *place == column);
+    let title = sheet.columns().get(column).filter(|_| !seen)?.title;
+    let order = if backwards { ", backwards" } else { "" };
+    Some((1, Paint::Plain, format!("sorted by {title}{order}")))
 }
 
 /// What became of packets on the path, while they are followed.
@@ -212,7 +257,12 @@ pub(super) fn banner(state: &State, ink: &mut Ink<'_>, area: Rect) {
     if area.height == 0 {
         return;
     }
-    let (paint, text) = match state.tab {
+    let (paint, text) = sentence(state);
+    ink.sentence(area, paint, &text);
+}
+
+fn sentence(state: &State) -> (Paint, String) {
+    match state.tab {
         Tab::Path => path(state),
         Tab::Live => live(state),
         Tab::Flows => flows(state),
@@ -220,8 +270,7 @@ pub(super) fn banner(state: &State, ink: &mut Ink<'_>, area: Rect) {
             Paint::Dim,
             "only the checks that follow from the snapshot: netdiag doctor on the host makes all".to_owned(),
         ),
-    };
-    ink.sentence(area, paint, &text);
+    }
 }
 
 /// What packets die of while they are followed; else the answer of the trace in one sentence.
@@ -244,6 +293,14 @@ fn path(state: &State) -> (Paint, String) {
         Verdict::Broken => "BROKEN",
     };
     (health.paint(), format!("{} {word}: {}", health.glyph(state.settings.ascii), traced.trace.sentence))
+}
+
+/// How many lines the sentence above a table needs on a screen of a width.
+pub(in crate::tui) fn banner_lines(state: &State, width: u16) -> u16 {
+    let (_, text) = sentence(state);
+    let text = if state.settings.full_ids { text } else { shorten::ids(&text) };
+    let lines = wrap::lines(&escape::terminal(&text, state.settings.ascii), usize::from(width).max(1));
+    u16::try_from(lines.len()).unwrap_or(u16::MAX)
 }
 
 /// What packets are watched; else why there are no events.

@@ -15,6 +15,9 @@ pub(super) struct Ink<'a> {
     settings: &'a Settings,
 }
 
+/// The fewest columns of an address that say anything.
+const LEAST_ADDRESS: u16 = 6;
+
 /// Where a text goes: column, row, and how many columns it may take.
 pub(super) type At = (u16, u16, u16);
 
@@ -50,6 +53,20 @@ impl<'a> Ink<'a> {
         self.put(at, paint, &safe)
     }
 
+    /// The same for an address with a port: where there is no room for both, the port stays.
+    pub(super) fn endpoint(&mut self, at: At, paint: Paint, text: &str) -> u16 {
+        let safe = self.shortened(text);
+        let kept = ["]:", " type ", " id "].iter().find_map(|mark| safe.rfind(mark)).unwrap_or(safe.len());
+        let (address, port) = safe.split_at(kept);
+        let room = usize::from(at.2).saturating_sub(port.width());
+        let room = u16::try_from(room).unwrap_or(0);
+        if safe.width() <= usize::from(at.2) || room < LEAST_ADDRESS {
+            return self.put(at, paint, &safe);
+        }
+        let shown = format!("{}{port}", cut(address, room, self.settings.ascii));
+        self.put(at, paint, &shown)
+    }
+
     /// The same at the right end of its room.
     pub(super) fn right(&mut self, (x, y, width): At, paint: Paint, text: &str) {
         let safe = self.shortened(text);
@@ -69,6 +86,20 @@ impl<'a> Ink<'a> {
         cut(&self.shortened(text), width, self.settings.ascii)
     }
 
+    /// The end of a text made harmless, no wider than this, with a sign where something is left out.
+    pub(super) fn end_of(&self, text: &str, width: u16) -> String {
+        let safe = escape::terminal(text, self.settings.ascii);
+        let room = usize::from(width);
+        if safe.width() <= room {
+            return safe;
+        }
+        let mut rest = safe.chars();
+        while rest.as_str().width() >= room.max(1) {
+            rest.next();
+        }
+        format!("{}{}", left_out(self.settings.ascii), rest.as_str())
+    }
+
     /// Writes a text over as many lines as there are.
     pub(super) fn sentence(&mut self, area: Rect, paint: Paint, text: &str) {
         let lines = wrap::lines(&self.shortened(text), usize::from(area.width).max(1));
@@ -77,6 +108,12 @@ impl<'a> Ink<'a> {
         for (line, y) in first.iter().chain(&last).zip(area.y..) {
             self.put((area.x, y, area.width), paint, line);
         }
+    }
+
+    /// How many lines a text needs.
+    pub(super) fn lines_of(&self, text: &str, width: u16) -> u16 {
+        let lines = wrap::lines(&self.shortened(text), usize::from(width).max(1));
+        u16::try_from(lines.len()).unwrap_or(u16::MAX)
     }
 
     /// Columns a text takes once it is harmless.
@@ -154,7 +191,6 @@ fn cut(text: &str, width: u16, ascii: bool) -> String {
     if text.width() <= room {
         return text.to_owned();
     }
-    let sign = if ascii { "~" } else { "…" };
     let mut kept = String::new();
     let mut used = 0;
     for character in text.chars() {
@@ -165,9 +201,14 @@ fn cut(text: &str, width: u16, ascii: bool) -> String {
         kept.push(character);
     }
     if room > 0 {
-        kept.push_str(sign);
+        kept.push_str(left_out(ascii));
     }
     kept
+}
+
+/// The sign where something is left out.
+const fn left_out(ascii: bool) -> &'static str {
+    if ascii { "~" } else { "…" }
 }
 
 #[cfg(test)]

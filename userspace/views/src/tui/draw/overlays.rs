@@ -8,6 +8,7 @@ use crate::{
     escape,
     tui::{
         area, export,
+        keymap::Command,
         sheet::{self, Health, Paint},
         state::{Origin, Overlay, State, Trouble},
     },
@@ -40,10 +41,15 @@ impl Line {
     }
 }
 
+/// Columns left and right of the overlay: none on a narrow screen, where rests of rows would only be in the way.
+const fn margin(width: u16) -> u16 {
+    if width >= 100 { 8 } else { 0 }
+}
+
 /// Where the overlay is.
 fn area(state: &State) -> Rect {
     let (width, height) = state.size;
-    let margin = if width >= 100 { 8 } else { 1 };
+    let margin = margin(width);
     let wanted = u16::try_from(lines(state).len() + 2).unwrap_or(u16::MAX);
     let full = height.saturating_sub(4).max(3);
     let tall = wanted.clamp(3, full);
@@ -52,8 +58,8 @@ fn area(state: &State) -> Rect {
 
 /// Columns for text.
 fn inner(state: &State) -> usize {
-    let margin = if state.size.0 >= 100 { 8 } else { 1 };
-    usize::from(state.size.0.saturating_sub(2 * margin + 4)).max(10)
+    let (width, _) = state.size;
+    usize::from(width.saturating_sub(2 * margin(width) + 4)).max(10)
 }
 
 /// How many lines are seen.
@@ -87,19 +93,16 @@ pub(super) fn draw(state: &State, ink: &mut Ink<'_>) {
     let lines = lines(state);
     let page = usize::from(area.height.saturating_sub(2));
     let offset = state.overlay_offset.min(lines.len().saturating_sub(page));
-    let more = if lines.len() > page {
-        format!(" {}-{} of {}", offset + 1, (offset + page).min(lines.len()), lines.len())
-    } else {
-        String::new()
-    };
-    let title = ink.fitted(&title(overlay), area.width.saturating_sub(30));
-    ink.frame(
-        area,
-        &format!(
-            "{title} (Esc closes{}){more}",
-            if matches!(overlay, Overlay::Text { .. }) { ", a click copies" } else { "" }
-        ),
-    );
+    let room = area.width.saturating_sub(8);
+    let title = ink.fitted(&title(overlay), room);
+    ink.frame(area, &title);
+    let copies = if matches!(overlay, Overlay::Text { .. }) { ", a click copies" } else { "" };
+    let last = area.bottom() - 1;
+    ink.text((area.x + 2, last, room), Paint::Heading, &format!(" Esc closes{copies} "));
+    if lines.len() > page {
+        let seen = format!(" {}-{} of {} ", offset + 1, (offset + page).min(lines.len()), lines.len());
+        ink.right((area.x, last, area.width.saturating_sub(2)), Paint::Heading, &seen);
+    }
     for (line, y) in lines.iter().skip(offset).take(page).zip(area.y + 1..) {
         let room = area.width.saturating_sub(4);
         let used = if line.name.1.is_empty() { 0 } else { ink.text((area.x + 2, y, room), line.name.0, &line.name.1) };
@@ -190,7 +193,20 @@ fn help(state: &State) -> Vec<Line> {
     lines.extend(words.map(|(word, meaning)| Line::of(word, meaning)));
     lines.push(Line::of("", ""));
     lines.push(Line::of("", origin(state)));
-    lines
+    let room = inner(state);
+    lines.into_iter().flat_map(|line| folded(line, room, ascii)).collect()
+}
+
+/// A line of the help, over as many lines as it needs.
+fn folded(line: Line, room: usize, ascii: bool) -> Vec<Line> {
+    let Line { name, text: (paint, text), value } = line;
+    let indent = if paint == Paint::Heading { 0 } else { KEYS.max(name.1.width() + 1) };
+    let safe = escape::terminal(&text, ascii);
+    let parts = wrap::lines(&safe, room.saturating_sub(indent).max(10));
+    let more = parts.iter().skip(1).map(|part| Line { text: (paint, part.clone()), value, ..Line::of("", "") });
+    let more: Vec<Line> = more.collect();
+    let first = parts.into_iter().next().unwrap_or_default();
+    std::iter::once(Line { name, text: (paint, first), value }).chain(more).collect()
 }
 
 /// Where what is seen comes from.
@@ -207,10 +223,13 @@ fn columns(state: &State) -> Vec<Line> {
     let view = state.view();
     let sheet = sheet::of(state, state.tab);
     let free = view.wide || view.scroll > 0;
+    let shown = area::layout(sheet.as_ref(), view, state.size.0);
     let lines = sheet.columns().iter().enumerate().map(|(place, column)| {
         let on = place == 0 || area::is_on(column, view, state.size.0, free);
         let mark = if on { "[x]" } else { "[ ]" };
+        let fits = !on || shown.iter().any(|(seen, _)| *seen == place);
         let note = match column.from {
+            _ if !fits => format!("  (no room; {} shows all)", state.settings.keys.hint(Command::Wide)),
             0 => String::new(),
             sheet::Column::WIDE => "  (wide view)".to_owned(),
             from => format!("  (from {from} columns on)"),

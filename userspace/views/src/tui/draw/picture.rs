@@ -160,12 +160,7 @@ pub(in crate::tui) fn hop_at(state: &State, area: Rect, x: u16, line: usize) -> 
 pub(super) fn draw(state: &State, ink: &mut Ink<'_>, area: Rect) {
     let hops = PathRows::of(state);
     if hops.hops.is_empty() {
-        let words = match (&state.traced, &state.watched) {
-            (Some(_), _) => "it has no hop",
-            (None, Some(_)) => "explaining the path …",
-            (None, None) => "no instance is selected",
-        };
-        ink.text((area.x + 2, area.y, area.width - 2), Paint::Dim, words);
+        ink.text((area.x + 2, area.y, area.width - 2), Paint::Dim, nothing(state));
         return;
     }
     let selected = selected(state);
@@ -179,6 +174,15 @@ pub(super) fn draw(state: &State, ink: &mut Ink<'_>, area: Rect) {
                 ink.select(Rect { x: at.x + 1, width: at.width.saturating_sub(2), ..at });
             }
         }
+    }
+}
+
+/// Why a path has no hop.
+pub(super) const fn nothing(state: &State) -> &'static str {
+    match (&state.traced, &state.watched) {
+        (Some(_), _) => "this path has no hop",
+        (None, Some(_)) => "explaining the path …",
+        (None, None) => "no instance is selected: select one on Instances",
     }
 }
 

@@ -2,12 +2,15 @@
 
 use ratatui::layout::Rect;
 
-use super::ink::Ink;
-use crate::tui::{
-    area::{self, Areas},
-    keymap::Command,
-    sheet::{self, Cell, Paint, Sheet},
-    state::{Entry, State, Tab, View},
+use super::{ink::Ink, picture};
+use crate::{
+    text::units,
+    tui::{
+        area::{self, Areas},
+        keymap::Command,
+        sheet::{self, Cell, Paint, Sheet},
+        state::{Entry, State, Tab, View},
+    },
 };
 
 /// Draws titles and rows.
@@ -32,11 +35,15 @@ pub(super) fn draw(state: &State, ink: &mut Ink<'_>, areas: &Areas) {
                     (false, false) => "▸",
                     (false, true) => ">",
                 };
-                let used =
-                    ink.text((line.x, y, line.width), worst.paint(), &format!("{sign} {} ", worst.glyph(ink.ascii())));
+                let worst = Cell::health(*worst, ink.ascii());
+                let used = ink.text((line.x, y, line.width), worst.paint, &format!("{sign} {}  ", worst.text));
                 let label = if label.is_empty() { "none" } else { label };
                 let used = used + ink.short((line.x + used, y, line.width - used), Paint::Strong, label);
-                ink.text((line.x + used, y, line.width - used), Paint::Dim, &format!("  {count}"));
+                ink.text(
+                    (line.x + used, y, line.width - used),
+                    Paint::Dim,
+                    &format!("  {}", units::things(*count, "row")),
+                );
             }
         }
         if place == view.cursor {
@@ -59,17 +66,17 @@ fn nothing(state: &State) -> String {
         ways.push(format!("{} shows those that are over", keys.hint(Command::Past)));
     }
     match (view.total, ways.as_slice()) {
-        (0, _) => nothing_there(state.tab).to_owned(),
+        (0, _) => nothing_there(state).to_owned(),
         (_, []) => "there is nothing to show".to_owned(),
         (number, _) => format!("none of {number} rows is wanted: {}", ways.join(", ")),
     }
 }
 
 /// Why a tab has no row at all.
-const fn nothing_there(tab: Tab) -> &'static str {
-    match tab {
+const fn nothing_there(state: &State) -> &'static str {
+    match state.tab {
         Tab::Instances => "no instance was found on this host",
-        Tab::Path => "this path has no hop",
+        Tab::Path => picture::nothing(state),
         Tab::Live => "nothing has come yet",
         Tab::Flows => "no flow is tracked",
         Tab::Policy => "no security group is known here: netdiag enforces none on this host",
@@ -115,12 +122,14 @@ fn cells(ink: &mut Ink<'_>, sheet: &dyn Sheet, row: usize, layout: &[(usize, u16
     let past = sheet.past(row);
     let mut x = line.x;
     for (place, width) in layout {
-        let Cell { text, paint } = sheet.cell(row, *place);
-        let paint = if past { Paint::Dim } else { paint };
+        let Cell { text, paint, endpoint } = sheet.cell(row, *place);
+        let (at, paint) = ((x, line.y, *width), if past { Paint::Dim } else { paint });
         if sheet.columns()[*place].right {
-            ink.right((x, line.y, *width), paint, &text);
+            ink.right(at, paint, &text);
+        } else if endpoint {
+            ink.endpoint(at, paint, &text);
         } else {
-            ink.short((x, line.y, *width), paint, &text);
+            ink.short(at, paint, &text);
         }
         x += width + 1;
     }

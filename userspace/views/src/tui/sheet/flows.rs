@@ -19,17 +19,17 @@ use crate::{
 
 pub(super) const COLUMNS: [Column; 12] = [
     Column::new('n', "INSTANCE", (12, 28), 0),
-    Column::new('d', "DIR", (3, 3), 0),
-    Column::new('p', "PROTO", (5, 7), 80),
-    Column::new('l', "LOCAL", (20, 26), 90),
+    Column::new('d', "DIR", (4, 4), 0),
+    Column::new('p', "PROTO", (6, 7), 80),
+    Column::new('l', "LOCAL", (20, 26), 120),
     Column::new('r', "REMOTE", (20, 30), 0),
     Column::new('s', "STATE", (11, 14), 0),
     Column::number('b', "BYTES/s", 8, 0),
     Column::number('k', "PKTS/s", 7, 90),
     Column::number('a', "AGE", 4, 80),
-    Column::number('i', "IDLE", 4, 70),
+    Column::number('i', "IDLE", 5, 70),
     Column::new('u', "RULE", (9, 36), 100),
-    Column::new('x', "HOST END", (14, 16), 132),
+    Column::new('x', "HOST END", (13, 16), 132),
 ];
 
 /// The flows.
@@ -53,6 +53,11 @@ impl Flows<'_> {
         let estimated = self.rates.is_some_and(Rates::is_estimate);
         if estimated { format!("~{number}") } else { number }
     }
+}
+
+/// What passes in a second.
+fn amount(Amount { packets, bytes }: Amount) -> String {
+    format!("{}/s, {} packets/s", units::bytes(bytes), units::count(packets))
 }
 
 /// A flow that is over, and one no rule allows any more.
@@ -88,8 +93,8 @@ impl Sheet for Flows<'_> {
             'n' => Cell::new(Paint::Strong, row.instance.as_deref().unwrap_or(&row.port_id)),
             'd' => Cell::plain(words::way(flow.direction)),
             'p' => Cell::plain(words::protocol(flow.protocol)),
-            'l' => Cell::plain(words::flow_ends(flow).0),
-            'r' => Cell::plain(words::flow_ends(flow).1),
+            'l' => Cell::endpoint(words::flow_ends(flow).0),
+            'r' => Cell::endpoint(words::flow_ends(flow).1),
             's' => {
                 let health = health(row);
                 let paint = if health == Health::Ok { Paint::Plain } else { health.paint() };
@@ -140,6 +145,7 @@ impl Sheet for Flows<'_> {
         }
         asked.say(Field::Verdict, row.word());
         asked.say(Field::Reason, row.rule.as_deref().unwrap_or_default());
+        super::groups_of(self.look, row.rule.as_deref(), asked);
         asked.say(Field::Hop, row.device.as_deref().unwrap_or_default());
         asked.say(Field::Other, words::way(flow.direction));
         asked.made(Field::Other, || words::protocol(flow.protocol));
@@ -167,29 +173,24 @@ impl Sheet for Flows<'_> {
             line("rule", row.rule.clone().unwrap_or_else(|| "no rule of its number is loaded any more".to_owned())),
         ];
         if unseen {
-            lines.push(line("rate", "not known: it goes past the router, where nobody sees it".to_owned()));
+            let why =
+                "not known of this flow alone: netdiag takes its packets past the router before they can be told apart";
+            lines.push(line("rate", why.to_owned()));
+            let all = self.look.and_then(|look| look.past_router(&row.port_id));
+            let words = all.map(|all| {
+                format!("in {}, out {}; all flows of this port together", amount(all.inward), amount(all.outward))
+            });
+            lines.extend(words.map(|words| line("past router", words)));
         }
         if let Some(rate) = rate {
-            let words = |Amount { packets, bytes }| {
-                self.measured(format!("{}/s, {} packets/s", units::bytes(bytes), units::count(packets)))
-            };
-            lines.push(line("to the instance", words(rate.inward)));
-            lines.push(line("from the instance", words(rate.outward)));
+            lines.push(line("to the instance", self.measured(amount(rate.inward))));
+            lines.push(line("from the instance", self.measured(amount(rate.outward))));
         }
-        lines.extend(row.rule.as_ref().and_then(|id| self.allowed(id)).map(|words| line("allows", words)));
+        lines.extend(super::rule_words(self.look, row.rule.as_deref()).map(|words| line("allows", words)));
         lines
     }
 
     fn groups(&self) -> &'static [(&'static str, usize)] {
         &[("instance", 0), ("rule", 10), ("state", 5)]
-    }
-}
-
-impl Flows<'_> {
-    /// A rule in words.
-    fn allowed(&self, id: &str) -> Option<String> {
-        let rules = self.look?.rules.iter().filter_map(|line| line.rule.as_ref());
-        let rule = rules.filter(|rule| rule.id == id).find_map(|rule| rule.rule.as_ref())?;
-        Some(words::rule(rule))
     }
 }

@@ -21,41 +21,57 @@ use crate::{
 
 const NUMBER: Column = Column::number('#', "#", 3, 0);
 const STATE: Column = Column::new('s', "STATE", (9, 9), 0);
-const HOP: Column = Column::new('k', "HOP", (12, 14), 80);
-const WHERE: Column = Column::new('w', "WHERE", (14, 28), 90);
-const STATUS: Column = Column::new('u', "STATUS", (10, 30), 100);
-const MEANING: Column = Column::new('m', "MEANING", (14, 70), 132);
+
+/// The column of what a hop is, from this width on.
+const fn hop_from(from: u16) -> Column {
+    Column::new('k', "HOP", (12, 14), from)
+}
+
+/// The column of namespaces.
+const fn where_from(from: u16) -> Column {
+    Column::new('w', "WHERE", (14, 28), from)
+}
+
+/// The column of what a hop says of itself.
+const fn status_from(from: u16) -> Column {
+    Column::new('u', "STATUS", (10, 30), from)
+}
+
+/// The column of what that means.
+const fn meaning_from(from: u16) -> Column {
+    Column::new('m', "MEANING", (14, 70), from)
+}
 
 pub(super) const COLUMNS: [Column; 10] = [
     NUMBER,
     STATE,
-    HOP,
+    hop_from(0),
     Column::new('n', "NAME", (16, 32), 0),
-    Column::number('r', "RX/s", 8, 0),
-    Column::number('t', "TX/s", 8, 0),
+    Column::number('r', "RX/s", 7, 0),
+    Column::number('t', "TX/s", 7, 0),
     Column::number('d', "DROPS", 6, 70),
-    WHERE,
-    STATUS,
-    MEANING,
+    where_from(90),
+    status_from(100),
+    meaning_from(132),
 ];
 
 /// While packets are followed: what was seen of them before what devices count.
 const FOLLOWED: [Column; 15] = [
     NUMBER,
     STATE,
-    HOP,
+    hop_from(80),
     Column::new('n', "NAME", (14, 32), 0),
     Column::number('p', "SEEN", 5, 0),
     Column::number('l', "DIED", 5, 0),
     Column::number('5', "P50", 7, 0),
     Column::number('9', "P99", 7, 0),
-    Column::number('o', "PKT/s", 5, 90),
-    Column::number('r', "RX/s", 8, 100),
-    Column::number('t', "TX/s", 8, 100),
+    Column::number('o', "PKT/s", 6, 90),
+    Column::number('r', "RX/s", 7, 100),
+    Column::number('t', "TX/s", 7, 100),
     Column::number('d', "DROPS", 6, 110),
-    WHERE,
-    STATUS,
-    MEANING,
+    where_from(118),
+    status_from(132),
+    meaning_from(150),
 ];
 
 /// The word for a direction.

@@ -26,7 +26,7 @@ pub(super) const COLUMNS: [Column; 21] = [
     Column::number('i', "IN/s", 7, 0),
     Column::number('o', "OUT/s", 7, 0),
     Column::number('d', "DROPS", 6, 70),
-    Column::new('f', "FLOATING IPS", (12, 24), 80),
+    Column::new('f', "FLOATING IPS", (13, 24), 80),
     Column::new('e', "GROUPS", (8, 20), 90),
     Column::new('k', "HOOK", (6, 16), 100),
     Column::number('t', "TAG", 4, 110),

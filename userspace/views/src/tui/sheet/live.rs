@@ -1,6 +1,6 @@
 //! Verdicts of packets as the agent says them, and packets that are watched, the newest at the end.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use netdiag_model::{
     event::{Decision, Event, LossEvent, VerdictEvent},
@@ -13,6 +13,7 @@ use crate::{
     time,
     tui::{
         filter::{Asked, Field},
+        look::Look,
         packet::Packet,
         state::{Events, Line, Seen},
     },
@@ -22,11 +23,11 @@ pub(super) const COLUMNS: [Column; 10] = [
     Column::new('v', "VERDICT", (10, 11), 0),
     Column::new('t', "TIME", (13, 13), 80),
     Column::new('n', "INSTANCE", (12, 28), 0),
-    Column::new('d', "DIR", (3, 3), 0),
-    Column::new('p', "PROTO", (5, 7), 90),
-    Column::new('f', "FROM", (16, 28), 90),
+    Column::new('d', "DIR", (4, 4), 0),
+    Column::new('p', "PROTO", (6, 7), 84),
+    Column::new('f', "FROM", (16, 28), 100),
     Column::new('o', "TO, PACKET", (16, 44), 0),
-    Column::new('r', "REASON", (14, 26), 0),
+    Column::new('r', "REASON", (13, 26), 0),
     Column::new('u', "RULE", (9, 36), 132),
     Column::number('l', "BYTES", 6, 132),
 ];
@@ -34,12 +35,19 @@ pub(super) const COLUMNS: [Column; 10] = [
 /// The events.
 pub(super) struct Live<'a> {
     pub(super) events: &'a Events,
+    pub(super) look: Option<&'a Arc<Look>>,
     pub(super) ascii: bool,
 }
 
 impl Live<'_> {
     fn line(&self, row: usize) -> &Line {
         &self.events.lines[row]
+    }
+
+    /// Whose port some verdicts were lost at: the instance, where it is known.
+    fn whose<'l>(&'l self, loss: &'l LossEvent) -> Option<&'l str> {
+        let port = loss.port_id.as_deref()?;
+        Some(self.look.and_then(|look| look.owner(port)).unwrap_or(port))
     }
 }
 
@@ -60,7 +68,7 @@ impl Sheet for Live<'_> {
         let code = COLUMNS[column].code;
         match &self.line(row).seen {
             Seen::Event(Event::Verdict(event)) => verdict(event, code, self.ascii),
-            Seen::Event(Event::Lost(loss)) => lost(loss, code, self.ascii),
+            Seen::Event(Event::Lost(loss)) => lost(loss, self.whose(loss), code, self.ascii),
             Seen::Packet(one) => packet(one, code, self.ascii),
         }
     }
@@ -91,11 +99,16 @@ impl Sheet for Live<'_> {
 
     fn fields(&self, row: usize, asked: &mut Asked<'_>) {
         match &self.line(row).seen {
-            Seen::Event(Event::Verdict(event)) => fields(event, asked),
+            Seen::Event(Event::Verdict(event)) => {
+                fields(event, asked);
+                super::groups_of(self.look, event.rule.as_deref(), asked);
+            }
             Seen::Packet(packet) => packet_fields(packet, asked),
             Seen::Event(Event::Lost(loss)) => {
                 asked.say(Field::Verdict, "lost");
+                asked.say(Field::Instance, self.whose(loss).unwrap_or_default());
                 asked.say(Field::Instance, loss.port_id.as_deref().unwrap_or_default());
+                asked.made(Field::Reason, || why_lost(loss));
             }
         }
     }
@@ -110,7 +123,12 @@ impl Sheet for Live<'_> {
             lines.push(("last at".to_owned(), packet.place.clone()));
             lines.extend(packet.steps.iter().cloned());
         }
+        if let Seen::Event(Event::Lost(loss)) = &self.line(row).seen {
+            lines.extend(loss.port_id.clone().map(|port| ("port".to_owned(), port)));
+        }
         if let Seen::Event(Event::Verdict(event)) = &self.line(row).seen {
+            let words = super::rule_words(self.look, event.rule.as_deref());
+            lines.extend(words.map(|words| ("allows".to_owned(), words)));
             lines.push(("port".to_owned(), event.port_id.clone()));
             lines.push(("host end".to_owned(), event.device.clone().unwrap_or_else(|| "not known".to_owned())));
             lines.push(("ethertype".to_owned(), format!("0x{:04x}", event.ethertype)));
@@ -133,12 +151,17 @@ fn verdict(event: &VerdictEvent, code: char, ascii: bool) -> Cell {
         'n' => Cell::new(Paint::Strong, event.instance.as_deref().unwrap_or(&event.port_id)),
         'd' => Cell::plain(words::way(event.direction)),
         'p' => Cell::maybe(event.protocol.map(words::protocol)),
-        'f' => Cell::maybe(event.source.map(|address| end(event, address, event.source_port))),
-        'o' => Cell::maybe(event.destination.map(|address| end(event, address, event.destination_port))),
+        'f' => maybe_end(event.source.map(|address| end(event, address, event.source_port))),
+        'o' => maybe_end(event.destination.map(|address| end(event, address, event.destination_port))),
         'r' => Cell::new(if denied { Paint::Warning } else { Paint::Plain }, &event.reason),
         'u' => Cell::maybe(event.rule.as_ref()),
         _ => Cell::plain(event.length.to_string()),
     }
+}
+
+/// An end of a packet that may be unknown.
+fn maybe_end(end: Option<String>) -> Cell {
+    end.map_or_else(|| Cell::maybe(None::<String>), Cell::endpoint)
 }
 
 /// An end of a packet, with its port where the protocol has any.
@@ -147,19 +170,22 @@ fn end(event: &VerdictEvent, address: IpAddr, port: u16) -> String {
 }
 
 /// A cell of a loss.
-fn lost(loss: &LossEvent, code: char, ascii: bool) -> Cell {
+fn lost(loss: &LossEvent, whose: Option<&str>, code: char, ascii: bool) -> Cell {
     match code {
         't' => Cell::new(Paint::Dim, time::of_day(loss.time_ns)),
         'v' => Cell::new(Paint::Unknown, format!("{} LOST", Health::Unknown.glyph(ascii))),
-        'n' => Cell::maybe(loss.port_id.as_ref()),
-        'r' => {
-            let parts = [(loss.suppressed, "beyond share"), (loss.lost, "ring full"), (loss.skipped, "too slow")];
-            let parts = parts.into_iter().filter(|(number, _)| *number > 0);
-            let words: Vec<String> = parts.map(|(number, why)| format!("{} {why}", units::count(number))).collect();
-            Cell::new(Paint::Unknown, words.join(", "))
-        }
+        'n' => whose.map_or_else(|| Cell::maybe(None::<String>), |whose| Cell::new(Paint::Strong, whose)),
+        'r' => Cell::new(Paint::Unknown, why_lost(loss)),
         _ => Cell::default(),
     }
+}
+
+/// How many verdicts were lost to what.
+fn why_lost(loss: &LossEvent) -> String {
+    let parts = [(loss.suppressed, "beyond share"), (loss.lost, "ring full"), (loss.skipped, "too slow")];
+    let parts = parts.into_iter().filter(|(number, _)| *number > 0);
+    let words: Vec<String> = parts.map(|(number, why)| format!("{} {why}", units::count(number))).collect();
+    words.join(", ")
 }
 
 fn fields(event: &VerdictEvent, asked: &mut Asked<'_>) {
@@ -189,8 +215,8 @@ fn packet(packet: &Packet, code: char, ascii: bool) -> Cell {
         'n' => Cell::new(Paint::Strong, packet.instance.as_deref().unwrap_or("-")),
         'd' => Cell::plain(packet.way),
         'p' => Cell::plain(packet.ends().protocol),
-        'f' => Cell::plain(packet.ends().from),
-        'o' => Cell::plain(packet.ends().to),
+        'f' => Cell::endpoint(packet.ends().from),
+        'o' => Cell::endpoint(packet.ends().to),
         'r' if packet.reason.is_empty() => Cell::maybe(None::<String>),
         'r' => Cell::new(Paint::Warning, format!("{} at {}", packet.reason, packet.place)),
         'l' if packet.length > 0 => Cell::plain(packet.length.to_string()),

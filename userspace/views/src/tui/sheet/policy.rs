@@ -18,13 +18,13 @@ use crate::{
 
 pub(super) const COLUMNS: [Column; 9] = [
     Column::new('g', "GROUP", (10, 30), 0),
-    Column::new('d', "DIR", (3, 3), 0),
-    Column::new('f', "FAMILY", (6, 6), 80),
+    Column::new('d', "DIR", (4, 4), 0),
+    Column::new('f', "FAMILY", (7, 7), 80),
     Column::new('s', "ALLOWS", (12, 26), 0),
     Column::new('r', "REMOTE", (16, 40), 0),
     Column::number('h', "HITS", 9, 0),
     Column::new('t', "STATE", (9, 22), 80),
-    Column::new('n', "INSTANCES", (9, 40), 100),
+    Column::new('n', "INSTANCES", (10, 40), 100),
     Column::new('u', "RULE", (9, 36), 132),
 ];
 

@@ -60,18 +60,35 @@ fn leave_way_back(state: &mut State, tab: Tab) {
     }
 }
 
-/// The path of the instance of this name, or of the first that begins so.
+/// The path of the instance of this name, or of the only one that begins so; of none, the one that is selected.
 fn path(state: &mut State, name: &str) -> Option<Request> {
-    let rows = state.look().map_or(&[][..], |look| &look.listing.instances);
-    let exact = rows.iter().find(|row| row.identity.name == name);
-    let Some(row) = exact.or_else(|| rows.iter().find(|row| row.identity.name.starts_with(name))) else {
-        say(state, format!("no instance is called {name}"));
-        return None;
-    };
-    let id = look::id(&row.identity);
-    state.watched = Some(id);
+    match called(state, name) {
+        Ok(id) => state.watched = Some(id),
+        Err(why) => {
+            say(state, why);
+            return None;
+        }
+    }
     leave_way_back(state, Tab::Path);
     show(state, Tab::Path)
+}
+
+/// The instance of a name.
+fn called(state: &State, name: &str) -> Result<String, String> {
+    if name.is_empty() {
+        return super::selected_instance(state).ok_or_else(|| "whose path? say a name after it".to_owned());
+    }
+    let rows = state.look().map_or(&[][..], |look| &look.listing.instances);
+    let begin: Vec<_> = rows.iter().filter(|row| row.identity.name.starts_with(name)).collect();
+    let exact = begin.iter().find(|row| row.identity.name == name);
+    match (exact, begin.as_slice()) {
+        (Some(row), _) | (None, [row]) => Ok(look::id(&row.identity)),
+        (None, []) => Err(format!("no instance is called {name}")),
+        (None, several) => {
+            let names: Vec<&str> = several.iter().map(|row| &*row.identity.name).collect();
+            Err(format!("several begin so: {}", names.join("  ")))
+        }
+    }
 }
 
 /// The first hop whose name has this in it.

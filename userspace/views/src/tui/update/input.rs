@@ -11,9 +11,10 @@ use crate::tui::{
 /// The most that is taken.
 const LONGEST: usize = 200;
 
-/// Begins to type.
+/// Begins to type. What was said before would be taken for something about it.
 #[expect(clippy::wildcard_enum_match_arm, reason = "only two commands begin to type")]
 pub(super) fn open(state: &mut State, command: Command) {
+    state.message = None;
     state.input = Some(match command {
         Command::Filter => Input::Filter(state.view().filter.text().to_owned()),
         _ => Input::Command(String::new()),
@@ -32,31 +33,40 @@ pub(super) fn key(state: &mut State, key: Key) -> Option<Request> {
     }
 }
 
-/// The filter: each key acts at once; Esc takes it back.
+/// The filter: each key acts at once; Enter ends typing if it makes sense, Esc takes it back.
 #[expect(clippy::wildcard_enum_match_arm, reason = "all other keys edit")]
 fn filter(state: &mut State, mut text: String, key: Key) {
     match key.code {
-        Code::Enter => return,
+        Code::Enter => {}
         Code::Esc => text.clear(),
         _ => edit(&mut text, key),
     }
-    let view = &mut state.views[state.tab.place()];
+    state.message = None;
+    let mut ends = matches!(key.code, Code::Enter | Code::Esc);
     match Filter::parse(&text) {
         Ok(filter) => {
+            filter.remark().into_iter().for_each(|remark| say(state, remark));
+            let view = &mut state.views[state.tab.place()];
             view.filter = filter;
             view.stale = true;
         }
         // What was wanted before stays until this makes sense.
-        Err(why) => say(state, why),
+        Err(why) => {
+            say(state, why);
+            ends = false;
+        }
     }
-    state.input = (key.code != Code::Esc).then_some(Input::Filter(text));
+    state.input = (!ends).then_some(Input::Filter(text));
 }
 
 /// A command: Enter does it, Tab completes it.
 #[expect(clippy::wildcard_enum_match_arm, reason = "all other keys edit")]
 fn type_command(state: &mut State, mut text: String, key: Key) -> Option<Request> {
     match key.code {
-        Code::Enter => return command::run(state, &text),
+        Code::Enter => {
+            state.message = None;
+            return command::run(state, &text);
+        }
         Code::Esc => return None,
         Code::Tab => match command::complete(state, &text).as_slice() {
             [] => say(state, "nothing completes this"),
@@ -70,7 +80,10 @@ fn type_command(state: &mut State, mut text: String, key: Key) -> Option<Request
                 say(state, words.join("  "));
             }
         },
-        _ => edit(&mut text, key),
+        _ => {
+            state.message = None;
+            edit(&mut text, key);
+        }
     }
     state.input = Some(Input::Command(text));
     None

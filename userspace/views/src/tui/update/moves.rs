@@ -97,17 +97,21 @@ pub(super) fn unfold(state: &mut State, label: String, open: Option<bool>) {
     view.stale = true;
 }
 
-/// Sorts by another column, or the other way around.
+/// Sorts by another column of those that are seen, or the other way around.
 pub(super) fn sort(state: &mut State, command: Command) {
-    let columns = sheet::of(state, state.tab).columns().len();
+    let seen: Vec<usize> = {
+        let sheet = sheet::of(state, state.tab);
+        area::layout(sheet.as_ref(), state.view(), state.size.0).into_iter().map(|(place, _)| place).collect()
+    };
     let view = &mut state.views[state.tab.place()];
+    let after = |column: usize| seen.iter().copied().find(|place| *place > column);
+    let before = |column: usize| seen.iter().copied().rev().find(|place| *place < column);
     view.sort = match (command, view.sort) {
         (Command::SortReverse, sort) => Some(sort.map_or((0, true), |(column, backwards)| (column, !backwards))),
-        (Command::SortPrevious, None) => Some((columns - 1, false)),
-        (Command::SortPrevious, Some((0, _))) => None,
-        (Command::SortPrevious, Some((column, backwards))) => Some((column - 1, backwards)),
+        (Command::SortPrevious, None) => seen.last().map(|last| (*last, false)),
+        (Command::SortPrevious, Some((column, backwards))) => before(column).map(|place| (place, backwards)),
         (_, None) => Some((0, false)),
-        (_, Some((column, backwards))) => Some((column + 1, backwards)).filter(|(column, _)| *column < columns),
+        (_, Some((column, backwards))) => after(column).map(|place| (place, backwards)),
     };
     view.stale = true;
 }

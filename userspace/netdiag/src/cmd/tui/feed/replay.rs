@@ -29,6 +29,8 @@ struct Player {
     frames: Arc<Frames>,
     replay: Replay,
     before: Option<Arc<Look>>,
+    /// How many looks were shown with the verdicts before them: each verdict came once.
+    told: usize,
     actions: mpsc::Sender<Action>,
 }
 
@@ -36,7 +38,7 @@ struct Player {
 pub(super) fn start(file: String, frames: Frames, actions: mpsc::Sender<Action>) -> mpsc::UnboundedSender<ReplayOrder> {
     let (orders, told) = mpsc::unbounded_channel();
     let replay = Replay { file, speed: 1.0, at: 1, of: frames.looks() };
-    let player = Player { frames: Arc::new(frames), replay, before: None, actions };
+    let player = Player { frames: Arc::new(frames), replay, before: None, told: 0, actions };
     tokio::spawn(player.run(told));
     orders
 }
@@ -86,7 +88,7 @@ impl Player {
         false
     }
 
-    /// Shows the look, and, where it goes on, the verdicts that came before it.
+    /// Shows the look, and, where it goes on to one that was not seen yet, the verdicts that came before it.
     async fn show(&mut self, onward: bool) -> Option<()> {
         let (frames, place) = (Arc::clone(&self.frames), self.replay.at - 1);
         let before = self.before.take().filter(|_| onward);
@@ -94,7 +96,8 @@ impl Player {
         match made.await.ok()?? {
             Ok(look) => {
                 self.before = Some(Arc::clone(&look));
-                if onward {
+                if onward && place >= self.told {
+                    self.told = place + 1;
                     let events = self.frames.get(place)?.events.clone();
                     self.actions.send(Action::Events(events)).await.ok()?;
                 }
@@ -123,5 +126,60 @@ async fn wait(pause: Option<Duration>) {
     match pause {
         Some(pause) => tokio::time::sleep(pause).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netdiag_model::{
+        event::{Event, LossEvent},
+        fact::Facts,
+    };
+
+    use super::*;
+
+    /// Two looks, before each of them as many verdicts as its number, and one after the last.
+    fn frames() -> Frames {
+        let snapshot = |hostname: &str| Snapshot {
+            schema_version: Snapshot::VERSION,
+            taken_at: 7,
+            hostname: hostname.to_owned(),
+            kernel: String::new(),
+            netdiag: String::new(),
+            facts: Facts::default(),
+        };
+        let event = serde_json::json!({ "at_ms": 1, "event": Event::Lost(LossEvent::default()) });
+        let look = |name: &str| serde_json::json!({ "at_ms": 1_000_000, "snapshot": snapshot(name) });
+        let far = serde_json::json!({ "at_ms": 9_000_000, "snapshot": snapshot("b") });
+        let lines = [&serde_json::json!({ "netdiag_recording": 1 }), &event, &look("a"), &event, &event, &far]
+            .map(ToString::to_string);
+        Frames::read(&lines.join("\n")).unwrap()
+    }
+
+    /// What comes until a look is shown: the number of verdicts.
+    async fn until_look(came: &mut mpsc::Receiver<Action>) -> usize {
+        let mut events = 0;
+        loop {
+            let action = came.recv().await.unwrap();
+            if let Action::Events(more) = &action {
+                events += more.len();
+            }
+            if matches!(action, Action::Look(_)) {
+                return events;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn one_goes_back_and_on_and_every_verdict_comes_once() {
+        let (actions, mut came) = mpsc::channel(64);
+        let orders = start("day.jsonl".to_owned(), frames(), actions);
+        assert_eq!(until_look(&mut came).await, 1);
+        orders.send(ReplayOrder::On).unwrap();
+        assert_eq!(until_look(&mut came).await, 2);
+        orders.send(ReplayOrder::Back).unwrap();
+        assert_eq!(until_look(&mut came).await, 0);
+        orders.send(ReplayOrder::On).unwrap();
+        assert_eq!(until_look(&mut came).await, 0, "they have come");
     }
 }
