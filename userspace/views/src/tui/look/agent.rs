@@ -44,7 +44,7 @@ pub(super) fn facts(snapshot: &Snapshot, extra: &Extra) -> Vec<Fact> {
         Agent::Answers(status, cpu) => answered(status, *cpu),
         Agent::Silent(why) => vec![silent(why, loaded)],
         Agent::Unasked => match loaded.and_then(|loaded| loaded.agent.as_ref()) {
-            Some(agent) => own(agent, snapshot.taken_at),
+            Some(agent) => own(agent, agent.problems.is_empty(), snapshot.taken_at),
             None if loaded.is_some() => vec![silent("no agent answered when this was seen", loaded)],
             None => Vec::new(),
         },
@@ -100,10 +100,10 @@ fn silent(why: &str, loaded: Option<&EnforcementFact>) -> Fact {
     Fact::new("agent", "state", health, format!("{why}; {effect}"))
 }
 
-/// What it says itself.
-fn own(agent: &AgentFact, now: u64) -> Vec<Fact> {
+/// What it says itself; `well`: nothing stands in its way.
+fn own(agent: &AgentFact, well: bool, now: u64) -> Vec<Fact> {
     let ago = |at: u64| format!("{} ago", units::duration(now.saturating_sub(at)));
-    let (health, words) = match (agent.converged, agent.problems.is_empty()) {
+    let (health, words) = match (agent.converged, well) {
         (Some(at), true) => (Health::Ok, format!("what is loaded is what is asked for; last seen so {}", ago(at))),
         (Some(at), false) => (Health::Broken, format!("something stands in the way; last in step {}", ago(at))),
         (None, _) => (Health::Unknown, "not in step with what is asked for yet".to_owned()),
@@ -123,7 +123,7 @@ fn own(agent: &AgentFact, now: u64) -> Vec<Fact> {
 
 /// What it answers when asked.
 fn answered(status: &Status, cpu: Option<u32>) -> Vec<Fact> {
-    let mut facts = own(&status.agent, status.now);
+    let mut facts = own(&status.agent, status.is_well(), status.now);
     let passes = &status.passes;
     let health = if passes.failed > 0 { Health::Warning } else { Health::Ok };
     let words = format!("{} done, {} failed", units::count(passes.done), units::count(passes.failed));
@@ -144,6 +144,8 @@ fn answered(status: &Status, cpu: Option<u32>) -> Vec<Fact> {
     facts.extend(status.files.iter().map(|file| Fact::ok("policy", "file", file)));
     let mistakes = status.mistakes.iter().map(ToString::to_string);
     facts.extend(mistakes.map(|mistake| Fact::new("policy", "mistake", Health::Broken, mistake)));
+    let held = status.held().map(|(one, why)| format!("floating IP {}: {why}", one.floating_ip_address));
+    facts.extend(held.map(|held| Fact::new("policy", "held", Health::Broken, held)));
     facts.extend(status.ports.iter().map(asked_port));
     facts
 }
@@ -210,4 +212,52 @@ fn losses(loaded: &EnforcementFact) -> Vec<Fact> {
         Fact::new("losses", "beyond a port's share", health(suppressed), words(suppressed)),
         Fact::new("losses", "ring buffer full", health(lost), words(lost)),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use netdiag_model::{
+        fact::enforcement::AgentFact,
+        floating::{FloatingIp, Owner, State},
+        policy::types::{Mode, PortId},
+        status::{PortStatus, Status},
+    };
+
+    use super::answered;
+    use crate::tui::sheet::Health;
+
+    #[test]
+    fn a_floating_ip_that_is_held_stands_in_the_way_and_says_why() {
+        let port = PortStatus {
+            id: "web".to_owned(),
+            instance: None,
+            device: "tap0".to_owned(),
+            hooks: vec![],
+            mode: Mode::Filtered,
+        };
+        let seen = |why: Option<&str>| {
+            let held = why.map(|why| FloatingIp {
+                floating_ip_address: [203, 0, 113, 7].into(),
+                fixed_ip_address: None,
+                port_id: Some(PortId("web".to_owned())),
+                router: "host".to_owned(),
+                owner: Owner::Netdiag,
+                way: State::Broken { why: why.to_owned() },
+            });
+            let agent = AgentFact { converged: Some(1), ..AgentFact::default() };
+            let status = Status {
+                agent,
+                ports: vec![port.clone()],
+                floating_ips: Some(held.into_iter().collect()),
+                ..Status::default()
+            };
+            let facts = answered(&status, None);
+            let of =
+                |name: &str| facts.iter().find(|fact| fact.name == name).map(|fact| (fact.health, fact.value.clone()));
+            (of("state").map(|(health, _)| health), of("held"))
+        };
+        assert_eq!(seen(None), (Some(Health::Ok), None));
+        let says = (Health::Broken, "floating IP 203.0.113.7: there is no device eth7 on this host".to_owned());
+        assert_eq!(seen(Some("there is no device eth7 on this host")), (Some(Health::Broken), Some(says)));
+    }
 }
