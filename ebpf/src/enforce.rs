@@ -2,7 +2,7 @@
 
 use netdiag_common::{
     abi::{
-        floating::{FLOATING_PEER, Floating, Leaving, Way, way_index},
+        floating::{FAST_MARK, FLOATING_PEER, Floating, Leaving, Way, way_index},
         flow::FLOW_FAST,
         policy::{PORT_LOG_ALLOWED, Port},
         reason::Reason,
@@ -19,7 +19,7 @@ use netdiag_common::{
 };
 
 use crate::{
-    clock, events, maps,
+    clock, events, maps, settled,
     tables::{self, Arrived, Beginning, Departing, Floats, Flows, Policy},
 };
 
@@ -43,8 +43,9 @@ pub enum Arrival<'t> {
     Ends,
     /// It has been translated, may pass, and goes to the instance.
     Delivered(&'t Floating),
-    /// It has been translated and goes to the device of the instance, whose program decides about it.
-    Forwarded(&'t Floating),
+    /// It has been translated and goes to the device of the instance, whose program decides about it, or is told by this mark that
+    /// it may pass.
+    Forwarded(&'t Floating, u32),
 }
 
 /// What becomes of a packet an instance sends.
@@ -164,11 +165,10 @@ pub fn from_external<F: Rewrite>(frame: &mut F, device: u32, vlan: u32, here: bo
         return Arrival::Ends;
     }
     count_way(ask, Way::Fast, frame.length());
-    if here { Arrival::Delivered(floating) } else { Arrival::Forwarded(floating) }
+    if here { Arrival::Delivered(floating) } else { Arrival::Forwarded(floating, FAST_MARK) }
 }
 
-/// A packet of an established flow that comes by an external device. Where it is not decided about here, that costs its flow no
-/// second lookup: there is a note of it.
+/// A packet of an established flow that comes by an external device. `here`: it goes right into the instance's own device.
 #[inline(always)]
 fn established<F: Rewrite>(
     frame: &mut F,
@@ -180,14 +180,12 @@ fn established<F: Rewrite>(
         count_way(ask, Way::SlowFlow, frame.length());
         return Arrival::Passes;
     }
-    if here {
-        tally(ask, Reason::Established, frame.length());
-    }
+    tally(ask, Reason::Established, frame.length());
     count_way(ask, Way::Fast, frame.length());
     match translate(frame, change) {
         false => Arrival::Ends,
         true if here => Arrival::Delivered(floating),
-        true => Arrival::Forwarded(floating),
+        true => Arrival::Forwarded(floating, settled::decided()),
     }
 }
 

@@ -116,8 +116,9 @@ fn leave(ctx: &TcContext, leaving: &Leaving) -> i32 {
 #[classifier]
 #[inline(always)]
 fn to_instance(ctx: TcContext) -> i32 {
-    let fast = take_mark(&ctx);
-    if enforce::to_instance(&Skb::of_instance(&ctx), ifindex(&ctx), fast) {
+    let marked = take_mark(&ctx);
+    let fast = marked == Marked::Fast;
+    if marked == Marked::Decided || enforce::to_instance(&Skb::of_instance(&ctx), ifindex(&ctx), fast) {
         return TC_ACT_UNSPEC;
     }
     // SAFETY: the helper notes an index; that no device has it is found out after the program.
@@ -149,7 +150,7 @@ fn from_external(ctx: TcContext) -> i32 {
         Arrival::Passes => TC_ACT_UNSPEC,
         Arrival::Ends => TC_ACT_SHOT,
         Arrival::Delivered(floating) => deliver(&ctx, floating, vlan),
-        Arrival::Forwarded(floating) => forward(&ctx, floating, vlan),
+        Arrival::Forwarded(floating, mark) => forward(&ctx, floating, (vlan, mark)),
     }
 }
 
@@ -163,7 +164,8 @@ fn from_host(ctx: TcContext) -> i32 {
         Arrival::Passes => TC_ACT_UNSPEC,
         Arrival::Ends => TC_ACT_SHOT,
         // Nothing can be put into the peer from TC egress, and user space asks for it only at TC ingress.
-        Arrival::Delivered(floating) | Arrival::Forwarded(floating) => forward(&ctx, floating, vlan),
+        Arrival::Delivered(floating) => forward(&ctx, floating, (vlan, FAST_MARK)),
+        Arrival::Forwarded(floating, mark) => forward(&ctx, floating, (vlan, mark)),
     }
 }
 
@@ -176,7 +178,7 @@ fn from_external_xdp(ctx: XdpContext) -> u32 {
     match enforce::from_external(&mut Xdp(&ctx), ctx.ingress_ifindex() as u32, 0, true) {
         Arrival::Passes => XDP_PASS,
         Arrival::Ends => XDP_DROP,
-        Arrival::Delivered(floating) | Arrival::Forwarded(floating) => redirect_xdp(floating.device),
+        Arrival::Delivered(floating) | Arrival::Forwarded(floating, _) => redirect_xdp(floating.device),
     }
 }
 
@@ -200,14 +202,14 @@ fn deliver(ctx: &TcContext, floating: &Floating, vlan: u32) -> i32 {
     unsafe { bpf_redirect_peer(floating.device, 0) as i32 }
 }
 
-/// Sends what has been translated to the host's device of the instance, and says that it comes the fast way.
+/// Sends what has been translated to the host's device of the instance, and says by a mark how it comes.
 #[inline(always)]
-fn forward(ctx: &TcContext, floating: &Floating, vlan: u32) -> i32 {
+fn forward(ctx: &TcContext, floating: &Floating, (vlan, mark): (u32, u32)) -> i32 {
     if !untag(ctx, vlan) {
         return TC_ACT_SHOT;
     }
     // SAFETY: the kernel hands a classifier a valid `__sk_buff`, and the verifier rewrites this store to one of its fields.
-    unsafe { (*ctx.skb.skb).mark = FAST_MARK };
+    unsafe { (*ctx.skb.skb).mark = mark };
     // SAFETY: the helper notes an index.
     unsafe { bpf_redirect(floating.device, 0) as i32 }
 }
@@ -233,16 +235,30 @@ fn vlan(ctx: &TcContext) -> Option<u32> {
     (kind == u32::from(VLAN.to_be()) && vlan != 0).then_some(vlan)
 }
 
-/// True if the packet comes the fast way; it does not say so any longer then.
+/// What a mark says of a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Marked {
+    /// Nothing.
+    Not,
+    /// It comes the fast way.
+    Fast,
+    /// It comes the fast way and may pass.
+    Decided,
+}
+
+/// What its mark says of a packet; it does not say so any longer then.
 #[inline(always)]
-fn take_mark(ctx: &TcContext) -> bool {
+fn take_mark(ctx: &TcContext) -> Marked {
     // SAFETY: the kernel hands a classifier a valid `__sk_buff`, and the verifier rewrites this load of one of its fields.
-    let fast = unsafe { (*ctx.skb.skb).mark } == FAST_MARK;
-    if fast {
-        // SAFETY: as above, for a store.
-        unsafe { (*ctx.skb.skb).mark = 0 };
-    }
-    fast
+    let marked = match unsafe { (*ctx.skb.skb).mark } {
+        0 => return Marked::Not,
+        FAST_MARK => Marked::Fast,
+        mark if mark == settled::decided() => Marked::Decided,
+        _ => return Marked::Not,
+    };
+    // SAFETY: as above, for a store.
+    unsafe { (*ctx.skb.skb).mark = 0 };
+    marked
 }
 
 /// Index of the device a classifier is attached to.

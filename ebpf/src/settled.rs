@@ -41,6 +41,15 @@ fn make_factors() {
     }
 }
 
+/// What `skb->mark` is of a packet that has been decided about at the external device, until it is at the instance's: a number
+/// nobody else knows, and of no use where it is 0. Who is told another one, as by programs of another object, decides for himself.
+#[inline(always)]
+pub fn decided() -> u32 {
+    // No sum has this factor in it.
+    // SAFETY: the word outlives every run of the program.
+    unsafe { factor(5).read_volatile() as u32 }
+}
+
 /// A key as its place and its sum.
 #[inline(always)]
 fn sum<const N: usize>(words: [u64; N]) -> u64 {

@@ -7,9 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use netdiag_common::abi::floating::FAST_MARK;
 use netdiag_tests::{
     AgentHost,
-    agent::{PATIENCE, run, until},
+    agent::{PATIENCE, command, run, until},
     behaviour::wire::Wire,
     floating::{FLOATING, FloatingHost, OPEN, OTHER, OUTSIDE, ends::within},
     require_programs,
@@ -266,5 +267,23 @@ async fn an_instance_reaches_itself_by_its_floating_ip_and_its_bridge_port_is_le
     site.host.policy(OPEN);
     site.host.start();
     until("the floating IPs are gone", || ["tap0", "tap1"].map(gives_back) == [false, true]);
+    site.host.end(Signal::TERM);
+}
+
+#[test]
+fn a_mark_that_somebody_else_makes_lets_nothing_pass() {
+    let test = "a_mark_that_somebody_else_makes_lets_nothing_pass";
+    let Some(mut site) = enter(test) else { return };
+    site.host.policy(OPEN);
+    site.host.start();
+    site.host.wait_for_ports(&["p1", "p2"]);
+    // From the host itself, which can mark what it sends.
+    let is_answered = |mark: u32| command(&format!("ping -c 1 -W 1 -m {mark} 192.0.2.2")).status.success();
+    until("the host is answered", || is_answered(7));
+    site.host.policy(&OPEN.replace("      - {direction: ingress, ethertype: IPv4}\n", ""));
+    until("what is not allowed is refused", || !is_answered(7));
+    for mark in [FAST_MARK, 1, u32::MAX] {
+        assert!(!is_answered(mark), "{mark:#x}");
+    }
     site.host.end(Signal::TERM);
 }
