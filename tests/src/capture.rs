@@ -111,6 +111,9 @@ pub fn ip_options(socket: &impl AsRawFd, options: &[u8]) -> io::Result<()> {
     if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// What all fragments of a datagram have in common: source, destination, protocol, identification.
+type Datagram = (Ipv4Addr, Ipv4Addr, u8, u16);
+
 /// Packets of one run at one end of the way.
 #[derive(Debug, Default)]
 pub struct Seen {
@@ -120,8 +123,8 @@ pub struct Seen {
     /// translates that in place.
     own: Vec<Ipv4Addr>,
     packets: Vec<Packet>,
-    /// Identifications of first fragments: later ones carry no ports.
-    begun: BTreeSet<u16>,
+    /// Whose first fragments there were: later ones carry no ports, and others may use the same number (RFC 791, section 2.3).
+    begun: BTreeSet<Datagram>,
 }
 
 impl Seen {
@@ -135,8 +138,8 @@ impl Seen {
     pub fn take(&mut self, bytes: &[u8], base: u16) {
         let Some(packet) = Packet::read(bytes) else { return };
         if packet.offset == 0 && packet.is_of(base) {
-            self.begun.insert(packet.id);
-        } else if packet.offset == 0 || !self.begun.contains(&packet.id) || self.own.contains(&packet.source) {
+            self.begun.insert(packet.datagram());
+        } else if packet.offset == 0 || !self.begun.contains(&packet.datagram()) || self.own.contains(&packet.source) {
             return;
         }
         self.packets.push(packet);
@@ -209,6 +212,10 @@ impl Packet {
             protocol: header[9],
             body: bytes.get(header.len()..total)?.to_vec(),
         })
+    }
+
+    const fn datagram(&self) -> Datagram {
+        (self.source, self.destination, self.protocol, self.id)
     }
 
     /// Whether it is of the run, or an error about a packet that is.
@@ -369,6 +376,27 @@ mod tests {
             let mut damaged = later.clone();
             damaged[byte] ^= 1;
             assert_ne!(words(&damaged, 20_032), first, "byte {byte}");
+        }
+    }
+
+    #[test]
+    fn later_fragments_go_with_the_first_one_of_the_same_ends_and_no_other_of_its_number() {
+        let mut first = datagram(20_001, 10_000);
+        first[6] = 0x20;
+        let mut later = datagram(30_000, 30_000);
+        later[7] = 1;
+        let taken = |later: &[u8]| {
+            let mut seen = Seen::default();
+            for packet in [&first[..], later] {
+                seen.take(packet, 20_000);
+            }
+            seen.len()
+        };
+        assert_eq!(taken(&later), 2);
+        for byte in [5, 9, 15, 19] {
+            let mut other = later.clone();
+            other[byte] ^= 2;
+            assert_eq!(taken(&other), 1, "byte {byte}");
         }
     }
 
