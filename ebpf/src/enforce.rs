@@ -129,7 +129,7 @@ fn long<F: Frame, B: Beginning>(
 }
 
 /// What becomes of a packet that comes to the host by an external device. `here`: it is decided about here, as no program at the
-/// instance's device will see it; else only where the instance's own device can be given it directly.
+/// instance's device will see it; else only where the instance's own device can be given it directly, or its flow is established.
 #[inline(always)]
 pub fn from_external<F: Rewrite>(frame: &mut F, device: u32, vlan: u32, here: bool) -> Arrival<'static> {
     let Some((floating, address, way)) = floating::inward(frame, &Floats, tables::port, (device, vlan)) else {

@@ -12,7 +12,7 @@ use std::{
 
 use netdiag_tests::{
     agent::{PATIENCE, command, names, run, until},
-    floating::{FIXED, FLOATING, FloatingHost, OPEN, OTHER, OUTSIDE, QG, ROUTER, SECOND},
+    floating::{Connection, FIXED, FLOATING, FloatingHost, OPEN, OTHER, OUTSIDE, QG, ROUTER, SECOND},
     require_programs,
 };
 use rustix::process::Signal;
@@ -141,10 +141,8 @@ async fn an_agent_that_is_killed_while_flows_run_loses_none_of_them() {
     assert_eq!(site.tracked(Some(ROUTER), FLOATING), Vec::<String>::new());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_with_another_mac_address_is_followed() {
-    let test = "a_gateway_with_another_mac_address_is_followed";
-    let Some(site) = enter_with_router(test) else { return };
+/// A connection of the instance to somebody outside, begun past the router.
+async fn leaves_past_the_router(site: &FloatingHost) -> Connection {
     // The router asks for its gateway when somebody goes there, and until then what goes there is its own.
     let started = Instant::now();
     while site.packets(FLOATING, "egress", "fast") == 0 {
@@ -153,6 +151,14 @@ async fn a_gateway_with_another_mac_address_is_followed() {
     }
     let mut stream = site.connect(("instance", "outside"), OUTSIDE, 8).await;
     assert!(stream.works(PATIENCE));
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_with_another_mac_address_is_followed() {
+    let test = "a_gateway_with_another_mac_address_is_followed";
+    let Some(site) = enter_with_router(test) else { return };
+    let mut stream = leaves_past_the_router(&site).await;
     let before = site.packets(FLOATING, "egress", "fast");
     site.from_outside("ip link set eth0 address 02:00:00:00:99:01");
     // The router hears of it as of any neighbour that asks for it.
@@ -182,13 +188,7 @@ async fn a_gateway_that_gets_another_mac_address_and_tells_nobody_is_found_by_th
     site.host.policy(OPEN);
     site.host.start_with(&["--full-pass", "3600"]);
     site.wait_until_fast(FLOATING);
-    let started = Instant::now();
-    while site.packets(FLOATING, "egress", "fast") == 0 {
-        assert!(started.elapsed() < PATIENCE, "{:#}", site.floating(FLOATING));
-        assert!(site.pings("instance", OUTSIDE).await);
-    }
-    let mut stream = site.connect(("instance", "outside"), OUTSIDE, 8).await;
-    assert!(stream.works(PATIENCE));
+    let mut stream = leaves_past_the_router(&site).await;
     is_past_the_router(&site);
     let old = mac(&site.from_outside("ip -o link show dev eth0"));
     site.from_outside("ip link set eth0 address 02:00:00:00:99:01");

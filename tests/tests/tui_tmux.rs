@@ -354,7 +354,7 @@ fn share(terminal: &Terminal, what: &str, span: Duration) -> f64 {
 /// development build, the share would be that of another program on another host. `cargo xtask build --release &&
 /// NETDIAG_BIN=$PWD/target/release/netdiag cargo test -p netdiag-tests --test tui_tmux -- --ignored --nocapture`.
 #[test]
-#[ignore = "a measurement of a release build, of three minutes"]
+#[ignore = "three minutes in which nothing else may run, of a release build: beside other tests the share is theirs"]
 fn a_live_host_of_fifty_namespaces_that_nobody_looks_at_costs_at_most_a_hundredth_of_a_core() {
     if !private_host::enter("a_live_host_of_fifty_namespaces_that_nobody_looks_at_costs_at_most_a_hundredth_of_a_core")
     {
@@ -381,9 +381,9 @@ impl Drop for Traffic {
 }
 
 /// The same while the flows of an instance are open, whose rates are counted then: without traffic, with that of an instance that
-/// has little to do, and with as much as one ping can make.
+/// has little to do, and with as much as one ping can make. It is run as the one before.
 #[test]
-#[ignore = "a measurement of a release build, of six minutes"]
+#[ignore = "six minutes in which nothing else may run, of a release build: beside other tests the share is theirs"]
 fn flows_that_are_left_open_cost_at_most_a_hundredth_of_a_core() {
     const PORT: &str = "aa000000-0000-4000-8000-000000000001";
     let Some(mut host) = AgentHost::enter("flows_that_are_left_open_cost_at_most_a_hundredth_of_a_core") else {
@@ -410,7 +410,7 @@ fn flows_that_are_left_open_cost_at_most_a_hundredth_of_a_core() {
         Traffic(Command::new("ping").args(words).stdout(Stdio::null()).spawn().expect("start ping"))
     };
     let mut shares = Vec::new();
-    for (what, options) in [("no traffic", ""), ("20 packets/s", "-i 0.1"), ("2,000 packets/s", "-i 0.001")] {
+    for (what, options) in [("no traffic", ""), ("20 packets/s", "-i 0.1"), ("2,000 packets/s at most", "-i 0.001")] {
         let _traffic = (!options.is_empty()).then(|| ping(options));
         terminal.press(&["1", "4"]);
         terminal.until_true("rates", |screen| {

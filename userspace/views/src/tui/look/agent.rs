@@ -217,47 +217,35 @@ fn losses(loaded: &EnforcementFact) -> Vec<Fact> {
 #[cfg(test)]
 mod tests {
     use netdiag_model::{
-        fact::enforcement::AgentFact,
         floating::{FloatingIp, Owner, State},
-        policy::types::{Mode, PortId},
-        status::{PortStatus, Status},
+        policy::types::PortId,
+        status::Status,
     };
 
     use super::answered;
-    use crate::tui::sheet::Health;
+    use crate::{fixtures::enforced, tui::sheet::Health};
 
     #[test]
     fn a_floating_ip_that_is_held_stands_in_the_way_and_says_why() {
-        let port = PortStatus {
-            id: "web".to_owned(),
-            instance: None,
-            device: "tap0".to_owned(),
-            hooks: vec![],
-            mode: Mode::Filtered,
+        let mut status = enforced::status();
+        status.agent.problems.clear();
+        (status.mistakes, status.refused) = (vec![], vec![]);
+        let seen = |status: &Status| {
+            let facts = answered(status, None);
+            let of = |name: &str| facts.iter().find(|fact| fact.name == name).cloned();
+            let held = of("held").map(|fact| (fact.health, fact.value));
+            (of("state").map(|fact| fact.health), held)
         };
-        let seen = |why: Option<&str>| {
-            let held = why.map(|why| FloatingIp {
-                floating_ip_address: [203, 0, 113, 7].into(),
-                fixed_ip_address: None,
-                port_id: Some(PortId("web".to_owned())),
-                router: "host".to_owned(),
-                owner: Owner::Netdiag,
-                way: State::Broken { why: why.to_owned() },
-            });
-            let agent = AgentFact { converged: Some(1), ..AgentFact::default() };
-            let status = Status {
-                agent,
-                ports: vec![port.clone()],
-                floating_ips: Some(held.into_iter().collect()),
-                ..Status::default()
-            };
-            let facts = answered(&status, None);
-            let of =
-                |name: &str| facts.iter().find(|fact| fact.name == name).map(|fact| (fact.health, fact.value.clone()));
-            (of("state").map(|(health, _)| health), of("held"))
-        };
-        assert_eq!(seen(None), (Some(Health::Ok), None));
+        assert_eq!(seen(&status), (Some(Health::Ok), None));
+        status.floating_ips = Some(vec![FloatingIp {
+            floating_ip_address: [203, 0, 113, 7].into(),
+            fixed_ip_address: None,
+            port_id: Some(PortId(status.ports[0].id.clone())),
+            router: "host".to_owned(),
+            owner: Owner::Netdiag,
+            way: State::Broken { why: "there is no device eth7 on this host".to_owned() },
+        }]);
         let says = (Health::Broken, "floating IP 203.0.113.7: there is no device eth7 on this host".to_owned());
-        assert_eq!(seen(Some("there is no device eth7 on this host")), (Some(Health::Broken), Some(says)));
+        assert_eq!(seen(&status), (Some(Health::Broken), Some(says)));
     }
 }
