@@ -199,14 +199,18 @@ impl Journey {
 
     /// When it was seen first.
     pub fn began_ns(&self) -> u64 {
-        let first = self.steps.first().map(|step| step.time_ns);
-        first.or_else(|| self.drops.first().map(|drop| drop.time_ns)).unwrap_or(0)
+        began_ns(&self.steps).or_else(|| self.drops.first().map(|drop| drop.time_ns)).unwrap_or(0)
     }
 
     /// From its first sighting to its last.
     pub fn took_ns(&self) -> u64 {
         self.steps.last().map_or(0, |step| step.time_ns.saturating_sub(self.began_ns()))
     }
+}
+
+/// When the first of some steps was seen, which need not be the first of the way.
+fn began_ns(steps: &[Step]) -> Option<u64> {
+    steps.iter().map(|step| step.time_ns).min()
 }
 
 /// Sightings being joined to journeys.
@@ -441,7 +445,7 @@ impl Journeys {
         }
         let journeys = self.open.entry(content.clone()).or_default();
         let candidates = journeys.iter().enumerate().filter_map(|(number, open)| {
-            let place = open.takes(&spot, &headers, &self.points)?;
+            let place = open.takes(&spot, (&headers, sighting.time_ns), &self.points)?;
             Some((number, place, open.likeness(&headers, sighting.buffer), open.last_ns()))
         });
         if let Some((number, place)) = best(&candidates.collect::<Vec<_>>()) {

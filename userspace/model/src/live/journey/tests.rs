@@ -110,6 +110,57 @@ fn what_is_left_of_a_copied_packet_says_nothing_even_if_nobody_saw_it_there_and_
         points.tracks[0].stops[1].copied = true;
         let rest = packet.dropped(MS + 11_000, Some(1), reason);
         let found = joined(points, [outward(&packet, MS, stops), vec![rest]].concat());
+/// Sightings with one that comes so much later than it should.
+fn late(mut seen: Vec<Sighting>, place: usize, by: u64) -> Vec<Sighting> {
+    seen[place].time_ns += by;
+    seen.sort_by_key(|sighting| sighting.time_ns);
+    seen
+}
+
+#[test]
+fn what_open_vswitch_sends_on_before_its_copys_original_is_seen_is_one_packet() {
+    // The copy is taken before TC, which an interrupt, or a hypervisor, may keep waiting.
+    let copying = |stop: usize| {
+        let mut points = neutron();
+        points.tracks[0].stops[stop].copied = true;
+        points
+    };
+    for by in [15_000, 25_000, 90 * MS] {
+        let found = joined(copying(1), late(outward(&Made::syn(7), MS, 5), 1, by));
+        let [journey] = &found[..] else { panic!("{by}: {found:#?}") };
+        assert_eq!((places(journey), &journey.ended), (vec![0, 1, 2, 3, 4], &Ended::Delivered), "{by}");
+        let changed = journey.steps.iter().filter(|step| !step.changes.is_empty()).map(|step| step.place.stop);
+        assert_eq!(changed.collect::<Vec<_>>(), [3], "{by}");
+        assert_eq!((journey.began_ns(), journey.took_ns()), (MS, 40_000), "{by}");
+    }
+    let mut statistics = Statistics::default();
+    let found = joined(copying(1), late(outward(&Made::syn(7), MS, 5), 1, 15_000));
+    for journey in &found {
+        statistics.add(journey);
+    }
+    assert_eq!(statistics.legs().map(|leg| leg.p99_ns).collect::<Vec<_>>(), [20_000, 0, 10_000, 10_000]);
+    let answer = Made::syn(7).answer();
+    let found = joined(copying(4), late(inward(&answer, MS), 0, 35_000));
+    let [journey] = &found[..] else { panic!("{found:#?}") };
+    assert_eq!((places(journey), &journey.ended), (vec![4, 3, 2, 1, 0], &Ended::Delivered));
+    assert_eq!((journey.began_ns(), journey.took_ns()), (MS + 10_000, 30_000), "first seen behind it");
+}
+
+#[test]
+fn only_where_copies_are_taken_may_a_packet_be_seen_late_and_only_once_there_and_soon() {
+    let found = joined(neutron(), late(outward(&Made::syn(7), MS, 5), 1, 25_000));
+    assert_eq!(found.len(), 2, "nothing can overtake it there");
+    let mut points = neutron();
+    points.tracks[0].stops[1].copied = true;
+    let again = |begin| vec![Made::syn(7).at(begin, 1, Side::Received)];
+    let twice = joined(points.clone(), [outward(&Made::syn(7), MS, 5), again(MS + 50_000)].concat());
+    assert_eq!(twice.len(), 2, "it was there already");
+    let mut seen = outward(&Made::syn(7), MS, 5);
+    seen.remove(1);
+    let later = joined(points, [seen, again(200 * MS)].concat());
+    assert_eq!(later.len(), 2, "it is another, sent again");
+}
+
         found.first().map(|journey| journey.ended.clone())
     };
     // Its sighting at the device was lost.
