@@ -148,7 +148,7 @@ pub struct Tally {
     pub tick: u64,
     /// How many records there may be until this tick is over.
     pub until: u64,
-    /// Records, where there is a limit.
+    /// Records that were begun: written, being written, or lost.
     pub records: u64,
     /// Packets for which the ring buffer had no room.
     pub lost: u64,

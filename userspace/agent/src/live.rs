@@ -29,6 +29,7 @@ use self::{
     load::{Maps, Programs},
     meter::Meter,
     name::Names,
+    progress::Progress,
 };
 use crate::{
     discover::{self, Options, chain},
@@ -59,6 +60,8 @@ mod name;
 mod passed;
 /// Sends one packet of netdiag's own.
 pub mod probe;
+/// Until when every record has been read.
+mod progress;
 /// What the kernel calls the reasons for which it gives packets up.
 mod reason;
 /// Bytes of a record as a sighting.
@@ -148,6 +151,7 @@ pub struct Session {
     names: Names,
     meter: Meter,
     read: u64,
+    progress: Progress,
     /// Packets that may yet be overtaken by older ones.
     waiting: Vec<Sighting>,
     ready: VecDeque<Sighting>,
@@ -208,7 +212,7 @@ impl Session {
         let descriptors = programs.descriptors()?;
         let meter = Meter::new();
         let (waiting, ready) = (Vec::new(), VecDeque::new());
-        let read = 0;
+        let (read, progress) = (0, Progress::from(now()));
         Ok(Self {
             gaps,
             maps,
@@ -222,6 +226,7 @@ impl Session {
             names,
             meter,
             read,
+            progress,
             waiting,
             ready,
         })
@@ -263,10 +268,22 @@ impl Session {
         }
     }
 
-    /// Packets that have come so far, for who asks now and then; the same packets as [`Session::next`] gives, each once.
+    /// Packets that have come so far, for who asks now and then; the same packets as [`Session::next`] gives, each once. Until when
+    /// these are all says [`Session::read_ns`].
     pub fn take(&mut self) -> Vec<Sighting> {
+        let (moment_ns, begun) = (now(), self.maps.begun());
         self.look();
+        // What the kernel does not say is not known to have been read.
+        if let Ok(begun) = begun {
+            self.progress.looked(moment_ns.saturating_sub(HELD_BACK), &begun);
+        }
         self.ready.drain(..).collect()
+    }
+
+    /// Until when every packet that was seen has been given, or counted as lost, by what was taken last: what is not there may have
+    /// been seen later, however long ago that is by now.
+    pub const fn read_ns(&self) -> u64 {
+        self.progress.until_ns()
     }
 
     /// Watches other packets from now on, at the same places.
@@ -306,7 +323,10 @@ impl Session {
             count += 1;
             let record = record::decode(&bytes);
             drop(bytes);
-            self.waiting.extend(record.map(|record| self.names.name(record, &self.points)));
+            if let Some(record) = record {
+                self.progress.read((record.tally(), record.sighting.cpu));
+                self.waiting.push(self.names.name(record, &self.points));
+            }
         }
         self.read += count as u64;
         if let Some(measured) = self.meter.tick(&self.descriptors, &self.maps)

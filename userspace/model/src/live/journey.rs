@@ -224,7 +224,6 @@ pub struct Journeys {
     arrived: u64,
     numbered: u64,
     counted: Counted,
-    now_ns: u64,
 }
 
 /// What was not made a journey, and losses.
@@ -238,13 +237,13 @@ pub struct Counted {
     pub losses: Losses,
     /// When that was noticed: begin and end of each span in which some were lost.
     spans: VecDeque<(u64, u64)>,
-    asked_ns: u64,
+    read_ns: u64,
 }
 
 impl Counted {
-    /// When was last looked whether sightings were lost.
-    pub const fn looked_ns(&self) -> u64 {
-        self.asked_ns
+    /// Until when everything that was seen has been taken.
+    pub const fn read_ns(&self) -> u64 {
+        self.read_ns
     }
 
     /// Whether sightings were lost in a span of time.
@@ -254,13 +253,13 @@ impl Counted {
 
     fn note(&mut self, now_ns: u64, losses: Losses) {
         if losses != self.losses {
-            self.spans.push_back((self.asked_ns, now_ns));
+            // What was lost before is among what was known then.
+            self.spans.push_back((self.read_ns, now_ns));
             if self.spans.len() > MOST {
                 self.spans.pop_front();
             }
         }
         self.losses = losses;
-        self.asked_ns = now_ns;
     }
 }
 
@@ -320,7 +319,6 @@ impl Journeys {
             arrived: 0,
             numbered: 0,
             counted: Counted::default(),
-            now_ns: 0,
         }
     }
 
@@ -369,18 +367,20 @@ impl Journeys {
         self.counted.note(now_ns, losses);
     }
 
-    /// Journeys that are over by now.
-    pub fn advance(&mut self, now_ns: u64) -> Vec<Journey> {
-        self.now_ns = self.now_ns.max(now_ns);
-        self.join_until(now_ns.saturating_sub(REORDER_NS));
-        self.close(|open, known| open.ended(known, now_ns))
+    /// Journeys that are over, where everything has been taken that was seen until some time: what is not there yet may have been
+    /// seen since.
+    pub fn advance(&mut self, read_ns: u64) -> Vec<Journey> {
+        self.counted.read_ns = self.counted.read_ns.max(read_ns);
+        let joined_ns = self.counted.read_ns.saturating_sub(REORDER_NS);
+        self.join_until(joined_ns);
+        self.close(|open, known| open.ended(known, joined_ns))
     }
 
     /// All that are left, at the end: what may still have been under way is over too.
     pub fn finish(&mut self) -> Vec<Journey> {
         self.join_until(u64::MAX);
-        let now_ns = self.now_ns;
-        self.close(|open, known| Some(open.at_the_end(known, now_ns)))
+        let read_ns = self.counted.read_ns;
+        self.close(|open, known| Some(open.at_the_end(known, read_ns)))
     }
 
     fn join_until(&mut self, time_ns: u64) {
@@ -444,7 +444,7 @@ impl Journeys {
             return;
         }
         let journeys = self.open.entry(content.clone()).or_default();
-        let candidates = journeys.iter().enumerate().filter_map(|(number, open)| {
+        let candidates = under_way(journeys, sighting.time_ns, &self.points).filter_map(|(number, open)| {
             let place = open.takes(&spot, (&headers, sighting.time_ns), &self.points)?;
             Some((number, place, open.likeness(&headers, sighting.buffer), open.last_ns()))
         });
@@ -527,8 +527,8 @@ impl Journeys {
             mark: sighting.mark,
         };
         let journeys = self.open.entry(content.clone()).or_default();
-        let candidates = journeys.iter().enumerate().filter(|(_, open)| open.fits(&drop.headers));
-        let candidates = candidates
+        let candidates = under_way(journeys, drop.time_ns, &self.points)
+            .filter(|(_, open)| open.fits(&drop.headers))
             .map(|(number, open)| (number, (), open.likeness(&drop.headers, sighting.buffer), open.last_ns()));
         match best(&candidates.collect::<Vec<_>>()) {
             Some((number, ())) => journeys[number].drop(drop, &self.points),
@@ -576,6 +576,11 @@ impl Journeys {
         let Some(key) = oldest.map(|(key, _)| key.clone()) else { return };
         self.counted.evicted += count(self.open.remove(&key).into_iter().flatten());
     }
+}
+
+/// Journeys that are not over at some time, with their places: they may still be here because nobody has looked for a while.
+fn under_way<'o>(journeys: &'o [Open], time_ns: u64, points: &'o Points) -> impl Iterator<Item = (usize, &'o Open)> {
+    journeys.iter().enumerate().filter(move |(_, open)| time_ns < open.over_ns(points))
 }
 
 /// Of journeys that fit, with how well and when they were heard of last, the one a sighting belongs to.

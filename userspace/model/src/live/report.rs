@@ -143,7 +143,7 @@ impl Questions {
         if counted.losses != Losses::default() {
             return Vec::new();
         }
-        let until_ns = counted.looked_ns();
+        let until_ns = counted.read_ns();
         let mut found = self.unanswered.findings(until_ns, points, trace);
         found.extend(self.silent.findings(until_ns, points, trace));
         found

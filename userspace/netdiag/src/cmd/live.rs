@@ -57,7 +57,7 @@ const TICK: Duration = Duration::from_millis(50);
 const LINGER: Duration = Duration::from_millis(3_700);
 
 /// How long at least: packets are told of a moment after they were there.
-const MOMENT: Duration = Duration::from_millis(300);
+const MOMENT_NS: u64 = 300_000_000;
 
 /// The most records a second on each CPU: beyond it the traffic wins, and what is left out is counted.
 const BUDGET: u32 = 20_000;
@@ -248,7 +248,8 @@ impl Live<'_, '_> {
         let mut command = self.asked.bounds.cmd.as_deref().map(command).transpose()?;
         let patience = self.probing.as_ref().map(|_| probing::PATIENCE);
         let mut until = self.asked.bounds.limits.duration.or(patience).map(|duration| Instant::now() + duration);
-        let mut closing = false;
+        // Since when nothing new is wanted.
+        let mut closing = None;
         let mut interrupt = Interrupt::listen()?;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -262,19 +263,20 @@ impl Live<'_, '_> {
                 () = interrupt.comes() => return Ok(End::Interrupted),
                 () = ended(&mut command) => {
                     command = None;
-                    (closing, until) = (true, Some(Instant::now() + LINGER));
+                    (closing, until) = (Some(now_ns()), Some(Instant::now() + LINGER));
                 }
                 () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
-                    if closing {
+                    if closing.is_some() {
+                        // What has come meanwhile may be what is waited for.
+                        self.look().await?;
                         return Ok(End::Bound);
                     }
-                    (closing, until) = (true, Some(Instant::now() + LINGER));
+                    (closing, until) = (Some(now_ns()), Some(Instant::now() + LINGER));
                 }
             }
-            // What is left of the time to linger, a moment of it being over.
-            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            let settled = closing && left.is_some_and(|left| left + MOMENT <= LINGER) && self.journeys.is_empty();
-            if self.look().await? || settled {
+            let enough = self.look().await?;
+            let settled = closing.is_some_and(|since_ns| self.session.read_ns() >= since_ns + MOMENT_NS);
+            if enough || (settled && self.journeys.is_empty()) {
                 return Ok(End::Bound);
             }
         }
@@ -294,10 +296,10 @@ impl Live<'_, '_> {
         for sighting in self.session.take() {
             self.see(sighting)?;
         }
-        let now = now_ns();
         let losses = self.session.losses().context("read how many packets were lost")?;
-        self.journeys.losses(now, losses);
-        let over = self.journeys.advance(now);
+        self.journeys.losses(now_ns(), losses);
+        // What was seen since it was read may be what is missing.
+        let over = self.journeys.advance(self.session.read_ns());
         self.tell(over).await
     }
 

@@ -65,6 +65,25 @@ fn a_packet_that_is_not_seen_again_ended_after_its_last_device_and_not_before_th
 }
 
 #[test]
+fn a_packet_that_is_seen_again_at_the_last_moment_is_not_lost_though_nobody_looks_before_the_moment_is_over() {
+    let seen = |rest: u64| {
+        let mut journeys = Journeys::new(neutron());
+        let mut all = outward(&Made::syn(7), MS, 5);
+        let last = all[2].time_ns;
+        all[3].time_ns = last + rest;
+        all[4].time_ns = last + rest + 1;
+        for sighting in all {
+            journeys.see(sighting);
+        }
+        let mut found = journeys.advance(last + SETTLE_NS + MS);
+        found.extend(journeys.advance(last + 2 * SETTLE_NS));
+        found.first().map(|journey| journey.ended.clone())
+    };
+    assert_eq!(seen(SETTLE_NS - MS), Some(Ended::Delivered));
+    assert_eq!(seen(SETTLE_NS + 100 * MS), Some(Ended::NotSeenAfter), "that is another");
+}
+
+#[test]
 fn when_nobody_looks_any_longer_what_was_under_way_is_not_said_to_be_lost() {
     let ended = |looked_ns| {
         let mut journeys = Journeys::new(neutron());
@@ -91,25 +110,6 @@ fn a_drop_is_the_end_only_of_a_packet_that_is_not_seen_later() {
     assert_eq!((found.len(), &found[0].ended), (1, &Ended::Delivered));
 }
 
-#[test]
-fn what_the_hosts_stack_does_to_a_copy_of_open_vswitchs_says_nothing() {
-    let mut points = neutron();
-    points.tracks[0].stops[1].copied = true;
-    let packet = Made::syn(7);
-    let copy = packet.dropped(MS + 11_000, Some(1), "OTHERHOST");
-    let found = joined(points, [outward(&packet, MS, 2), vec![copy]].concat());
-    assert_eq!((found.len(), &found[0].ended), (1, &Ended::NotSeenAfter));
-    assert_eq!(found[0].drops, []);
-}
-
-#[test]
-fn what_is_left_of_a_copied_packet_says_nothing_even_if_nobody_saw_it_there_and_what_dies_before_does() {
-    let packet = Made::syn(7);
-    let ended = |stops: usize, reason| {
-        let mut points = neutron();
-        points.tracks[0].stops[1].copied = true;
-        let rest = packet.dropped(MS + 11_000, Some(1), reason);
-        let found = joined(points, [outward(&packet, MS, stops), vec![rest]].concat());
 /// Sightings with one that comes so much later than it should.
 fn late(mut seen: Vec<Sighting>, place: usize, by: u64) -> Vec<Sighting> {
     seen[place].time_ns += by;
@@ -161,6 +161,25 @@ fn only_where_copies_are_taken_may_a_packet_be_seen_late_and_only_once_there_and
     assert_eq!(later.len(), 2, "it is another, sent again");
 }
 
+#[test]
+fn what_the_hosts_stack_does_to_a_copy_of_open_vswitchs_says_nothing() {
+    let mut points = neutron();
+    points.tracks[0].stops[1].copied = true;
+    let packet = Made::syn(7);
+    let copy = packet.dropped(MS + 11_000, Some(1), "OTHERHOST");
+    let found = joined(points, [outward(&packet, MS, 2), vec![copy]].concat());
+    assert_eq!((found.len(), &found[0].ended), (1, &Ended::NotSeenAfter));
+    assert_eq!(found[0].drops, []);
+}
+
+#[test]
+fn what_is_left_of_a_copied_packet_says_nothing_even_if_nobody_saw_it_there_and_what_dies_before_does() {
+    let packet = Made::syn(7);
+    let ended = |stops: usize, reason| {
+        let mut points = neutron();
+        points.tracks[0].stops[1].copied = true;
+        let rest = packet.dropped(MS + 11_000, Some(1), reason);
+        let found = joined(points, [outward(&packet, MS, stops), vec![rest]].concat());
         found.first().map(|journey| journey.ended.clone())
     };
     // Its sighting at the device was lost.
@@ -708,5 +727,41 @@ proptest! {
         for journey in &found {
             prop_assert_eq!(journey.ended == Ended::Delivered, journey.steps.len() == 5);
         }
+    }
+
+    #[test]
+    fn what_becomes_of_packets_does_not_depend_on_when_somebody_looks(
+        runs in prop::collection::vec(run(), 1..8),
+        holds in prop::collection::vec((0..5_usize, 0..4_200 * MS), 16),
+        looks in prop::collection::vec(1..9_000 * MS, 1..20),
+    ) {
+        let ways = runs.iter().enumerate().flat_map(|(number, run)| simulate(number, run, 3, (None, false)));
+        let held = ways.zip(&holds).flat_map(|(mut way, (place, hold))| {
+            way.iter_mut().skip(*place).for_each(|sighting| sighting.time_ns += hold);
+            way
+        });
+        let mut seen: Vec<Sighting> = held.collect();
+        seen.sort_by_key(|sighting| sighting.time_ns);
+        let ends = |looks: &mut dyn Iterator<Item = u64>| {
+            let mut journeys = Journeys::new(neutron());
+            let mut rest = seen.iter().cloned().peekable();
+            let mut found = Vec::new();
+            for look in looks.chain([60_000 * MS]) {
+                while let Some(sighting) = rest.next_if(|sighting| sighting.time_ns <= look) {
+                    journeys.see(sighting);
+                }
+                found.extend(journeys.advance(look));
+            }
+            let end = |journey: &Journey| {
+                let steps = journey.steps.iter().map(|step| (step.time_ns, step.place.stop));
+                (steps.collect::<Vec<_>>(), journey.ended.clone())
+            };
+            let mut ends: Vec<_> = found.iter().map(end).collect();
+            ends.sort_by_key(|(steps, _)| steps.clone());
+            ends
+        };
+        let often = ends(&mut (0..10_000).map(|turn| turn * MS));
+        let seldom = ends(&mut looks.iter().scan(0, |now, gap| { *now += gap; Some(*now) }).take_while(|now| *now < 60_000 * MS));
+        prop_assert_eq!(often, seldom);
     }
 }

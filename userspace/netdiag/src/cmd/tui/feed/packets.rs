@@ -177,7 +177,7 @@ async fn instance(place: &Place, id: &str, snapshot: &Snapshot, mut teller: Tell
         }
         let (now, losses) = (now_ns(), session.losses().context("read how many packets were lost")?);
         journeys.losses(now, losses);
-        let over = journeys.advance(now);
+        let over = journeys.advance(session.read_ns());
         if over.iter().any(|journey| journey.ended.is_death()) {
             host.look_again().await;
         }
