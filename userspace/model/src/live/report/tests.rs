@@ -1,7 +1,11 @@
-use super::{Left, Silent, Unanswered};
+use super::{Left, Silent, Tally, Told, Unanswered};
 use crate::{
     live::{
-        journey::simulation::{FIXED, Kind, Made, joined, neutron},
+        Cost, Losses,
+        journey::{
+            Journeys,
+            simulation::{FIXED, Kind, Made, joined, neutron},
+        },
         points::{Points, Side},
     },
     trace::Trace,
@@ -154,4 +158,33 @@ fn where_more_have_answered_than_are_remembered_nobody_is_called_silent() {
         unanswered.findings(2_000 * MS, &points, &trace()).len()
     };
     assert_eq!((told(1_023), told(1_024)), (1, 0));
+}
+
+#[test]
+fn why_an_end_is_not_known_is_said_and_not_what_cannot_be_why() {
+    let said = |losses: Losses, opaque: bool| {
+        let mut points = neutron();
+        if opaque {
+            let router = points.tracks[0].stops[2].link.netns;
+            points.tracks[0].opaque.push(router);
+        }
+        let mut journeys = Journeys::new(points.clone());
+        for sighting in leaves(&Made::syn(1), FIXED, &points).into_iter().take(3) {
+            journeys.see(sighting);
+        }
+        journeys.losses(1_000 * MS, losses);
+        let mut over = journeys.advance(1_000 * MS);
+        over.extend(journeys.finish());
+        let mut tally = Tally::default();
+        for journey in over {
+            tally.add(&Told { journey, blame: None }, &points);
+        }
+        tally.summary(&points, &trace(), (journeys.counted(), Cost::default()), 0).sentence
+    };
+    let none = Losses::default();
+    let begin = "of 1 of 1 packets the end is not known: ";
+    assert_eq!(said(none, false), format!("{begin}watching ended while they were under way"));
+    assert_eq!(said(none, true), format!("{begin}what a router translates could not be read"));
+    let both = "1 sighting was lost, 3 sightings were left out to keep the cost down (--max-overhead)";
+    assert_eq!(said(Losses { lost: 1, throttled: 3 }, false), format!("{begin}{both}"));
 }
