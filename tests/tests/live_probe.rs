@@ -121,7 +121,8 @@ fn only(clause: Clause) -> Filter {
 }
 
 fn plan(points: Vec<Point>, filter: Filter) -> Plan {
-    Plan { points, filter, drops: false, ring_bytes: RING_BYTES, budget: None, overhead: None }
+    let (drops, drops_in) = (false, Vec::new());
+    Plan { points, filter, drops, drops_in, ring_bytes: RING_BYTES, budget: None, overhead: None }
 }
 
 async fn start(plan: Plan) -> Session {
@@ -270,6 +271,35 @@ async fn a_packet_nobody_listens_for_is_seen_dying_and_so_is_the_error_about_it(
     let What::Dropped { subsystem, location: Some(location), .. } = &died.what else { panic!("{died:?}") };
     assert_eq!(subsystem, "core");
     assert!(location.starts_with("__udp4_lib_rcv+0x") || location.starts_with("udp"), "{location}");
+}
+
+#[tokio::test]
+async fn what_is_given_up_in_another_namespace_is_not_told_of_and_takes_nothing_of_the_budget() {
+    host!("what_is_given_up_in_another_namespace_is_not_told_of_and_takes_nothing_of_the_budget");
+    let _host = Host::new().await;
+    introduce();
+    run("ip netns exec b iptables -A INPUT -p udp --dport 4002 -j DROP; \
+         ip netns exec a iptables -A OUTPUT -p udp --dport 4003 -j DROP");
+    let filter = only(Clause { protocol: Some(17), here: end("10.77.0.1"), ..Clause::default() });
+    let drops_in = vec![Host::link("a", "eth0").netns];
+    let plan = Plan { drops: true, drops_in, budget: Some(50), ..plan(Vec::new(), filter) };
+    let mut session = start(plan.clone()).await;
+    // The budget is one record of a tick.
+    for _ in 0..20 {
+        send(4002).await;
+    }
+    send(4003).await;
+    let told = seen(&mut session).await;
+    let places: Vec<_> = told.iter().map(|seen| seen.link).collect();
+    assert_eq!(places, [Some(Host::link("a", "eth0"))]);
+    assert_eq!(session.losses().unwrap().throttled, 0);
+    drop(session);
+    let mut session = start(Plan { drops_in: Vec::new(), ..plan }).await;
+    for _ in 0..20 {
+        send(4002).await;
+    }
+    let told = seen(&mut session).await;
+    assert!(!told.is_empty() && session.losses().unwrap().throttled > 0, "everywhere, {told:?}");
 }
 
 #[tokio::test]

@@ -159,8 +159,10 @@ pub(super) async fn start(
         sent: true,
         view: stop.view,
     };
+    // Of what is given up elsewhere nothing is made a packet of the instance.
+    let drops_in = devices.iter().map(|stop| stop.link.netns).collect();
     let points = devices.iter().map(point).collect();
-    let plan = Plan { points, ..plan(filter, overhead) };
+    let plan = Plan { points, drops_in, ..plan(filter, overhead) };
     let session = Session::start(plan, options).await.map_err(|error| refused(&error))?;
     if session.places() == 0 {
         let gap = session.gaps().first().map_or_else(String::new, |gap| format!(": {}: {}", gap.object, gap.why));
@@ -172,7 +174,8 @@ pub(super) async fn start(
 /// To watch where packets are given up, with the limits there are.
 pub(super) fn plan(filter: &Filter, overhead: f64) -> Plan {
     let (budget, overhead) = (Some(BUDGET), Some(overhead));
-    Plan { points: Vec::new(), filter: filter.clone(), drops: true, ring_bytes: RING_BYTES, budget, overhead }
+    let (points, drops_in) = (Vec::new(), Vec::new());
+    Plan { points, filter: filter.clone(), drops: true, drops_in, ring_bytes: RING_BYTES, budget, overhead }
 }
 
 /// Why nothing is watched, with the exit code that belongs to it.
