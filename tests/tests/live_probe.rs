@@ -282,20 +282,20 @@ async fn what_is_given_up_in_another_namespace_is_not_told_of_and_takes_nothing_
     host!("what_is_given_up_in_another_namespace_is_not_told_of_and_takes_nothing_of_the_budget");
     let _host = Host::new().await;
     introduce();
-    run("ip netns exec b iptables -A INPUT -p udp --dport 4002 -j DROP; \
-         ip netns exec a iptables -A OUTPUT -p udp --dport 4003 -j DROP");
-    let filter = only(Clause { protocol: Some(17), here: end("10.77.0.1"), ..Clause::default() });
+    run("ip netns exec b iptables -A INPUT -p udp --dport 4102 -j DROP; \
+         ip netns exec a iptables -A OUTPUT -p udp --dport 4103 -j DROP");
+    let filter = only(Clause { there: End { ports: Some((4102, 4103)), ..End::default() }, ..Clause::default() });
     let drops_in = vec![Host::link("a", "eth0").netns];
     let plan = Plan { drops: true, drops_in, budget: Some(50), ..plan(Vec::new(), filter) };
     let here = socket("a", 5000).await;
     let flood = || {
         for _ in 0..2000 {
-            here.send_to(b"a packet", "10.77.0.2:4002").unwrap();
+            here.send_to(b"a packet", "10.77.0.2:4102").unwrap();
         }
     };
     let mut session = start(plan.clone()).await;
     flood();
-    here.send_to(b"a packet", "10.77.0.2:4003").unwrap_err();
+    here.send_to(b"a packet", "10.77.0.2:4103").unwrap_err();
     let places: Vec<_> = seen(&mut session).await.iter().map(|seen| seen.link).collect();
     assert_eq!((places, session.losses().unwrap()), (vec![Some(Host::link("a", "eth0"))], Losses::default()));
     drop(session);
