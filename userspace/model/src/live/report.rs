@@ -188,7 +188,10 @@ impl Tally {
         let mut findings = disagreements(trace, &statistics, points);
         findings.extend(left.findings(trace));
         findings.extend(questions.map(|questions| questions.findings(counted, points, trace)).unwrap_or_default());
-        let verdict = verdict(&statistics, &deaths, &findings);
+        let seen = verdict(&statistics, &deaths, &findings);
+        // Of what the trace expects to die, and nobody saw die, what is missing may be what died, or that nobody answered.
+        let doubtful = trace.verdict == Verdict::Broken && counted.losses != Losses::default();
+        let verdict = if seen == Verdict::Works && doubtful { Verdict::Inconclusive } else { seen };
         let sentence = match verdict {
             Verdict::Inconclusive if statistics.journeys > 0 => unknown_ends(&statistics, counted.losses, points),
             Verdict::Inconclusive => nothing_seen(&points.instance, trace),
@@ -256,7 +259,11 @@ fn unknown_ends(Statistics { journeys, inconclusive, .. }: &Statistics, losses: 
     if why.is_empty() {
         why.push("watching ended while they were under way".to_owned());
     }
-    format!("of {inconclusive} of {journeys} packets the end is not known: {}", why.join(", "))
+    let why = why.join(", ");
+    if *inconclusive == 0 {
+        return format!("the trace expects packets to die, and none of {journeys} was seen to, but {why}");
+    }
+    format!("of {inconclusive} of {journeys} packets the end is not known: {why}")
 }
 
 fn all_came(instance: &str, Statistics { journeys, delivered, aside, .. }: &Statistics) -> String {

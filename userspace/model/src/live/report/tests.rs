@@ -8,7 +8,7 @@ use crate::{
         },
         points::{Points, Side},
     },
-    trace::Trace,
+    trace::{Trace, Verdict},
 };
 
 const MS: u64 = 1_000_000;
@@ -158,6 +158,28 @@ fn where_more_have_answered_than_are_remembered_nobody_is_called_silent() {
         unanswered.findings(2_000 * MS, &points, &trace()).len()
     };
     assert_eq!((told(1_023), told(1_024)), (1, 0));
+}
+
+#[test]
+fn what_is_expected_to_die_does_not_work_because_some_that_were_seen_came_through_and_others_were_not_seen() {
+    let verdict = |expected: Verdict, losses: Losses| {
+        let points = neutron();
+        let mut journeys = Journeys::new(points.clone());
+        journeys.losses(0, losses);
+        let mut tally = Tally::default();
+        for journey in joined(points.clone(), leaves(&Made::syn(1), [172, 24, 4, 6].into(), &points)) {
+            tally.add(&Told { journey, blame: None }, &points);
+        }
+        let trace = Trace { verdict: expected, ..trace() };
+        let summary = tally.summary(&points, &trace, (journeys.counted(), Cost::default()), 0);
+        (summary.verdict, summary.sentence)
+    };
+    let lost = Losses { lost: 0, throttled: 7 };
+    assert_eq!(verdict(Verdict::Works, lost).0, Verdict::Works);
+    assert_eq!(verdict(Verdict::Broken, Losses::default()).0, Verdict::Works);
+    let (seen, sentence) = verdict(Verdict::Broken, lost);
+    assert_eq!(seen, Verdict::Inconclusive);
+    assert!(sentence.starts_with("the trace expects packets to die, and none of 1 was seen to, but 7 s"), "{sentence}");
 }
 
 #[test]
