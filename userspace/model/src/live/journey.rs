@@ -557,7 +557,9 @@ impl Journeys {
         }
         let (track, direction) = whose::of_drop(&drop, &self.points);
         // Without a device, and without having been seen before, it may be anybody's.
-        if !self.points.may_begin_at(drop.link) || open::is_of_rest(&drop, direction, &self.points) {
+        // Frames for others come by where a switch floods them: that is how nobody but they is told of.
+        let for_others = drop.reason == "OTHERHOST";
+        if for_others || !self.points.may_begin_at(drop.link) || open::is_of_rest(&drop, direction, &self.points) {
             self.counted.foreign += 1;
         } else {
             let mut open = Open::new(content, track, direction);

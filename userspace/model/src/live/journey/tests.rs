@@ -263,6 +263,16 @@ fn a_packet_that_died_before_any_device_is_a_journey_of_its_drop_alone() {
 }
 
 #[test]
+fn a_frame_for_others_that_nobody_saw_come_has_not_died_where_it_came_by() {
+    // Its sightings were left out. One that was seen to go to the router by its address has died there.
+    let packet = Made::syn(7);
+    let gone = packet.dropped(MS + 25_000, Some(2), "OTHERHOST");
+    assert_eq!(joined(neutron(), vec![gone.clone()]), []);
+    let found = joined(neutron(), [outward(&packet, MS, 3), vec![gone]].concat());
+    assert_eq!(found[0].ended, Ended::Dropped { drop: 0 });
+}
+
+#[test]
 fn packets_of_others_on_shared_devices_are_no_journeys() {
     let other = Made { source: ([172, 24, 4, 2].into(), 1), ..Made::syn(7) };
     let mut journeys = Journeys::new(neutron());

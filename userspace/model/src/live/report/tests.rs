@@ -81,6 +81,29 @@ fn whoever_was_asked_a_moment_ago_may_yet_answer_and_is_heard_where_enough_was_t
     assert_eq!(asked(true).findings(2_000 * MS, &points, &trace()).len(), 0);
 }
 
+#[test]
+fn an_answer_that_is_not_told_of_because_there_were_enough_is_still_one() {
+    let points = neutron();
+    let echo = |kind| Made::new(Kind::Echo { kind, identifier: 1, number: 1, payload: vec![] });
+    let asked = joined(points.clone(), leaves(&echo(8), [172, 24, 4, 6].into(), &points));
+    let answers = joined(points.clone(), vec![echo(0).answer().at(3 * MS, 0, Side::Received)]);
+    let codes = |overheard: bool| {
+        let mut journeys = Journeys::new(points.clone());
+        journeys.advance(5_000 * MS);
+        let mut tally = Tally::of_both_ways();
+        for journey in asked.clone() {
+            tally.add(&Told { journey, blame: None }, &points);
+        }
+        for journey in answers.iter().filter(|_| overheard) {
+            tally.overhear(journey);
+        }
+        let trace = Trace { verdict: Verdict::Works, ..trace() };
+        let summary = tally.summary(&points, &trace, (journeys.counted(), Cost::default()), 0);
+        summary.findings.into_iter().map(|finding| finding.code).collect::<Vec<_>>()
+    };
+    assert_eq!((codes(false), codes(true)), (vec!["unanswered".to_owned()], vec![]));
+}
+
 /// A packet that comes to the instance by all devices.
 fn comes(packet: &Made, points: &Points) -> Vec<crate::live::Sighting> {
     let stops = &points.tracks[0].stops;
