@@ -61,8 +61,17 @@ impl Open {
         }
         let harmless =
             |drop: &Drop| self.arrived && reasons::of(&drop.reason).is_some_and(reasons::Meaning::is_harmless);
-        let counts = |drop: &Drop| if self.aside { self.died_aside(drop, points) } else { !harmless(drop) };
+        let dies = |drop: &Drop| !harmless(drop) && !self.came_by(drop, points);
+        let counts = |drop: &Drop| if self.aside { self.died_aside(drop, points) } else { dies(drop) };
         self.drops.iter().position(|drop| drop.time_ns >= last_step && counts(drop))
+    }
+
+    /// Whether a packet for somebody on its own segment was given up by others to whom a switch has flooded it: also where the sighting
+    /// is missing that would say that it has left.
+    fn came_by(&self, drop: &Drop, points: &Points) -> bool {
+        let destination = drop.headers.innermost().addresses().map(|(_, destination)| destination);
+        let beyond = points.tracks.get(self.track).zip(destination).is_some_and(|(track, to)| track.is_beyond(to));
+        drop.reason == "OTHERHOST" && self.direction != Direction::Inward && !beyond
     }
 
     /// Whether a packet that went to somebody else was given up on its way there: where whoever it is for is, or in the router

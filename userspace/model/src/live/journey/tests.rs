@@ -270,6 +270,11 @@ fn a_frame_for_others_that_nobody_saw_come_has_not_died_where_it_came_by() {
     assert_eq!(joined(neutron(), vec![gone.clone()]), []);
     let found = joined(neutron(), [outward(&packet, MS, 3), vec![gone]].concat());
     assert_eq!(found[0].ended, Ended::Dropped { drop: 0 });
+    // To a neighbour; that it went into the switch was not seen.
+    let packet = Made { destination: ([10, 0, 0, 222].into(), 80), ..packet };
+    let gone = packet.dropped(MS + 25_000, Some(2), "OTHERHOST");
+    let found = joined(neutron(), vec![packet.at(MS, 0, Side::Sent), gone]);
+    assert_eq!(found[0].ended, Ended::NotSeenAfter);
 }
 
 #[test]
