@@ -198,6 +198,8 @@ fn what_completes_a_command_is_not_said_of_what_it_did() {
     let typed = press(enter_text(press(docker((100, 24)), ":"), "inst web-"), "tab");
     assert!(last_line(&typed).contains("web-1  web-2"), "{}", screen(&typed));
     assert!(!last_line(&enter_text(typed.clone(), "1")).contains("web-2"), "it is another word now");
+    let left = press(typed.clone(), "esc");
+    assert!(!last_line(&left).contains("web-2"), "nobody types any longer: {}", screen(&left));
     let done = press(typed, "enter");
     assert!(screen(&done).contains("/inst:web-") && !last_line(&done).contains("web-2"), "{}", screen(&done));
 }

@@ -67,7 +67,10 @@ fn type_command(state: &mut State, mut text: String, key: Key) -> Option<Request
             state.message = None;
             return command::run(state, &text);
         }
-        Code::Esc => return None,
+        Code::Esc => {
+            state.message = None;
+            return None;
+        }
         Code::Tab => match command::complete(state, &text).as_slice() {
             [] => say(state, "nothing completes this"),
             [only] => text = format!("{only} "),
