@@ -409,12 +409,11 @@ impl Reconcile {
             self.routers = None;
             return;
         }
-        match &mut self.looking_at_routers {
-            Some((_, again)) => *again = true,
-            None => {
-                self.looking_at_routers_since = Instant::now();
-                self.looking_at_routers = Some((spawn(self.pace.look.clone(), discover::look_for_routers), false));
-            }
+        if let Some((_, again)) = &mut self.looking_at_routers {
+            *again = true;
+        } else {
+            self.looking_at_routers_since = Instant::now();
+            self.looking_at_routers = Some((spawn(self.pace.look.clone(), discover::look_for_routers), false));
         }
     }
 
