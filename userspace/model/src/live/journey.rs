@@ -24,7 +24,11 @@ use super::{
     points::{Place, Points, Side},
     reasons,
 };
-use crate::{id::LinkKey, trace::Direction};
+use crate::{
+    event::{Decision, VerdictEvent},
+    id::LinkKey,
+    trace::Direction,
+};
 
 /// What of a packet no hop changes.
 mod content;
@@ -271,6 +275,8 @@ struct Past {
     /// Conversations of the instance, as answers have them where they come in.
     asked: HashSet<Flow>,
     asked_order: VecDeque<Flow>,
+    /// What netdiag itself refused of the instance's packets.
+    refused: VecDeque<VerdictEvent>,
 }
 
 /// Ends of a conversation: source, destination, ports.
@@ -290,6 +296,13 @@ impl Past {
                 self.asked.remove(&oldest);
             }
         }
+    }
+
+    /// Learns what was refused.
+    fn refused(&mut self, events: impl Iterator<Item = VerdictEvent>) {
+        self.refused.extend(events);
+        let many = self.refused.len().saturating_sub(MOST);
+        self.refused.drain(..many);
     }
 
     /// The packet this one repeats; from now on it is known itself.
@@ -367,6 +380,14 @@ impl Journeys {
         self.counted.note(now_ns, losses);
     }
 
+    /// Takes what netdiag itself refused, with times on the clock of sightings. A packet that died where its address does not
+    /// tell whose it is, as at XDP of a card, is the instance's if such a verdict is about it.
+    pub fn refused(&mut self, events: impl IntoIterator<Item = VerdictEvent>) {
+        let instance = &self.points.instance;
+        let of_it = events.into_iter().filter(|event| event.instance.as_ref() == Some(instance));
+        self.past.refused(of_it.filter(|event| event.verdict == Decision::Deny));
+    }
+
     /// Journeys that are over, where everything has been taken that was seen until some time: what is not there yet may have been
     /// seen since.
     pub fn advance(&mut self, read_ns: u64) -> Vec<Journey> {
@@ -410,7 +431,7 @@ impl Journeys {
         }
         self.past.asked(closed.iter().filter(|open| open.is_own(&self.points, &HashSet::new())));
         let all = closed.len();
-        closed.retain(|open| open.is_own(&self.points, &self.past.asked));
+        closed.retain(|open| open.is_own(&self.points, &self.past.asked) || open.is_refused(&self.past.refused));
         self.counted.foreign += (all - closed.len()) as u64;
         closed.sort_by_key(Open::began_ns);
         closed.into_iter().map(|open| self.number(open)).collect()

@@ -120,6 +120,7 @@ pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
         },
         host,
         verdicts,
+        heard: 0,
         show,
         shown: 0,
         since_ns,
@@ -237,6 +238,8 @@ struct Live<'l, 'a> {
     tally: Tally,
     host: Host<'l, 'a>,
     verdicts: Verdicts,
+    /// Number of the last of them that was taken.
+    heard: u64,
     show: Show,
     shown: u64,
     since_ns: u64,
@@ -301,6 +304,7 @@ impl Live<'_, '_> {
         }
         let losses = self.session.losses().context("read how many packets were lost")?;
         self.journeys.losses(now_ns(), losses);
+        self.journeys.refused(self.verdicts.since(&mut self.heard));
         // What was seen since it was read may be what is missing.
         let over = self.journeys.advance(self.session.read_ns());
         self.tell(over).await
@@ -360,6 +364,7 @@ impl Live<'_, '_> {
     async fn end(mut self, expected: &Trace, took: Duration, end: End) -> anyhow::Result<Exit> {
         let enough = self.asked.bounds.limits.is_reached(self.shown);
         let verdicts = self.verdicts.known();
+        self.journeys.refused(self.verdicts.since(&mut self.heard));
         let left = self.journeys.finish();
         for journey in self.wanted(left) {
             if enough {
