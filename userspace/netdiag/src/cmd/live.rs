@@ -112,12 +112,7 @@ pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
         probing,
         session,
         journeys: Journeys::new(points),
-        // What is asked for one way only, or of some packets, has its answers among the others.
-        tally: if asked.direction.is_none() && asked.wanted.is_empty() && asked.probed.probe.is_none() {
-            Tally::of_both_ways()
-        } else {
-            Tally::default()
-        },
+        tally: tally(asked),
         host,
         verdicts,
         heard: 0,
@@ -128,6 +123,15 @@ pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
     let began = Instant::now();
     let end = live.follow().await?;
     live.end(&expected, began.elapsed(), end).await
+}
+
+/// What is added up: what is asked for one way only, or of some packets, has its answers among the others.
+fn tally(asked: &cli::live::Trace) -> Tally {
+    if asked.direction.is_none() && asked.wanted.is_empty() && asked.probed.probe.is_none() {
+        Tally::of_both_ways()
+    } else {
+        Tally::default()
+    }
 }
 
 /// What keeps netdiag from seeing the devices of instances, if anything does.
