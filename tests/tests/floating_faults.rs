@@ -29,6 +29,8 @@ async fn enter(test: &str) -> Option<FloatingHost> {
     }
     let mut site = FloatingHost::enter(test)?;
     site.random = true;
+    // A router that has no rules yet lets private addresses out, which no network outside takes.
+    site.from_outside("sysctl -qw net.ipv4.conf.all.rp_filter=1");
     site.plug_outside();
     site.build_router(&BOTH);
     site.host.policy(OPEN);
