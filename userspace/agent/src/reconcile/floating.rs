@@ -245,9 +245,7 @@ impl Floats {
             enforcer.apply_floating(&before, &draining).map_err(|error| chain(&error))?;
             before = draining;
         }
-        let mut owners: handover::Owners =
-            self.anew.awaited().map(|(addresses, router)| (addresses, router.to_owned())).collect();
-        owners.extend(handover::owners(plan));
+        let owners = handover::owners(plan, self.anew.awaited());
         for (router, why) in handover::give(enforcer, &owners, (&before, &after), &self.treatment.netns) {
             problems.push(format!("flows of {router}: {why}"));
         }

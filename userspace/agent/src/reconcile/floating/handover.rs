@@ -71,13 +71,13 @@ pub(super) fn draining(before: &FloatingTables, after: &FloatingTables) -> Optio
 /// Names of routers by the floating IPs they have: address, and fixed address.
 pub(super) type Owners = BTreeMap<(Ipv4Addr, Ipv4Addr), String>;
 
-/// The routers of a plan.
-pub(super) fn owners(plan: &Plan) -> Owners {
+/// The routers of a plan, and those that are to have floating IPs and do not have their rules yet.
+pub(super) fn owners<'a>(plan: &'a Plan, awaited: impl Iterator<Item = ((Ipv4Addr, Ipv4Addr), &'a str)>) -> Owners {
     let planned = plan.floating_ips.iter().filter_map(|one| {
         let fixed = one.fixed_ip_address?;
-        Some(((one.floating_ip_address, fixed), one.router.clone()))
+        Some(((one.floating_ip_address, fixed), one.router.as_str()))
     });
-    planned.collect()
+    awaited.chain(planned).map(|(addresses, router)| (addresses, router.to_owned())).collect()
 }
 
 /// Tells routers of the flows that will come to them once the maps hold `after`; those that could not be told, and why.
@@ -232,7 +232,12 @@ fn refused(error: &std::io::Error) -> String {
 mod tests {
     use netdiag_common::abi::flow::{FLOW_DEAD, FLOW_FAST, FLOW_INGRESS, Flow, FlowKey4};
 
-    use super::{Ends, ICMP, Ipv4Addr, TCP, Tracked, Translated, UDP, recalled};
+    use netdiag_model::floating::{FloatingIp, Owner, State};
+
+    use super::{
+        Ends, FloatingTables, ICMP, Ipv4Addr, Leaving, Plan, TCP, Tracked, Translated, UDP, connections, owners,
+        recalled,
+    };
 
     const FIXED: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
     const FLOATING: Ipv4Addr = Ipv4Addr::new(172, 24, 4, 6);
@@ -284,5 +289,31 @@ mod tests {
         let mut elsewhere = flow(UDP, (1, 2), FLOW_FAST);
         elsewhere.key.slot = 4;
         assert_eq!(told(&[slow, dead, before, elsewhere]), []);
+    }
+
+    #[test]
+    fn what_goes_off_the_fast_way_is_told_to_its_router_also_where_that_has_no_rules_yet() {
+        let word = |address: Ipv4Addr| u32::from_ne_bytes(address.octets());
+        let leaving = Leaving { fixed: word(FIXED), floating: word(FLOATING), epoch: 9, ..Leaving::default() };
+        let before = FloatingTables { leaving: [(3, leaving)].into(), ..FloatingTables::default() };
+        let flows = [flow(TCP, (5000, 80), FLOW_FAST)];
+        let told = |plan: &Plan, awaited: &[((Ipv4Addr, Ipv4Addr), &str)]| {
+            let owners = owners(plan, awaited.iter().copied());
+            let told = connections(&owners, (&before, &FloatingTables::default()), &flows);
+            told.into_iter().map(|(router, connections)| (router, connections.len())).collect::<Vec<_>>()
+        };
+        let awaited = [((FLOATING, FIXED), "anew")];
+        let planned = FloatingIp {
+            floating_ip_address: FLOATING,
+            fixed_ip_address: Some(FIXED),
+            port_id: None,
+            router: "planned".to_owned(),
+            owner: Owner::Found,
+            way: State::Slow { why: "a mirror".to_owned() },
+        };
+        let planned = Plan { floating_ips: vec![planned], ..Plan::default() };
+        assert_eq!(told(&Plan::default(), &[]), [], "whose router is gone");
+        assert_eq!(told(&Plan::default(), &awaited), [("anew".to_owned(), 1)]);
+        assert_eq!(told(&planned, &awaited), [("planned".to_owned(), 1)], "who has the rules has the flows");
     }
 }
