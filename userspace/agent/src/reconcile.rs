@@ -192,9 +192,11 @@ pub(crate) struct Reconcile {
     /// When it began.
     looking_since: Instant,
     /// Routers as they were seen last.
-    routers: Option<Snapshot>,
+    routers: Option<(Snapshot, Instant)>,
     /// The same for a look at routers.
     looking_at_routers: Option<(JoinHandle<Snapshot>, bool)>,
+    /// When that began, or the last one.
+    looking_at_routers_since: Instant,
     /// When to look at routers.
     routers_due: Option<Instant>,
     /// When the last look at routers ended.
@@ -239,6 +241,7 @@ impl Reconcile {
             looking_since: Instant::now(),
             routers: None,
             looking_at_routers: None,
+            looking_at_routers_since: Instant::now(),
             routers_due: None,
             routers_seen: None,
             due: Instant::now(),
@@ -426,9 +429,11 @@ impl Reconcile {
             self.routers = None;
             return;
         }
-        match &mut self.looking_at_routers {
-            Some((_, again)) => *again = true,
-            None => self.looking_at_routers = Some((spawn(self.pace.look.clone(), discover::look_for_routers), false)),
+        if let Some((_, again)) = &mut self.looking_at_routers {
+            *again = true;
+        } else {
+            self.looking_at_routers_since = Instant::now();
+            self.looking_at_routers = Some((spawn(self.pace.look.clone(), discover::look_for_routers), false));
         }
     }
 
@@ -437,7 +442,7 @@ impl Reconcile {
         let again = self.looking_at_routers.take().is_some_and(|(_, again)| again);
         self.routers_seen = Some(Instant::now());
         if let Some(seen) = seen {
-            self.routers = Some(seen);
+            self.routers = Some((seen, self.looking_at_routers_since));
             // The error is among the problems that are published, and the pass is due again.
             drop(self.float());
         }
@@ -448,7 +453,7 @@ impl Reconcile {
 
     /// Floating IPs with what is known now.
     fn float(&mut self) -> Result<(), String> {
-        let (pass, routers) = (&mut self.pass, self.routers.as_ref());
+        let (pass, routers) = (&mut self.pass, self.routers.as_ref().map(|(seen, looked)| (seen, *looked)));
         let result = tokio::task::block_in_place(|| pass.float(routers));
         if result.is_err() {
             self.due = self.due.min(Instant::now() + self.backoff.pause());
@@ -486,7 +491,7 @@ impl Reconcile {
         };
         let (pass, policy, looked) = (&mut self.pass, Arc::clone(policy), self.looked);
         // System calls on thousands of map elements: the other tasks of this thread go on elsewhere.
-        let routers = self.routers.as_ref();
+        let routers = self.routers.as_ref().map(|(seen, looked)| (seen, *looked));
         let result = tokio::task::block_in_place(|| pass.run(&policy, (seen, looked), routers));
         match &result {
             Ok(()) => self.backoff.reset(),

@@ -152,24 +152,24 @@ impl Floats {
         self.write(enforcer, &before, narrowed)
     }
 
-    /// Makes the way of every floating IP what it shall be, as far as routers were seen.
+    /// Makes the way of every floating IP what it shall be, as far as routers were seen, by a look that began at a time.
     pub(super) fn run(
         &mut self,
         enforcer: &Enforcer,
         asked: Enforced<'_>,
-        seen: Option<&Snapshot>,
+        seen: Option<(&Snapshot, Instant)>,
     ) -> Result<(), String> {
         let (mut plan, present) = match seen {
             // Where some are led past their routers still, it takes the routers' names to take them off.
             _ if self.leaves_all_alone(asked.policy) && !self.leads_any() => Default::default(),
             None => return Ok(()),
-            Some(seen) => {
+            Some((seen, looked)) => {
                 let inventory = Inventory::build(seen);
                 if let Some(why) = self.is_incomplete(&inventory) {
                     self.problems = vec![format!("{why}; floating IPs stay as they are")];
                     return Ok(());
                 }
-                let plan = netdiag_model::floating::plan(&inventory, asked.policy, asked.ports, &self.switches());
+                let plan = netdiag_model::floating::plan(&inventory, asked.policy, asked.ports, &self.switches(looked));
                 self.hops = Hops::of(&inventory, &plan);
                 (plan, anew::present(&inventory))
             }
@@ -195,8 +195,9 @@ impl Floats {
         !self.treatment.accelerate && policy.floating_ips.is_empty()
     }
 
-    fn switches(&self) -> Switches {
-        Switches { accelerate: self.treatment.accelerate, own: true, slow: self.orders.slow() }
+    fn switches(&mut self, looked: Instant) -> Switches {
+        let ours = self.own.since(looked);
+        Switches { accelerate: self.treatment.accelerate, own: true, slow: self.orders.slow(), ours }
     }
 
     /// What of the routers could not be seen, unless that has been so for a while.
