@@ -4,6 +4,8 @@
 //! plan -> own ones: rules, address -> external devices attached -> flows of before held -> maps -> held once more -> detached
 //! ```
 //!
+//! What was led past which router is kept for the next router of that name.
+//!
 //! Security groups come first: a port that goes takes its floating IPs off the fast way before it does. What cannot be made fast is
 //! slow, with the reason, and does not keep the others from it.
 

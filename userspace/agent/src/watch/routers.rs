@@ -265,11 +265,7 @@ impl Rules {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        fs,
-        os::unix::fs::symlink,
-        time::{Duration, Instant},
-    };
+    use std::{fs, os::unix::fs::symlink, time::Instant};
 
     use tokio::time::timeout;
 
@@ -289,6 +285,6 @@ mod tests {
         symlink("/proc/self/ns/net", &target).unwrap();
         let started = Instant::now();
         while names.next().await.is_empty() {}
-        assert!(started.elapsed() < Duration::from_millis(100), "{:?}", started.elapsed());
+        assert!(started.elapsed() < NAMES / 2, "{:?}", started.elapsed());
     }
 }
