@@ -28,7 +28,7 @@ use netdiag_common::abi::live::{
 };
 
 use crate::{
-    kernel::{Buffer, Dying, First, layout},
+    kernel::{Buffer, Dying, First, Place, layout},
     maps::{CONFIG, Front},
     wanted::Frame,
 };
@@ -207,14 +207,26 @@ fn given_up(ctx: &BtfTracePointContext) {
     let Some(config) = CONFIG.get(0) else { return };
     let dying = Dying::of(ctx.arg(0));
     let (first, network) = dying.start();
-    if is_wanted_dying(config, &first, network) && report::has_room(config, TALLY_DROPPED) {
-        let receiver = if layout.receiver == 0 { 0 } else { kernel::address_of(ctx.arg(3)) };
+    if !is_wanted_dying(config, &first, network) {
+        return;
+    }
+    let receiver = if layout.receiver == 0 { 0 } else { kernel::address_of(ctx.arg(3)) };
+    let buffer = Buffer::of(ctx.arg(0));
+    let place = buffer.place(receiver);
+    // What others with the same addresses lose elsewhere must not use up what there may be of records.
+    if is_of(config, place.inode) && report::has_room(config, TALLY_DROPPED) {
         report::write(TALLY_DROPPED, |seen| {
             (seen.reason, seen.location) = (reason, ctx.arg(1));
-            describe_dying(Buffer::of(ctx.arg(0)), &first, seen, (network, receiver));
+            describe_dying(buffer, &first, seen, (network, place));
             true
         });
     }
+}
+
+/// Whether it is said what is given up in a namespace.
+#[inline(always)]
+fn is_of(config: &Config, inode: u32) -> bool {
+    inode == 0 || config.given_up_in[0] == 0 || config.given_up_in.contains(&inode)
 }
 
 /// How many of the first bytes are read before it is known that more are needed.
@@ -234,7 +246,7 @@ fn is_wanted_dying(config: &Config, first: &First, network: bool) -> bool {
 }
 
 #[inline(always)]
-fn describe_dying(buffer: Buffer, first: &First, seen: &mut Seen, (network, receiver): (bool, u64)) {
+fn describe_dying(buffer: Buffer, first: &First, seen: &mut Seen, (network, place): (bool, Place)) {
     seen.buffer = buffer.0;
     seen.kind = SEEN_DROPPED;
     seen.mark = buffer.mark();
@@ -244,7 +256,7 @@ fn describe_dying(buffer: Buffer, first: &First, seen: &mut Seen, (network, rece
     seen.flags = if tag.is_some() { SEEN_TAGGED } else { 0 } | if network { SEEN_NETWORK } else { 0 } | owned;
     seen.length = first.length;
     seen.known = first.copy::<HEAD>(&mut seen.head) as u16;
-    buffer.place(seen, receiver);
+    (seen.cookie, seen.inode, seen.ifindex) = (place.cookie, place.inode, place.ifindex);
 }
 
 /// Lets the program use the helpers the kernel reserves for GPL-compatible code.

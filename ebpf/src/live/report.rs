@@ -6,29 +6,33 @@ use aya_ebpf::{
     bindings::BPF_RB_NO_WAKEUP,
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::bpf_jiffies64},
 };
-use netdiag_common::abi::live::{Config, Seen};
+use netdiag_common::abi::live::{Config, Seen, Tally};
 
 use crate::maps::{self, RECORDS};
 
-/// True if there may be a record of a packet that the filter covers. One that the budget leaves no room for is counted, and
-/// that is all that is done about it: what it costs is what a flood costs.
+/// True if there may be a record of a packet that the filter covers, which is counted before its time is taken: whoever reads knows by
+/// it what is still being written. One that the budget leaves no room for is counted, and that is all that is done about it: what it
+/// costs is what a flood costs.
 #[inline(always)]
 pub fn has_room(config: &Config, place: u32) -> bool {
-    if config.budget == 0 {
-        return true;
-    }
     let Some(tally) = maps::tally(place) else { return false };
-    // SAFETY: the helper has no precondition. It is a load of a word, unlike asking a clock.
-    let tick = unsafe { bpf_jiffies64() } >> (config.tick_shift & 63);
-    if tally.tick != tick {
-        (tally.tick, tally.until) = (tick, tally.records.wrapping_add(config.budget.into()));
-    }
-    if tally.records >= tally.until {
+    if config.budget != 0 && is_used_up(config, tally) {
         tally.throttled = tally.throttled.wrapping_add(1);
         return false;
     }
     tally.records = tally.records.wrapping_add(1);
     true
+}
+
+/// Whether there have been as many records in this tick as there may be.
+#[inline(always)]
+fn is_used_up(config: &Config, tally: &mut Tally) -> bool {
+    // SAFETY: the helper has no precondition. It is a load of a word, unlike asking a clock.
+    let tick = unsafe { bpf_jiffies64() } >> (config.tick_shift & 63);
+    if tally.tick != tick {
+        (tally.tick, tally.until) = (tick, tally.records.wrapping_add(config.budget.into()));
+    }
+    tally.records >= tally.until
 }
 
 /// Writes a record: time and CPU, and what `describe` says, which is true if it says all. Nobody is woken: that costs a hundred
