@@ -10,9 +10,11 @@
 //!         -- bell, time -----> look --------+      |
 //!                                           |      +-- failed --> the same later, enforcement as it was
 //!         -- routers, look --> look at routers --> floating IPs --> waiting
+//!         -- a router comes -> tell it of its flows --> waiting
 //! ```
 //!
-//! Looking at routers takes longer than looking for ports, so it is a look of its own: no port waits for it.
+//! Looking at routers takes longer than looking for ports, so it is a look of its own: no port waits for it. A router that is made anew
+//! waits for neither, as its first packets do not.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,7 +36,7 @@ use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use self::{floating::ways::Target, pass::Pass};
@@ -155,6 +157,8 @@ impl Published {
 pub(crate) struct Inlets {
     /// Rung by watchers.
     pub(crate) bell: Arc<Bell>,
+    /// Names of router namespaces that have come.
+    pub(crate) newcomers: mpsc::UnboundedReceiver<String>,
     /// Orders of the API.
     pub(crate) orders: mpsc::Receiver<Order>,
     /// Becomes true when the agent shall end.
@@ -257,6 +261,7 @@ impl Reconcile {
             tokio::select! {
                 biased;
                 () = async { drop(inlets.stop.wait_for(|stop| *stop).await) } => return,
+                Some(router) = inlets.newcomers.recv() => self.welcome(&router),
                 order = inlets.orders.recv(), if self.seen.is_some() => match order {
                     Some(order) => self.order(order),
                     None => return,
@@ -265,7 +270,7 @@ impl Reconcile {
                 seen = looked(&mut self.looking_at_routers) => self.routers_seen(seen),
                 () = inlets.bell.heard() => {
                     self.close_ahead(inlets.bell.so_far());
-                    sleep(SETTLE).await;
+                    self.settle(&mut inlets.newcomers).await;
                     let changes = inlets.bell.take();
                     self.close_ahead(changes);
                     self.changed(changes);
@@ -275,6 +280,21 @@ impl Reconcile {
                 () = sleep_or_never(self.routers_due) => self.look_at_routers(),
             }
         }
+    }
+
+    /// Waits for more to change.
+    async fn settle(&mut self, newcomers: &mut mpsc::UnboundedReceiver<String>) {
+        let until = Instant::now() + SETTLE;
+        while let Ok(Some(router)) = timeout_at(until, newcomers.recv()).await {
+            self.welcome(&router);
+        }
+        sleep_until(until).await;
+    }
+
+    /// Takes notice of a router's namespace that has come.
+    fn welcome(&mut self, router: &str) {
+        let pass = &mut self.pass;
+        tokio::task::block_in_place(|| pass.welcome(router));
     }
 
     /// Tidies up; and the heart beats however little else there is to do.

@@ -106,8 +106,8 @@ impl Pass {
         let tables = enforcer.read_tables()?;
         let state = treatment.state.clone();
         let straights = Straights::open(treatment.straight, &enforcer)?;
-        let floats = Floats::open(treatment, &enforcer)?;
         let boot = std::fs::read_to_string(BOOT_ID)?.trim().to_owned();
+        let floats = Floats::open(treatment, &enforcer, &boot)?;
         // Without what was kept a port is found again by looking, or not at all; see `unexplained`.
         let kept: Kept = stored::read(&state.join(PORTS)).unwrap_or_default();
         let known = if kept.boot == boot { kept.ports } else { Vec::new() };
@@ -205,6 +205,11 @@ impl Pass {
         let result = self.floats.run(&self.enforcer, Enforced { policy, ports, tables }, routers);
         result.map_err(|why| format!("floating IPs: {why}"))?;
         straight.map_err(|why| format!("ways past bridges: {why}"))
+    }
+
+    /// Takes notice of a router's namespace that has come.
+    pub(crate) fn welcome(&mut self, router: &str) {
+        self.floats.welcome(&self.enforcer, router);
     }
 
     /// Floating IPs.
