@@ -23,13 +23,13 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, SkBuffContext, TcContext},
 };
 use netdiag_common::abi::live::{
-    CONFIG_INDEX_IS_ENOUGH, Config, HEAD, SEEN_BY_SOCKET, SEEN_DROPPED, SEEN_NETWORK, SEEN_OF_SOCKET, SEEN_RECEIVED,
-    SEEN_SENT, SEEN_TAGGED, Seen, TALLY_DROPPED, TALLY_SOCKET, TALLY_WAY,
+    CONFIG_INDEX_IS_ENOUGH, HEAD, SEEN_BY_SOCKET, SEEN_DROPPED, SEEN_NETWORK, SEEN_OF_SOCKET, SEEN_RECEIVED,
+    SEEN_SENT, SEEN_TAGGED, Seen, TALLY_DROPPED, TALLY_SOCKET, TALLY_WAY, Tally,
 };
 
 use crate::{
     kernel::{Buffer, Dying, First, layout},
-    maps::{CONFIG, Front},
+    maps::Front,
     wanted::Frame,
 };
 
@@ -118,9 +118,9 @@ fn packet_type(skb: *mut __sk_buff) -> u32 {
 
 #[inline(always)]
 fn on_its_way(skb: *mut __sk_buff, kind: u8, flags: u8) {
-    let Some(config) = CONFIG.get(0) else { return };
+    let Some(tally) = maps::tally(TALLY_WAY) else { return };
     let frame = Frame::of(skb, flags & SEEN_NETWORK != 0);
-    if wanted::of_frame(config, &frame, TALLY_WAY, |packet| load(skb, packet)) && report::has_room(config, TALLY_WAY) {
+    if wanted::of_frame(tally, &frame, TALLY_WAY, |packet| load(skb, packet)) && report::has_room(tally) {
         record(skb, kind, flags);
     }
 }
@@ -133,8 +133,8 @@ fn record(skb: *mut __sk_buff, kind: u8, flags: u8) {
 
 #[inline(always)]
 fn at_socket(skb: *mut __sk_buff, kind: u8) {
-    let Some(config) = CONFIG.get(0) else { return };
-    if is_wanted_at_socket(config, skb) && report::has_room(config, TALLY_SOCKET) {
+    let Some(tally) = maps::tally(TALLY_SOCKET) else { return };
+    if is_wanted_at_socket(tally, skb) && report::has_room(tally) {
         report::write(TALLY_SOCKET, |seen| {
             let described = describe(skb, seen, (kind, SEEN_BY_SOCKET));
             if kind == SEEN_SENT {
@@ -147,12 +147,12 @@ fn at_socket(skb: *mut __sk_buff, kind: u8) {
 }
 
 #[inline(always)]
-fn is_wanted_at_socket(config: &Config, skb: *mut __sk_buff) -> bool {
-    if config.products == 0 {
+fn is_wanted_at_socket(tally: &mut Tally, skb: *mut __sk_buff) -> bool {
+    if maps::config().products == 0 {
         return true;
     }
     let Some(scratch) = maps::scratch(TALLY_SOCKET) else { return false };
-    load(skb, &mut scratch.packet) && wanted::of_loaded(config, false, TALLY_SOCKET, |_| true)
+    load(skb, &mut scratch.packet) && wanted::of_loaded(tally, false, TALLY_SOCKET, |_| true)
 }
 
 /// The first bytes of a packet, to be read layer by layer; false if it has none.
@@ -188,7 +188,7 @@ fn describe(skb: *mut __sk_buff, seen: &mut Seen, (kind, flags): (u8, u8)) -> bo
     seen.ifindex = unsafe { (*skb).ifindex };
     (seen.kind, seen.flags) = (kind, flags | if tagged { SEEN_TAGGED } else { 0 });
     (seen.reason, seen.location) = (0, 0);
-    let is_enough = CONFIG.get(0).is_some_and(|config| config.flags & CONFIG_INDEX_IS_ENOUGH != 0);
+    let is_enough = maps::config().flags & CONFIG_INDEX_IS_ENOUGH != 0;
     (seen.cookie, seen.inode) = if is_enough { (0, 0) } else { kernel::namespace_of_sure_device(buffer.device()) };
     let known = first_bytes(skb, &mut seen.head);
     seen.known = known as u16;
@@ -204,10 +204,10 @@ fn given_up(ctx: &BtfTracePointContext) {
     if reason == layout.consumed {
         return;
     }
-    let Some(config) = CONFIG.get(0) else { return };
+    let Some(tally) = maps::tally(TALLY_DROPPED) else { return };
     let dying = Dying::of(ctx.arg(0));
     let (first, network) = dying.start();
-    if is_wanted_dying(config, &first, network) && report::has_room(config, TALLY_DROPPED) {
+    if is_wanted_dying(tally, &first, network) && report::has_room(tally) {
         let receiver = if layout.receiver == 0 { 0 } else { kernel::address_of(ctx.arg(3)) };
         report::write(TALLY_DROPPED, |seen| {
             (seen.reason, seen.location) = (reason, ctx.arg(1));
@@ -221,13 +221,13 @@ fn given_up(ctx: &BtfTracePointContext) {
 const FEW: usize = 64;
 
 #[inline(always)]
-fn is_wanted_dying(config: &Config, first: &First, network: bool) -> bool {
-    if config.products == 0 {
+fn is_wanted_dying(tally: &mut Tally, first: &First, network: bool) -> bool {
+    if maps::config().products == 0 {
         return true;
     }
     let Some(scratch) = maps::scratch(TALLY_DROPPED) else { return false };
     scratch.packet.known = first.copy::<FEW>(&mut scratch.packet.head);
-    wanted::of_loaded(config, network, TALLY_DROPPED, |packet| {
+    wanted::of_loaded(tally, network, TALLY_DROPPED, |packet| {
         packet.known = first.copy::<HEAD>(&mut packet.head);
         true
     })

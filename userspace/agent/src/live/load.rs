@@ -18,8 +18,8 @@ use crate::datapath::LIVE_OBJECT;
 
 /// Name of the variable with the offsets.
 const LAYOUT: &str = "LAYOUT";
-/// Names of maps.
-const CONFIG: &str = "CONFIG";
+/// Names of maps; the first holds the programs' variables, and there is one.
+const CONFIG: &str = ".bss";
 const TALLY: &str = "TALLY";
 const RECORDS: &str = "RECORDS";
 /// The program at the tracepoint, and the tracepoint.
@@ -47,7 +47,7 @@ impl Maps {
     pub(super) fn set(&mut self, config: &mut Config) -> Result<(), LiveError> {
         for _ in 0..2 {
             // None is 0, what was never asked.
-            config.generation = config.generation.wrapping_add(1).max(1);
+            config.generation = config.generation.wrapping_add(2).max(2);
             self.set_budget(config)?;
         }
         Ok(())
