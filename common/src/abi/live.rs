@@ -198,6 +198,10 @@ pub struct Layout {
     pub skb_tagged: u32,
     /// Bits of it that say so.
     pub skb_tagged_mask: u32,
+    /// The word that says whether the packet is at TC ingress.
+    pub skb_ingress: u32,
+    /// Bits of it that say so; none where that is not known.
+    pub skb_ingress_mask: u32,
     /// `sk_buff.skb_iif`
     pub skb_iif: u32,
     /// `sk_buff._skb_refdst`

@@ -23,8 +23,8 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, SkBuffContext, TcContext},
 };
 use netdiag_common::abi::live::{
-    CONFIG_INDEX_IS_ENOUGH, HEAD, SEEN_BY_SOCKET, SEEN_DROPPED, SEEN_NETWORK, SEEN_OF_SOCKET, SEEN_RECEIVED,
-    SEEN_SENT, SEEN_TAGGED, Seen, TALLY_DROPPED, TALLY_SOCKET, TALLY_WAY, Tally,
+    CONFIG_INDEX_IS_ENOUGH, HEAD, SEEN_BY_SOCKET, SEEN_DROPPED, SEEN_NETWORK, SEEN_OF_SOCKET, SEEN_RECEIVED, SEEN_SENT,
+    SEEN_TAGGED, Seen, TALLY_DROPPED, TALLY_SOCKET, TALLY_WAY, Tally,
 };
 
 use crate::{
@@ -44,6 +44,9 @@ mod maps;
 mod report;
 /// Asks the filter.
 mod wanted;
+
+/// Received or sent: what is not a record has no need to know.
+const EITHER: u8 = 0;
 
 /// `PACKET_OUTGOING` of `linux/if_packet.h`.
 const PACKET_OUTGOING: u32 = 4;
@@ -77,6 +80,22 @@ fn live_in_ip(ctx: TcContext) -> i32 {
 #[classifier]
 fn live_out_ip(ctx: TcContext) -> i32 {
     on_its_way(ctx.skb.skb, SEEN_SENT, SEEN_NETWORK);
+    TC_ACT_UNSPEC
+}
+
+/// Sees what comes out of an Ethernet device and what goes into it; at either side of TC, where the kernel says which it is.
+#[expect(clippy::needless_pass_by_value, reason = "an entry point is handed its context")]
+#[classifier]
+fn live_either(ctx: TcContext) -> i32 {
+    on_its_way(ctx.skb.skb, EITHER, 0);
+    TC_ACT_UNSPEC
+}
+
+/// The same of a device without link-layer headers.
+#[expect(clippy::needless_pass_by_value, reason = "an entry point is handed its context")]
+#[classifier]
+fn live_either_ip(ctx: TcContext) -> i32 {
+    on_its_way(ctx.skb.skb, EITHER, SEEN_NETWORK);
     TC_ACT_UNSPEC
 }
 
@@ -186,6 +205,11 @@ fn describe(skb: *mut __sk_buff, seen: &mut Seen, (kind, flags): (u8, u8)) -> bo
     seen.mark = unsafe { (*skb).mark };
     // SAFETY: as above.
     seen.ifindex = unsafe { (*skb).ifindex };
+    let kind = match kind {
+        EITHER if buffer.is_at_ingress() => SEEN_RECEIVED,
+        EITHER => SEEN_SENT,
+        kind => kind,
+    };
     (seen.kind, seen.flags) = (kind, flags | if tagged { SEEN_TAGGED } else { 0 });
     (seen.reason, seen.location) = (0, 0);
     let is_enough = maps::config().flags & CONFIG_INDEX_IS_ENOUGH != 0;

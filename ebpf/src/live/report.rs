@@ -28,7 +28,6 @@ pub fn has_room(tally: &mut Tally) -> bool {
 }
 
 /// Begins a tick of the budget. Apart: it is seldom done.
-#[cold]
 #[inline(never)]
 fn begin_tick(tally: &mut Tally, now: u64) {
     let config = maps::config();

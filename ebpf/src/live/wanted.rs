@@ -98,7 +98,10 @@ pub fn of_frame(tally: &mut Tally, frame: &Frame, place: u32, load: impl FnOnce(
     match plain::flow(frame) {
         Some(Flow::Four(flow)) => of_four(config, tally, flow),
         Some(Flow::Six(flow)) => maps::scratch(place).is_some_and(|scratch| of_six(config, scratch, &flow)),
-        None => maps::scratch(place).is_some_and(|scratch| load(&mut scratch.packet) && layer_by_layer(place, frame.network)),
+        None => {
+            let Some(scratch) = maps::scratch(place) else { return false };
+            load(&mut scratch.packet) && layer_by_layer(place, frame.network)
+        }
     }
 }
 
@@ -126,21 +129,19 @@ fn of_six(config: &Config, scratch: &mut Scratch, flow: &Flow6) -> bool {
     answer.said(config, flow).unwrap_or_else(|| say_of_six(answer, flow))
 }
 
-/// Asks the filter of a flow of which nothing is known. Apart, so that the packets of those that are known pay for nothing of it.
-#[cold]
+/// Asks the filter of a flow of which nothing is known. Apart, so that the packets of those that are known pay for nothing of it; not
+/// `#[cold]`, which puts functions into another section, and the loader takes one for the other where two begin at the same offset.
 #[inline(never)]
 fn say_of_four(answer: &mut Answer4, flow: Flow4) -> bool {
     answer.say(config(), flow, ask_apart)
 }
 
-#[cold]
 #[inline(never)]
 fn say_of_six(answer: &mut Answer6, flow: &Flow6) -> bool {
     answer.say(config(), flow, ask_apart)
 }
 
 /// True if the filter covers one of the layers of a packet of which the first bytes are in the scratch.
-#[cold]
 #[inline(never)]
 fn layer_by_layer(place: u32, network: bool) -> bool {
     covers_layers(config(), Start { offset: 0, network }, |start| {

@@ -84,9 +84,9 @@ const FIRST_BYTE: u32 = u32::to_be(0xffff_ff00);
 /// The kind of a packet of IPv6: ethertype and version.
 const PLAIN_IPV6: u32 = u32::to_be(0x86dd_6000);
 const VERSION: u32 = u32::to_be(0xffff_f000);
-/// What a fragment has, and nothing else: more fragments, or an offset.
-const FRAGMENT: u16 = u16::to_be(0x3fff);
-/// Where the protocol is in the rest.
+/// Of the word with it what a fragment has, and nothing else: more fragments, or an offset; and the protocol behind that.
+const FRAGMENT_AND_PROTOCOL: u32 = u32::to_be(0x3fff_00ff);
+/// Where what tells TCP and UDP apart is in the rest.
 const PROTOCOL_BIT: u32 = 32;
 
 /// Whom a packet is between; none if it is not plain.
@@ -105,52 +105,41 @@ pub fn flow(packet: &impl Packet) -> Option<Flow> {
 
 #[inline(always)]
 fn ipv4(head: &impl Head) -> Option<Flow4> {
-    if head.half(3) & FRAGMENT != 0 {
-        return None;
-    }
-    let protocol = u16::from_be(head.half(4)) as u8;
+    let protocol = head.word::<3>() & FRAGMENT_AND_PROTOCOL;
     let rest = transport(protocol, head.word::<10>(), || head.half(11))?;
-    Some(Flow4 { addresses: two(head.word::<6>(), head.word::<8>()), rest })
+    Some(Flow4 { addresses: head.long::<6>(), rest })
 }
 
 #[inline(always)]
 fn ipv6(head: &impl Head) -> Option<Flow6> {
-    let protocol = (u16::from_be(head.half(3)) >> 8) as u8;
+    let protocol = u32::from(u16::from_be(head.half(3)) >> 8).to_be();
     let rest = transport(protocol, head.word::<20>(), || head.half(21))?;
-    let source = [two(head.word::<4>(), head.word::<6>()), two(head.word::<8>(), head.word::<10>())];
-    let destination = [two(head.word::<12>(), head.word::<14>()), two(head.word::<16>(), head.word::<18>())];
-    let [[first, second], [third, fourth]] = [source, destination];
-    Some(Flow6 { addresses: [first, second, third, fourth], rest })
+    Some(Flow6 { addresses: [head.long::<4>(), head.long::<8>(), head.long::<12>(), head.long::<16>()], rest })
 }
 
-/// Protocol and ports, if there is nothing else to be read behind them.
+/// Protocol and ports, if there is nothing else to be read behind them. The protocol is the last byte of a word as it lies in a packet.
 #[inline(always)]
-fn transport(protocol: u8, ports: u32, destination: impl FnOnce() -> u16) -> Option<u64> {
-    let plain = protocol == TCP || protocol == UDP && !is_tunnel(u16::from_be(destination()).into());
+fn transport(protocol: u32, ports: u32, destination: impl FnOnce() -> u16) -> Option<u64> {
+    let is = |number: u8| protocol == u32::from(number).to_be();
+    let plain = is(TCP) || is(UDP) && !is_tunnel(u16::from_be(destination()).into());
     plain.then_some(u64::from(ports) | u64::from(protocol) << PROTOCOL_BIT)
 }
 
+/// Two words as they lie in the packet.
 #[inline(always)]
-fn two(first: u32, second: u32) -> u64 {
-    u64::from(first) | u64::from(second) << 32
-}
-
-#[inline(always)]
-fn halves(two: u64) -> [u32; 2] {
-    [two as u32, (two >> 32) as u32]
+fn halves(long: u64) -> [u32; 2] {
+    let [first, second, third, fourth, fifth, sixth, seventh, eighth] = long.to_ne_bytes();
+    [[first, second, third, fourth], [fifth, sixth, seventh, eighth]].map(u32::from_ne_bytes)
 }
 
 /// The ends of a layer, with the ports and the protocol of the rest.
 #[inline(always)]
 fn layer((source, destination): ([u32; 4], [u32; 4]), rest: u64, (ethertype, family): (u16, u16)) -> Layer {
-    let (source_port, destination_port) = (port(rest as u16), port((rest >> 16) as u16));
-    let protocol = (rest >> PROTOCOL_BIT) as u16;
+    let [first, second, third, fourth] = (rest as u32).to_ne_bytes();
+    let [source_port, destination_port] =
+        [[first, second], [third, fourth]].map(|port| u16::from_be_bytes(port).into());
+    let protocol = u32::from_be((rest >> PROTOCOL_BIT) as u32) as u16;
     Layer { source, destination, source_port, destination_port, ethertype, protocol, family, pad: 0 }
-}
-
-#[inline(always)]
-fn port(port: u16) -> u32 {
-    u16::from_be(port).into()
 }
 
 /// Where an answer is kept, of what is mixed of a flow.

@@ -100,6 +100,8 @@ impl fmt::Debug for Programs {
 /// Programs of a session.
 pub(super) struct Programs {
     ebpf: Ebpf,
+    /// The kernel says at which side of a device a packet is, so one program does for both.
+    pub(super) tells_side: bool,
     loaded: Vec<(&'static str, ProgramFd)>,
 }
 
@@ -112,7 +114,7 @@ pub(super) fn load(layout: &Layout, ring_bytes: u32) -> Result<(Programs, Maps),
     let mut ebpf = loader.load(object).map_err(|error| failed("load", "the eBPF object", io::Error::other(error)))?;
     let maps =
         Maps { config: map(&mut ebpf, CONFIG)?, tally: map(&mut ebpf, TALLY)?, records: map(&mut ebpf, RECORDS)? };
-    Ok((Programs { ebpf, loaded: Vec::new() }, maps))
+    Ok((Programs { ebpf, tells_side: layout.skb_ingress_mask != 0, loaded: Vec::new() }, maps))
 }
 
 impl Programs {

@@ -5,7 +5,8 @@ use std::{vec, vec::Vec};
 
 use super::{
     super::{Layer, ask},
-    ANSWERS_BITS, Answer4, Answer6, Answers4, Answers6, Flow, Flow4, Flow6, Packet, flow, kind_of_network, of_four, of_six,
+    ANSWERS_BITS, Answer4, Answer6, Answers4, Answers6, Flow, Flow4, Flow6, Packet, flow, kind_of_network, of_four,
+    of_six,
 };
 use crate::{
     abi::live::{Clause, Config, Product},
@@ -35,7 +36,11 @@ impl Bytes {
 
 impl Packet for Bytes {
     fn kind(&self, first: impl FnOnce() -> u16) -> u32 {
-        if self.network { kind_of_network(first()) } else { u32::from_ne_bytes(*self.bytes[12..].first_chunk().unwrap()) }
+        if self.network {
+            kind_of_network(first())
+        } else {
+            u32::from_ne_bytes(*self.bytes[12..].first_chunk().unwrap())
+        }
     }
 
     fn network(&self, length: usize) -> Option<impl Head> {
