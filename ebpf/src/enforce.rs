@@ -64,10 +64,7 @@ pub fn from_instance<F: Rewrite>(frame: &mut F, ifindex: u32) -> Fate<'static> {
     }
     match floating::outward(frame, &Floats, (slot, port.epoch)) {
         None => Fate::Passes,
-        Some(Err(way)) => {
-            count_way(ask, way, frame.length());
-            Fate::Passes
-        }
+        Some(Err(way)) => through_router(frame, ask, way),
         Some(Ok(exit)) => leave(frame, &exit, ask, passed),
     }
 }
@@ -77,11 +74,21 @@ pub fn from_instance<F: Rewrite>(frame: &mut F, ifindex: u32) -> Fate<'static> {
 fn leave<F: Rewrite>(frame: &mut F, exit: &Exit<'static>, ask: Ask, passed: Passed) -> Fate<'static> {
     let way = floating::departure(exit, passed);
     let gone = way == Way::Fast && !frame.fits(exit.leaving.device);
-    count_way(ask, if gone { Way::Gone } else { way }, frame.length());
     if gone || way != Way::Fast {
-        return Fate::Passes;
+        return through_router(frame, ask, if gone { Way::Gone } else { way });
     }
+    count_way(ask, way, frame.length());
     if translate(frame, &exit.change()) { Fate::Leaves(exit.leaving) } else { Fate::Ends }
+}
+
+/// Leaves a packet to the router, which may give it another port.
+#[inline(always)]
+fn through_router<F: Frame>(frame: &F, ask: Ask, way: Way) -> Fate<'static> {
+    count_way(ask, way, frame.length());
+    if let Some(key) = floating::far_end(frame, ask.slot) {
+        Floats::ask(&key, ask.now);
+    }
+    Fate::Passes
 }
 
 /// What becomes of a packet that is sent to an instance. `fast`: it comes from the external device, translated.

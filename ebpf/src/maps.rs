@@ -10,9 +10,12 @@ use aya_ebpf::{
 use netdiag_common::abi::{
     event::{Counted, Decided},
     floating::{
-        Floating, FloatingKey, Hop, HopKey, Leaving, LeavingKey, MAX_FLOATING, MAX_HELD, MAX_HOPS, StationKey, WAYS,
+        Floating, FloatingKey, Hop, HopKey, Leaving, LeavingKey, MAX_ASKED, MAX_FLOATING, MAX_HELD, MAX_HOPS,
+        StationKey, WAYS,
     },
-    flow::{Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, MAX_FLOWS4, MAX_FLOWS6, MAX_FRAGMENTS, MAX_OVERFLOW},
+    flow::{
+        Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, MAX_FLOWS4, MAX_FLOWS6, MAX_FRAGMENTS, MAX_OVERFLOW, Tick,
+    },
     policy::{
         GrantKey, Label, MAX_GRANTS, MAX_PAGES, MAX_POLICIES, MAX_PORTS, MAX_PREFIXES, MAX_REMOTES, MAX_RULES,
         MAX_SERVICE_TABLES, MAX_VIEWS, MacKey, NEAR_INTERFACES, Page, PairKey, Port, Protocol, RemoteKey4, RemoteKey6,
@@ -190,6 +193,11 @@ pub static OVERFLOWED: Array<u32, { MAX_PORTS as usize }> = Array::new();
 /// What the first fragments of datagrams said.
 #[btf_map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { MAX_FRAGMENTS as usize }> = LruHashMap::new();
+
+/// Far ends that instances with floating IPs have asked through their routers, and when they were heard of last: the oldest makes
+/// room for the newest.
+#[btf_map]
+pub static ASKED: LruHashMap<FlowKey4, Tick, { MAX_ASKED as usize }> = LruHashMap::new();
 
 /// Flows each port has ever begun to track by quota. User space, which knows how many of them are gone, says in
 /// `ALLOWANCE` how far this may grow; so each of the two maps has one writer.

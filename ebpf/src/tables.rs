@@ -9,13 +9,14 @@ use aya_ebpf::{
 use netdiag_common::{
     abi::{
         floating::{Floating, FloatingKey, Hop, HopKey, Leaving, LeavingKey, StationKey},
-        flow::{Flow, FlowKey4, FlowKey6, Fragment, FragmentKey},
+        flow::{Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, Tick},
         policy::{
             GrantKey, MAX_ETHERTYPES, MacKey, NEAR_INTERFACES, PairKey, Port, Protocol, RemoteKey4, RemoteKey6, View,
         },
     },
     logic::{
-        floating::{self, FloatingTables},
+        floating::{self, ASKED_TIMEOUT, FloatingTables},
+        flow,
         frame::Frame,
         packet::{ethertype, mac},
         tables::{FlowTables, Moment, Note, PolicyTables},
@@ -182,6 +183,32 @@ impl FloatingTables for Floats {
     #[inline(always)]
     fn is_held(&self, key: &FlowKey4) -> bool {
         word!(HELD, key).is_some()
+    }
+
+    #[inline(always)]
+    fn is_asked(&self, key: &FlowKey4, now: Tick) -> bool {
+        let Some(heard) = maps::ASKED.get_ptr_mut(key) else { return false };
+        // SAFETY: one aligned word; an element that makes room meanwhile is not freed, and becomes another far end's at worst,
+        // which was heard of as lately.
+        let lately = !flow::have_passed(ASKED_TIMEOUT, unsafe { *heard }, now);
+        if lately {
+            // SAFETY: as above.
+            unsafe { *heard = now };
+        }
+        lately
+    }
+}
+
+impl Floats {
+    /// Remembers whom a packet asks that leaves through the router.
+    #[inline(always)]
+    pub fn ask(key: &FlowKey4, now: Tick) {
+        match maps::ASKED.get_ptr_mut(key) {
+            // SAFETY: as above.
+            Some(heard) => unsafe { *heard = now },
+            // Where there is no room, its answers are taken for what begins.
+            None => drop(maps::ASKED.insert(key, &now, BPF_ANY.into())),
+        }
     }
 }
 

@@ -248,6 +248,15 @@ impl FloatingHost {
     /// The router alone, where everything around it is there.
     pub fn build_router(&self, addresses: &[(Ipv4Addr, Ipv4Addr)]) {
         run(&format!("ip netns add {ROUTER}"));
+        // It forwards before it has a device, as Neutron's agent has it.
+        for line in [
+            "sysctl -qw net.ipv4.ip_forward=1",
+            "sysctl -qw net.ipv4.conf.all.arp_ignore=1",
+            "sysctl -qw net.ipv4.conf.all.arp_announce=2",
+            "sysctl -qw net.netfilter.nf_conntrack_tcp_be_liberal=1",
+        ] {
+            self.router(line);
+        }
         for (device, end, (bridge, mac)) in [(QR, "tapqr", ("br0", INNER)), (QG, "tapqg", ("brex", OUTER))] {
             run(&format!("ip link add {end} type veth peer name {device} netns {ROUTER}"));
             run(&format!("ip -n {ROUTER} link set {device} address {mac}"));
@@ -259,19 +268,15 @@ impl FloatingHost {
 
     /// What a router has beside its devices.
     fn equip_router(&self, addresses: &[(Ipv4Addr, Ipv4Addr)]) {
-        // Neutron's agent has the rules in place before the address: else the router would answer itself.
-        self.rules("iptables-restore", addresses);
         for line in [
             &format!("ip addr add 192.0.2.1/24 dev {QR}"),
             &format!("ip addr add 203.0.113.20/24 dev {QG}"),
             "ip route add default via 203.0.113.1",
-            "sysctl -qw net.ipv4.ip_forward=1",
-            "sysctl -qw net.ipv4.conf.all.arp_ignore=1",
-            "sysctl -qw net.ipv4.conf.all.arp_announce=2",
-            "sysctl -qw net.netfilter.nf_conntrack_tcp_be_liberal=1",
         ] {
             self.router(line);
         }
+        // The rules are in place before the floating IPs: else the router would answer itself.
+        self.rules("iptables-restore", addresses);
         for (floating, _) in addresses {
             self.router(&format!("ip addr add {floating}/32 dev {QG}"));
         }

@@ -76,16 +76,9 @@ fn a_floating_ip_is_announced_three_times_two_seconds_apart_as_a_request_and_as_
     let wire = within(&site.namespace("outside"), || Wire::open("eth0")).unwrap();
     site.host.policy(&policy(&[own(FLOATING, "p1")]));
     site.host.start();
-    // Announcements of the floating IP: who it is, twice, to everybody.
-    let is_one = |frame: &[u8]| {
-        frame[..6] == [0xff; 6]
-            && frame[12..14] == [8, 6]
-            && frame[28..32] == FLOATING.octets()
-            && frame[38..42] == FLOATING.octets()
-    };
     let mut seen: Vec<(Instant, u8)> = Vec::new();
     // Longer than the pause, so that a fourth round would be seen.
-    while let Some(frame) = wire.find(Duration::from_secs(4), is_one) {
+    while let Some(frame) = wire.find(Duration::from_secs(4), |frame| is_announcement(frame, FLOATING)) {
         seen.push((Instant::now(), frame[21]));
     }
     let kinds: Vec<u8> = seen.iter().map(|(_, kind)| *kind).collect();
@@ -93,6 +86,32 @@ fn a_floating_ip_is_announced_three_times_two_seconds_apart_as_a_request_and_as_
     for round in seen.windows(3).step_by(2) {
         let between = round[2].0 - round[0].0;
         assert!(between > Duration::from_millis(1900) && between < Duration::from_secs(4), "{between:?}");
+    }
+}
+
+/// An announcement of the floating IP: who it is, to everybody.
+fn is_announcement(frame: &[u8], floating: Ipv4Addr) -> bool {
+    frame[..6] == [0xff; 6]
+        && frame[12..14] == [8, 6]
+        && frame[28..32] == floating.octets()
+        && frame[38..42] == floating.octets()
+}
+
+#[test]
+fn whoever_is_told_that_a_floating_ip_is_served_finds_it_announced() {
+    let test = "whoever_is_told_that_a_floating_ip_is_served_finds_it_announced";
+    let Some(mut site) = enter(test) else { return };
+    let wire = within(&site.namespace("outside"), || Wire::open("eth0")).unwrap();
+    site.host.policy(OPEN);
+    site.host.start();
+    site.host.wait("it has looked at routers", |status| status["floating_ips"].is_array());
+    let body = format!(r#"{{"floating_ip_address": "{FLOATING}", "port_id": "p1", "device": "ext0"}}"#);
+    for round in 0..12 {
+        // Also right after it was given up, when the last look at the host may have seen half of it.
+        site.host.ok("PUT", "/v1/floatingips/f", &body);
+        assert!(wire.find(Duration::ZERO, |frame| is_announcement(frame, FLOATING)).is_some(), "round {round}");
+        site.host.ok("DELETE", "/v1/floatingips/f", "");
+        wire.drain();
     }
 }
 

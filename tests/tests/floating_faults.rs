@@ -7,7 +7,7 @@ use std::{
 };
 
 use netdiag_tests::{
-    agent::{PATIENCE, command, run},
+    agent::{PATIENCE, run},
     floating::{FIXED, FLOATING, FloatingHost, OPEN, OTHER, QG, ROUTER, SECOND, flows::Flows},
     require_programs,
 };
@@ -21,19 +21,16 @@ const FLOWS: u16 = 100;
 /// What has changed must be heard of: nobody looks just because it is time.
 const EVENTS: [&str; 2] = ["--full-pass", "3600"];
 
-/// A host whose router has two floating IPs, both past it, and flows over them. A flow that came to the router unprepared would
-/// get another port, and be lost.
-async fn enter(test: &str) -> Option<(FloatingHost, Flows)> {
-    enter_with(test, true).await
-}
-
-/// The same, with a router that chooses ports at random or leaves them as they are.
-async fn enter_with(test: &str, random: bool) -> Option<(FloatingHost, Flows)> {
+/// A host whose router has two floating IPs, both past it. A flow that came to the router unprepared would get another port, and be
+/// lost.
+async fn enter(test: &str) -> Option<FloatingHost> {
     if !require_programs(&["iptables", "iptables-restore", "conntrack"]) {
         return None;
     }
     let mut site = FloatingHost::enter(test)?;
-    site.random = random;
+    site.random = true;
+    // A router that has no rules yet lets private addresses out, which no network outside takes.
+    site.from_outside("sysctl -qw net.ipv4.conf.all.rp_filter=1");
     site.plug_outside();
     site.build_router(&BOTH);
     site.host.policy(OPEN);
@@ -43,6 +40,12 @@ async fn enter_with(test: &str, random: bool) -> Option<(FloatingHost, Flows)> {
         // The way out is known when somebody has gone it.
         assert!(site.pings(from, Ipv4Addr::new(203, 0, 113, 1)).await);
     }
+    Some(site)
+}
+
+/// The same, with flows over it.
+async fn enter_with_flows(test: &str) -> Option<(FloatingHost, Flows)> {
+    let site = enter(test).await?;
     let flows = Flows::start(&site, FLOWS).await;
     flows.go_on("before anything happens");
     assert_eq!(flows.lost(), 0, "before anything happens");
@@ -87,7 +90,7 @@ fn all_is_well(site: &FloatingHost, flows: &Flows, fault: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_flows_outlive_an_agent_that_is_killed_at_any_moment_and_lose_nothing() {
     let test = "a_hundred_flows_outlive_an_agent_that_is_killed_at_any_moment_and_lose_nothing";
-    let Some((mut site, flows)) = enter(test).await else { return };
+    let Some((mut site, flows)) = enter_with_flows(test).await else { return };
     let seed = SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
     let mut moment = u64::from(seed);
     for round in 0..10 {
@@ -111,25 +114,61 @@ async fn a_hundred_flows_outlive_an_agent_that_is_killed_at_any_moment_and_lose_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_flows_outlive_a_router_that_is_deleted_and_made_again() {
     let test = "a_hundred_flows_outlive_a_router_that_is_deleted_and_made_again";
-    // Whoever is made anew has forgotten everything, and nobody is there before its first packets: at random it would give
-    // them other ports, with netdiag as without.
-    let Some((site, flows)) = enter_with(test, false).await else { return };
-    run(&format!("ip netns del {ROUTER}"));
-    let started = Instant::now();
-    while command("ip link show dev tapqg").status.success() {
-        assert!(started.elapsed() < PATIENCE, "the router is never gone");
-        thread::sleep(Duration::from_millis(10));
-    }
+    let Some((mut site, flows)) = enter_with_flows(test).await else { return };
+    delete_router();
     // Until the agent has seen it, what is loaded goes on.
-    site.wait_for(FLOATING, "gone", serde_json::Value::is_null);
+    gone_away(&site);
     site.build_router(&BOTH);
     all_is_well(&site, &flows, "a router that is deleted and made again");
+
+    delete_router();
+    site.build_router(&BOTH);
+    all_is_well(&site, &flows, "a router that is made again at once");
+
+    delete_router();
+    gone_away(&site);
+    site.host.end(Signal::KILL);
+    site.host.start_with(&EVENTS);
+    site.build_router(&BOTH);
+    all_is_well(&site, &flows, "a router that is made again for an agent that has never seen it");
+}
+
+/// As Neutron's agent does: its devices first.
+fn delete_router() {
+    for device in ["tapqr", "tapqg"] {
+        run(&format!("ip link del {device}"));
+    }
+    run(&format!("ip netns del {ROUTER}"));
+}
+
+#[track_caller]
+fn gone_away(site: &FloatingHost) {
+    for address in [FLOATING, OTHER] {
+        site.wait_for(address, "gone", serde_json::Value::is_null);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_router_that_is_made_again_with_its_floating_ips_at_other_instances_keeps_no_flow_of_before() {
+    let test = "a_router_that_is_made_again_with_its_floating_ips_at_other_instances_keeps_no_flow_of_before";
+    let Some(site) = enter(test).await else { return };
+    let mut connection = site.connect(("outside", "instance"), FLOATING, 9001).await;
+    let datagrams = site.datagrams(("outside", "instance"), FLOATING, 9002).await;
+    assert!(connection.works(PATIENCE) && datagrams.exchange().is_some(), "before anything happens");
+    delete_router();
+    gone_away(&site);
+    site.build_router(&[(FLOATING, SECOND), (OTHER, FIXED)]);
+    fast(&site);
+    let tracked = site.tracked(Some(ROUTER), FLOATING);
+    let before: Vec<_> = tracked.iter().filter(|line| line.contains(&format!("={FIXED} "))).collect();
+    assert!(before.is_empty(), "the router was told of flows that are not its own: {before:#?}");
+    assert_eq!(datagrams.exchange(), None, "whose the floating IP was gets nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_flows_outlive_a_gateway_that_gets_another_mac_address() {
     let test = "a_hundred_flows_outlive_a_gateway_that_gets_another_mac_address";
-    let Some((site, flows)) = enter(test).await else { return };
+    let Some((site, flows)) = enter_with_flows(test).await else { return };
     // Whoever takes an address over says so.
     site.from_outside("sysctl -qw net.ipv4.conf.eth0.arp_notify=1");
     for last in ["01", "02"] {
@@ -142,7 +181,7 @@ async fn a_hundred_flows_outlive_a_gateway_that_gets_another_mac_address() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_flows_outlive_an_external_device_that_goes_down_and_one_that_is_made_again() {
     let test = "a_hundred_flows_outlive_an_external_device_that_goes_down_and_one_that_is_made_again";
-    let Some((site, flows)) = enter(test).await else { return };
+    let Some((site, flows)) = enter_with_flows(test).await else { return };
     for pause in [0, 300] {
         run("ip link set ext0 down");
         thread::sleep(Duration::from_millis(pause));
@@ -160,7 +199,7 @@ async fn a_hundred_flows_outlive_an_external_device_that_goes_down_and_one_that_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_flows_outlive_a_gateway_that_answers_nobody_for_a_while() {
     let test = "a_hundred_flows_outlive_a_gateway_that_answers_nobody_for_a_while";
-    let Some((site, flows)) = enter(test).await else { return };
+    let Some((site, flows)) = enter_with_flows(test).await else { return };
     let lost = || {
         ["egress"; 2]
             .into_iter()

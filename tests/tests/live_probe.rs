@@ -15,7 +15,7 @@ use netdiag_agent::{
 };
 use netdiag_model::{
     id::{IfIndex, LinkKey},
-    live::{Clause, End, Filter, Layer, Product, Sighting, View, What},
+    live::{Clause, End, Filter, Layer, Losses, Product, Sighting, View, What},
 };
 use netdiag_tests::{
     behaviour::wire::Wire,
@@ -121,7 +121,8 @@ fn only(clause: Clause) -> Filter {
 }
 
 fn plan(points: Vec<Point>, filter: Filter) -> Plan {
-    Plan { points, filter, drops: false, ring_bytes: RING_BYTES, budget: None, overhead: None }
+    let (drops, drops_in) = (false, Vec::new());
+    Plan { points, filter, drops, drops_in, ring_bytes: RING_BYTES, budget: None, overhead: None }
 }
 
 async fn start(plan: Plan) -> Session {
@@ -136,6 +137,10 @@ async fn seen(session: &mut Session) -> Vec<Sighting> {
     while let Ok(sighting) = tokio::time::timeout(Duration::from_millis(200), session.next()).await {
         all.push(sighting);
     }
+    all.extend(session.take());
+    // Whatever was begun has been read or is lost.
+    let last_ns = all.iter().map(|seen| seen.time_ns).max();
+    assert!(last_ns.is_none_or(|last_ns| session.read_ns() >= last_ns), "{last_ns:?}, {}", session.read_ns());
     all
 }
 
@@ -270,6 +275,34 @@ async fn a_packet_nobody_listens_for_is_seen_dying_and_so_is_the_error_about_it(
     let What::Dropped { subsystem, location: Some(location), .. } = &died.what else { panic!("{died:?}") };
     assert_eq!(subsystem, "core");
     assert!(location.starts_with("__udp4_lib_rcv+0x") || location.starts_with("udp"), "{location}");
+}
+
+#[tokio::test]
+async fn what_is_given_up_in_another_namespace_is_not_told_of_and_takes_nothing_of_the_budget() {
+    host!("what_is_given_up_in_another_namespace_is_not_told_of_and_takes_nothing_of_the_budget");
+    let _host = Host::new().await;
+    introduce();
+    run("ip netns exec b iptables -A INPUT -p udp --dport 4102 -j DROP; \
+         ip netns exec a iptables -A OUTPUT -p udp --dport 4103 -j DROP");
+    let filter = only(Clause { there: End { ports: Some((4102, 4103)), ..End::default() }, ..Clause::default() });
+    let drops_in = vec![Host::link("a", "eth0").netns];
+    let plan = Plan { drops: true, drops_in, budget: Some(50), ..plan(Vec::new(), filter) };
+    let here = socket("a", 5000).await;
+    let flood = || {
+        for _ in 0..2000 {
+            here.send_to(b"a packet", "10.77.0.2:4102").unwrap();
+        }
+    };
+    let mut session = start(plan.clone()).await;
+    flood();
+    here.send_to(b"a packet", "10.77.0.2:4103").unwrap_err();
+    let places: Vec<_> = seen(&mut session).await.iter().map(|seen| seen.link).collect();
+    assert_eq!((places, session.losses().unwrap()), (vec![Some(Host::link("a", "eth0"))], Losses::default()));
+    drop(session);
+    let mut session = start(Plan { drops_in: Vec::new(), ..plan }).await;
+    flood();
+    assert!(!seen(&mut session).await.is_empty());
+    assert!(session.losses().unwrap().throttled > 0, "everywhere");
 }
 
 #[tokio::test]

@@ -23,11 +23,12 @@ const HANDED_ON: &str = "NETDIAG_CI,CI,NETDIAG_BIN,NETDIAG_XTASK,NETDIAG_BPF_OBJ
 
 /// Tests that wait for packets for most of their time, each in labs of its own. They run beside all others, which keeps
 /// the whole run about as short as the others alone.
-const WAITING: [&str; 12] = [
+const WAITING: [&str; 13] = [
     "agent_ahead",
     "agent_floating",
     "agent_floating_own",
     "agent_seen",
+    "floating_answers",
     "floating_faults",
     "floating_lab",
     "floating_midway",

@@ -10,6 +10,8 @@ pub const MAX_FLOATING: u32 = 16_384;
 pub const MAX_HOPS: u32 = 262_144;
 /// How many flows can be held on the slow way.
 pub const MAX_HELD: u32 = 65_536;
+/// How many far ends are known that were asked through a router.
+pub const MAX_ASKED: u32 = 16_384;
 
 /// What `skb->mark` is between the program at the external device and the one at the instance's: the packet comes the
 /// fast way. Packets from outside the host have no mark, and a mark does not leave a namespace.
@@ -181,11 +183,11 @@ macro_rules! ways {
 ways! {
     /// Translated here and delivered past bridge and router.
     Fast = 0, "fast";
-    /// The flow began on the slow way and stays there.
+    /// The flow began on the slow way and stays there; or it may be the answer to one that did.
     SlowFlow = 1, "slow-flow";
     /// The flow was there before the floating IP was served from here.
     HeldFlow = 2, "held-flow";
-    /// A TCP packet of a connection nobody here saw begin.
+    /// A TCP packet of a connection, or the answer to a ping, that nobody here saw begin.
     UnknownFlow = 3, "unknown-flow";
     /// New flows begin on the slow way: the floating IP was taken off the fast way.
     Draining = 4, "draining";

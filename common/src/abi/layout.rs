@@ -86,8 +86,9 @@ assert_layout!(live::Clause: 96 bytes aligned to 4 {
     family_mask at 90, flags at 92,
 });
 assert_layout!(live::Product: 4 bytes aligned to 2 { covered at 0, uncovered at 2 });
-assert_layout!(live::Config: 1624 bytes aligned to 4 {
+assert_layout!(live::Config: 1656 bytes aligned to 4 {
     clauses at 0, products at 4, budget at 8, tick_shift at 12, generation at 16, flags at 20, clause at 24, product at 1560,
+    given_up_in at 1624,
 });
 assert_layout!(live::Tally: 2112 bytes aligned to 8 {
     next at 0, until at 8, records at 16, throttled at 24, lost at 32, pad at 40, answers at 64,

@@ -117,6 +117,9 @@ pub struct Product {
     pub uncovered: u16,
 }
 
+/// How many namespaces there is room for.
+pub const NAMESPACES: usize = 8;
+
 /// Which packets are spoken of, and how often.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,6 +141,9 @@ pub struct Config {
     pub clause: [Clause; CLAUSES],
     /// The products.
     pub product: [Product; PRODUCTS],
+    /// Inodes of the namespaces of which it is said what is given up there, the first being 0 if of all; where nobody knows in which
+    /// namespace it was, it is said as well.
+    pub given_up_in: [u32; NAMESPACES],
 }
 
 /// The index of a device says which it is: no two that are watched have the same, in whatever namespaces they are.
@@ -151,7 +157,7 @@ pub struct Tally {
     pub next: u64,
     /// How many records there may be until then.
     pub until: u64,
-    /// Records that there are, or were to be.
+    /// Records that were begun: written, being written, or lost.
     pub records: u64,
     /// Packets that were left out to keep the cost down.
     pub throttled: u64,

@@ -8,7 +8,7 @@ use super::{
     decide::{FRAGMENT_TIMEOUT, fragment_key},
     flow::{
         self, State,
-        protocol::{ICMP, TCP},
+        protocol::{ICMP, SCTP, TCP, has_ports},
         tcp,
     },
     frame::{Frame, Head},
@@ -35,7 +35,12 @@ pub trait FloatingTables {
     fn hop(&self, key: &HopKey) -> Option<Hop>;
     /// True for a flow that was there before its floating IP was served from here, and has to stay on the slow way.
     fn is_held(&self, key: &FlowKey4) -> bool;
+    /// True for a far end that was asked through the router lately, or has answered since: see [`far_end`].
+    fn is_asked(&self, key: &FlowKey4, now: Tick) -> bool;
 }
+
+/// How long a far end that was asked through the router may take to answer: as long as any router keeps such a flow.
+pub const ASKED_TIMEOUT: Tick = flow::timeout(SCTP, State::Replied);
 
 /// A packet that may leave past the router, if its flow does.
 #[derive(Clone, Copy, Debug)]
@@ -233,6 +238,31 @@ fn answers_leave<L: FloatingTables>(tables: &L, floating: &Floating, source: u32
     }
 }
 
+/// Whom a packet asks that leaves through the router: a flow without the port it is from. The router may give it another port,
+/// which nobody else knows (`--random-fully`), so what comes from there may be the answer. `None` for TCP, where an answer is
+/// told by its flags, and for what has no ports.
+#[inline(always)]
+pub fn far_end<F: Frame>(frame: &F, slot: u32) -> Option<FlowKey4> {
+    let mut packet = Packet::default();
+    if packet.ethernet(frame).is_some() || packet.ipv4(frame).is_some() {
+        return None;
+    }
+    if packet.protocol == TCP || !has_ports(packet.protocol) || packet.fragmentation == Fragmentation::Later {
+        return None;
+    }
+    if packet.transport(frame).is_some() {
+        return None;
+    }
+    let (tuple, _) = track::tuple(&packet, false);
+    Some(without_port(slot, &tuple))
+}
+
+/// What a far end is known by.
+#[inline(always)]
+const fn without_port(slot: u32, tuple: &Tuple) -> FlowKey4 {
+    FlowKey4 { local_port: 0, ..track::key4(slot, tuple) }
+}
+
 /// Whether a packet that comes to a floating IP belongs to the fast way, or may begin a flow there: `None` if so.
 #[inline(always)]
 pub fn flow_way<F: Frame, L: FloatingTables, T: FlowTables>(
@@ -285,10 +315,18 @@ pub fn flow_way<F: Frame, L: FloatingTables, T: FlowTables>(
     if kind == Icmp::Error {
         return Some(Way::Icmp);
     }
+    // Nothing begins with an answer, and this may be one to what the router has sent, with an identifier of its own.
+    if matches!(kind, Icmp::Reply(_)) {
+        return Some(Way::UnknownFlow);
+    }
     let known_outside = Tuple { local: packet.destination, ..tuple };
     let is_held = |tuple| tables.is_held(&track::key4(floating.slot, tuple));
     begin_way(frame, tables, floating, (&packet, opens))
         .or_else(|| (packet.protocol != TCP && (is_held(&known_outside) || is_held(&inside))).then_some(Way::HeldFlow))
+        .or_else(|| {
+            let asked = packet.protocol != TCP && has_ports(packet.protocol);
+            (asked && tables.is_asked(&without_port(floating.slot, &inside), now)).then_some(Way::SlowFlow)
+        })
 }
 
 /// What keeps a packet from beginning a flow on the fast way. `opens`: it asks for a new TCP connection.

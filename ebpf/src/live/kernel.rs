@@ -207,34 +207,43 @@ impl Buffer {
         tagged.then(|| half(self.0, layout.skb_vlan_tci))
     }
 
-    /// Fills in namespace and device, as far as they can be known.
+    /// Namespace and device, as far as they can be known.
     ///
     /// The kernel uses the place of the device for something else while a packet waits at a socket: then the namespace is that of the
     /// route or of the socket, and the device the one the packet came from.
     #[inline(always)]
-    pub fn place(self, seen: &mut Seen, receiver: u64) {
+    pub fn place(self, receiver: u64) -> Place {
         let layout = layout();
         let device = self.device();
-        (seen.cookie, seen.inode) = namespace_of_device(device);
-        seen.ifindex = number(device, layout.dev_ifindex);
-        if seen.cookie != 0 || seen.inode != 0 {
-            return;
+        let (cookie, inode) = namespace_of_device(device);
+        if cookie != 0 || inode != 0 {
+            return Place { cookie, inode, ifindex: number(device, layout.dev_ifindex) };
         }
-        seen.ifindex = number(self.0, layout.skb_iif);
+        let from = number(self.0, layout.skb_iif);
         let route = pointer(self.0, layout.skb_dst) & !1;
         let device = pointer(route, layout.dst_dev);
-        (seen.cookie, seen.inode) = namespace_of_device(device);
-        if seen.inode != 0 {
-            if seen.ifindex == 0 {
-                seen.ifindex = number(device, layout.dev_ifindex);
-            }
-            return;
+        let (cookie, inode) = namespace_of_device(device);
+        if inode != 0 {
+            let ifindex = if from == 0 { number(device, layout.dev_ifindex) } else { from };
+            return Place { cookie, inode, ifindex };
         }
-        (seen.cookie, seen.inode) = namespace(pointer(receiver, layout.sk_net));
-        if seen.inode == 0 {
-            (seen.cookie, seen.inode) = namespace(pointer(pointer(self.0, layout.skb_sk), layout.sk_net));
+        let (mut cookie, mut inode) = namespace(pointer(receiver, layout.sk_net));
+        if inode == 0 {
+            (cookie, inode) = namespace(pointer(pointer(self.0, layout.skb_sk), layout.sk_net));
         }
+        Place { cookie, inode, ifindex: from }
     }
+}
+
+/// Where a packet was given up.
+#[derive(Clone, Copy)]
+pub struct Place {
+    /// Cookie of the namespace.
+    pub cookie: u64,
+    /// Inode of the namespace; 0 where it is not known.
+    pub inode: u32,
+    /// Index of the device; 0 where there is none.
+    pub ifindex: u32,
 }
 
 /// A buffer that is being given up. The verifier knows that it is one, so its fields are read as a C program would read them; at

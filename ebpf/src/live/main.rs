@@ -23,12 +23,12 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, SkBuffContext, TcContext},
 };
 use netdiag_common::abi::live::{
-    CONFIG_INDEX_IS_ENOUGH, HEAD, SEEN_BY_SOCKET, SEEN_DROPPED, SEEN_NETWORK, SEEN_OF_SOCKET, SEEN_RECEIVED, SEEN_SENT,
-    SEEN_TAGGED, Seen, TALLY_DROPPED, TALLY_SOCKET, TALLY_WAY, Tally,
+    CONFIG_INDEX_IS_ENOUGH, Config, HEAD, SEEN_BY_SOCKET, SEEN_DROPPED, SEEN_NETWORK, SEEN_OF_SOCKET, SEEN_RECEIVED,
+    SEEN_SENT, SEEN_TAGGED, Seen, TALLY_DROPPED, TALLY_SOCKET, TALLY_WAY, Tally,
 };
 
 use crate::{
-    kernel::{Buffer, Dying, First, layout},
+    kernel::{Buffer, Dying, First, Place, layout},
     maps::Front,
     wanted::Frame,
 };
@@ -231,14 +231,26 @@ fn given_up(ctx: &BtfTracePointContext) {
     let Some(tally) = maps::tally(TALLY_DROPPED) else { return };
     let dying = Dying::of(ctx.arg(0));
     let (first, network) = dying.start();
-    if is_wanted_dying(tally, &first, network) && report::has_room(tally) {
-        let receiver = if layout.receiver == 0 { 0 } else { kernel::address_of(ctx.arg(3)) };
+    if !is_wanted_dying(tally, &first, network) {
+        return;
+    }
+    let receiver = if layout.receiver == 0 { 0 } else { kernel::address_of(ctx.arg(3)) };
+    let buffer = Buffer::of(ctx.arg(0));
+    let place = buffer.place(receiver);
+    // What others with the same addresses lose elsewhere must not use up what there may be of records.
+    if is_of(maps::config(), place.inode) && report::has_room(tally) {
         report::write(TALLY_DROPPED, |seen| {
             (seen.reason, seen.location) = (reason, ctx.arg(1));
-            describe_dying(Buffer::of(ctx.arg(0)), &first, seen, (network, receiver));
+            describe_dying(buffer, &first, seen, (network, place));
             true
         });
     }
+}
+
+/// Whether it is said what is given up in a namespace.
+#[inline(always)]
+fn is_of(config: &Config, inode: u32) -> bool {
+    inode == 0 || config.given_up_in[0] == 0 || config.given_up_in.contains(&inode)
 }
 
 /// How many of the first bytes are read before it is known that more are needed.
@@ -258,7 +270,7 @@ fn is_wanted_dying(tally: &mut Tally, first: &First, network: bool) -> bool {
 }
 
 #[inline(always)]
-fn describe_dying(buffer: Buffer, first: &First, seen: &mut Seen, (network, receiver): (bool, u64)) {
+fn describe_dying(buffer: Buffer, first: &First, seen: &mut Seen, (network, place): (bool, Place)) {
     seen.buffer = buffer.0;
     seen.kind = SEEN_DROPPED;
     seen.mark = buffer.mark();
@@ -268,7 +280,7 @@ fn describe_dying(buffer: Buffer, first: &First, seen: &mut Seen, (network, rece
     seen.flags = if tag.is_some() { SEEN_TAGGED } else { 0 } | if network { SEEN_NETWORK } else { 0 } | owned;
     seen.length = first.length;
     seen.known = first.copy::<HEAD>(&mut seen.head) as u16;
-    buffer.place(seen, receiver);
+    (seen.cookie, seen.inode, seen.ifindex) = (place.cookie, place.inode, place.ifindex);
 }
 
 /// Lets the program use the helpers the kernel reserves for GPL-compatible code.

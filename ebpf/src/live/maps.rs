@@ -7,7 +7,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use netdiag_common::{
-    abi::live::{CLAUSES, Clause, Config, End, HEAD, PRODUCTS, Product, Seen, TALLIES, Tally},
+    abi::live::{CLAUSES, Clause, Config, End, HEAD, NAMESPACES, PRODUCTS, Product, Seen, TALLIES, Tally},
     logic::live::{Layer, plain::Answers6},
 };
 
@@ -23,6 +23,7 @@ static CONFIG: Shared = Shared(UnsafeCell::new(Config {
     flags: 0,
     clause: [NO_CLAUSE; CLAUSES],
     product: [Product { covered: 0, uncovered: 0 }; PRODUCTS],
+    given_up_in: [0; NAMESPACES],
 }));
 
 const NO_END: End = End { address: [0; 4], mask: [0; 4], first_port: 0, more_ports: 0 };

@@ -10,8 +10,9 @@ use netdiag_common::abi::live::{Seen, Tally};
 
 use crate::maps::{self, RECORDS};
 
-/// True if there may be a record of a packet that the filter covers. One that the budget leaves no room for is counted, and
-/// that is all that is done about it: what it costs is what a flood costs.
+/// True if there may be a record of a packet that the filter covers, which is counted before its time is taken: whoever reads knows by
+/// it what is still being written. One that the budget leaves no room for is counted, and that is all that is done about it: what it
+/// costs is what a flood costs.
 #[inline(always)]
 pub fn has_room(tally: &mut Tally) -> bool {
     // SAFETY: the helper has no precondition. It is a load of a word, unlike asking a clock.

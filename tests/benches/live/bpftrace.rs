@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{tcpdump::ran, world::run};
 
@@ -70,8 +70,7 @@ impl Bpftrace {
     /// Ends; nanoseconds it has run since it began, and lines it has written and events it has lost.
     pub(super) fn end(mut self) -> Result<(u64, u64, u64)> {
         let ran = ran(&self.child)?;
-        run(&["kill", "-INT", &self.child.id().to_string()])?;
-        self.child.wait()?;
+        self.interrupt()?;
         let (mut seen, mut lost) = (0, 0);
         for line in BufReader::new(File::open(self.output.path())?).lines() {
             let line = line?;
@@ -83,6 +82,21 @@ impl Bpftrace {
             }
         }
         Ok((ran, seen, lost))
+    }
+
+    /// Has it end. A signal that meets it just before it waits for packets is noticed with the next one, and none come.
+    fn interrupt(&mut self) -> Result<()> {
+        for _ in 0..PATIENCE.as_secs() {
+            run(&["kill", "-INT", &self.child.id().to_string()])?;
+            let asked = Instant::now();
+            while asked.elapsed() < Duration::from_secs(1) {
+                if self.child.try_wait()?.is_some() {
+                    return Ok(());
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+        bail!("bpftrace does not end");
     }
 }
 

@@ -26,7 +26,15 @@ pub(super) async fn measure(scene: &mut Scene, times: usize) -> Result<First> {
     let mut first = First::default();
     for _ in 0..times {
         let (points, filter) = (scene.points(0..2), filter(true));
-        let plan = Plan { points, filter, drops: true, ring_bytes: RING_BYTES, budget: None, overhead: None };
+        let plan = Plan {
+            points,
+            filter,
+            drops: true,
+            drops_in: Vec::new(),
+            ring_bytes: RING_BYTES,
+            budget: None,
+            overhead: None,
+        };
         let before = Instant::now();
         let mut session = Session::start(plan, &Options::default()).await?;
         first.start.add(milliseconds(before));

@@ -72,8 +72,11 @@ impl Watch {
         let (budget, overhead) = if self.limits { (Some(BUDGET), Some(OVERHEAD)) } else { (None, None) };
         let drops = self.drops;
         let points = scene.points(self.instances.clone());
-        let session =
-            Session::start(Plan { points, filter, drops, ring_bytes, budget, overhead }, &Options::default()).await?;
+        let session = Session::start(
+            Plan { points, filter, drops, drops_in: Vec::new(), ring_bytes, budget, overhead },
+            &Options::default(),
+        )
+        .await?;
         ensure!(session.gaps().is_empty(), "not everything is watched: {:?}", session.gaps());
         Ok(session)
     }

@@ -155,11 +155,11 @@ pub(crate) fn groups(lab: &Lab) -> Vec<Outcome> {
     outcomes
 }
 
-/// A floating IP that goes past its router.
+/// A floating IP that goes past its router, of an instance whose fixed address another tenant's has, too.
 pub(crate) fn fast_path(lab: &Lab) -> Vec<Outcome> {
     let host = "compute-1";
-    let target = Target::named(lab, host, "db-1");
-    let agent = Agent::start(lab, host, &["db-1"]);
+    let target = Target::named(lab, host, "other-1");
+    let agent = Agent::start(lab, host, &["other-1"]);
     let fast = format!("floatingips/{}", target.floating);
     agent.until("it is fast", || agent.get(&fast)["floatingip"]["state"] == "fast");
     let lane = Lane::of(lab, host, &target.container).with(&OPTIONS);

@@ -117,6 +117,14 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
+/// How watching ended, and what there was no record of.
+fn end(code: Option<i32>, seen: &Value) -> String {
+    let summary = &seen["summary"];
+    let [lost, throttled, packets, took] = ["lost", "throttled", "packets", "took_ns"].map(|name| &summary[name]);
+    let sentence = text(&summary["sentence"]);
+    format!("exit {code:?}: {sentence}; {packets} packets in {took} ns, {lost} lost, {throttled} left out")
+}
+
 fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[][..], Vec::as_slice)
 }
@@ -168,7 +176,7 @@ impl<'l> Lane<'l> {
         let wrong: Vec<String> =
             named.iter().filter(|one| one.guilty && !is_true(one)).map(|one| format!("{one:?}")).collect();
         let mut said: Vec<String> = named.iter().map(|one| format!("{one:?}")).collect();
-        said.push(format!("exit {code:?}: {}", text(&seen["summary"]["sentence"])));
+        said.push(end(code, &seen));
         let found = named.iter().any(|one| is_it(&one));
         Outcome { name: fault.name, healthy: false, found, wrong, took: began.elapsed(), said }
     }
@@ -178,7 +186,7 @@ impl<'l> Lane<'l> {
         let began = Instant::now();
         let (code, seen) = self.follow(traffic, &["--count", "8", "--duration", "15s"]);
         let wrong: Vec<String> = named(&seen).iter().map(|one| format!("{one:?}")).collect();
-        let said = vec![format!("exit {code:?}: {}", text(&seen["summary"]["sentence"]))];
+        let said = vec![end(code, &seen)];
         let found = code == Some(0) && wrong.is_empty();
         Outcome { name, healthy: true, found, wrong, took: began.elapsed(), said }
     }

@@ -13,10 +13,10 @@ use std::{
 };
 
 use aya::programs::loaded_programs;
-use netdiag_common::abi::live::{CONFIG_INDEX_IS_ENOUGH, Config, Layout};
+use netdiag_common::abi::live::{CONFIG_INDEX_IS_ENOUGH, Config, Layout, NAMESPACES};
 use netdiag_model::{
     fact::{Gap, SourceKind},
-    id::LinkKey,
+    id::{LinkKey, NetnsId},
     live::{Cost, Filter, Losses, Sighting, View},
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -29,6 +29,7 @@ use self::{
     load::{Maps, Programs},
     meter::Meter,
     name::Names,
+    progress::Progress,
 };
 use crate::{
     discover::{self, Options, chain},
@@ -59,6 +60,8 @@ mod name;
 mod passed;
 /// Sends one packet of netdiag's own.
 pub mod probe;
+/// Until when every record has been read.
+mod progress;
 /// What the kernel calls the reasons for which it gives packets up.
 mod reason;
 /// Bytes of a record as a sighting.
@@ -77,6 +80,9 @@ pub struct Plan {
     pub filter: Filter,
     /// Watch also where the kernel gives packets up, of whatever device.
     pub drops: bool,
+    /// Where these are spoken of: in no more than [`NAMESPACES`] namespaces, and where nobody knows which it was; everywhere if none is
+    /// named, or more are. Elsewhere others may have the same addresses.
+    pub drops_in: Vec<NetnsId>,
     /// Size of the ring buffer: a power of two, and a multiple of the size of a page. A packet takes [`RECORD_BYTES`] of it.
     pub ring_bytes: u32,
     /// The most records a second, on each CPU: what is more is counted as throttled. None is no limit.
@@ -148,6 +154,7 @@ pub struct Session {
     names: Names,
     meter: Meter,
     read: u64,
+    progress: Progress,
     /// Packets that may yet be overtaken by older ones.
     waiting: Vec<Sighting>,
     ready: VecDeque<Sighting>,
@@ -180,11 +187,12 @@ impl Session {
     }
 
     async fn start_at(plan: Plan, options: &Options, tcx: bool) -> Result<Self, LiveError> {
-        let Plan { points, filter, drops, ring_bytes, budget, overhead } = plan;
+        let Plan { points, filter, drops, drops_in, ring_bytes, budget, overhead } = plan;
         let (tick, brake) = (Tick::of_kernel(), overhead.map(|share| Brake::new(share, budget.unwrap_or(u32::MAX))));
         let budget = budget.or(overhead.map(|_| u32::MAX)).map_or(0, |a_second| tick.records(a_second));
         let mut config = filter::config(&filter).map_err(LiveError::Filter)?;
         (config.budget, config.tick_shift, config.flags) = (budget, tick.shift, flags(&points));
+        config.given_up_in = inodes(&drops_in);
         let mut gaps = Vec::new();
         let (layout, btf) = match layout::read() {
             Ok((layout, btf)) => (layout, Some(btf)),
@@ -208,7 +216,7 @@ impl Session {
         let descriptors = programs.descriptors()?;
         let meter = Meter::new();
         let (waiting, ready) = (Vec::new(), VecDeque::new());
-        let read = 0;
+        let (read, progress) = (0, Progress::from(now()));
         Ok(Self {
             gaps,
             maps,
@@ -222,6 +230,7 @@ impl Session {
             names,
             meter,
             read,
+            progress,
             waiting,
             ready,
         })
@@ -263,10 +272,22 @@ impl Session {
         }
     }
 
-    /// Packets that have come so far, for who asks now and then; the same packets as [`Session::next`] gives, each once.
+    /// Packets that have come so far, for who asks now and then; the same packets as [`Session::next`] gives, each once. Until when
+    /// these are all says [`Session::read_ns`].
     pub fn take(&mut self) -> Vec<Sighting> {
+        let (moment_ns, begun) = (now(), self.maps.begun());
         self.look();
+        // What the kernel does not say is not known to have been read.
+        if let Ok(begun) = begun {
+            self.progress.looked(moment_ns.saturating_sub(HELD_BACK), &begun);
+        }
         self.ready.drain(..).collect()
+    }
+
+    /// Until when every packet that was seen has been given, or counted as lost, by what was taken last: what is not there may have
+    /// been seen later, however long ago that is by now.
+    pub const fn read_ns(&self) -> u64 {
+        self.progress.until_ns()
     }
 
     /// Watches other packets from now on, at the same places.
@@ -275,8 +296,8 @@ impl Session {
     /// The filter does not fit, or the kernel refuses to take it.
     pub fn refilter(&mut self, filter: &Filter) -> Result<(), LiveError> {
         let config = filter::config(filter).map_err(LiveError::Filter)?;
-        let Config { budget, tick_shift, generation, flags, .. } = self.config;
-        self.config = Config { budget, tick_shift, generation, flags, ..config };
+        let Config { budget, tick_shift, generation, flags, given_up_in, .. } = self.config;
+        self.config = Config { budget, tick_shift, generation, flags, given_up_in, ..config };
         self.maps.set(&mut self.config)
     }
 
@@ -306,7 +327,10 @@ impl Session {
             count += 1;
             let record = record::decode(&bytes);
             drop(bytes);
-            self.waiting.extend(record.map(|record| self.names.name(record, &self.points)));
+            if let Some(record) = record {
+                self.progress.read((record.tally(), record.sighting.cpu));
+                self.waiting.push(self.names.name(record, &self.points));
+            }
         }
         self.read += count as u64;
         if let Some(measured) = self.meter.tick(&self.descriptors, &self.maps)
@@ -346,6 +370,16 @@ fn flags(points: &[Point]) -> u32 {
     if indexes.len() == devices.len() { CONFIG_INDEX_IS_ENOUGH } else { 0 }
 }
 
+/// Inodes of namespaces; of all, where there is no room.
+fn inodes(namespaces: &[NetnsId]) -> [u32; NAMESPACES] {
+    let mut inodes = [0; NAMESPACES];
+    let all: BTreeSet<u32> = namespaces.iter().filter_map(|netns| u32::try_from(netns.inode).ok()).collect();
+    if all.len() <= NAMESPACES && all.len() > 0 {
+        inodes.iter_mut().zip(&all).for_each(|(place, inode)| *place = *inode);
+    }
+    inodes
+}
+
 /// Nanoseconds of the clock the programs ask.
 fn now() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
@@ -371,7 +405,15 @@ mod tests {
         live::View,
     };
 
-    use super::{Point, flags};
+    use super::{Point, flags, inodes};
+
+    #[test]
+    fn packets_given_up_in_more_namespaces_than_there_is_room_for_are_told_of_everywhere() {
+        let netns = |inode| NetnsId { inode, cookie: 1 };
+        assert_eq!(inodes(&[]), [0; 8]);
+        assert_eq!(inodes(&[netns(7), netns(9), netns(7)]), [7, 9, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(inodes(&(1..=9).map(netns).collect::<Vec<_>>()), [0; 8]);
+    }
 
     #[test]
     fn the_index_of_a_device_is_enough_unless_another_namespace_has_the_same() {

@@ -15,6 +15,7 @@ use std::{
     io,
     net::Ipv4Addr,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use ipnet::Ipv4Net;
@@ -116,6 +117,8 @@ pub(crate) struct Own {
     served: Wanted,
     rules: Rules,
     announcers: BTreeMap<Ipv4Addr, AbortHandle>,
+    /// What is not served any more, and since when.
+    given_up: BTreeMap<Ipv4Addr, Instant>,
 }
 
 impl Own {
@@ -124,7 +127,13 @@ impl Own {
         let file = state.join(FILE);
         // Without what was kept, rules are found by their names, and addresses in those rules.
         let served = stored::read(&file).unwrap_or_default();
-        Self { file, served, rules: Rules::default(), announcers: BTreeMap::new() }
+        Self { file, served, rules: Rules::default(), announcers: BTreeMap::new(), given_up: BTreeMap::new() }
+    }
+
+    /// What has been served at some time since then, or is.
+    pub(crate) fn since(&mut self, then: Instant) -> BTreeSet<Ipv4Addr> {
+        self.given_up.retain(|_, when| *when >= then);
+        self.served.keys().chain(self.given_up.keys()).copied().collect()
     }
 
     /// Makes the host serve these and no others. All errors; what can be served is.
@@ -173,6 +182,8 @@ impl Own {
         }
         if errors.is_empty() {
             errors.extend(self.keep(&wanted).err());
+            let gone = self.served.keys().filter(|floating| !wanted.contains_key(floating));
+            self.given_up.extend(gone.map(|floating| (*floating, Instant::now())));
             self.served = wanted;
         }
         errors

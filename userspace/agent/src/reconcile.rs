@@ -10,9 +10,11 @@
 //!         -- bell, time -----> look --------+      |
 //!                                           |      +-- failed --> the same later, enforcement as it was
 //!         -- routers, look --> look at routers --> floating IPs --> waiting
+//!         -- a router comes -> tell it of its flows --> waiting
 //! ```
 //!
-//! Looking at routers takes longer than looking for ports, so it is a look of its own: no port waits for it.
+//! Looking at routers takes longer than looking for ports, so it is a look of its own: no port waits for it. A router that is made anew
+//! waits for neither, as its first packets do not.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,7 +36,7 @@ use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use self::{floating::ways::Target, pass::Pass};
@@ -155,6 +157,8 @@ impl Published {
 pub(crate) struct Inlets {
     /// Rung by watchers.
     pub(crate) bell: Arc<Bell>,
+    /// Names of router namespaces that have come.
+    pub(crate) newcomers: mpsc::UnboundedReceiver<String>,
     /// Orders of the API.
     pub(crate) orders: mpsc::Receiver<Order>,
     /// Becomes true when the agent shall end.
@@ -188,9 +192,11 @@ pub(crate) struct Reconcile {
     /// When it began.
     looking_since: Instant,
     /// Routers as they were seen last.
-    routers: Option<Snapshot>,
+    routers: Option<(Snapshot, Instant)>,
     /// The same for a look at routers.
     looking_at_routers: Option<(JoinHandle<Snapshot>, bool)>,
+    /// When that began, or the last one.
+    looking_at_routers_since: Instant,
     /// When to look at routers.
     routers_due: Option<Instant>,
     /// When the last look at routers ended.
@@ -235,6 +241,7 @@ impl Reconcile {
             looking_since: Instant::now(),
             routers: None,
             looking_at_routers: None,
+            looking_at_routers_since: Instant::now(),
             routers_due: None,
             routers_seen: None,
             due: Instant::now(),
@@ -254,6 +261,7 @@ impl Reconcile {
             tokio::select! {
                 biased;
                 () = async { drop(inlets.stop.wait_for(|stop| *stop).await) } => return,
+                Some(router) = inlets.newcomers.recv() => self.welcome(&router),
                 order = inlets.orders.recv(), if self.seen.is_some() => match order {
                     Some(order) => self.order(order),
                     None => return,
@@ -262,7 +270,7 @@ impl Reconcile {
                 seen = looked(&mut self.looking_at_routers) => self.routers_seen(seen),
                 () = inlets.bell.heard() => {
                     self.close_ahead(inlets.bell.so_far());
-                    sleep(SETTLE).await;
+                    self.settle(&mut inlets.newcomers).await;
                     let changes = inlets.bell.take();
                     self.close_ahead(changes);
                     self.changed(changes);
@@ -272,6 +280,21 @@ impl Reconcile {
                 () = sleep_or_never(self.routers_due) => self.look_at_routers(),
             }
         }
+    }
+
+    /// Waits for more to change.
+    async fn settle(&mut self, newcomers: &mut mpsc::UnboundedReceiver<String>) {
+        let until = Instant::now() + SETTLE;
+        while let Ok(Some(router)) = timeout_at(until, newcomers.recv()).await {
+            self.welcome(&router);
+        }
+        sleep_until(until).await;
+    }
+
+    /// Takes notice of a router's namespace that has come.
+    fn welcome(&mut self, router: &str) {
+        let pass = &mut self.pass;
+        tokio::task::block_in_place(|| pass.welcome(router));
     }
 
     /// Tidies up; and the heart beats however little else there is to do.
@@ -406,9 +429,11 @@ impl Reconcile {
             self.routers = None;
             return;
         }
-        match &mut self.looking_at_routers {
-            Some((_, again)) => *again = true,
-            None => self.looking_at_routers = Some((spawn(self.pace.look.clone(), discover::look_for_routers), false)),
+        if let Some((_, again)) = &mut self.looking_at_routers {
+            *again = true;
+        } else {
+            self.looking_at_routers_since = Instant::now();
+            self.looking_at_routers = Some((spawn(self.pace.look.clone(), discover::look_for_routers), false));
         }
     }
 
@@ -417,7 +442,7 @@ impl Reconcile {
         let again = self.looking_at_routers.take().is_some_and(|(_, again)| again);
         self.routers_seen = Some(Instant::now());
         if let Some(seen) = seen {
-            self.routers = Some(seen);
+            self.routers = Some((seen, self.looking_at_routers_since));
             // The error is among the problems that are published, and the pass is due again.
             drop(self.float());
         }
@@ -428,7 +453,7 @@ impl Reconcile {
 
     /// Floating IPs with what is known now.
     fn float(&mut self) -> Result<(), String> {
-        let (pass, routers) = (&mut self.pass, self.routers.as_ref());
+        let (pass, routers) = (&mut self.pass, self.routers.as_ref().map(|(seen, looked)| (seen, *looked)));
         let result = tokio::task::block_in_place(|| pass.float(routers));
         if result.is_err() {
             self.due = self.due.min(Instant::now() + self.backoff.pause());
@@ -466,7 +491,7 @@ impl Reconcile {
         };
         let (pass, policy, looked) = (&mut self.pass, Arc::clone(policy), self.looked);
         // System calls on thousands of map elements: the other tasks of this thread go on elsewhere.
-        let routers = self.routers.as_ref();
+        let routers = self.routers.as_ref().map(|(seen, looked)| (seen, *looked));
         let result = tokio::task::block_in_place(|| pass.run(&policy, (seen, looked), routers));
         match &result {
             Ok(()) => self.backoff.reset(),

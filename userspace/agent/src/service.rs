@@ -192,7 +192,7 @@ pub async fn run(config: Config) -> Result<(), ServiceError> {
     let api = Api { orders, published: view, events: Arc::clone(&events), root: config.enforce.root.clone() };
 
     let mut tasks = JoinSet::new();
-    watch_all(&config, &bell, &mut tasks);
+    let newcomers = watch_all(&config, &bell, &mut tasks);
     tasks.spawn(hand_on(ring, events, api.published.clone(), config.journal.clone()));
     if let Some(listener) = metrics {
         tasks.spawn(metrics::serve(listener, api.clone()));
@@ -202,7 +202,8 @@ pub async fn run(config: Config) -> Result<(), ServiceError> {
     let pace = Pace { look: config.look.clone(), full_pass: config.full_pass };
     let outlets = Outlets { journal: config.journal.clone(), manager: Arc::clone(&manager), heart, published };
     let reconcile = Reconcile::new(store, pass, pace, outlets);
-    let mut reconcile = tokio::spawn(reconcile.run(Inlets { bell: Arc::clone(&bell), orders: inbox, stop: stopped }));
+    let inlets = Inlets { bell: Arc::clone(&bell), newcomers, orders: inbox, stop: stopped };
+    let mut reconcile = tokio::spawn(reconcile.run(inlets));
 
     let ended = until_told(&mut signals, &manager, &bell, &mut reconcile).await;
     manager.stopping();
@@ -277,12 +278,15 @@ fn prepare(config: &Config) -> Result<(), ServiceError> {
     Ok(())
 }
 
-fn watch_all(config: &Config, bell: &Arc<Bell>, tasks: &mut JoinSet<()>) {
+/// Watches everything; gives the names of router namespaces as they come.
+fn watch_all(config: &Config, bell: &Arc<Bell>, tasks: &mut JoinSet<()>) -> mpsc::UnboundedReceiver<String> {
+    let (come, newcomers) = mpsc::unbounded_channel();
     tasks.spawn(watchers::files::watch(config.places.files.clone(), Arc::clone(bell)));
     tasks.spawn(watchers::netlink::watch(Arc::clone(bell)));
     tasks.spawn(watchers::ovsdb::watch(config.look.ovsdb_socket.clone(), Arc::clone(bell)));
-    tasks.spawn(watchers::routers::watch(config.look.netns_dirs.clone(), Arc::clone(bell)));
+    tasks.spawn(watchers::routers::watch(config.look.netns_dirs.clone(), Arc::clone(bell), come));
     tasks.spawn(watchers::docker::watch(config.look.docker_socket.clone(), Arc::clone(bell)));
+    newcomers
 }
 
 /// Tells the service manager that the agent lives, as long as the loop goes round. A loop that hangs is for the service

@@ -2,6 +2,8 @@
 //!
 //! Nobody here reads what changed: each watcher rings a bell, and whoever hears it looks at everything anew. So an event
 //! that is lost, doubled or late costs time and never truth, and a full pass now and then makes up for those no watcher saw.
+//!
+//! One thing is said by name: a router's namespace that has come, as it counts how soon its flows are told to it. A look tells them, too.
 
 use std::{
     fmt,

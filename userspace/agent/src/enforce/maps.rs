@@ -256,7 +256,7 @@ maps! {
 
 /// Names of the maps user space neither reads nor writes by element.
 pub(super) const DECISIONS: &str = "DECISIONS";
-const UNTYPED: [&str; 4] = ["FRAGMENTS", "BUDGETS", "OVERFLOWED", DECISIONS];
+const UNTYPED: [&str; 5] = ["ASKED", "FRAGMENTS", "BUDGETS", "OVERFLOWED", DECISIONS];
 
 /// Names of every map that is pinned.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {

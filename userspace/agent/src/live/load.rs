@@ -13,7 +13,7 @@ use aya::{
 use netdiag_common::abi::live::{Config, Layout, TALLY_DROPPED, TALLY_SOCKET, TALLY_WAY, Tally};
 use netdiag_model::live::Losses;
 
-use super::{LiveError, meter::Count};
+use super::{LiveError, meter::Count, progress::Begun};
 use crate::datapath::LIVE_OBJECT;
 
 /// Name of the variable with the offsets.
@@ -69,6 +69,18 @@ impl Maps {
             }
         }
         counts
+    }
+
+    /// Records that every kind of program has begun on every CPU.
+    pub(super) fn begun(&self) -> Result<Vec<Begun>, LiveError> {
+        let mut begun = Vec::new();
+        for place in TALLIES_IN_USE {
+            let cpus = self.tally.get(&place, 0);
+            let cpus = cpus.map_err(|error| failed("read the map", TALLY, io::Error::other(error)))?;
+            let of = |(cpu, tally): (u32, &Tally)| Begun { of: (place, cpu), records: tally.records, lost: tally.lost };
+            begun.extend((0..).zip(cpus.iter()).map(of));
+        }
+        Ok(begun)
     }
 
     /// Packets of which there is no record, of all CPUs and programs.

@@ -4,6 +4,7 @@ use std::mem::offset_of;
 
 use netdiag_common::abi::live::{
     SEEN_BY_SOCKET, SEEN_DROPPED, SEEN_NETWORK, SEEN_OF_SOCKET, SEEN_RECEIVED, SEEN_SENT, SEEN_TAGGED, Seen,
+    TALLY_DROPPED, TALLY_SOCKET, TALLY_WAY,
 };
 use netdiag_model::{
     id::{IfIndex, LinkKey, NetnsId},
@@ -19,6 +20,17 @@ pub(super) struct Record {
     pub(super) ifindex: u32,
     /// Where the kernel gave it up.
     pub(super) dropped: Option<GivenUp>,
+}
+
+impl Record {
+    /// The tally of its CPU that counts it.
+    pub(super) const fn tally(&self) -> u32 {
+        match self.sighting.what {
+            What::Received(View::Tc) | What::Sent(View::Tc) => TALLY_WAY,
+            What::Received(View::Socket) | What::Sent(View::Socket) => TALLY_SOCKET,
+            What::Dropped { .. } => TALLY_DROPPED,
+        }
+    }
 }
 
 /// What is known of a packet that was given up.

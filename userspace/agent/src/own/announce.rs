@@ -23,15 +23,15 @@ const BROADCAST: [u8; 6] = [0xff; 6];
 const REQUEST: u8 = 1;
 const REPLY: u8 = 2;
 
-/// Begins to announce a floating IP at a device.
+/// Begins to announce a floating IP at a device. The first round is on the wire before this returns: who is told then that
+/// it is served would else be reached where the neighbours still have it from before.
 pub(super) fn begin(floating: Ipv4Addr, device: &str) -> AbortHandle {
+    // A device that is down or gone now may be there again in the next round.
+    drop(announce(floating, device));
     let device = device.to_owned();
     let rounds = tokio::spawn(async move {
-        for round in 0..ROUNDS {
-            if round > 0 {
-                sleep(PAUSE).await;
-            }
-            // A device that is down or gone now may be there again in the next round.
+        for _ in 1..ROUNDS {
+            sleep(PAUSE).await;
             drop(announce(floating, &device));
         }
     });

@@ -4,6 +4,8 @@
 //! plan -> own ones: rules, address -> external devices attached -> flows of before held -> maps -> held once more -> detached
 //! ```
 //!
+//! What was led past which router is kept for the next router of that name.
+//!
 //! Security groups come first: a port that goes takes its floating IPs off the fast way before it does. What cannot be made fast is
 //! slow, with the reason, and does not keep the others from it.
 
@@ -26,13 +28,20 @@ use netdiag_model::{
     snapshot::Snapshot,
 };
 
-use self::{held::Holder, hops::Hops, ways::Orders};
+use self::{
+    anew::{Anew, Present},
+    held::Holder,
+    hops::Hops,
+    ways::Orders,
+};
 use crate::{
     discover::chain,
     enforce::Enforcer,
     own::{Own, Served, Wanted},
 };
 
+/// Routers that are made anew.
+mod anew;
 /// Flows that routers are told of.
 mod handover;
 /// Flows that stay on the slow way.
@@ -76,6 +85,7 @@ pub(crate) struct Floats {
     looked: bool,
     problems: Vec<String>,
     holder: Holder,
+    anew: Anew,
     hops: Hops,
     incomplete: u8,
     held_due: Instant,
@@ -94,16 +104,18 @@ pub(super) struct Enforced<'a> {
 }
 
 impl Floats {
-    /// What was served before.
+    /// What was served before, during the same boot.
     pub(crate) fn open(
         treatment: Treatment,
         enforcer: &Enforcer,
+        boot: &str,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let tables = enforcer.read_floating()?;
         Ok(Self {
             orders: Orders::open(&treatment.state),
             own: Own::open(&treatment.state),
             holder: Holder::new(treatment.netns.clone()),
+            anew: Anew::open(&treatment.state, boot),
             hops: Hops::default(),
             treatment,
             tables: Some(tables),
@@ -138,39 +150,43 @@ impl Floats {
         narrowed.floating.retain(|_, floating| there(floating.slot, floating.epoch));
         narrowed.leaving.retain(|slot, leaving| there(*slot, leaving.epoch));
         narrowed.more_leaving.retain(|key, leaving| there(key.slot, leaving.epoch));
+        self.anew.narrow(there);
         self.write(enforcer, &before, narrowed)
     }
 
-    /// Makes the way of every floating IP what it shall be, as far as routers were seen.
+    /// Makes the way of every floating IP what it shall be, as far as routers were seen, by a look that began at a time.
     pub(super) fn run(
         &mut self,
         enforcer: &Enforcer,
         asked: Enforced<'_>,
-        seen: Option<&Snapshot>,
+        seen: Option<(&Snapshot, Instant)>,
     ) -> Result<(), String> {
-        let mut plan = match seen {
+        let (mut plan, present) = match seen {
             // Where some are led past their routers still, it takes the routers' names to take them off.
-            _ if self.leaves_all_alone(asked.policy) && !self.leads_any() => Plan::default(),
+            _ if self.leaves_all_alone(asked.policy) && !self.leads_any() => Default::default(),
             None => return Ok(()),
-            Some(seen) => {
+            Some((seen, looked)) => {
                 let inventory = Inventory::build(seen);
                 if let Some(why) = self.is_incomplete(&inventory) {
                     self.problems = vec![format!("{why}; floating IPs stay as they are")];
                     return Ok(());
                 }
-                let plan = netdiag_model::floating::plan(&inventory, asked.policy, asked.ports, &self.switches());
+                let plan = netdiag_model::floating::plan(&inventory, asked.policy, asked.ports, &self.switches(looked));
                 self.hops = Hops::of(&inventory, &plan);
-                plan
+                (plan, anew::present(&inventory))
             }
         };
         let mut problems = Vec::new();
+        self.know(enforcer, &plan, (&places(asked.tables), &present), &mut problems);
         self.serve(&mut plan, &mut problems);
         attach(enforcer, &mut plan);
         let result = self.lead_past(enforcer, &mut plan, &places(asked.tables), &mut problems);
         detach(enforcer, &plan, &mut problems);
         if self.leaves_all_alone(asked.policy) {
             plan = Plan::default();
+            self.anew.clear();
         }
+        problems.extend(self.anew.keep().err());
         self.plan = plan;
         self.looked = true;
         self.problems = problems;
@@ -181,8 +197,9 @@ impl Floats {
         !self.treatment.accelerate && policy.floating_ips.is_empty()
     }
 
-    fn switches(&self) -> Switches {
-        Switches { accelerate: self.treatment.accelerate, own: true, slow: self.orders.slow() }
+    fn switches(&mut self, looked: Instant) -> Switches {
+        let ours = self.own.since(looked);
+        Switches { accelerate: self.treatment.accelerate, own: true, slow: self.orders.slow(), ours }
     }
 
     /// What of the routers could not be seen, unless that has been so for a while.
@@ -231,7 +248,8 @@ impl Floats {
             enforcer.apply_floating(&before, &draining).map_err(|error| chain(&error))?;
             before = draining;
         }
-        for (router, why) in handover::give(enforcer, plan, (&before, &after), &self.treatment.netns) {
+        let owners = handover::owners(plan, self.anew.awaited());
+        for (router, why) in handover::give(enforcer, &owners, (&before, &after), &self.treatment.netns) {
             problems.push(format!("flows of {router}: {why}"));
         }
         self.write(enforcer, &before, after)?;
@@ -240,6 +258,30 @@ impl Floats {
             problems.push(format!("connections of {router}: {why}"));
         }
         Ok(())
+    }
+
+    /// Tells a router whose namespace has come of its flows, if it is one that was there before.
+    pub(super) fn welcome(&mut self, enforcer: &Enforcer, router: &str) {
+        let told = self.anew.recall(enforcer, router, &self.treatment.netns);
+        self.problems.extend(told.err().map(|why| format!("flows of {router}: {why}")));
+    }
+
+    /// Takes what a look says of routers that were made anew.
+    fn know(
+        &mut self,
+        enforcer: &Enforcer,
+        plan: &Plan,
+        (places, present): (&Places, &Present),
+        problems: &mut Vec<String>,
+    ) {
+        for router in self.anew.strangers(present) {
+            let told = self.anew.recall(enforcer, &router, &self.treatment.netns);
+            problems.extend(told.err().map(|why| format!("flows of {router}: {why}")));
+        }
+        let wrong = self.anew.seen(plan, places, present);
+        for (router, why) in anew::take_back(wrong, &self.treatment.netns) {
+            problems.push(format!("flows of {router}: {why}"));
+        }
     }
 
     fn before(&mut self, enforcer: &Enforcer) -> Result<FloatingTables, String> {
@@ -256,13 +298,14 @@ impl Floats {
         Ok(())
     }
 
-    /// Lets flows go that no router knows any more, and keeps next hops alive.
+    /// Lets flows go that no router knows any more, and routers that have no flows any more, and keeps next hops alive.
     pub(super) fn sweep(&mut self, enforcer: &Enforcer) {
         let now = Instant::now();
         if now >= self.held_due {
             self.held_due = now + HELD_FOR;
             let fast = self.tables.as_ref().map(held::all);
             self.holder.release(enforcer, &self.plan, &fast.unwrap_or_default());
+            self.anew.sweep(enforcer);
         }
         if now >= self.hops_due {
             self.hops_due = now + ASKED;

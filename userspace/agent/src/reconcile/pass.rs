@@ -106,8 +106,8 @@ impl Pass {
         let tables = enforcer.read_tables()?;
         let state = treatment.state.clone();
         let straights = Straights::open(treatment.straight, &enforcer)?;
-        let floats = Floats::open(treatment, &enforcer)?;
         let boot = std::fs::read_to_string(BOOT_ID)?.trim().to_owned();
+        let floats = Floats::open(treatment, &enforcer, &boot)?;
         // Without what was kept a port is found again by looking, or not at all; see `unexplained`.
         let kept: Kept = stored::read(&state.join(PORTS)).unwrap_or_default();
         let known = if kept.boot == boot { kept.ports } else { Vec::new() };
@@ -129,7 +129,8 @@ impl Pass {
         })
     }
 
-    /// Makes what is loaded what is asked, with the host as a look saw it that began at a time, and with routers as they were seen last, if they were.
+    /// Makes what is loaded what is asked, with the host as a look saw it that began at a time, and with routers as they were seen last, if they
+    /// were, likewise.
     ///
     /// # Errors
     /// Why it could not. What was loaded before goes on to be enforced, as far as the failure left it.
@@ -137,7 +138,7 @@ impl Pass {
         &mut self,
         policy: &Policy,
         (seen, looked): (&Snapshot, Instant),
-        routers: Option<&Snapshot>,
+        routers: Option<(&Snapshot, Instant)>,
     ) -> Result<(), String> {
         let started = Instant::now();
         self.ahead.forget_before(looked);
@@ -191,18 +192,24 @@ impl Pass {
         plan.enforce.iter().filter(is_attached).cloned().collect()
     }
 
-    /// Makes the way of floating IPs what it shall be, with routers as they were seen.
+    /// Makes the way of floating IPs what it shall be, with routers as a look saw them that began at a time.
     ///
     /// # Errors
     /// Why it could not. What was in the maps stays, as far as the failure left it.
-    pub(crate) fn float(&mut self, routers: Option<&Snapshot>) -> Result<(), String> {
+    pub(crate) fn float(&mut self, routers: Option<(&Snapshot, Instant)>) -> Result<(), String> {
         // Without tables of security groups the next pass begins with them.
         let Some(tables) = self.compiled.as_ref().map(Compiled::tables) else { return Ok(()) };
         let (policy, ports) = (&self.enforced.0, &self.enforced.1[..]);
-        let straight = self.straights.run(&self.enforcer, (ports, tables), routers);
+        let straight = self.straights.run(&self.enforcer, (ports, tables), routers.map(|(seen, _)| seen));
+        let routers = routers.map(|(seen, looked)| (seen, looked.into_std()));
         let result = self.floats.run(&self.enforcer, Enforced { policy, ports, tables }, routers);
         result.map_err(|why| format!("floating IPs: {why}"))?;
         straight.map_err(|why| format!("ways past bridges: {why}"))
+    }
+
+    /// Takes notice of a router's namespace that has come.
+    pub(crate) fn welcome(&mut self, router: &str) {
+        self.floats.welcome(&self.enforcer, router);
     }
 
     /// Floating IPs.

@@ -3,9 +3,12 @@
 //! Each namespace has two sockets: rtnetlink, for links, addresses, routes, rules, neighbours, queueing disciplines and forwarding, and nfnetlink, for rule sets of
 //! nftables, iptables-nft's among them. Legacy iptables says nothing when its rules change: those are read now and then. A
 //! socket keeps its namespace alive, so the sockets of one whose name goes are closed at once.
+//!
+//! A namespace that comes is named as soon as it is there: a router that is made anew must know its flows before their packets
+//! come, and a look at everything would be too late.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     fs, io,
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
@@ -14,7 +17,10 @@ use std::{
 };
 
 use rustix::{
-    fs::inotify::{self, CreateFlags, WatchFlags},
+    fs::{
+        inotify::{self, CreateFlags, WatchFlags},
+        statfs,
+    },
     io::Errno,
     net::{
         AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink,
@@ -22,11 +28,12 @@ use rustix::{
     },
 };
 use tokio::{
+    sync::mpsc::UnboundedSender,
     task::AbortHandle,
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::{Bell, Changes, source::Source};
+use super::{Backoff, Bell, Changes, source::Source};
 use crate::{
     discover::{netfilter::Legacy, routers},
     netns::Namespace,
@@ -42,8 +49,12 @@ use neighbours::Neighbours;
 const ROUTE_GROUPS: u32 = 0x1 | 0x4 | 0x8 | 0x10 | 0x40 | 0x80 | 1 << 23;
 /// `NFNLGRP_NFTABLES` of `linux/netfilter/nfnetlink.h`, as a bit.
 const NFTABLES_GROUPS: u32 = 1 << 6;
-/// How often names are looked at, whatever inotify says: a name is there before its namespace is.
+/// How often names are looked at, whatever inotify says.
 const NAMES: Duration = Duration::from_secs(1);
+/// How soon they are looked at again where a name is there and its namespace is not yet, of which inotify says nothing.
+const SOON: Duration = Duration::from_millis(1);
+/// `NSFS_MAGIC` of `linux/magic.h`: what a name leads to once its namespace is mounted there.
+const NSFS: i64 = 0x6e73_6673;
 /// How often legacy rules are read.
 const RULES: Duration = Duration::from_secs(3);
 /// How long reading the legacy rules of one namespace may take.
@@ -57,7 +68,6 @@ const BUFFER: usize = 32 << 10;
 #[derive(Debug)]
 struct Watched {
     identity: (u64, u64),
-    path: PathBuf,
     task: AbortHandle,
 }
 
@@ -67,64 +77,92 @@ impl Drop for Watched {
     }
 }
 
-/// Rings whenever something changes in the host's namespace or in a router's; never ends.
-pub(crate) async fn watch(directories: Vec<PathBuf>, bell: Arc<Bell>) {
+/// Rings whenever something changes in the host's namespace or in a router's, and names routers that come; never ends.
+pub(crate) async fn watch(directories: Vec<PathBuf>, bell: Arc<Bell>, come: UnboundedSender<String>) {
     let _host = watch_one(Path::new("/proc/self/ns/net").to_owned(), (0, 0), &bell);
-    let mut names = Names::open(directories);
+    // Reading legacy rules takes its time, and nobody who comes waits for it.
+    tokio::join!(watch_names(Names::open(directories.clone()), &bell, &come), watch_rules(&directories, &bell));
+}
+
+async fn watch_names(mut names: Names, bell: &Arc<Bell>, come: &UnboundedSender<String>) {
     let mut watched: BTreeMap<String, Watched> = BTreeMap::new();
-    let mut legacy = Rules { tools: Legacy::find().await, texts: BTreeMap::new(), due: Instant::now() };
     loop {
-        names.changed().await;
-        let (names, before) = (names.list(), watched.len());
+        let (names, before) = (names.next().await, watched.len());
         watched.retain(|name, one| names.get(name).is_some_and(|(identity, _)| *identity == one.identity));
         let mut changed = watched.len() != before;
         for (name, (identity, path)) in names {
-            watched.entry(name).or_insert_with(|| {
+            if let Entry::Vacant(new) = watched.entry(name) {
+                // Nobody hears it where the loop has ended, and the agent with it.
+                drop(come.send(new.key().clone()));
+                new.insert(watch_one(path, identity, bell));
                 changed = true;
-                watch_one(path, identity, &bell)
-            });
+            }
         }
-        changed |= legacy.have_changed(&watched).await;
         if changed {
             bell.ring(Changes::ROUTERS);
         }
     }
 }
 
+async fn watch_rules(directories: &[PathBuf], bell: &Bell) {
+    let mut legacy = Rules { tools: Legacy::find().await, texts: BTreeMap::new() };
+    loop {
+        if legacy.have_changed(&routers::list(directories)).await {
+            bell.ring(Changes::ROUTERS);
+        }
+        sleep(RULES).await;
+    }
+}
+
 fn watch_one(path: PathBuf, identity: (u64, u64), bell: &Arc<Bell>) -> Watched {
-    let (inside, bell) = (path.clone(), Arc::clone(bell));
+    let bell = Arc::clone(bell);
     let task = tokio::spawn(async move {
         loop {
             // A namespace that cannot be entered now is one that is not there yet, or no longer.
-            drop(ring(&inside, &bell).await);
+            drop(ring(&path, &bell).await);
             sleep(PAUSE).await;
         }
     });
-    Watched { identity, path, task: task.abort_handle() }
+    Watched { identity, task: task.abort_handle() }
 }
 
 // === names ===
+
+/// Router namespaces by name, with device and inode.
+type Listed = BTreeMap<String, ((u64, u64), PathBuf)>;
 
 /// Directories with names of namespaces.
 struct Names {
     directories: Vec<PathBuf>,
     inotify: Option<Source>,
-    ticks: tokio::time::Interval,
+    /// When to look, whatever inotify says.
+    due: Instant,
+    /// How long to wait for a name's namespace.
+    soon: Backoff,
 }
 
 impl Names {
     fn open(directories: Vec<PathBuf>) -> Self {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok();
-        let mut ticks = interval(NAMES);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { directories, inotify: inotify.and_then(|inotify| Source::new(inotify).ok()), ticks }
+        let inotify = inotify.and_then(|inotify| Source::new(inotify).ok());
+        Self { directories, inotify, due: Instant::now(), soon: Backoff::new(SOON, NAMES) }
     }
 
-    /// Waits until a name has come or gone, or it is time to look.
-    async fn changed(&mut self) {
+    /// The namespaces there are, once a name has come or gone, or it is time to look.
+    async fn next(&mut self) -> Listed {
+        if self.changed().await {
+            self.soon.reset();
+        }
+        let (listed, all) = self.list();
+        self.due = Instant::now() + if all { NAMES } else { self.soon.pause() };
+        listed
+    }
+
+    /// Waits until it is time to look, or a name has come or gone, which is true.
+    async fn changed(&self) -> bool {
         let Some(inotify) = &self.inotify else {
-            self.ticks.tick().await;
-            return;
+            tokio::time::sleep_until(self.due).await;
+            return false;
         };
         for directory in &self.directories {
             let flags = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MOVE;
@@ -132,21 +170,22 @@ impl Names {
             let _watched = inotify.with(|inotify| inotify::add_watch(inotify, directory, flags));
         }
         let mut buffer = [0; 4096];
-        tokio::select! {
-            _ = self.ticks.tick() => {}
-            read = inotify.read(|inotify| rustix::io::read(inotify, &mut buffer).map(drop)) => drop(read),
-        }
+        let read = inotify.read(|inotify| rustix::io::read(inotify, &mut buffer).map(drop));
+        timeout_at(self.due, read).await.is_ok()
     }
 
-    /// Router namespaces by name, with device and inode.
-    fn list(&self) -> BTreeMap<String, ((u64, u64), PathBuf)> {
-        let names = routers::list(&self.directories).into_iter();
-        names
-            .filter_map(|(name, path)| {
-                let data = fs::metadata(&path).ok()?;
-                Some((name, ((data.dev(), data.ino()), path)))
-            })
-            .collect()
+    /// Router namespaces, and whether every name has one.
+    fn list(&self) -> (Listed, bool) {
+        let (mut listed, mut all) = (Listed::new(), true);
+        for (name, path) in routers::list(&self.directories) {
+            match fs::metadata(&path) {
+                Ok(data) if statfs(&path).is_ok_and(|system| system.f_type == NSFS) => {
+                    listed.insert(name, ((data.dev(), data.ino()), path));
+                }
+                Ok(_) | Err(_) => all = false,
+            }
+        }
+        (listed, all)
     }
 }
 
@@ -203,19 +242,14 @@ async fn receive(socket: &Source, buffer: &mut [u8]) -> io::Result<Option<usize>
 struct Rules {
     tools: Legacy,
     texts: BTreeMap<String, String>,
-    due: Instant,
 }
 
 impl Rules {
-    /// Reads them if it is time to; true where some are others than before.
-    async fn have_changed(&mut self, watched: &BTreeMap<String, Watched>) -> bool {
-        if Instant::now() < self.due {
-            return false;
-        }
-        self.due = Instant::now() + RULES;
+    /// Reads them; true where some are others than before.
+    async fn have_changed(&mut self, routers: &[(String, PathBuf)]) -> bool {
         let mut texts = BTreeMap::new();
-        for (name, one) in watched {
-            let path = one.path.clone();
+        for (name, path) in routers {
+            let path = path.clone();
             let opened = tokio::task::spawn_blocking(move || Namespace::open(&path)).await;
             let Ok(Ok(namespace)) = opened else { continue };
             // What cannot be read now is taken for unchanged.
@@ -226,5 +260,31 @@ impl Rules {
         let changed = texts.iter().any(|(name, text)| known(name) && self.texts.get(name) != Some(text));
         self.texts = texts;
         changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink, time::Instant};
+
+    use tokio::time::timeout;
+
+    use super::{NAMES, Names};
+
+    #[tokio::test]
+    async fn a_namespace_that_comes_after_its_name_is_seen_at_once_though_nothing_says_so() {
+        let (directory, beside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (name, target) = (directory.path().join("qrouter-1"), beside.path().join("target"));
+        let mut names = Names::open(vec![directory.path().to_owned()]);
+        assert!(names.next().await.is_empty());
+        fs::write(&target, "").unwrap();
+        symlink(&target, &name).unwrap();
+        let early = timeout(NAMES / 2, names.next()).await.unwrap();
+        assert!(early.is_empty(), "a file is no namespace: {early:?}");
+        fs::remove_file(&target).unwrap();
+        symlink("/proc/self/ns/net", &target).unwrap();
+        let started = Instant::now();
+        while names.next().await.is_empty() {}
+        assert!(started.elapsed() < NAMES / 2, "{:?}", started.elapsed());
     }
 }

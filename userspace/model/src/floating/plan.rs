@@ -65,11 +65,14 @@ pub struct Switches {
     pub own: bool,
     /// Floating IPs whose new flows begin the slow way.
     pub slow: Slow,
+    /// Addresses that netdiag served at some time since the look at the host began: what it saw of them may be from before
+    /// they were given up, or half of it.
+    pub ours: BTreeSet<Ipv4Addr>,
 }
 
 impl Default for Switches {
     fn default() -> Self {
-        Self { accelerate: true, own: true, slow: Slow::None }
+        Self { accelerate: true, own: true, slow: Slow::None, ours: BTreeSet::new() }
     }
 }
 

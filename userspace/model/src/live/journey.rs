@@ -24,7 +24,11 @@ use super::{
     points::{Place, Points, Side},
     reasons,
 };
-use crate::{id::LinkKey, trace::Direction};
+use crate::{
+    event::{Decision, VerdictEvent},
+    id::LinkKey,
+    trace::Direction,
+};
 
 /// What of a packet no hop changes.
 mod content;
@@ -199,14 +203,18 @@ impl Journey {
 
     /// When it was seen first.
     pub fn began_ns(&self) -> u64 {
-        let first = self.steps.first().map(|step| step.time_ns);
-        first.or_else(|| self.drops.first().map(|drop| drop.time_ns)).unwrap_or(0)
+        began_ns(&self.steps).or_else(|| self.drops.first().map(|drop| drop.time_ns)).unwrap_or(0)
     }
 
     /// From its first sighting to its last.
     pub fn took_ns(&self) -> u64 {
         self.steps.last().map_or(0, |step| step.time_ns.saturating_sub(self.began_ns()))
     }
+}
+
+/// When the first of some steps was seen, which need not be the first of the way.
+fn began_ns(steps: &[Step]) -> Option<u64> {
+    steps.iter().map(|step| step.time_ns).min()
 }
 
 /// Sightings being joined to journeys.
@@ -220,7 +228,6 @@ pub struct Journeys {
     arrived: u64,
     numbered: u64,
     counted: Counted,
-    now_ns: u64,
 }
 
 /// What was not made a journey, and losses.
@@ -234,13 +241,13 @@ pub struct Counted {
     pub losses: Losses,
     /// When that was noticed: begin and end of each span in which some were lost.
     spans: VecDeque<(u64, u64)>,
-    asked_ns: u64,
+    read_ns: u64,
 }
 
 impl Counted {
-    /// When was last looked whether sightings were lost.
-    pub const fn looked_ns(&self) -> u64 {
-        self.asked_ns
+    /// Until when everything that was seen has been taken.
+    pub const fn read_ns(&self) -> u64 {
+        self.read_ns
     }
 
     /// Whether sightings were lost in a span of time.
@@ -250,13 +257,13 @@ impl Counted {
 
     fn note(&mut self, now_ns: u64, losses: Losses) {
         if losses != self.losses {
-            self.spans.push_back((self.asked_ns, now_ns));
+            // What was lost before is among what was known then.
+            self.spans.push_back((self.read_ns, now_ns));
             if self.spans.len() > MOST {
                 self.spans.pop_front();
             }
         }
         self.losses = losses;
-        self.asked_ns = now_ns;
     }
 }
 
@@ -268,6 +275,8 @@ struct Past {
     /// Conversations of the instance, as answers have them where they come in.
     asked: HashSet<Flow>,
     asked_order: VecDeque<Flow>,
+    /// What netdiag itself refused of the instance's packets.
+    refused: VecDeque<VerdictEvent>,
 }
 
 /// Ends of a conversation: source, destination, ports.
@@ -287,6 +296,13 @@ impl Past {
                 self.asked.remove(&oldest);
             }
         }
+    }
+
+    /// Learns what was refused.
+    fn refused(&mut self, events: impl Iterator<Item = VerdictEvent>) {
+        self.refused.extend(events);
+        let many = self.refused.len().saturating_sub(MOST);
+        self.refused.drain(..many);
     }
 
     /// The packet this one repeats; from now on it is known itself.
@@ -316,7 +332,6 @@ impl Journeys {
             arrived: 0,
             numbered: 0,
             counted: Counted::default(),
-            now_ns: 0,
         }
     }
 
@@ -365,18 +380,28 @@ impl Journeys {
         self.counted.note(now_ns, losses);
     }
 
-    /// Journeys that are over by now.
-    pub fn advance(&mut self, now_ns: u64) -> Vec<Journey> {
-        self.now_ns = self.now_ns.max(now_ns);
-        self.join_until(now_ns.saturating_sub(REORDER_NS));
-        self.close(|open, known| open.ended(known, now_ns))
+    /// Takes what netdiag itself refused, with times on the clock of sightings. A packet that died where its address does not
+    /// tell whose it is, as at XDP of a card, is the instance's if such a verdict is about it.
+    pub fn refused(&mut self, events: impl IntoIterator<Item = VerdictEvent>) {
+        let instance = &self.points.instance;
+        let of_it = events.into_iter().filter(|event| event.instance.as_ref() == Some(instance));
+        self.past.refused(of_it.filter(|event| event.verdict == Decision::Deny));
+    }
+
+    /// Journeys that are over, where everything has been taken that was seen until some time: what is not there yet may have been
+    /// seen since.
+    pub fn advance(&mut self, read_ns: u64) -> Vec<Journey> {
+        self.counted.read_ns = self.counted.read_ns.max(read_ns);
+        let joined_ns = self.counted.read_ns.saturating_sub(REORDER_NS);
+        self.join_until(joined_ns);
+        self.close(|open, known| open.ended(known, joined_ns))
     }
 
     /// All that are left, at the end: what may still have been under way is over too.
     pub fn finish(&mut self) -> Vec<Journey> {
         self.join_until(u64::MAX);
-        let now_ns = self.now_ns;
-        self.close(|open, known| Some(open.at_the_end(known, now_ns)))
+        let read_ns = self.counted.read_ns;
+        self.close(|open, known| Some(open.at_the_end(known, read_ns)))
     }
 
     fn join_until(&mut self, time_ns: u64) {
@@ -406,7 +431,7 @@ impl Journeys {
         }
         self.past.asked(closed.iter().filter(|open| open.is_own(&self.points, &HashSet::new())));
         let all = closed.len();
-        closed.retain(|open| open.is_own(&self.points, &self.past.asked));
+        closed.retain(|open| open.is_own(&self.points, &self.past.asked) || open.is_refused(&self.past.refused));
         self.counted.foreign += (all - closed.len()) as u64;
         closed.sort_by_key(Open::began_ns);
         closed.into_iter().map(|open| self.number(open)).collect()
@@ -440,8 +465,8 @@ impl Journeys {
             return;
         }
         let journeys = self.open.entry(content.clone()).or_default();
-        let candidates = journeys.iter().enumerate().filter_map(|(number, open)| {
-            let place = open.takes(&spot, &headers, &self.points)?;
+        let candidates = under_way(journeys, sighting.time_ns, &self.points).filter_map(|(number, open)| {
+            let place = open.takes(&spot, (&headers, sighting.time_ns), &self.points)?;
             Some((number, place, open.likeness(&headers, sighting.buffer), open.last_ns()))
         });
         if let Some((number, place)) = best(&candidates.collect::<Vec<_>>()) {
@@ -523,8 +548,8 @@ impl Journeys {
             mark: sighting.mark,
         };
         let journeys = self.open.entry(content.clone()).or_default();
-        let candidates = journeys.iter().enumerate().filter(|(_, open)| open.fits(&drop.headers));
-        let candidates = candidates
+        let candidates = under_way(journeys, drop.time_ns, &self.points)
+            .filter(|(_, open)| open.fits(&drop.headers))
             .map(|(number, open)| (number, (), open.likeness(&drop.headers, sighting.buffer), open.last_ns()));
         match best(&candidates.collect::<Vec<_>>()) {
             Some((number, ())) => journeys[number].drop(drop, &self.points),
@@ -553,7 +578,9 @@ impl Journeys {
         }
         let (track, direction) = whose::of_drop(&drop, &self.points);
         // Without a device, and without having been seen before, it may be anybody's.
-        if !self.points.may_begin_at(drop.link) || open::is_of_rest(&drop, direction, &self.points) {
+        // Frames for others come by where a switch floods them: that is how nobody but they is told of.
+        let for_others = drop.reason == "OTHERHOST";
+        if for_others || !self.points.may_begin_at(drop.link) || open::is_of_rest(&drop, direction, &self.points) {
             self.counted.foreign += 1;
         } else {
             let mut open = Open::new(content, track, direction);
@@ -572,6 +599,11 @@ impl Journeys {
         let Some(key) = oldest.map(|(key, _)| key.clone()) else { return };
         self.counted.evicted += count(self.open.remove(&key).into_iter().flatten());
     }
+}
+
+/// Journeys that are not over at some time, with their places: they may still be here because nobody has looked for a while.
+fn under_way<'o>(journeys: &'o [Open], time_ns: u64, points: &'o Points) -> impl Iterator<Item = (usize, &'o Open)> {
+    journeys.iter().enumerate().filter(move |(_, open)| time_ns < open.over_ns(points))
 }
 
 /// Of journeys that fit, with how well and when they were heard of last, the one a sighting belongs to.

@@ -143,7 +143,7 @@ impl Questions {
         if counted.losses != Losses::default() {
             return Vec::new();
         }
-        let until_ns = counted.looked_ns();
+        let until_ns = counted.read_ns();
         let mut found = self.unanswered.findings(until_ns, points, trace);
         found.extend(self.silent.findings(until_ns, points, trace));
         found
@@ -188,12 +188,21 @@ impl Tally {
         let mut findings = disagreements(trace, &statistics, points);
         findings.extend(left.findings(trace));
         findings.extend(questions.map(|questions| questions.findings(counted, points, trace)).unwrap_or_default());
-        let verdict = verdict(&statistics, &deaths, &findings);
+        let seen = verdict(&statistics, &deaths, &findings);
+        // Of what the trace expects to die, and nobody saw die, what is missing may be what died, or that nobody answered.
+        let doubtful = trace.verdict == Verdict::Broken && counted.losses != Losses::default();
+        let verdict = if seen == Verdict::Works && doubtful { Verdict::Inconclusive } else { seen };
+        let sentence = match verdict {
+            Verdict::Inconclusive if statistics.journeys > 0 => unknown_ends(&statistics, counted.losses, points),
+            Verdict::Inconclusive => nothing_seen(&points.instance, trace),
+            Verdict::Works => all_came(&points.instance, &statistics),
+            Verdict::Broken => died(&points.instance, (&statistics, &deaths, &findings)),
+        };
         Summary {
             instance: points.instance.clone(),
             took_ns,
             rows: rows(points, trace, &statistics),
-            sentence: sentence((&points.instance, trace), (&statistics, &deaths, &findings), verdict),
+            sentence,
             findings,
             losses: counted.losses,
             evicted: counted.evicted,
@@ -223,37 +232,54 @@ fn verdict(statistics: &Statistics, deaths: &[Deaths], findings: &[Finding]) -> 
     }
 }
 
-fn sentence(
-    (instance, trace): (&str, &Trace),
-    (statistics, deaths, findings): (&Statistics, &[Deaths], &[Finding]),
-    verdict: Verdict,
-) -> String {
-    let Statistics { journeys, dead, inconclusive, delivered, aside, .. } = statistics;
-    match (verdict, deaths) {
-        (Verdict::Inconclusive, _) if *journeys == 0 => match trace.verdict {
-            Verdict::Broken => {
-                let expected = trace.sentence.trim_end_matches('.');
-                format!("no packet of {instance} was seen; the trace: {expected}")
-            }
-            Verdict::Works | Verdict::Inconclusive => format!("no packet of {instance} was seen"),
-        },
-        (Verdict::Inconclusive, _) => {
-            format!(
-                "of {inconclusive} of {journeys} packets the end is not known: sightings were lost, or watching ended first"
-            )
+fn nothing_seen(instance: &str, trace: &Trace) -> String {
+    match trace.verdict {
+        Verdict::Broken => {
+            let expected = trace.sentence.trim_end_matches('.');
+            format!("no packet of {instance} was seen; the trace: {expected}")
         }
-        (Verdict::Works, _) => {
-            let aside = if *aside > 0 { format!(", {aside} went to others on its own segment") } else { String::new() };
-            format!(
-                "{delivered} of {journeys} packets of {instance} came to the end of what is watched{aside}; none died"
-            )
-        }
-        (Verdict::Broken, []) => {
+        Verdict::Works | Verdict::Inconclusive => format!("no packet of {instance} was seen"),
+    }
+}
+
+/// That ends are not known, with all that may be why.
+fn unknown_ends(Statistics { journeys, inconclusive, .. }: &Statistics, losses: Losses, points: &Points) -> String {
+    let Losses { lost, throttled } = losses;
+    let were = |number: u64| if number == 1 { "1 sighting was".to_owned() } else { format!("{number} sightings were") };
+    let mut why = Vec::new();
+    if lost > 0 {
+        why.push(format!("{} lost", were(lost)));
+    }
+    if throttled > 0 {
+        why.push(format!("{} left out to keep the cost down (--max-overhead)", were(throttled)));
+    }
+    if points.tracks.iter().any(|track| !track.opaque.is_empty()) {
+        why.push("what a router translates could not be read".to_owned());
+    }
+    if why.is_empty() {
+        why.push("watching ended while they were under way".to_owned());
+    }
+    let why = why.join(", ");
+    if *inconclusive == 0 {
+        return format!("the trace expects packets to die, and none of {journeys} was seen to, but {why}");
+    }
+    format!("of {inconclusive} of {journeys} packets the end is not known: {why}")
+}
+
+fn all_came(instance: &str, Statistics { journeys, delivered, aside, .. }: &Statistics) -> String {
+    let aside = if *aside > 0 { format!(", {aside} went to others on its own segment") } else { String::new() };
+    format!("{delivered} of {journeys} packets of {instance} came to the end of what is watched{aside}; none died")
+}
+
+fn died(instance: &str, (statistics, deaths, findings): (&Statistics, &[Deaths], &[Finding])) -> String {
+    let Statistics { journeys, dead, .. } = statistics;
+    match deaths {
+        [] => {
             let error = findings.iter().find(|finding| finding.severity == Severity::Error);
             format!("{instance}: {}", error.map_or("", |error| &error.message))
         }
-        (Verdict::Broken, [one]) => format!("{dead} of {journeys} packets of {instance} died: {}", one.first.sentence),
-        (Verdict::Broken, several) => {
+        [one] => format!("{dead} of {journeys} packets of {instance} died: {}", one.first.sentence),
+        several => {
             let most = several.iter().max_by_key(|deaths| deaths.packets);
             let most = most.map_or_else(String::new, |deaths| {
                 format!(", {} of them so: {}", deaths.packets, deaths.first.sentence)

@@ -98,7 +98,7 @@ pub(crate) struct FipWay {
     #[arg(long, conflicts_with = "floating_ip")]
     pub(crate) all: bool,
     /// Socket of the API [default: /run/netdiag/agent.sock]
-    #[arg(long, value_name = "PATH", env = "NETDIAG_AGENT_SOCKET")]
+    #[arg(long, visible_alias = "agent-socket", value_name = "PATH", env = "NETDIAG_AGENT_SOCKET")]
     pub(crate) socket: Option<PathBuf>,
 }
 
@@ -108,7 +108,7 @@ pub(crate) enum What {
     /// Say how the agent is: ports enforced, mistakes in the policy, problems, losses
     Status {
         /// Socket of the API [default: /run/netdiag/agent.sock]
-        #[arg(long, value_name = "PATH", env = "NETDIAG_AGENT_SOCKET")]
+        #[arg(long, visible_alias = "agent-socket", value_name = "PATH", env = "NETDIAG_AGENT_SOCKET")]
         socket: Option<PathBuf>,
         #[command(flatten)]
         look: Look,

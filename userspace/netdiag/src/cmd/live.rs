@@ -57,7 +57,7 @@ const TICK: Duration = Duration::from_millis(50);
 const LINGER: Duration = Duration::from_millis(3_700);
 
 /// How long at least: packets are told of a moment after they were there.
-const MOMENT: Duration = Duration::from_millis(300);
+const MOMENT_NS: u64 = 300_000_000;
 
 /// The most records a second on each CPU: beyond it the traffic wins, and what is left out is counted.
 const BUDGET: u32 = 20_000;
@@ -120,6 +120,7 @@ pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
         },
         host,
         verdicts,
+        heard: 0,
         show,
         shown: 0,
         since_ns,
@@ -159,8 +160,10 @@ pub(super) async fn start(
         sent: true,
         view: stop.view,
     };
+    // Of what is given up elsewhere nothing is made a packet of the instance.
+    let drops_in = devices.iter().map(|stop| stop.link.netns).collect();
     let points = devices.iter().map(point).collect();
-    let plan = Plan { points, ..plan(filter, overhead) };
+    let plan = Plan { points, drops_in, ..plan(filter, overhead) };
     let session = Session::start(plan, options).await.map_err(|error| refused(&error))?;
     if session.places() == 0 {
         let gap = session.gaps().first().map_or_else(String::new, |gap| format!(": {}: {}", gap.object, gap.why));
@@ -172,7 +175,8 @@ pub(super) async fn start(
 /// To watch where packets are given up, with the limits there are.
 pub(super) fn plan(filter: &Filter, overhead: f64) -> Plan {
     let (budget, overhead) = (Some(BUDGET), Some(overhead));
-    Plan { points: Vec::new(), filter: filter.clone(), drops: true, ring_bytes: RING_BYTES, budget, overhead }
+    let (points, drops_in) = (Vec::new(), Vec::new());
+    Plan { points, filter: filter.clone(), drops: true, drops_in, ring_bytes: RING_BYTES, budget, overhead }
 }
 
 /// Why nothing is watched, with the exit code that belongs to it.
@@ -234,6 +238,8 @@ struct Live<'l, 'a> {
     tally: Tally,
     host: Host<'l, 'a>,
     verdicts: Verdicts,
+    /// Number of the last of them that was taken.
+    heard: u64,
     show: Show,
     shown: u64,
     since_ns: u64,
@@ -248,7 +254,8 @@ impl Live<'_, '_> {
         let mut command = self.asked.bounds.cmd.as_deref().map(command).transpose()?;
         let patience = self.probing.as_ref().map(|_| probing::PATIENCE);
         let mut until = self.asked.bounds.limits.duration.or(patience).map(|duration| Instant::now() + duration);
-        let mut closing = false;
+        // Since when nothing new is wanted.
+        let mut closing = None;
         let mut interrupt = Interrupt::listen()?;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -262,19 +269,20 @@ impl Live<'_, '_> {
                 () = interrupt.comes() => return Ok(End::Interrupted),
                 () = ended(&mut command) => {
                     command = None;
-                    (closing, until) = (true, Some(Instant::now() + LINGER));
+                    (closing, until) = (Some(now_ns()), Some(Instant::now() + LINGER));
                 }
                 () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
-                    if closing {
+                    if closing.is_some() {
+                        // What has come meanwhile may be what is waited for.
+                        self.look().await?;
                         return Ok(End::Bound);
                     }
-                    (closing, until) = (true, Some(Instant::now() + LINGER));
+                    (closing, until) = (Some(now_ns()), Some(Instant::now() + LINGER));
                 }
             }
-            // What is left of the time to linger, a moment of it being over.
-            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            let settled = closing && left.is_some_and(|left| left + MOMENT <= LINGER) && self.journeys.is_empty();
-            if self.look().await? || settled {
+            let enough = self.look().await?;
+            let settled = closing.is_some_and(|since_ns| self.session.read_ns() >= since_ns + MOMENT_NS);
+            if enough || (settled && self.journeys.is_empty()) {
                 return Ok(End::Bound);
             }
         }
@@ -294,10 +302,11 @@ impl Live<'_, '_> {
         for sighting in self.session.take() {
             self.see(sighting)?;
         }
-        let now = now_ns();
         let losses = self.session.losses().context("read how many packets were lost")?;
-        self.journeys.losses(now, losses);
-        let over = self.journeys.advance(now);
+        self.journeys.losses(now_ns(), losses);
+        self.journeys.refused(self.verdicts.since(&mut self.heard));
+        // What was seen since it was read may be what is missing.
+        let over = self.journeys.advance(self.session.read_ns());
         self.tell(over).await
     }
 
@@ -355,6 +364,7 @@ impl Live<'_, '_> {
     async fn end(mut self, expected: &Trace, took: Duration, end: End) -> anyhow::Result<Exit> {
         let enough = self.asked.bounds.limits.is_reached(self.shown);
         let verdicts = self.verdicts.known();
+        self.journeys.refused(self.verdicts.since(&mut self.heard));
         let left = self.journeys.finish();
         for journey in self.wanted(left) {
             if enough {

@@ -3,7 +3,8 @@
 //! A router that has not seen a flow translates its packets as those of a new one, and that is not always the same: a rule with
 //! `--random-fully` gives it another port, for which the other end knows no connection, and neither an answer to a ping nor the end of a
 //! connection begins anything. So the router's connection tracking gets every such flow as it always was, before the
-//! maps let its packets come: where a floating IP is taken off the fast way, and where a next hop is lost.
+//! maps let its packets come: where a floating IP is taken off the fast way, where a next hop is lost, and where a router is made
+//! anew.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,12 +26,16 @@ use netdiag_common::{
 use netdiag_model::{
     compile::Trie,
     floating::{Plan, tables::FloatingTables},
+    id::NetnsId,
 };
 use tokio::runtime::Handle;
 
-use super::held::HOST;
+use super::{
+    anew::{Ends, Inner, inner},
+    held::HOST,
+};
 use crate::{
-    conntrack::{self, Connection, Translated, Tuple},
+    conntrack::{self, Connection, Entry, Translated, Tuple},
     discover::{chain, routers},
     enforce::{Enforcer, Tracked},
     netns::Namespace,
@@ -63,10 +68,22 @@ pub(super) fn draining(before: &FloatingTables, after: &FloatingTables) -> Optio
     (!gone.is_empty()).then_some(draining)
 }
 
+/// Names of routers by the floating IPs they have: address, and fixed address.
+pub(super) type Owners = BTreeMap<(Ipv4Addr, Ipv4Addr), String>;
+
+/// The routers of a plan, and those that are to have floating IPs and do not have their rules yet.
+pub(super) fn owners<'a>(plan: &'a Plan, awaited: impl Iterator<Item = ((Ipv4Addr, Ipv4Addr), &'a str)>) -> Owners {
+    let planned = plan.floating_ips.iter().filter_map(|one| {
+        let fixed = one.fixed_ip_address?;
+        Some(((one.floating_ip_address, fixed), one.router.as_str()))
+    });
+    awaited.chain(planned).map(|(addresses, router)| (addresses, router.to_owned())).collect()
+}
+
 /// Tells routers of the flows that will come to them once the maps hold `after`; those that could not be told, and why.
 pub(super) fn give(
     enforcer: &Enforcer,
-    plan: &Plan,
+    owners: &Owners,
     (before, after): (&FloatingTables, &FloatingTables),
     netns: &[PathBuf],
 ) -> Vec<(String, String)> {
@@ -79,7 +96,7 @@ pub(super) fn give(
         Err(error) => return vec![("flows".to_owned(), chain(&error))],
     };
     let mut refused = Vec::new();
-    for (router, connections) in connections(plan, (before, after), &flows) {
+    for (router, connections) in connections(owners, (before, after), &flows) {
         if let Err(why) = tell(&router, connections, netns) {
             refused.push((router, why));
         }
@@ -89,16 +106,11 @@ pub(super) fn give(
 
 /// The flows that will come to each router.
 fn connections(
-    plan: &Plan,
+    owners: &Owners,
     (before, after): (&FloatingTables, &FloatingTables),
     flows: &[Tracked<FlowKey4>],
 ) -> BTreeMap<String, Vec<Connection>> {
     let address = |word: u32| Ipv4Addr::from(word.to_ne_bytes());
-    let planned = plan.floating_ips.iter().filter_map(|one| {
-        let fixed = one.fixed_ip_address?;
-        Some(((one.floating_ip_address, fixed), &one.router))
-    });
-    let routers: BTreeMap<(Ipv4Addr, Ipv4Addr), &String> = planned.collect();
     let mut connections: BTreeMap<String, Vec<Connection>> = BTreeMap::new();
     for Tracked { key, flow, .. } in flows.iter().filter(|tracked| is_past_a_router(&tracked.flow)) {
         let Some(old) = leaving(before, key).filter(|old| old.epoch == flow.epoch) else { continue };
@@ -108,15 +120,16 @@ fn connections(
             }
             _ => true,
         };
-        let router = routers.get(&(address(old.floating), address(old.fixed))).filter(|_| comes);
+        let router = owners.get(&(address(old.floating), address(old.fixed))).filter(|_| comes);
         if let Some((router, connection)) = router.zip(connection(key, flow, address(old.floating))) {
-            connections.entry((*router).clone()).or_default().push(connection);
+            connections.entry(router.clone()).or_default().push(connection);
         }
     }
     connections
 }
 
-const fn is_past_a_router(flow: &Flow) -> bool {
+/// True for one that a router may have to take over.
+pub(super) const fn is_past_a_router(flow: &Flow) -> bool {
     flow.flags & (FLOW_FAST | FLOW_DEAD) == FLOW_FAST && !State::of(flow.state).is_over()
 }
 
@@ -167,13 +180,140 @@ fn connection(key: &FlowKey4, flow: &Flow, floating: Ipv4Addr) -> Option<Connect
 fn tell(router: &str, connections: Vec<Connection>, netns: &[PathBuf]) -> Result<(), String> {
     let add = move || conntrack::add(&connections);
     let added = match routers::path(netns, router) {
-        Some(path) => {
-            let namespace = Namespace::open(&path).map_err(|error| chain(&error))?;
-            Handle::current().block_on(namespace.run(add)).map_err(|error| chain(&error))?
-        }
+        Some(path) => within(&Namespace::open(&path).map_err(|error| chain(&error))?, add)?,
         None if router == HOST => add(),
         // Whose packets nobody takes has nobody to be told.
         None => return Ok(()),
     };
-    added.map_err(|error| format!("its connection tracking takes no flows: {error}"))
+    added.map_err(|error| refused(&error))
+}
+
+/// Tells a router that is made anew of all flows between these ends.
+pub(super) fn recall(enforcer: &Enforcer, router: &Namespace, ends: &BTreeSet<Ends>) -> Result<(), String> {
+    let flows = enforcer.flows().map_err(|error| chain(&error))?.ipv4;
+    let connections = recalled(ends, &flows);
+    within(router, move || conntrack::add(&connections))?.map_err(|error| refused(&error))
+}
+
+fn recalled(ends: &BTreeSet<Ends>, flows: &[Tracked<FlowKey4>]) -> Vec<Connection> {
+    let floating: BTreeMap<Inner, Ipv4Addr> = ends.iter().map(|ends| (ends.inner(), ends.floating)).collect();
+    let past = flows.iter().filter(|tracked| is_past_a_router(&tracked.flow));
+    past.filter_map(|tracked| connection(&tracked.key, &tracked.flow, *floating.get(&inner(tracked))?)).collect()
+}
+
+/// Takes connections back that a router was told of, if it still is that one.
+pub(super) fn take_back(
+    router: &str,
+    id: NetnsId,
+    is_wrong: impl Fn(&Entry) -> bool + Send + 'static,
+    netns: &[PathBuf],
+) -> Result<(), String> {
+    let Some(path) = routers::path(netns, router) else { return Ok(()) };
+    let namespace = Namespace::open(&path).map_err(|error| chain(&error))?;
+    if namespace.id != id {
+        return Ok(());
+    }
+    let removed = within(&namespace, move || {
+        let wrong: Vec<_> = conntrack::list()?.into_iter().filter(|entry| is_wrong(entry)).collect();
+        conntrack::remove(&wrong)
+    })?;
+    removed.map_err(|error| format!("connections that are not its own cannot be removed: {error}"))
+}
+
+fn within<T: Send + 'static>(namespace: &Namespace, work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    Handle::current().block_on(namespace.run(work)).map_err(|error| chain(&error))
+}
+
+fn refused(error: &std::io::Error) -> String {
+    format!("its connection tracking takes no flows: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use netdiag_common::abi::flow::{FLOW_DEAD, FLOW_FAST, FLOW_INGRESS, Flow, FlowKey4};
+
+    use netdiag_model::floating::{FloatingIp, Owner, State};
+
+    use super::{
+        Ends, FloatingTables, ICMP, Ipv4Addr, Leaving, Plan, TCP, Tracked, Translated, UDP, connections, owners,
+        recalled,
+    };
+
+    const FIXED: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
+    const FLOATING: Ipv4Addr = Ipv4Addr::new(172, 24, 4, 6);
+    const REMOTE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 9);
+
+    fn flow(protocol: u8, ports: (u16, u16), flags: u8) -> Tracked<FlowKey4> {
+        let key = FlowKey4 {
+            local: u32::from_ne_bytes(FIXED.octets()),
+            remote: u32::from_ne_bytes(REMOTE.octets()),
+            local_port: ports.0.to_be(),
+            remote_port: ports.1.to_be(),
+            slot: 3,
+            protocol,
+            pad: 0,
+        };
+        Tracked { key, flow: Flow { epoch: 9, flags, ..Flow::default() }, overflow: false }
+    }
+
+    fn told(flows: &[Tracked<FlowKey4>]) -> Vec<(Ipv4Addr, u16, Ipv4Addr, u16, Translated)> {
+        let ends = Ends { floating: FLOATING, fixed: FIXED, slot: 3, epoch: 9 };
+        let connections = recalled(&[ends].into(), flows).into_iter();
+        let shown = |tuple: super::Tuple, translated| {
+            (tuple.source, tuple.source_port, tuple.destination, tuple.destination_port, translated)
+        };
+        connections.map(|connection| shown(connection.original, connection.translated)).collect()
+    }
+
+    #[test]
+    fn a_router_is_told_of_a_flow_as_it_would_have_seen_it_begin() {
+        let leaves = flow(TCP, (5000, 80), FLOW_FAST);
+        let comes = flow(UDP, (53, 6000), FLOW_FAST | FLOW_INGRESS);
+        let ping = flow(ICMP, (77, 8), FLOW_FAST);
+        assert_eq!(
+            told(&[leaves, comes, ping]),
+            [
+                (FIXED, 5000, REMOTE, 80, Translated::Source(FLOATING)),
+                (REMOTE, 6000, FLOATING, 53, Translated::Destination(FIXED)),
+                (FIXED, 77, REMOTE, 0, Translated::Source(FLOATING)),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_router_is_not_told_of_what_was_slow_is_over_or_is_another_ports() {
+        let slow = flow(UDP, (1, 2), 0);
+        let dead = flow(UDP, (1, 2), FLOW_FAST | FLOW_DEAD);
+        let mut before = flow(UDP, (1, 2), FLOW_FAST);
+        before.flow.epoch = 8;
+        let mut elsewhere = flow(UDP, (1, 2), FLOW_FAST);
+        elsewhere.key.slot = 4;
+        assert_eq!(told(&[slow, dead, before, elsewhere]), []);
+    }
+
+    #[test]
+    fn what_goes_off_the_fast_way_is_told_to_its_router_also_where_that_has_no_rules_yet() {
+        let word = |address: Ipv4Addr| u32::from_ne_bytes(address.octets());
+        let leaving = Leaving { fixed: word(FIXED), floating: word(FLOATING), epoch: 9, ..Leaving::default() };
+        let before = FloatingTables { leaving: [(3, leaving)].into(), ..FloatingTables::default() };
+        let flows = [flow(TCP, (5000, 80), FLOW_FAST)];
+        let told = |plan: &Plan, awaited: &[((Ipv4Addr, Ipv4Addr), &str)]| {
+            let owners = owners(plan, awaited.iter().copied());
+            let told = connections(&owners, (&before, &FloatingTables::default()), &flows);
+            told.into_iter().map(|(router, connections)| (router, connections.len())).collect::<Vec<_>>()
+        };
+        let awaited = [((FLOATING, FIXED), "anew")];
+        let planned = FloatingIp {
+            floating_ip_address: FLOATING,
+            fixed_ip_address: Some(FIXED),
+            port_id: None,
+            router: "planned".to_owned(),
+            owner: Owner::Found,
+            way: State::Slow { why: "a mirror".to_owned() },
+        };
+        let planned = Plan { floating_ips: vec![planned], ..Plan::default() };
+        assert_eq!(told(&Plan::default(), &[]), [], "whose router is gone");
+        assert_eq!(told(&Plan::default(), &awaited), [("anew".to_owned(), 1)]);
+        assert_eq!(told(&planned, &awaited), [("planned".to_owned(), 1)], "who has the rules has the flows");
+    }
 }

@@ -246,10 +246,11 @@ impl<'w> Own<'_, 'w, '_> {
         let here = |(key, _): &(LinkKey, _)| key.netns == self.host || world.inventory.role(key.netns).is_neutron();
         let mut links = world.inventory.all_links().filter(here);
         let holder = links.find(|(_, link)| link.addresses.iter().any(|held| held.address.addr() == floating));
-        if let Some((holder, _)) = holder.filter(|_| !self.rules.serves(floating)) {
+        let ours = self.rules.serves(floating) || world.switches.ours.contains(&floating);
+        if let Some((holder, _)) = holder.filter(|_| !ours) {
             return broken(format!("{floating} is an address of {} already", obstacle::place(world, holder)));
         }
-        if !self.rules.serves(floating) {
+        if !ours {
             self.is_no_gateway()?;
         }
         let nets: Vec<Ipv4Net> = world.held_by(external).filter(|net| net.prefix_len() < 32).collect();

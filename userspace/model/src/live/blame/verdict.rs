@@ -108,7 +108,7 @@ fn nearest(case: &Case<'_, '_>, ip: &Ip, event: &VerdictEvent) -> Option<String>
     let asking = Asking { from: &from, to: &to, protocol: ip.protocol, service };
     let explained = groups::explain(case.inventory, judged(case, event), &asking).ok()?;
     let near = explained.near.first()?;
-    Some(format!("rule {} would allow it, but {}", near.rule.id, near.why))
+    Some(format!("rule {} nearly allows it: it {}", near.rule.id, near.why))
 }
 
 /// The instance whose groups have judged: the one that is followed, or one it talks to.

@@ -16,10 +16,14 @@ use crate::{
 impl Open {
     /// How it ended, if it has by now.
     pub(super) fn ended(&self, (counted, points): (&Counted, &Points), now_ns: u64) -> Option<Ended> {
-        let quiet = now_ns.saturating_sub(self.last_ns());
+        let over_ns = self.over_ns(points);
+        (now_ns >= over_ns).then(|| self.outcome((counted, points), over_ns))
+    }
+
+    /// When it is over, if nothing is heard of it until then.
+    pub(super) fn over_ns(&self, points: &Points) -> u64 {
         let known = self.arrived || self.fatal(points).is_some() || self.took_shortcut(points);
-        let wait = if known { ARRIVED_NS } else { SETTLE_NS };
-        (quiet >= wait).then(|| self.outcome((counted, points), self.last_ns() + wait))
+        self.last_ns() + if known { ARRIVED_NS } else { SETTLE_NS }
     }
 
     /// How it ended, when nobody looks any longer: what may have gone on is not known to be lost.

@@ -1,7 +1,7 @@
 //! Journeys that are not over.
 
 use super::{
-    Change, Drop, Ended, Flow, Journey, Step,
+    ARRIVED_NS, Change, Drop, Ended, Flow, Journey, Step,
     content::{self, Content},
     pieces::{self, Span},
     whose::Spot,
@@ -80,12 +80,12 @@ impl Open {
 
     /// When it was heard of last.
     pub(super) fn last_ns(&self) -> u64 {
-        let step = self.steps.last().map_or(0, |step| step.time_ns);
-        self.drops.last().map_or(0, |drop| drop.time_ns).max(step)
+        let step = self.steps.iter().map(|step| step.time_ns).max();
+        self.drops.last().map_or(0, |drop| drop.time_ns).max(step.unwrap_or(0))
     }
 
     pub(super) fn began_ns(&self) -> u64 {
-        let step = self.steps.first().map_or(u64::MAX, |step| step.time_ns);
+        let step = super::began_ns(&self.steps).unwrap_or(u64::MAX);
         self.drops.first().map_or(u64::MAX, |drop| drop.time_ns).min(step)
     }
 
@@ -96,19 +96,43 @@ impl Open {
 
     /// The place of a spot that this packet may have come to: further on its way than all before.
     pub(super) fn reaches(&self, spot: &Spot, points: &Points) -> Option<Place> {
-        let track = points.tracks.get(self.track)?;
-        let position = |place: Place| track.position(place.stop, self.direction);
+        let is_new = |place: &Place| self.steps.last().is_none_or(|last| last.place != *place);
+        self.place(spot).filter(|place| is_new(place) && self.turn(*place, points) == self.steps.len())
+    }
+
+    /// The place of a spot on this packet's way.
+    fn place(&self, spot: &Spot) -> Option<Place> {
         let is_here = |(place, direction): &&(Place, Direction)| {
             place.track == self.track && *direction == self.direction && spot.of_double == self.of_double
         };
-        let &(place, _) = spot.places.iter().find(is_here)?;
-        let further = self.steps.last().is_none_or(|last| position(place) > position(last.place));
-        further.then_some(place)
+        spot.places.iter().find(is_here).map(|(place, _)| *place)
     }
 
-    /// The same, if a sighting there may be of this packet.
-    pub(super) fn takes(&self, spot: &Spot, headers: &Headers, points: &Points) -> Option<Place> {
-        self.reaches(spot, points).filter(|_| self.fits(headers))
+    /// How many of its steps are not behind a place on its way.
+    fn turn(&self, place: Place, points: &Points) -> usize {
+        let Some(track) = points.tracks.get(self.track) else { return 0 };
+        let position = |place: Place| track.position(place.stop, self.direction);
+        self.steps.partition_point(|step| position(step.place) <= position(place))
+    }
+
+    /// The place of a spot that a sighting may be of this packet at.
+    pub(super) fn takes(&self, spot: &Spot, (headers, time_ns): (&Headers, u64), points: &Points) -> Option<Place> {
+        let further = self.reaches(spot, points).filter(|_| self.fits(headers));
+        further.or_else(|| self.was_at(spot, (headers, time_ns), points))
+    }
+
+    /// The place of a spot that this packet has passed just before, though it was seen further on its way first: Open vSwitch has its
+    /// copy before TC has the packet, and may have sent it on while an interrupt, or a hypervisor, kept TC waiting.
+    fn was_at(&self, spot: &Spot, (headers, time_ns): (&Headers, u64), points: &Points) -> Option<Place> {
+        let place = self.place(spot)?;
+        let stop = points.stop(place).filter(|stop| stop.copied)?;
+        let turn = self.turn(place, points);
+        let behind = self.steps.get(turn).filter(|step| time_ns.saturating_sub(step.time_ns) <= ARRIVED_NS)?;
+        let before = turn.checked_sub(1).and_then(|before| self.steps.get(before));
+        let is_new = before.is_none_or(|step| step.place != place);
+        let beside = &before.unwrap_or(behind).headers;
+        let is_it = stop.direction(Side::Received) == self.direction && content::may_be_one(beside, headers);
+        (is_new && is_it).then_some(place)
     }
 
     /// Whether what was cut off a packet, or put together from some, can have come of this one.
@@ -145,19 +169,30 @@ impl Open {
 
     /// Adds a device it was seen at.
     pub(super) fn step(&mut self, place: Place, sighting: &Sighting, headers: Headers, points: &Points) {
-        let changes = self.steps.last().map(|before| changes(&before.headers, &headers)).unwrap_or_default();
-        self.steps.push(Step {
+        let step = Step {
             place,
             time_ns: sighting.time_ns,
             cpu: sighting.cpu,
-            changes,
+            changes: Vec::new(),
             headers,
             length: sighting.length,
             buffer: sighting.buffer,
             mark: sighting.mark,
-        });
+        };
+        let turn = self.turn(place, points);
+        self.steps.insert(turn, step);
+        self.compare(turn);
+        self.compare(turn + 1);
         self.arrived = self.has_arrived(points);
         self.aside = self.has_left(points);
+    }
+
+    /// Says what became of it from the step before to one of its steps.
+    fn compare(&mut self, step: usize) {
+        let Some((before, [after, ..])) = self.steps.split_at_mut_checked(step) else { return };
+        if let Some(before) = before.last() {
+            after.changes = changes(&before.headers, &after.headers);
+        }
     }
 
     /// Adds where it, or a copy of it, was given up. What Open vSwitch has taken a copy of dies in the host's own stack,

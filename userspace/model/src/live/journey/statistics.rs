@@ -74,13 +74,17 @@ impl Statistics {
         if let Some(last) = journey.steps.last().filter(|_| journey.ended.is_death()) {
             self.hops.entry((journey.direction, last.place)).or_default().lost += 1;
         }
-        for pair in journey.steps.windows(2) {
+        let mut behind = journey.steps.last().map_or(0, |step| step.time_ns);
+        for pair in journey.steps.windows(2).rev() {
             let [from, to] = pair else { continue };
+            // What was seen late at a device had left it by when it was seen behind.
+            let reached = behind;
+            behind = behind.min(from.time_ns);
             let times = self.legs.entry((journey.direction, from.place, to.place)).or_default();
             if times.len() == KEPT {
                 times.pop_front();
             }
-            times.push_back(to.time_ns.saturating_sub(from.time_ns));
+            times.push_back(reached - behind);
         }
     }
 

@@ -65,6 +65,25 @@ fn a_packet_that_is_not_seen_again_ended_after_its_last_device_and_not_before_th
 }
 
 #[test]
+fn a_packet_that_is_seen_again_at_the_last_moment_is_not_lost_though_nobody_looks_before_the_moment_is_over() {
+    let seen = |rest: u64| {
+        let mut journeys = Journeys::new(neutron());
+        let mut all = outward(&Made::syn(7), MS, 5);
+        let last = all[2].time_ns;
+        all[3].time_ns = last + rest;
+        all[4].time_ns = last + rest + 1;
+        for sighting in all {
+            journeys.see(sighting);
+        }
+        let mut found = journeys.advance(last + SETTLE_NS + MS);
+        found.extend(journeys.advance(last + 2 * SETTLE_NS));
+        found.first().map(|journey| journey.ended.clone())
+    };
+    assert_eq!(seen(SETTLE_NS - MS), Some(Ended::Delivered));
+    assert_eq!(seen(SETTLE_NS + 100 * MS), Some(Ended::NotSeenAfter), "that is another");
+}
+
+#[test]
 fn when_nobody_looks_any_longer_what_was_under_way_is_not_said_to_be_lost() {
     let ended = |looked_ns| {
         let mut journeys = Journeys::new(neutron());
@@ -89,6 +108,57 @@ fn a_drop_is_the_end_only_of_a_packet_that_is_not_seen_later() {
     copy.sort_by_key(|sighting| sighting.time_ns);
     let found = joined(neutron(), copy);
     assert_eq!((found.len(), &found[0].ended), (1, &Ended::Delivered));
+}
+
+/// Sightings with one that comes so much later than it should.
+fn late(mut seen: Vec<Sighting>, place: usize, by: u64) -> Vec<Sighting> {
+    seen[place].time_ns += by;
+    seen.sort_by_key(|sighting| sighting.time_ns);
+    seen
+}
+
+#[test]
+fn what_open_vswitch_sends_on_before_its_copys_original_is_seen_is_one_packet() {
+    // The copy is taken before TC, which an interrupt, or a hypervisor, may keep waiting.
+    let copying = |stop: usize| {
+        let mut points = neutron();
+        points.tracks[0].stops[stop].copied = true;
+        points
+    };
+    for by in [15_000, 25_000, 90 * MS] {
+        let found = joined(copying(1), late(outward(&Made::syn(7), MS, 5), 1, by));
+        let [journey] = &found[..] else { panic!("{by}: {found:#?}") };
+        assert_eq!((places(journey), &journey.ended), (vec![0, 1, 2, 3, 4], &Ended::Delivered), "{by}");
+        let changed = journey.steps.iter().filter(|step| !step.changes.is_empty()).map(|step| step.place.stop);
+        assert_eq!(changed.collect::<Vec<_>>(), [3], "{by}");
+        assert_eq!((journey.began_ns(), journey.took_ns()), (MS, 40_000), "{by}");
+    }
+    let mut statistics = Statistics::default();
+    let found = joined(copying(1), late(outward(&Made::syn(7), MS, 5), 1, 15_000));
+    for journey in &found {
+        statistics.add(journey);
+    }
+    assert_eq!(statistics.legs().map(|leg| leg.p99_ns).collect::<Vec<_>>(), [20_000, 0, 10_000, 10_000]);
+    let answer = Made::syn(7).answer();
+    let found = joined(copying(4), late(inward(&answer, MS), 0, 35_000));
+    let [journey] = &found[..] else { panic!("{found:#?}") };
+    assert_eq!((places(journey), &journey.ended), (vec![4, 3, 2, 1, 0], &Ended::Delivered));
+    assert_eq!((journey.began_ns(), journey.took_ns()), (MS + 10_000, 30_000), "first seen behind it");
+}
+
+#[test]
+fn only_where_copies_are_taken_may_a_packet_be_seen_late_and_only_once_there_and_soon() {
+    let found = joined(neutron(), late(outward(&Made::syn(7), MS, 5), 1, 25_000));
+    assert_eq!(found.len(), 2, "nothing can overtake it there");
+    let mut points = neutron();
+    points.tracks[0].stops[1].copied = true;
+    let again = |begin| vec![Made::syn(7).at(begin, 1, Side::Received)];
+    let twice = joined(points.clone(), [outward(&Made::syn(7), MS, 5), again(MS + 50_000)].concat());
+    assert_eq!(twice.len(), 2, "it was there already");
+    let mut seen = outward(&Made::syn(7), MS, 5);
+    seen.remove(1);
+    let later = joined(points, [seen, again(200 * MS)].concat());
+    assert_eq!(later.len(), 2, "it is another, sent again");
 }
 
 #[test]
@@ -190,6 +260,16 @@ fn a_packet_that_died_before_any_device_is_a_journey_of_its_drop_alone() {
     for elsewhere in [Some(9), None] {
         assert_eq!(joined(neutron(), vec![Made::syn(7).dropped(MS, elsewhere, "NETFILTER_DROP")]), []);
     }
+}
+
+#[test]
+fn a_frame_for_others_that_nobody_saw_come_has_not_died_where_it_came_by() {
+    // Its sightings were left out. One that was seen to go to the router by its address has died there.
+    let packet = Made::syn(7);
+    let gone = packet.dropped(MS + 25_000, Some(2), "OTHERHOST");
+    assert_eq!(joined(neutron(), vec![gone.clone()]), []);
+    let found = joined(neutron(), [outward(&packet, MS, 3), vec![gone]].concat());
+    assert_eq!(found[0].ended, Ended::Dropped { drop: 0 });
 }
 
 #[test]
@@ -657,5 +737,41 @@ proptest! {
         for journey in &found {
             prop_assert_eq!(journey.ended == Ended::Delivered, journey.steps.len() == 5);
         }
+    }
+
+    #[test]
+    fn what_becomes_of_packets_does_not_depend_on_when_somebody_looks(
+        runs in prop::collection::vec(run(), 1..8),
+        holds in prop::collection::vec((0..5_usize, 0..4_200 * MS), 16),
+        looks in prop::collection::vec(1..9_000 * MS, 1..20),
+    ) {
+        let ways = runs.iter().enumerate().flat_map(|(number, run)| simulate(number, run, 3, (None, false)));
+        let held = ways.zip(&holds).flat_map(|(mut way, (place, hold))| {
+            way.iter_mut().skip(*place).for_each(|sighting| sighting.time_ns += hold);
+            way
+        });
+        let mut seen: Vec<Sighting> = held.collect();
+        seen.sort_by_key(|sighting| sighting.time_ns);
+        let ends = |looks: &mut dyn Iterator<Item = u64>| {
+            let mut journeys = Journeys::new(neutron());
+            let mut rest = seen.iter().cloned().peekable();
+            let mut found = Vec::new();
+            for look in looks.chain([60_000 * MS]) {
+                while let Some(sighting) = rest.next_if(|sighting| sighting.time_ns <= look) {
+                    journeys.see(sighting);
+                }
+                found.extend(journeys.advance(look));
+            }
+            let end = |journey: &Journey| {
+                let steps = journey.steps.iter().map(|step| (step.time_ns, step.place.stop));
+                (steps.collect::<Vec<_>>(), journey.ended.clone())
+            };
+            let mut ends: Vec<_> = found.iter().map(end).collect();
+            ends.sort_by_key(|(steps, _)| steps.clone());
+            ends
+        };
+        let often = ends(&mut (0..10_000).map(|turn| turn * MS));
+        let seldom = ends(&mut looks.iter().scan(0, |now, gap| { *now += gap; Some(*now) }).take_while(|now| *now < 60_000 * MS));
+        prop_assert_eq!(often, seldom);
     }
 }

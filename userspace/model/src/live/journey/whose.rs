@@ -4,10 +4,14 @@
 //! everywhere if it is a floating IP. At a device of many the frame tells, which has the MAC address of the instance's router, or its own.
 //! Where frames tell nothing, the address does if nobody else on the host is known to have it.
 
-use std::{collections::HashSet, net::IpAddr};
+use std::{
+    collections::{HashSet, VecDeque},
+    net::IpAddr,
+};
 
 use super::{Drop, Flow, ending::is_group, open::Open, open::flow};
 use crate::{
+    event::VerdictEvent,
     id::{LinkKey, Mac},
     live::{
         Sighting,
@@ -16,6 +20,9 @@ use crate::{
     },
     trace::Direction,
 };
+
+/// A verdict is of a packet that was given up if no more lies between them.
+const NEAR_NS: u64 = 100_000_000;
 
 /// Where a packet was seen.
 #[derive(Debug)]
@@ -93,6 +100,20 @@ impl Open {
                     .iter()
                     .any(|drop| drop_tells(points, drop) || (inward && track.is_published(&drop.headers))))
     }
+
+    /// Whether netdiag itself refused it, which knows whose it was.
+    pub(super) fn is_refused(&self, refused: &VecDeque<VerdictEvent>) -> bool {
+        !self.of_double && self.drops.iter().any(|drop| refused.iter().rev().any(|event| is_about(event, drop)))
+    }
+}
+
+/// Whether a verdict is about a packet that was given up: by its time, addresses and ports.
+fn is_about(event: &VerdictEvent, drop: &Drop) -> bool {
+    let Some(ip) = drop.headers.innermost().ip() else { return false };
+    event.time_ns.abs_diff(drop.time_ns) <= NEAR_NS
+        && event.protocol == Some(ip.protocol)
+        && (event.source, event.destination) == (Some(ip.source), Some(ip.destination))
+        && ip.transport.ports().is_none_or(|ports| ports == (event.source_port, event.destination_port))
 }
 
 /// The track whose instance a packet is from or for.

@@ -1,10 +1,14 @@
-use super::{Left, Silent, Unanswered};
+use super::{Left, Silent, Tally, Told, Unanswered};
 use crate::{
     live::{
-        journey::simulation::{FIXED, Kind, Made, joined, neutron},
+        Cost, Losses,
+        journey::{
+            Journeys,
+            simulation::{FIXED, Kind, Made, joined, neutron},
+        },
         points::{Points, Side},
     },
-    trace::Trace,
+    trace::{Trace, Verdict},
 };
 
 const MS: u64 = 1_000_000;
@@ -75,6 +79,29 @@ fn whoever_was_asked_a_moment_ago_may_yet_answer_and_is_heard_where_enough_was_t
     assert_eq!(asked(false).findings(500 * MS, &points, &trace()).len(), 0, "half a second is no silence");
     assert_eq!(asked(false).findings(2_000 * MS, &points, &trace()).len(), 1);
     assert_eq!(asked(true).findings(2_000 * MS, &points, &trace()).len(), 0);
+}
+
+#[test]
+fn an_answer_that_is_not_told_of_because_there_were_enough_is_still_one() {
+    let points = neutron();
+    let echo = |kind| Made::new(Kind::Echo { kind, identifier: 1, number: 1, payload: vec![] });
+    let asked = joined(points.clone(), leaves(&echo(8), [172, 24, 4, 6].into(), &points));
+    let answers = joined(points.clone(), vec![echo(0).answer().at(3 * MS, 0, Side::Received)]);
+    let codes = |overheard: bool| {
+        let mut journeys = Journeys::new(points.clone());
+        journeys.advance(5_000 * MS);
+        let mut tally = Tally::of_both_ways();
+        for journey in asked.clone() {
+            tally.add(&Told { journey, blame: None }, &points);
+        }
+        for journey in answers.iter().filter(|_| overheard) {
+            tally.overhear(journey);
+        }
+        let trace = Trace { verdict: Verdict::Works, ..trace() };
+        let summary = tally.summary(&points, &trace, (journeys.counted(), Cost::default()), 0);
+        summary.findings.into_iter().map(|finding| finding.code).collect::<Vec<_>>()
+    };
+    assert_eq!((codes(false), codes(true)), (vec!["unanswered".to_owned()], vec![]));
 }
 
 /// A packet that comes to the instance by all devices.
@@ -154,4 +181,55 @@ fn where_more_have_answered_than_are_remembered_nobody_is_called_silent() {
         unanswered.findings(2_000 * MS, &points, &trace()).len()
     };
     assert_eq!((told(1_023), told(1_024)), (1, 0));
+}
+
+#[test]
+fn what_is_expected_to_die_does_not_work_because_some_that_were_seen_came_through_and_others_were_not_seen() {
+    let verdict = |expected: Verdict, losses: Losses| {
+        let points = neutron();
+        let mut journeys = Journeys::new(points.clone());
+        journeys.losses(0, losses);
+        let mut tally = Tally::default();
+        for journey in joined(points.clone(), leaves(&Made::syn(1), [172, 24, 4, 6].into(), &points)) {
+            tally.add(&Told { journey, blame: None }, &points);
+        }
+        let trace = Trace { verdict: expected, ..trace() };
+        let summary = tally.summary(&points, &trace, (journeys.counted(), Cost::default()), 0);
+        (summary.verdict, summary.sentence)
+    };
+    let lost = Losses { lost: 0, throttled: 7 };
+    assert_eq!(verdict(Verdict::Works, lost).0, Verdict::Works);
+    assert_eq!(verdict(Verdict::Broken, Losses::default()).0, Verdict::Works);
+    let (seen, sentence) = verdict(Verdict::Broken, lost);
+    assert_eq!(seen, Verdict::Inconclusive);
+    assert!(sentence.starts_with("the trace expects packets to die, and none of 1 was seen to, but 7 s"), "{sentence}");
+}
+
+#[test]
+fn why_an_end_is_not_known_is_said_and_not_what_cannot_be_why() {
+    let said = |losses: Losses, opaque: bool| {
+        let mut points = neutron();
+        if opaque {
+            let router = points.tracks[0].stops[2].link.netns;
+            points.tracks[0].opaque.push(router);
+        }
+        let mut journeys = Journeys::new(points.clone());
+        for sighting in leaves(&Made::syn(1), FIXED, &points).into_iter().take(3) {
+            journeys.see(sighting);
+        }
+        journeys.losses(1_000 * MS, losses);
+        let mut over = journeys.advance(1_000 * MS);
+        over.extend(journeys.finish());
+        let mut tally = Tally::default();
+        for journey in over {
+            tally.add(&Told { journey, blame: None }, &points);
+        }
+        tally.summary(&points, &trace(), (journeys.counted(), Cost::default()), 0).sentence
+    };
+    let none = Losses::default();
+    let begin = "of 1 of 1 packets the end is not known: ";
+    assert_eq!(said(none, false), format!("{begin}watching ended while they were under way"));
+    assert_eq!(said(none, true), format!("{begin}what a router translates could not be read"));
+    let both = "1 sighting was lost, 3 sightings were left out to keep the cost down (--max-overhead)";
+    assert_eq!(said(Losses { lost: 1, throttled: 3 }, false), format!("{begin}{both}"));
 }

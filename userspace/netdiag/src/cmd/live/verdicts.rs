@@ -42,6 +42,13 @@ impl Verdicts {
         taken
     }
 
+    /// Those of them that have come since one of a number, which is set to the last one's.
+    pub(in crate::cmd) fn since(&self, number: &mut u64) -> Vec<VerdictEvent> {
+        let fresh: Vec<_> = self.known().into_iter().filter(|event| event.number > *number).collect();
+        *number = fresh.last().map_or(*number, |event| event.number);
+        fresh
+    }
+
     /// Refusals of the last while, their times on the clock of sightings.
     pub(in crate::cmd) fn known(&self) -> Vec<VerdictEvent> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

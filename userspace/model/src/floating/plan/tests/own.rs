@@ -231,6 +231,16 @@ fn what_the_host_lacks_is_named() {
 }
 
 #[test]
+fn what_was_given_up_while_the_host_was_looked_at_is_nobody_elses() {
+    let plan = after(|docker| {
+        docker.replace("netdiag-PREROUTING -d 203.0.113.7/32", "netdiag-PREROUTING -d 203.0.113.8/32");
+        docker.site.switches.ours.insert([203, 0, 113, 7].into());
+    });
+    let outside = plan.floating_ips.iter().find(|made| made.floating_ip_address == Ipv4Addr::new(203, 0, 113, 7));
+    assert_eq!(words(&outside.unwrap().way), "slow: the rules that translate it on this host are not there yet");
+}
+
+#[test]
 fn those_that_ask_for_the_same_are_all_held_and_others_go_on() {
     let plan = after(|docker| {
         docker.ask("again", |asked| asked.device = Some("eth0".to_owned()));

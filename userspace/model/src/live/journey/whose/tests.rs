@@ -193,3 +193,45 @@ fn of_two_interfaces_with_one_address_a_packet_is_of_the_one_whose_frame_it_is_i
     }
     assert_eq!(sent(OWN_MAC).destination.0, REMOTE);
 }
+
+#[test]
+fn what_netdiag_refused_where_two_have_the_address_is_the_instances_if_its_verdict_says_so() {
+    let packet = Made::syn(7).answer();
+    let verdict = VerdictEvent {
+        number: 1,
+        time_ns: 2 * MS,
+        port_id: "p1".to_owned(),
+        instance: Some("web-1".to_owned()),
+        device: Some("tap1".to_owned()),
+        direction: crate::policy::types::Direction::Ingress,
+        verdict: Decision::Deny,
+        reason: "no-rule".to_owned(),
+        ethertype: 0x0800,
+        protocol: Some(6),
+        source: Some(packet.source.0.into()),
+        destination: Some(packet.destination.0.into()),
+        source_port: packet.source.1,
+        destination_port: packet.destination.1,
+        rule: None,
+        length: 60,
+    };
+    let found = |verdict: VerdictEvent| {
+        let mut journeys = Journeys::new(Points { instance: "web-1".to_owned(), ..beside_another() });
+        // At the card, before anything could see it.
+        journeys.see(packet.dropped(MS, Some(4), "NOT_SPECIFIED"));
+        journeys.refused([verdict]);
+        journeys.advance(2 * SETTLE_NS)
+    };
+    let own = found(verdict.clone());
+    assert_eq!((own.len(), &own[0].ended), (1, &Ended::Dropped { drop: 0 }));
+    assert_eq!(own[0].direction, Direction::Inward);
+    for other in [
+        VerdictEvent { instance: Some("web-2".to_owned()), ..verdict.clone() },
+        VerdictEvent { verdict: Decision::Allow, ..verdict.clone() },
+        VerdictEvent { time_ns: 500 * MS, ..verdict.clone() },
+        VerdictEvent { destination_port: 1, ..verdict.clone() },
+        VerdictEvent { protocol: Some(17), ..verdict },
+    ] {
+        assert_eq!(found(other.clone()), [], "{other:?}");
+    }
+}

@@ -163,7 +163,7 @@ async fn instance(place: &Place, id: &str, snapshot: &Snapshot, mut teller: Tell
     teller.words = format!("watching packets of {} at {devices} devices", instance.identity.name);
     let mut host = Host::new(place.options.clone(), &inventory, number, &expected);
     let mut journeys = Journeys::new(points);
-    let (mut kept, mut follower) = (Kept::default(), Follower::default());
+    let (mut kept, mut follower, mut heard) = (Kept::default(), Follower::default(), 0);
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for turn in 0_u32.. {
@@ -177,7 +177,8 @@ async fn instance(place: &Place, id: &str, snapshot: &Snapshot, mut teller: Tell
         }
         let (now, losses) = (now_ns(), session.losses().context("read how many packets were lost")?);
         journeys.losses(now, losses);
-        let over = journeys.advance(now);
+        journeys.refused(verdicts.since(&mut heard));
+        let over = journeys.advance(session.read_ns());
         if over.iter().any(|journey| journey.ended.is_death()) {
             host.look_again().await;
         }
