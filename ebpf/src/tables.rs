@@ -207,7 +207,7 @@ impl Floats {
             // SAFETY: as above.
             Some(heard) => unsafe { *heard = now },
             // Where there is no room, its answers are taken for what begins.
-            None => drop(maps::ASKED.insert(key, &now, BPF_ANY.into())),
+            None => drop(maps::ASKED.insert(key, now, BPF_ANY.into())),
         }
     }
 }

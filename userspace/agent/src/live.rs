@@ -374,7 +374,7 @@ fn flags(points: &[Point]) -> u32 {
 fn inodes(namespaces: &[NetnsId]) -> [u32; NAMESPACES] {
     let mut inodes = [0; NAMESPACES];
     let all: BTreeSet<u32> = namespaces.iter().filter_map(|netns| u32::try_from(netns.inode).ok()).collect();
-    if all.len() <= NAMESPACES && all.len() > 0 {
+    if all.len() <= NAMESPACES && !all.is_empty() {
         inodes.iter_mut().zip(&all).for_each(|(place, inode)| *place = *inode);
     }
     inodes
