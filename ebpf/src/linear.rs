@@ -43,4 +43,20 @@ impl Head for Linear {
         unsafe { assert_unchecked(word >> 32 == 0) };
         word as u32
     }
+
+    #[inline(always)]
+    fn long<const PLACE: usize>(&self) -> u64 {
+        let long: u64;
+        // SAFETY: as above, for two words.
+        unsafe {
+            asm!(
+                "{long} = *(u64 *)({packet} + {offset})",
+                long = lateout(reg) long,
+                packet = in(reg) self.0,
+                offset = const 2 * PLACE,
+                options(pure, readonly, nostack),
+            );
+        }
+        long
+    }
 }

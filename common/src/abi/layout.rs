@@ -90,8 +90,10 @@ assert_layout!(live::Config: 1656 bytes aligned to 4 {
     clauses at 0, products at 4, budget at 8, tick_shift at 12, generation at 16, flags at 20, clause at 24, product at 1560,
     given_up_in at 1624,
 });
-assert_layout!(live::Tally: 40 bytes aligned to 8 { tick at 0, until at 8, records at 16, lost at 24, throttled at 32 });
-assert_layout!(live::Layout: 100 bytes aligned to 4 { skb_dev at 0, consumed at 92, receiver at 96 });
+assert_layout!(live::Tally: 2112 bytes aligned to 8 {
+    next at 0, until at 8, records at 16, throttled at 24, lost at 32, pad at 40, answers at 64,
+});
+assert_layout!(live::Layout: 108 bytes aligned to 4 { skb_dev at 0, consumed at 100, receiver at 104 });
 const _: () = assert!(size_of::<Page>() == 1024 && size_of::<Label>() == 64);
 
 #[cfg(feature = "user")]

@@ -2,6 +2,8 @@
 //!
 //! Nothing of it is pinned: program and reader are always of one netdiag, so there is no version in it.
 
+use crate::logic::live::plain::Answers4;
+
 /// How many of a packet's first bytes are kept. With it a record and the ring buffer's own header take 256 bytes.
 pub const HEAD: usize = 184;
 
@@ -130,7 +132,8 @@ pub struct Config {
     pub budget: u32,
     /// How many of the kernel's own ticks are one of the budget's: 2 to the power of this.
     pub tick_shift: u32,
-    /// Number of this filter: another for each, and for each that is being written. What was answered by another is not asked for again.
+    /// Number of this filter, which is even: another for each, and for each that is being written. What was answered by another is
+    /// not asked for again.
     pub generation: u32,
     /// `CONFIG_*` bits.
     pub flags: u32,
@@ -146,20 +149,24 @@ pub struct Config {
 /// The index of a device says which it is: no two that are watched have the same, in whatever namespaces they are.
 pub const CONFIG_INDEX_IS_ENOUGH: u32 = 1;
 
-/// What one CPU has counted.
+/// What one CPU has counted, and what its programs keep beside that: what a packet needs lies together.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Tally {
-    /// The tick `until` is about.
-    pub tick: u64,
-    /// How many records there may be until this tick is over.
+    /// The kernel's tick in which the next one of the budget's begins.
+    pub next: u64,
+    /// How many records there may be until then.
     pub until: u64,
     /// Records that were begun: written, being written, or lost.
     pub records: u64,
-    /// Packets for which the ring buffer had no room.
-    pub lost: u64,
     /// Packets that were left out to keep the cost down.
     pub throttled: u64,
+    /// Packets for which the ring buffer had no room.
+    pub lost: u64,
+    /// Always 0: an answer begins at a multiple of 32 bytes.
+    pub pad: [u64; 3],
+    /// What the filter said of flows of IPv4.
+    pub answers: Answers4,
 }
 
 /// Tallies of programs that see packets on their way.
@@ -197,6 +204,10 @@ pub struct Layout {
     pub skb_tagged: u32,
     /// Bits of it that say so.
     pub skb_tagged_mask: u32,
+    /// The word that says whether the packet is at TC ingress.
+    pub skb_ingress: u32,
+    /// Bits of it that say so; none where that is not known.
+    pub skb_ingress_mask: u32,
     /// `sk_buff.skb_iif`
     pub skb_iif: u32,
     /// `sk_buff._skb_refdst`

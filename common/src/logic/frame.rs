@@ -36,6 +36,9 @@ pub trait Head {
 
     /// The word that begins at a half-word's place.
     fn word<const PLACE: usize>(&self) -> u32;
+
+    /// The two words that begin at a half-word's place, as they lie there.
+    fn long<const PLACE: usize>(&self) -> u64;
 }
 
 /// A packet in memory.
@@ -94,5 +97,9 @@ impl Head for Slice<'_> {
 
     fn word<const PLACE: usize>(&self) -> u32 {
         self.at(2 * PLACE).map_or(0, u32::from_ne_bytes)
+    }
+
+    fn long<const PLACE: usize>(&self) -> u64 {
+        self.at(2 * PLACE).map_or(0, u64::from_ne_bytes)
     }
 }

@@ -24,6 +24,8 @@ static LAYOUT: Layout = Layout {
     skb_vlan_tci: 0,
     skb_tagged: 0,
     skb_tagged_mask: 0,
+    skb_ingress: 0,
+    skb_ingress_mask: 0,
     skb_iif: 0,
     skb_dst: 0,
     skb_sk: 0,
@@ -188,6 +190,13 @@ impl Buffer {
     pub fn is_of_packet_socket(self) -> bool {
         let layout = layout();
         half(pointer(self.0, layout.skb_sk), layout.sk_family) == AF_PACKET
+    }
+
+    /// Whether it is at TC ingress, and not at egress.
+    #[inline(always)]
+    pub fn is_at_ingress(self) -> bool {
+        let layout = layout();
+        number(self.0, layout.skb_ingress) & layout.skb_ingress_mask != 0
     }
 
     /// The tag beside the frame.

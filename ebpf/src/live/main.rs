@@ -24,12 +24,12 @@ use aya_ebpf::{
 };
 use netdiag_common::abi::live::{
     CONFIG_INDEX_IS_ENOUGH, Config, HEAD, SEEN_BY_SOCKET, SEEN_DROPPED, SEEN_NETWORK, SEEN_OF_SOCKET, SEEN_RECEIVED,
-    SEEN_SENT, SEEN_TAGGED, Seen, TALLY_DROPPED, TALLY_SOCKET, TALLY_WAY,
+    SEEN_SENT, SEEN_TAGGED, Seen, TALLY_DROPPED, TALLY_SOCKET, TALLY_WAY, Tally,
 };
 
 use crate::{
     kernel::{Buffer, Dying, First, Place, layout},
-    maps::{CONFIG, Front},
+    maps::Front,
     wanted::Frame,
 };
 
@@ -44,6 +44,9 @@ mod maps;
 mod report;
 /// Asks the filter.
 mod wanted;
+
+/// Received or sent: what is not a record has no need to know.
+const EITHER: u8 = 0;
 
 /// `PACKET_OUTGOING` of `linux/if_packet.h`.
 const PACKET_OUTGOING: u32 = 4;
@@ -77,6 +80,22 @@ fn live_in_ip(ctx: TcContext) -> i32 {
 #[classifier]
 fn live_out_ip(ctx: TcContext) -> i32 {
     on_its_way(ctx.skb.skb, SEEN_SENT, SEEN_NETWORK);
+    TC_ACT_UNSPEC
+}
+
+/// Sees what comes out of an Ethernet device and what goes into it; at either side of TC, where the kernel says which it is.
+#[expect(clippy::needless_pass_by_value, reason = "an entry point is handed its context")]
+#[classifier]
+fn live_either(ctx: TcContext) -> i32 {
+    on_its_way(ctx.skb.skb, EITHER, 0);
+    TC_ACT_UNSPEC
+}
+
+/// The same of a device without link-layer headers.
+#[expect(clippy::needless_pass_by_value, reason = "an entry point is handed its context")]
+#[classifier]
+fn live_either_ip(ctx: TcContext) -> i32 {
+    on_its_way(ctx.skb.skb, EITHER, SEEN_NETWORK);
     TC_ACT_UNSPEC
 }
 
@@ -118,9 +137,9 @@ fn packet_type(skb: *mut __sk_buff) -> u32 {
 
 #[inline(always)]
 fn on_its_way(skb: *mut __sk_buff, kind: u8, flags: u8) {
-    let Some(config) = CONFIG.get(0) else { return };
+    let Some(tally) = maps::tally(TALLY_WAY) else { return };
     let frame = Frame::of(skb, flags & SEEN_NETWORK != 0);
-    if wanted::of_frame(config, &frame, TALLY_WAY, |packet| load(skb, packet)) && report::has_room(config, TALLY_WAY) {
+    if wanted::of_frame(tally, &frame, TALLY_WAY, |packet| load(skb, packet)) && report::has_room(tally) {
         record(skb, kind, flags);
     }
 }
@@ -133,8 +152,8 @@ fn record(skb: *mut __sk_buff, kind: u8, flags: u8) {
 
 #[inline(always)]
 fn at_socket(skb: *mut __sk_buff, kind: u8) {
-    let Some(config) = CONFIG.get(0) else { return };
-    if is_wanted_at_socket(config, skb) && report::has_room(config, TALLY_SOCKET) {
+    let Some(tally) = maps::tally(TALLY_SOCKET) else { return };
+    if is_wanted_at_socket(tally, skb) && report::has_room(tally) {
         report::write(TALLY_SOCKET, |seen| {
             let described = describe(skb, seen, (kind, SEEN_BY_SOCKET));
             if kind == SEEN_SENT {
@@ -147,12 +166,12 @@ fn at_socket(skb: *mut __sk_buff, kind: u8) {
 }
 
 #[inline(always)]
-fn is_wanted_at_socket(config: &Config, skb: *mut __sk_buff) -> bool {
-    if config.products == 0 {
+fn is_wanted_at_socket(tally: &mut Tally, skb: *mut __sk_buff) -> bool {
+    if maps::config().products == 0 {
         return true;
     }
     let Some(scratch) = maps::scratch(TALLY_SOCKET) else { return false };
-    load(skb, &mut scratch.packet) && wanted::of_loaded(config, false, TALLY_SOCKET, |_| true)
+    load(skb, &mut scratch.packet) && wanted::of_loaded(tally, false, TALLY_SOCKET, |_| true)
 }
 
 /// The first bytes of a packet, to be read layer by layer; false if it has none.
@@ -186,9 +205,14 @@ fn describe(skb: *mut __sk_buff, seen: &mut Seen, (kind, flags): (u8, u8)) -> bo
     seen.mark = unsafe { (*skb).mark };
     // SAFETY: as above.
     seen.ifindex = unsafe { (*skb).ifindex };
+    let kind = match kind {
+        EITHER if buffer.is_at_ingress() => SEEN_RECEIVED,
+        EITHER => SEEN_SENT,
+        kind => kind,
+    };
     (seen.kind, seen.flags) = (kind, flags | if tagged { SEEN_TAGGED } else { 0 });
     (seen.reason, seen.location) = (0, 0);
-    let is_enough = CONFIG.get(0).is_some_and(|config| config.flags & CONFIG_INDEX_IS_ENOUGH != 0);
+    let is_enough = maps::config().flags & CONFIG_INDEX_IS_ENOUGH != 0;
     (seen.cookie, seen.inode) = if is_enough { (0, 0) } else { kernel::namespace_of_sure_device(buffer.device()) };
     let known = first_bytes(skb, &mut seen.head);
     seen.known = known as u16;
@@ -204,17 +228,17 @@ fn given_up(ctx: &BtfTracePointContext) {
     if reason == layout.consumed {
         return;
     }
-    let Some(config) = CONFIG.get(0) else { return };
+    let Some(tally) = maps::tally(TALLY_DROPPED) else { return };
     let dying = Dying::of(ctx.arg(0));
     let (first, network) = dying.start();
-    if !is_wanted_dying(config, &first, network) {
+    if !is_wanted_dying(tally, &first, network) {
         return;
     }
     let receiver = if layout.receiver == 0 { 0 } else { kernel::address_of(ctx.arg(3)) };
     let buffer = Buffer::of(ctx.arg(0));
     let place = buffer.place(receiver);
     // What others with the same addresses lose elsewhere must not use up what there may be of records.
-    if is_of(config, place.inode) && report::has_room(config, TALLY_DROPPED) {
+    if is_of(maps::config(), place.inode) && report::has_room(tally) {
         report::write(TALLY_DROPPED, |seen| {
             (seen.reason, seen.location) = (reason, ctx.arg(1));
             describe_dying(buffer, &first, seen, (network, place));
@@ -233,13 +257,13 @@ fn is_of(config: &Config, inode: u32) -> bool {
 const FEW: usize = 64;
 
 #[inline(always)]
-fn is_wanted_dying(config: &Config, first: &First, network: bool) -> bool {
-    if config.products == 0 {
+fn is_wanted_dying(tally: &mut Tally, first: &First, network: bool) -> bool {
+    if maps::config().products == 0 {
         return true;
     }
     let Some(scratch) = maps::scratch(TALLY_DROPPED) else { return false };
     scratch.packet.known = first.copy::<FEW>(&mut scratch.packet.head);
-    wanted::of_loaded(config, network, TALLY_DROPPED, |packet| {
+    wanted::of_loaded(tally, network, TALLY_DROPPED, |packet| {
         packet.known = first.copy::<HEAD>(&mut packet.head);
         true
     })

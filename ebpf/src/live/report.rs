@@ -6,7 +6,7 @@ use aya_ebpf::{
     bindings::BPF_RB_NO_WAKEUP,
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::bpf_jiffies64},
 };
-use netdiag_common::abi::live::{Config, Seen, Tally};
+use netdiag_common::abi::live::{Seen, Tally};
 
 use crate::maps::{self, RECORDS};
 
@@ -14,9 +14,13 @@ use crate::maps::{self, RECORDS};
 /// it what is still being written. One that the budget leaves no room for is counted, and that is all that is done about it: what it
 /// costs is what a flood costs.
 #[inline(always)]
-pub fn has_room(config: &Config, place: u32) -> bool {
-    let Some(tally) = maps::tally(place) else { return false };
-    if config.budget != 0 && is_used_up(config, tally) {
+pub fn has_room(tally: &mut Tally) -> bool {
+    // SAFETY: the helper has no precondition. It is a load of a word, unlike asking a clock.
+    let now = unsafe { bpf_jiffies64() };
+    if now >= tally.next {
+        begin_tick(tally, now);
+    }
+    if tally.records >= tally.until {
         tally.throttled = tally.throttled.wrapping_add(1);
         return false;
     }
@@ -24,15 +28,13 @@ pub fn has_room(config: &Config, place: u32) -> bool {
     true
 }
 
-/// Whether there have been as many records in this tick as there may be.
-#[inline(always)]
-fn is_used_up(config: &Config, tally: &mut Tally) -> bool {
-    // SAFETY: the helper has no precondition. It is a load of a word, unlike asking a clock.
-    let tick = unsafe { bpf_jiffies64() } >> (config.tick_shift & 63);
-    if tally.tick != tick {
-        (tally.tick, tally.until) = (tick, tally.records.wrapping_add(config.budget.into()));
-    }
-    tally.records >= tally.until
+/// Begins a tick of the budget. Apart: it is seldom done.
+#[inline(never)]
+fn begin_tick(tally: &mut Tally, now: u64) {
+    let config = maps::config();
+    let shift = config.tick_shift & 63;
+    tally.next = ((now >> shift) + 1) << shift;
+    tally.until = if config.budget == 0 { u64::MAX } else { tally.records.wrapping_add(config.budget.into()) };
 }
 
 /// Writes a record: time and CPU, and what `describe` says, which is true if it says all. Nobody is woken: that costs a hundred

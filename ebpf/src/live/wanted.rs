@@ -4,18 +4,25 @@ use core::{arch::asm, ptr};
 
 use aya_ebpf::bindings::__sk_buff;
 use netdiag_common::{
-    abi::live::Config,
+    abi::live::{Config, Tally},
     logic::{
         frame::Head,
-        live::{Bytes, Layer, NOBODY, Start, ask, covers_layers, plain, read},
+        live::{
+            Bytes, Layer, NOBODY, Start, ask, covers_layers,
+            plain::{self, Answer4, Answer6, Flow, Flow4, Flow6, kind_of_network},
+            read,
+        },
         packet::ETHERNET,
     },
 };
 
 use crate::{
     linear::Linear,
-    maps::{self, CONFIG, Front, Scratch},
+    maps::{self, Front, Scratch, config},
 };
+
+/// Where the ethertype and the first bytes behind it are, in half-words of a frame.
+const KIND: usize = ETHERNET as usize / 2 - 1;
 
 /// A packet of a classifier.
 pub struct Frame {
@@ -43,10 +50,9 @@ impl Frame {
 
 impl plain::Packet for Frame {
     #[inline(always)]
-    fn carries(&self, ethertype: u16) -> bool {
-        let place = (self.data + ETHERNET as usize - 2) as *const u16;
-        // SAFETY: what lies behind the Ethernet header was compared with where the packet ends. The verifier sees the same.
-        self.network || unsafe { *place } == ethertype.to_be()
+    fn kind(&self, first: impl FnOnce() -> u16) -> u32 {
+        // What lies behind the Ethernet header was compared with where the packet ends. The verifier sees the same.
+        if self.network { kind_of_network(first()) } else { Linear(self.data as *const u16).word::<KIND>() }
     }
 
     #[inline(always)]
@@ -70,12 +76,9 @@ impl Loaded<'_> {
 
 impl plain::Packet for Loaded<'_> {
     #[inline(always)]
-    fn carries(&self, ethertype: u16) -> bool {
-        let place = self.front.head.as_ptr().wrapping_add(ETHERNET as usize - 2);
-        #[expect(clippy::cast_ptr_alignment, reason = "the head and the offset are even")]
-        let place = place.cast::<u16>();
-        // SAFETY: it is inside the head, whatever of it is known.
-        self.network || unsafe { *place } == ethertype.to_be()
+    fn kind(&self, first: impl FnOnce() -> u16) -> u32 {
+        // It is inside the head, whatever of it is known.
+        if self.network { kind_of_network(first()) } else { Linear(self.front.head.as_ptr().cast()).word::<KIND>() }
     }
 
     #[inline(always)]
@@ -87,32 +90,61 @@ impl plain::Packet for Loaded<'_> {
 
 /// True if the filter covers a packet at TC; `load` puts its first bytes there, where they are asked for.
 #[inline(always)]
-pub fn of_frame(config: &Config, frame: &Frame, place: u32, load: impl FnOnce(&mut Front) -> bool) -> bool {
+pub fn of_frame(tally: &mut Tally, frame: &Frame, place: u32, load: impl FnOnce(&mut Front) -> bool) -> bool {
+    let config = config();
     if config.products == 0 {
         return true;
     }
-    let Some(scratch) = maps::scratch(place) else { return false };
     match plain::flow(frame) {
-        Some(flow) => scratch.answers.covers(config, &flow, ask_apart),
-        None => load(&mut scratch.packet) && layer_by_layer(place, frame.network),
+        Some(Flow::Four(flow)) => of_four(config, tally, flow),
+        Some(Flow::Six(flow)) => maps::scratch(place).is_some_and(|scratch| of_six(config, scratch, &flow)),
+        None => {
+            let Some(scratch) = maps::scratch(place) else { return false };
+            load(&mut scratch.packet) && layer_by_layer(place, frame.network)
+        }
     }
 }
 
 /// True if the filter covers a packet of which the first bytes are in the scratch; if they are not plain, `load` gets more.
 #[inline(always)]
-pub fn of_loaded(config: &Config, network: bool, place: u32, load: impl FnOnce(&mut Front) -> bool) -> bool {
+pub fn of_loaded(tally: &mut Tally, network: bool, place: u32, load: impl FnOnce(&mut Front) -> bool) -> bool {
     let Some(scratch) = maps::scratch(place) else { return false };
+    let config = config();
     match plain::flow(&Loaded { front: &scratch.packet, network }) {
-        Some(flow) => scratch.answers.covers(config, &flow, ask_apart),
+        Some(Flow::Four(flow)) => of_four(config, tally, flow),
+        Some(Flow::Six(flow)) => of_six(config, scratch, &flow),
         None => load(&mut scratch.packet) && layer_by_layer(place, network),
     }
+}
+
+#[inline(always)]
+fn of_four(config: &Config, tally: &mut Tally, flow: Flow4) -> bool {
+    let Some(answer) = plain::of_four(&mut tally.answers, flow) else { return false };
+    answer.said(config, flow).unwrap_or_else(|| say_of_four(answer, flow))
+}
+
+#[inline(always)]
+fn of_six(config: &Config, scratch: &mut Scratch, flow: &Flow6) -> bool {
+    let Some(answer) = plain::of_six(&mut scratch.answers, flow) else { return false };
+    answer.said(config, flow).unwrap_or_else(|| say_of_six(answer, flow))
+}
+
+/// Asks the filter of a flow of which nothing is known. Apart, so that the packets of those that are known pay for nothing of it; not
+/// `#[cold]`, which puts functions into another section, and the loader takes one for the other where two begin at the same offset.
+#[inline(never)]
+fn say_of_four(answer: &mut Answer4, flow: Flow4) -> bool {
+    answer.say(config(), flow, ask_apart)
+}
+
+#[inline(never)]
+fn say_of_six(answer: &mut Answer6, flow: &Flow6) -> bool {
+    answer.say(config(), flow, ask_apart)
 }
 
 /// True if the filter covers one of the layers of a packet of which the first bytes are in the scratch.
 #[inline(never)]
 fn layer_by_layer(place: u32, network: bool) -> bool {
-    let Some(config) = CONFIG.get(0) else { return false };
-    covers_layers(config, Start { offset: 0, network }, |start| {
+    covers_layers(config(), Start { offset: 0, network }, |start| {
         let read = live_layer(place, start.offset, start.network.into());
         (read as u16, unpack(read))
     })
@@ -138,8 +170,8 @@ extern "C" fn live_layer(place: u32, offset: u32, network: u32) -> u64 {
 #[inline(never)]
 extern "C" fn live_ask(layer: *const Layer) -> u64 {
     // SAFETY: it is where the only caller has one. The verifier holds it for a pointer that may be none.
-    let (Some(config), Some(layer)) = (CONFIG.get(0), unsafe { layer.as_ref() }) else { return 0 };
-    ask(config, layer).into()
+    let Some(layer) = (unsafe { layer.as_ref() }) else { return 0 };
+    ask(config(), layer).into()
 }
 
 #[inline(always)]

@@ -170,11 +170,12 @@ fn all() -> Vec<Variant> {
         (BPFTRACE, Who::Bpftrace),
     ];
     let is_there = |who: &Who| !matches!(who, Who::Bpftrace) || bpftrace::is_installed();
-    let variant = |(name, who)| {
-        let [frames, reading, stream, stretches, trips] = std::array::from_fn(|_| Samples::default());
-        Variant { name, who, frames, reading, stream, stretches, trips, count: Count::default() }
-    };
     variants.into_iter().filter(|(_, who)| is_there(who)).map(variant).collect()
+}
+
+fn variant((name, who): (&'static str, Who)) -> Variant {
+    let [frames, reading, stream, stretches, trips] = std::array::from_fn(|_| Samples::default());
+    Variant { name, who, frames, reading, stream, stretches, trips, count: Count::default() }
 }
 
 impl Now {
@@ -245,8 +246,13 @@ impl Bench {
         Ok(Self { scene, talk, variants: all() })
     }
 
-    /// Measures every variant, one after the other, so often.
+    /// Measures every variant, one after the other, so often. What comes first does not count: only after a while without a pause a
+    /// connection is as it stays then.
     pub(super) async fn measure(&mut self, effort: Effort) -> Result<()> {
+        let mut first = variant((OFF, Who::Nobody));
+        frames(&mut first, &mut Now::Nobody, &mut self.scene, effort.batches).await?;
+        talk(&mut first, &mut Now::Nobody, &mut self.talk, effort.talk).await?;
+        stretches(&mut first, &mut Now::Nobody, &mut self.talk, effort.stretches).await?;
         for _ in 0..effort.rounds {
             for variant in &mut self.variants {
                 let mut now = Now::begin(&variant.who, &self.scene).await.with_context(|| variant.name)?;

@@ -96,7 +96,7 @@ async fn programs_are_followed_by_the_verifier_in_a_tenth_of_what_it_may_at_most
     for (name, steps) in &programs {
         assert!(steps < &(verified::LIMIT / OLDER), "{name}: {steps}");
     }
-    for name in ["live_in", "live_out", "live_socket_in", "live_socket_out", "live_dropped"] {
+    for name in ["live_either", "live_socket_in", "live_socket_out", "live_dropped"] {
         assert!(programs.contains_key(name), "{name}: {programs:?}");
     }
     drop(session);

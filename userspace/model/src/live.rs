@@ -32,7 +32,7 @@ mod rules;
 pub mod words;
 
 /// Names of netdiag's own programs at TC that watch packets and do nothing to them.
-pub const PROGRAMS: [&str; 4] = ["live_in", "live_out", "live_in_ip", "live_out_ip"];
+pub const PROGRAMS: [&str; 6] = ["live_in", "live_out", "live_in_ip", "live_out_ip", "live_either", "live_either_ip"];
 
 /// One packet, seen once: at a device, or where the kernel gave it up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

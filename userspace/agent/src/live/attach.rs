@@ -192,7 +192,7 @@ impl Here<'_> {
                 Err(error) => self.refuse(&point.name, &error),
                 Ok(ethernet) => {
                     for sent in sides(point) {
-                        let program = self.programs.classifier(program(sent, ethernet))?;
+                        let program = self.programs.classifier(program(sent, ethernet, self.programs.tells_side))?;
                         jobs.push(Job { point: place, ifindex: point.link.ifindex.0, sent, program });
                     }
                 }
@@ -214,9 +214,13 @@ fn sides(point: &Point) -> impl Iterator<Item = bool> + use<> {
     [(point.received, false), (point.sent, true)].into_iter().filter_map(|(wanted, sent)| wanted.then_some(sent))
 }
 
-const fn program(sent: bool, ethernet: bool) -> &'static str {
-    let [received, sent_out, received_ip, sent_ip] = PROGRAMS;
+/// The program for one side of a device. Where a program is told which side it is at, the same one is at both: the code every packet
+/// needs at each device is then there once, and likelier to be in the processor's cache already.
+const fn program(sent: bool, ethernet: bool, tells_side: bool) -> &'static str {
+    let [received, sent_out, received_ip, sent_ip, either, either_ip] = PROGRAMS;
     match (sent, ethernet) {
+        (_, true) if tells_side => either,
+        (_, false) if tells_side => either_ip,
         (false, true) => received,
         (true, true) => sent_out,
         (false, false) => received_ip,

@@ -30,6 +30,7 @@ fn layout(btf: &Btf) -> Result<Layout, String> {
         field.map(|field| field.bit / 8).ok_or_else(|| format!("{name}.{}", path.join(".")))
     };
     let (skb_tagged, skb_tagged_mask) = tagged(btf, skb.0)?;
+    let (skb_ingress, skb_ingress_mask) = bit(btf, skb.0, "tc_at_ingress").unwrap_or_default();
     Ok(Layout {
         skb_dev: at(skb, &["dev"])?,
         skb_head: at(skb, &["head"])?,
@@ -42,6 +43,8 @@ fn layout(btf: &Btf) -> Result<Layout, String> {
         skb_vlan_tci: at(skb, &["vlan_tci"])?,
         skb_tagged,
         skb_tagged_mask,
+        skb_ingress,
+        skb_ingress_mask,
         skb_iif: at(skb, &["skb_iif"])?,
         skb_dst: at(skb, &["_skb_refdst"])?,
         skb_sk: at(skb, &["sk"])?,
@@ -65,10 +68,15 @@ fn tagged(btf: &Btf, skb: Structure) -> Result<(u32, u32), String> {
     if let Some(field) = btf.field(skb, &["vlan_all"]) {
         return Ok((field.bit / 8, u32::MAX));
     }
-    let field = btf.field(skb, &["vlan_present"]).ok_or("sk_buff.vlan_all")?;
+    bit(btf, skb, "vlan_present").ok_or_else(|| "sk_buff.vlan_all".to_owned())
+}
+
+/// The word in which there is a field of one bit, and that bit.
+fn bit(btf: &Btf, skb: Structure, name: &str) -> Option<(u32, u32)> {
+    let field = btf.field(skb, &[name])?;
     // The bits of a field are counted from the least significant one of its byte on; so they are in a word that begins there.
     let bit = if cfg!(target_endian = "little") { field.bit % 8 } else { 31 - field.bit % 8 };
-    Ok((field.bit / 8, 1 << bit))
+    Some((field.bit / 8, 1 << bit))
 }
 
 /// The reason of packets that were used up, not given up; none has this number where the kernel has no such reason.
@@ -108,5 +116,6 @@ mod tests {
         assert_ne!(layout.skb_head, layout.skb_data);
         assert_ne!(layout.skb_mac_header, layout.skb_network_header);
         assert_ne!(layout.skb_tagged_mask, 0);
+        assert_ne!(layout.skb_ingress_mask, 0);
     }
 }

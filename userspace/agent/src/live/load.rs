@@ -18,8 +18,8 @@ use crate::datapath::LIVE_OBJECT;
 
 /// Name of the variable with the offsets.
 const LAYOUT: &str = "LAYOUT";
-/// Names of maps.
-const CONFIG: &str = "CONFIG";
+/// Names of maps; the first holds the programs' variables, and there is one.
+const CONFIG: &str = ".bss";
 const TALLY: &str = "TALLY";
 const RECORDS: &str = "RECORDS";
 /// The program at the tracepoint, and the tracepoint.
@@ -47,7 +47,7 @@ impl Maps {
     pub(super) fn set(&mut self, config: &mut Config) -> Result<(), LiveError> {
         for _ in 0..2 {
             // None is 0, what was never asked.
-            config.generation = config.generation.wrapping_add(1).max(1);
+            config.generation = config.generation.wrapping_add(2).max(2);
             self.set_budget(config)?;
         }
         Ok(())
@@ -112,6 +112,8 @@ impl fmt::Debug for Programs {
 /// Programs of a session.
 pub(super) struct Programs {
     ebpf: Ebpf,
+    /// The kernel says at which side of a device a packet is, so one program does for both.
+    pub(super) tells_side: bool,
     loaded: Vec<(&'static str, ProgramFd)>,
 }
 
@@ -124,7 +126,7 @@ pub(super) fn load(layout: &Layout, ring_bytes: u32) -> Result<(Programs, Maps),
     let mut ebpf = loader.load(object).map_err(|error| failed("load", "the eBPF object", io::Error::other(error)))?;
     let maps =
         Maps { config: map(&mut ebpf, CONFIG)?, tally: map(&mut ebpf, TALLY)?, records: map(&mut ebpf, RECORDS)? };
-    Ok((Programs { ebpf, loaded: Vec::new() }, maps))
+    Ok((Programs { ebpf, tells_side: layout.skb_ingress_mask != 0, loaded: Vec::new() }, maps))
 }
 
 impl Programs {
