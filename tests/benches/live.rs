@@ -83,7 +83,7 @@ async fn main() -> Result<()> {
     // and what comes before it would be measured with less.
     thread::spawn(|| {
         loop {
-            thread::park()
+            thread::park();
         }
     });
     let mut report = report::Report::default();
