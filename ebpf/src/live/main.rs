@@ -234,11 +234,16 @@ fn given_up(ctx: &BtfTracePointContext) {
     if !is_wanted_dying(tally, &first, network) {
         return;
     }
+    // Where it is takes longer to find than whether there may be a record of it.
+    let everywhere = maps::config().given_up_in[0] == 0;
+    if everywhere && !report::has_room(tally) {
+        return;
+    }
     let receiver = if layout.receiver == 0 { 0 } else { kernel::address_of(ctx.arg(3)) };
     let buffer = Buffer::of(ctx.arg(0));
     let place = buffer.place(receiver);
     // What others with the same addresses lose elsewhere must not use up what there may be of records.
-    if is_of(maps::config(), place.inode) && report::has_room(tally) {
+    if everywhere || is_of(maps::config(), place.inode) && report::has_room(tally) {
         report::write(TALLY_DROPPED, |seen| {
             (seen.reason, seen.location) = (reason, ctx.arg(1));
             describe_dying(buffer, &first, seen, (network, place));
@@ -247,10 +252,10 @@ fn given_up(ctx: &BtfTracePointContext) {
     }
 }
 
-/// Whether it is said what is given up in a namespace.
+/// Whether it is said what is given up in a namespace, where that is not said of all.
 #[inline(always)]
 fn is_of(config: &Config, inode: u32) -> bool {
-    inode == 0 || config.given_up_in[0] == 0 || config.given_up_in.contains(&inode)
+    inode == 0 || config.given_up_in.contains(&inode)
 }
 
 /// How many of the first bytes are read before it is known that more are needed.
