@@ -247,8 +247,19 @@ impl FloatingHost {
 
     /// The router alone, where everything around it is there.
     pub fn build_router(&self, addresses: &[(Ipv4Addr, Ipv4Addr)]) {
+        self.open_router();
+        for (device, end, (bridge, mac)) in [(QR, "tapqr", ("br0", INNER)), (QG, "tapqg", ("brex", OUTER))] {
+            run(&format!("ip link add {end} type veth peer name {device} netns {ROUTER}"));
+            run(&format!("ip -n {ROUTER} link set {device} address {mac}"));
+            run(&format!("ip link set {end} master {bridge} up"));
+            run(&format!("ip -n {ROUTER} link set {device} up"));
+        }
+        self.equip_router(addresses);
+    }
+
+    /// A router's namespace. It forwards before it has a device, as Neutron's agent has it.
+    fn open_router(&self) {
         run(&format!("ip netns add {ROUTER}"));
-        // It forwards before it has a device, as Neutron's agent has it.
         for line in [
             "sysctl -qw net.ipv4.ip_forward=1",
             "sysctl -qw net.ipv4.conf.all.arp_ignore=1",
@@ -257,13 +268,6 @@ impl FloatingHost {
         ] {
             self.router(line);
         }
-        for (device, end, (bridge, mac)) in [(QR, "tapqr", ("br0", INNER)), (QG, "tapqg", ("brex", OUTER))] {
-            run(&format!("ip link add {end} type veth peer name {device} netns {ROUTER}"));
-            run(&format!("ip -n {ROUTER} link set {device} address {mac}"));
-            run(&format!("ip link set {end} master {bridge} up"));
-            run(&format!("ip -n {ROUTER} link set {device} up"));
-        }
-        self.equip_router(addresses);
     }
 
     /// What a router has beside its devices.

@@ -51,7 +51,7 @@ pub struct Wiring {
 pub fn wire(site: &mut FloatingHost) -> Wiring {
     // With it the one to the outside goes.
     run("ip link del ext0");
-    run(&format!("ip netns add {ROUTER}"));
+    site.open_router();
     let within_router = |name: &'static str| tap_in(&site.namespace(ROUTER), name);
     let made = [
         tap_in(&site.namespace("outside"), "eth0"),
