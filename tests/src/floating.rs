@@ -264,7 +264,6 @@ impl FloatingHost {
             "sysctl -qw net.ipv4.ip_forward=1",
             "sysctl -qw net.ipv4.conf.all.arp_ignore=1",
             "sysctl -qw net.ipv4.conf.all.arp_announce=2",
-            "sysctl -qw net.netfilter.nf_conntrack_tcp_be_liberal=1",
         ] {
             self.router(line);
         }
@@ -281,6 +280,8 @@ impl FloatingHost {
         }
         // The rules are in place before the floating IPs: else the router would answer itself.
         self.rules("iptables-restore", addresses);
+        // Where connection tracking is a module, it takes rules for this to be there.
+        self.router("sysctl -qw net.netfilter.nf_conntrack_tcp_be_liberal=1");
         for (floating, _) in addresses {
             self.router(&format!("ip addr add {floating}/32 dev {QG}"));
         }
