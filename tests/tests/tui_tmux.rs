@@ -352,9 +352,10 @@ fn share(terminal: &Terminal, what: &str, span: Duration) -> f64 {
 
 /// A measurement of three minutes in which nothing may happen, of the build that users have: beside other tests, and of a
 /// development build, the share would be that of another program on another host. `cargo xtask build --release &&
-/// NETDIAG_BIN=$PWD/target/release/netdiag cargo test -p netdiag-tests --test tui_tmux -- --ignored --nocapture`.
+/// NETDIAG_BIN=$PWD/target/release/netdiag cargo test -p netdiag-tests --test tui_tmux -- --ignored --nocapture`. What every run can
+/// see, `a_still_screen_costs_next_to_nothing` does; docs/bench.md has what was measured.
 #[test]
-#[ignore = "three minutes in which nothing else may run, of a release build: beside other tests the share is theirs"]
+#[ignore = "a measurement of three minutes of a quiet host and a release build, by the command above: beside other tests the share is theirs"]
 fn a_live_host_of_fifty_namespaces_that_nobody_looks_at_costs_at_most_a_hundredth_of_a_core() {
     if !private_host::enter("a_live_host_of_fifty_namespaces_that_nobody_looks_at_costs_at_most_a_hundredth_of_a_core")
     {
@@ -383,7 +384,7 @@ impl Drop for Traffic {
 /// The same while the flows of an instance are open, whose rates are counted then: without traffic, with that of an instance that
 /// has little to do, and with as much as one ping can make. It is run as the one before.
 #[test]
-#[ignore = "six minutes in which nothing else may run, of a release build: beside other tests the share is theirs"]
+#[ignore = "a measurement of six minutes of a quiet host and a release build, as the one before: beside other tests the share is theirs"]
 fn flows_that_are_left_open_cost_at_most_a_hundredth_of_a_core() {
     const PORT: &str = "aa000000-0000-4000-8000-000000000001";
     let Some(mut host) = AgentHost::enter("flows_that_are_left_open_cost_at_most_a_hundredth_of_a_core") else {

@@ -16,6 +16,7 @@ use std::{
 
 use netdiag_model::id::NetnsId;
 use rustix::{
+    fs::{FsWord, fstat, stat, statfs},
     io::Errno,
     thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe},
 };
@@ -27,6 +28,23 @@ use tokio::{
 
 /// Namespaces worked in at once. More would not be faster: the kernel takes one lock for most of it.
 pub(crate) const AT_ONCE: usize = 16;
+
+/// `NSFS_MAGIC` of `linux/magic.h`: the file system a namespace's file is on.
+const NSFS_MAGIC: FsWord = 0x6e73_6673;
+
+/// Device and inode of the namespace a path leads to; none where it leads to something else, as a name does before its namespace
+/// is mounted there.
+///
+/// # Errors
+/// The path leads nowhere, or cannot be asked.
+pub(crate) fn identity(path: &Path) -> io::Result<Option<(u64, u64)>> {
+    // Asked before anything is opened: to open a FIFO somebody put there would block for ever.
+    if statfs(path)?.f_type != NSFS_MAGIC {
+        return Ok(None);
+    }
+    let data = stat(path)?;
+    Ok(Some((data.st_dev, data.st_ino)))
+}
 
 /// A network namespace held open.
 #[derive(Clone, Debug)]
@@ -93,7 +111,7 @@ impl Namespace {
     pub fn open(path: &Path) -> Result<Self, NetnsError> {
         let file = File::open(path).map_err(|source| NetnsError::Open { path: path.into(), source })?;
         let entered = |source| NetnsError::Enter { path: path.into(), source };
-        let inode = rustix::fs::fstat(&file).map_err(|errno| entered(errno.into()))?.st_ino;
+        let inode = fstat(&file).map_err(|errno| entered(errno.into()))?.st_ino;
         let file = Arc::new(file);
         let inside = Arc::clone(&file);
         // The cookie is an attribute of a socket, and a socket belongs to the namespace its thread was in.
@@ -202,7 +220,7 @@ fn enter(file: &File) -> io::Result<()> {
 
 /// True where the calling thread is in the namespace of a file.
 fn is_in(file: &File) -> io::Result<bool> {
-    let (there, here) = (rustix::fs::fstat(file)?, rustix::fs::stat("/proc/thread-self/ns/net")?);
+    let (there, here) = (fstat(file)?, stat("/proc/thread-self/ns/net")?);
     Ok((there.st_dev, there.st_ino) == (here.st_dev, here.st_ino))
 }
 

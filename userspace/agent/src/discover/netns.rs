@@ -19,16 +19,12 @@ use netdiag_model::{
     id::NetnsId,
 };
 use rustix::{
-    fs::FsWord,
     io::Errno,
     process::{Resource, getrlimit, setrlimit},
 };
 
 use super::{Options, report};
-use crate::netns::{Namespace, NetnsError};
-
-/// `NSFS_MAGIC` of `linux/magic.h`: the file system a namespace's file is on.
-const NSFS_MAGIC: FsWord = 0x6e73_6673;
+use crate::netns::{Namespace, NetnsError, identity};
 
 /// Descriptors a look at the host needs besides one for each namespace: sockets, and files that are read.
 const DESCRIPTORS_BESIDES: u64 = 512;
@@ -155,8 +151,8 @@ impl Survey {
 
     fn name(&mut self, path: PathBuf) {
         let target = fs::read_link(&path).ok();
-        match inode_of_namespace(&path) {
-            Ok(Some(inode)) => {
+        match identity(&path) {
+            Ok(Some((_, inode))) => {
                 let kind = if target.is_some() { NameKind::Symlink } else { NameKind::Mount };
                 let found = self.found.entry(inode).or_default();
                 found.names.push(NamespaceName { path: path.to_string_lossy().into_owned(), kind });
@@ -199,15 +195,6 @@ impl Survey {
         self.found.entry(inode).or_default().paths.push(own);
         Some(inode)
     }
-}
-
-/// Inode of the namespace a path leads to; none where it leads to something else.
-fn inode_of_namespace(path: &Path) -> io::Result<Option<u64>> {
-    // Asked before anything is opened: to open a FIFO somebody put there would block for ever.
-    if rustix::fs::statfs(path)?.f_type != NSFS_MAGIC {
-        return Ok(None);
-    }
-    Ok(Some(fs::metadata(path)?.ino()))
 }
 
 /// The command name of a process; empty where it went meanwhile.

@@ -9,18 +9,15 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    fs, io,
-    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
+    io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use rustix::{
-    fs::{
-        inotify::{self, CreateFlags, WatchFlags},
-        statfs,
-    },
+    fs::inotify::{self, CreateFlags, WatchFlags},
     io::Errno,
     net::{
         AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink,
@@ -36,7 +33,7 @@ use tokio::{
 use super::{Backoff, Bell, Changes, source::Source};
 use crate::{
     discover::{netfilter::Legacy, routers},
-    netns::Namespace,
+    netns::{Namespace, identity},
 };
 
 /// What neighbours there are.
@@ -53,8 +50,6 @@ const NFTABLES_GROUPS: u32 = 1 << 6;
 const NAMES: Duration = Duration::from_secs(1);
 /// How soon they are looked at again where a name is there and its namespace is not yet, of which inotify says nothing.
 const SOON: Duration = Duration::from_millis(1);
-/// `NSFS_MAGIC` of `linux/magic.h`: what a name leads to once its namespace is mounted there.
-const NSFS: i64 = 0x6e73_6673;
 /// How often legacy rules are read.
 const RULES: Duration = Duration::from_secs(3);
 /// How long reading the legacy rules of one namespace may take.
@@ -178,11 +173,11 @@ impl Names {
     fn list(&self) -> (Listed, bool) {
         let (mut listed, mut all) = (Listed::new(), true);
         for (name, path) in routers::list(&self.directories) {
-            match fs::metadata(&path) {
-                Ok(data) if statfs(&path).is_ok_and(|system| system.f_type == NSFS) => {
-                    listed.insert(name, ((data.dev(), data.ino()), path));
+            match identity(&path) {
+                Ok(Some(identity)) => {
+                    listed.insert(name, (identity, path));
                 }
-                Ok(_) | Err(_) => all = false,
+                Ok(None) | Err(_) => all = false,
             }
         }
         (listed, all)

@@ -103,7 +103,13 @@ impl Open {
 
     /// Whether netdiag itself refused it, which knows whose it was.
     pub(super) fn is_refused(&self, refused: &VecDeque<VerdictEvent>) -> bool {
-        !self.of_double && self.drops.iter().any(|drop| refused.iter().rev().any(|event| is_about(event, drop)))
+        // They are in the order of their times: of many, those of long ago are not asked.
+        let late = |event: &&VerdictEvent, drop: &Drop| event.time_ns.saturating_add(2 * NEAR_NS) >= drop.time_ns;
+        let is_it = |drop: &Drop| {
+            let mut lately = refused.iter().rev().take_while(|event| late(event, drop));
+            lately.any(|event| is_about(event, drop))
+        };
+        !self.of_double && self.drops.iter().any(is_it)
     }
 }
 

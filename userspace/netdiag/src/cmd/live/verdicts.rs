@@ -44,18 +44,22 @@ impl Verdicts {
 
     /// Those of them that have come since one of a number, which is set to the last one's.
     pub(in crate::cmd) fn since(&self, number: &mut u64) -> Vec<VerdictEvent> {
-        let fresh: Vec<_> = self.known().into_iter().filter(|event| event.number > *number).collect();
+        let fresh = self.known_if(|event| event.number > *number);
         *number = fresh.last().map_or(*number, |event| event.number);
         fresh
     }
 
     /// Refusals of the last while, their times on the clock of sightings.
     pub(in crate::cmd) fn known(&self) -> Vec<VerdictEvent> {
+        self.known_if(|_| true)
+    }
+
+    fn known_if(&self, wanted: impl Fn(&VerdictEvent) -> bool) -> Vec<VerdictEvent> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let epoch = super::epoch().0;
         let on_clock =
             |event: &VerdictEvent| VerdictEvent { time_ns: event.time_ns.saturating_sub(epoch), ..event.clone() };
-        known.iter().map(on_clock).collect()
+        known.iter().filter(|event| wanted(event)).map(on_clock).collect()
     }
 }
 
