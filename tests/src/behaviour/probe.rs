@@ -6,6 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     process::Command,
     sync::atomic::{AtomicU16, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -101,13 +102,24 @@ impl World {
 
     #[track_caller]
     fn counted(&self, what: &str, before: &Counters, (way, reason): (Way, &'static str)) {
+        self.counts(what, before, (way, reason), 1);
+    }
+
+    /// The datapath counts at least so many packets more than before: at once or a while after they were sent, as a neighbour may have
+    /// to be asked for first, and a switch in user space takes its time for that.
+    ///
+    /// # Panics
+    /// It is not so.
+    #[track_caller]
+    pub fn counts(&self, what: &str, before: &Counters, (way, reason): (Way, &'static str), more: u64) {
         let started = Instant::now();
-        while self.count(way, reason) <= before[&(way == Way::In, reason)].0 {
+        while self.count(way, reason) < before[&(way == Way::In, reason)].0 + more {
             assert!(
-                started.elapsed() < SHORT * 5,
-                "{what}: {reason} was not counted {way:?}, but {:?}",
+                started.elapsed() < PATIENCE,
+                "{what}: {reason} was not counted {way:?} {more} times, but {:?}",
                 difference(before, &self.counters())
             );
+            thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -315,7 +327,7 @@ impl Connection {
     /// It does not arrive whole.
     pub fn transfer(from: &TcpStream, mut to: &TcpStream, megabytes: usize) {
         let mut sender = from.try_clone().expect("share a socket");
-        let thread = std::thread::spawn(move || {
+        let thread = thread::spawn(move || {
             (0..megabytes).for_each(|_| sender.write_all(&vec![7; 1 << 20]).expect("send a megabyte"));
         });
         let mut block = vec![0; 1 << 20];

@@ -46,12 +46,12 @@ pub(super) fn is_cut(world: &World, connection: &Connection, way: Way) {
     for (mut from, mut to, way) in
         [(&connection.client, &connection.server, way), (&connection.server, &connection.client, way.back())]
     {
-        let before = world.count(way, "revoked");
+        let before = world.counters();
         from.write_all(b"words").expect("say something");
         to.set_read_timeout(Some(Duration::from_millis(100))).expect("limit the wait");
         let heard = to.read(&mut [0; 5]).expect_err("nothing is heard").kind();
         assert!(matches!(heard, ErrorKind::WouldBlock | ErrorKind::TimedOut), "{heard:?}");
-        assert!(world.count(way, "revoked") > before, "{way:?}");
+        world.counts("words", &before, (way, "revoked"), 1);
     }
 }
 
@@ -70,11 +70,11 @@ pub(super) fn goes_on(connection: &Connection) {
 fn answers(world: &mut World) {
     world.policy(&rules(&["ingress 4 any", "egress 6 any"]));
     for (way, family) in [(In, V4), (Out, V6)] {
-        let before = world.count(way.back(), "established");
+        let before = world.counters();
         world.tcp(way, family, 88, "rule");
         world.udp(way, family, 53, "rule");
         world.ping(way, family, "rule");
-        assert!(world.count(way.back(), "established") >= before + 4);
+        world.counts("answers", &before, (way.back(), "established"), 4);
         // The same the other way is a flow of its own.
         world.tcp(way.back(), family, 88, "no-rule");
         world.udp(way.back(), family, 53, "no-rule");
@@ -104,14 +104,14 @@ fn unreachable(world: &mut World) {
     world.policy(&rules(&["ingress 4 udp 7001", "ingress 6 udp 7001", "egress 4 udp 7001", "egress 6 udp 7001"]));
     for way in [In, Out] {
         for family in BOTH {
-            let before = world.count(way.back(), "related");
+            let before = world.counters();
             let (client, server) = world.udp_sockets(way, family, 7001);
             drop(server);
             client.set_read_timeout(Some(PATIENCE)).expect("limit the wait");
             client.send(b"anybody?").expect("send a datagram");
             let error = client.recv(&mut [0; 8]).expect_err("nobody answers").kind();
             assert_eq!(error, ErrorKind::ConnectionRefused, "{way:?} {family:?}");
-            assert!(world.count(way.back(), "related") > before);
+            world.counts("the error", &before, (way.back(), "related"), 1);
         }
     }
 }
@@ -260,20 +260,22 @@ fn both_ends(world: &mut World) {
                         "security_groups": ["h"], "binding": { "device": "peer0" } }]);
     let with = |theirs: &[&str]| rules(&["egress 4 tcp 88"]).other("h", theirs).with("ports", peer.clone());
     world.policy(&with(&[]));
-    let (left, refused) = (world.count(Out, "rule"), world.count(In, "no-rule"));
+    let before = world.counters();
     assert!(world.connect(Out, V4, 88, Duration::from_millis(300)).is_none());
-    assert!(world.count(Out, "rule") > left && world.count(In, "no-rule") > refused, "it leaves, and does not enter");
+    world.counts("it leaves", &before, (Out, "rule"), 1);
+    world.counts("and does not enter", &before, (In, "no-rule"), 1);
     world.policy(&with(&["ingress 4 tcp 88"]));
     let connection = connect(world, Out, V4, 88);
     connection.talk();
     assert!(world.connect(In, V4, 88, Duration::from_millis(300)).is_none(), "the peer may not begin");
     // What the peer's group had allowed ends there; the instance's own flow goes on.
     world.policy(&with(&[]));
-    let (established, revoked) = (world.count(Out, "established"), world.count(In, "revoked"));
+    let before = world.counters();
     (&connection.client).write_all(b"words").expect("say something");
     connection.server.set_read_timeout(Some(Duration::from_millis(100))).expect("limit the wait");
     assert!((&connection.server).read(&mut [0; 5]).is_err(), "nothing is heard");
-    assert!(world.count(Out, "established") > established && world.count(In, "revoked") > revoked);
+    world.counts("it leaves", &before, (Out, "established"), 1);
+    world.counts("and does not enter", &before, (In, "revoked"), 1);
 }
 
 fn bulk(world: &mut World) {
