@@ -66,12 +66,14 @@ struct Effort {
     talk: (usize, usize),
     /// How many stretches of a stream without a pause, each time.
     stretches: usize,
+    /// How many streams between two threads, each time.
+    apart: usize,
     /// How often watching begins, to see how long that takes.
     first: usize,
 }
 
-const WHOLE: Effort = Effort { rounds: 6, batches: 300, talk: (300, 500), stretches: 8, first: 20 };
-const QUICK: Effort = Effort { rounds: 2, batches: 100, talk: (100, 200), stretches: 4, first: 5 };
+const WHOLE: Effort = Effort { rounds: 6, batches: 300, talk: (300, 500), stretches: 8, apart: 16, first: 20 };
+const QUICK: Effort = Effort { rounds: 2, batches: 100, talk: (100, 200), stretches: 4, apart: 4, first: 5 };
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {

@@ -21,9 +21,9 @@ use super::{
     tcpdump::Tcpdump,
 };
 
-/// The limits that `netdiag trace --live` has.
+/// The most records a second that `netdiag trace --live` has of a CPU. It has fewer where they take more of the CPUs than it is allowed;
+/// not here, where this process is also who sends.
 const BUDGET: u32 = 20_000;
-const OVERHEAD: f64 = 0.05;
 /// Devices between the two instances.
 const PLACES: u64 = 4;
 
@@ -69,11 +69,11 @@ impl Watch {
             Wanted::All => Filter::default(),
         };
         let ring_bytes = if self.read { RING_BYTES } else { 64 * RECORD_BYTES };
-        let (budget, overhead) = if self.limits { (Some(BUDGET), Some(OVERHEAD)) } else { (None, None) };
+        let budget = self.limits.then_some(BUDGET);
         let drops = self.drops;
         let points = scene.points(self.instances.clone());
         let session = Session::start(
-            Plan { points, filter, drops, drops_in: Vec::new(), ring_bytes, budget, overhead },
+            Plan { points, filter, drops, drops_in: Vec::new(), ring_bytes, budget, overhead: None },
             &Options::default(),
         )
         .await?;
@@ -86,8 +86,8 @@ impl Watch {
 #[derive(Clone, Debug)]
 enum Who {
     Nobody,
-    /// Programs in which there is nothing, where netdiag's would be.
-    Empty,
+    /// Programs in which there is nothing, at both sides of the devices of the instances at these places.
+    Empty(Range<usize>),
     Netdiag(Watch),
     Tcpdump,
     Bpftrace,
@@ -128,6 +128,8 @@ struct Variant {
     stream: Samples,
     /// A stream without a pause.
     stretches: Samples,
+    /// A stream between two threads.
+    apart: Samples,
     trips: Samples,
     count: Count,
 }
@@ -136,6 +138,7 @@ struct Variant {
 const OFF: &str = "nobody watches";
 const AGAIN: &str = "nobody watches, once more";
 const EMPTY: &str = "empty programs at its devices";
+const EMPTY_OTHER: &str = "empty programs at another's devices";
 const OTHER: &str = "another instance is watched";
 const OTHER_DROPS: &str = "another instance, and drops";
 const UNCOVERED: &str = "it is, by a filter for others";
@@ -154,7 +157,8 @@ fn all() -> Vec<Variant> {
     let netdiag = |name, watch| (name, Who::Netdiag(watch));
     let variants = [
         (OFF, Who::Nobody),
-        (EMPTY, Who::Empty),
+        (EMPTY, Who::Empty(0..2)),
+        (EMPTY_OTHER, Who::Empty(2..4)),
         netdiag(OTHER, Watch::of(2..4, Others)),
         netdiag(OTHER_DROPS, Watch { drops: true, ..Watch::of(2..4, Others) }),
         netdiag(UNCOVERED, Watch::of(0..2, Others)),
@@ -174,15 +178,15 @@ fn all() -> Vec<Variant> {
 }
 
 fn variant((name, who): (&'static str, Who)) -> Variant {
-    let [frames, reading, stream, stretches, trips] = std::array::from_fn(|_| Samples::default());
-    Variant { name, who, frames, reading, stream, stretches, trips, count: Count::default() }
+    let [frames, reading, stream, stretches, apart, trips] = std::array::from_fn(|_| Samples::default());
+    Variant { name, who, frames, reading, stream, stretches, apart, trips, count: Count::default() }
 }
 
 impl Now {
     async fn begin(who: &Who, scene: &Scene) -> Result<Self> {
         Ok(match who {
             Who::Nobody => Self::Nobody,
-            Who::Empty => Self::Empty { _links: scene.attach_empty(0..2).await? },
+            Who::Empty(places) => Self::Empty { _links: scene.attach_empty(places.clone()).await? },
             Who::Netdiag(watch) => Self::Netdiag { session: Box::new(watch.start(scene).await?), read: watch.read },
             Who::Tcpdump => Self::Tcpdump(Tcpdump::start()?),
             Who::Bpftrace => Self::Bpftrace(Bpftrace::start()?),
@@ -252,7 +256,7 @@ impl Bench {
         let mut first = variant((OFF, Who::Nobody));
         frames(&mut first, &mut Now::Nobody, &mut self.scene, effort.batches).await?;
         talk(&mut first, &mut Now::Nobody, &mut self.talk, effort.talk).await?;
-        stretches(&mut first, &mut Now::Nobody, &mut self.talk, effort.stretches).await?;
+        stretches(&mut first, &mut Now::Nobody, &mut self.talk, effort).await?;
         for _ in 0..effort.rounds {
             for variant in &mut self.variants {
                 let mut now = Now::begin(&variant.who, &self.scene).await.with_context(|| variant.name)?;
@@ -260,7 +264,7 @@ impl Bench {
                 frames(variant, &mut now, &mut self.scene, effort.batches).await?;
                 talk(variant, &mut now, &mut self.talk, effort.talk).await?;
                 if variant.is_sustainable() {
-                    stretches(variant, &mut now, &mut self.talk, effort.stretches).await?;
+                    stretches(variant, &mut now, &mut self.talk, effort).await?;
                 }
             }
         }
@@ -294,7 +298,7 @@ async fn frames(variant: &mut Variant, now: &mut Now, scene: &mut Scene, batches
     let arrived = scene.arrived().await? - before;
     ensure!(arrived == sent, "{}: {arrived} of {sent} frames arrived", variant.name);
     let count = match &variant.who {
-        Who::Nobody | Who::Empty => return Ok(()),
+        Who::Nobody | Who::Empty(_) => return Ok(()),
         Who::Netdiag(watch) => now.count(seen, sent * watch.sightings()).await?,
         Who::Tcpdump | Who::Bpftrace => {
             tokio::time::sleep(LATEST).await;
@@ -329,15 +333,24 @@ async fn talk(variant: &mut Variant, now: &mut Now, talk: &mut Talk, (chunks, tr
     Ok(())
 }
 
-/// Lets a stream run as fast as it can. What is seen of it is read between, as by another CPU.
-async fn stretches(variant: &mut Variant, now: &mut Now, talk: &mut Talk, count: usize) -> Result<()> {
-    for _ in 0..count {
+/// Lets streams run as fast as they can. What is seen of them is read between, as by another CPU.
+async fn stretches(variant: &mut Variant, now: &mut Now, talk: &mut Talk, effort: Effort) -> Result<()> {
+    for _ in 0..effort.stretches {
         talk.stretch(&mut variant.stretches)?;
-        now.read();
-        tokio::time::sleep(PAUSE).await;
-        now.read();
+        breathe(now).await;
+    }
+    for _ in 0..effort.apart {
+        talk.apart(&mut variant.apart)?;
+        breathe(now).await;
     }
     Ok(())
+}
+
+/// Reads all there is, and gives others time to do what they have to.
+async fn breathe(now: &mut Now) {
+    now.read();
+    tokio::time::sleep(PAUSE).await;
+    now.read();
 }
 
 /// A number to divide by, or to be divided.
@@ -359,7 +372,7 @@ impl Variant {
     /// True if what is said of a stream without a pause has room until somebody reads.
     fn is_sustainable(&self) -> bool {
         match &self.who {
-            Who::Nobody | Who::Empty | Who::Tcpdump | Who::Bpftrace => true,
+            Who::Nobody | Who::Empty(_) | Who::Tcpdump | Who::Bpftrace => true,
             Who::Netdiag(watch) => watch.limits || watch.wanted == Wanted::Others,
         }
     }
@@ -379,6 +392,7 @@ impl Bench {
             ("frames of 60 bytes, a frame", (|variant| &variant.frames) as fn(&Variant) -> &Samples),
             ("TCP: 64 KiB sent and received", |variant| &variant.stream),
             ("TCP: 64 KiB of a stream without a pause, CPU time", |variant| &variant.stretches),
+            ("TCP: 64 KiB of a stream between two threads, CPU time", |variant| &variant.apart),
             ("TCP: question and answer", |variant| &variant.trips),
         ] {
             report.part(title);
@@ -435,6 +449,7 @@ impl Bench {
             ("frames", (|variant| &variant.frames) as fn(&Variant) -> &Samples),
             ("stream", |variant| &variant.stream),
             ("stream without a pause", |variant| &variant.stretches),
+            ("stream between threads", |variant| &variant.apart),
             ("questions", |variant| &variant.trips),
         ] {
             let figure = |report: &mut Report, name: &str, target| {
@@ -445,6 +460,7 @@ impl Bench {
             };
             figure(report, AGAIN, None);
             figure(report, EMPTY, None);
+            figure(report, EMPTY_OTHER, None);
             // Nothing measurable: not more than twice what the same differs from itself, or a hundredth.
             let nothing = 1.0 + (2.0 * (self.times(AGAIN, samples) - 1.0).abs()).max(0.01);
             for name in [OTHER, OTHER_DROPS] {

@@ -230,6 +230,11 @@ pub(super) fn thread_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
+/// How long all threads of this process have run.
+pub(super) fn process_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
+}
+
 /// Keeps this thread on one CPU.
 pub(super) fn pin(cpu: usize) -> io::Result<()> {
     let mut set = CpuSet::new();

@@ -87,9 +87,9 @@ pub struct Plan {
     pub ring_bytes: u32,
     /// The most records a second, on each CPU: what is more is counted as throttled. None is no limit.
     pub budget: Option<u32>,
-    /// What the programs may take of a CPU, 1.0 being all of it: records beyond it are left out, and counted as throttled. Seeing
-    /// that a packet is not to be recorded takes its time, too, so with very many packets there may be too much of that alone; then
-    /// a hundred records a second are left. None is no limit.
+    /// What the programs may take of a CPU, and this process of all of them, 1.0 being all there is: records beyond it are left out, and
+    /// counted as throttled. Seeing that a packet is not to be recorded takes its time, too, so with very many packets there may be too
+    /// much of that alone; then as many records are left as take it all at 10 µs each, and a hundred a second at least. None is no limit.
     pub overhead: Option<f64>,
 }
 
@@ -188,7 +188,9 @@ impl Session {
 
     async fn start_at(plan: Plan, options: &Options, tcx: bool) -> Result<Self, LiveError> {
         let Plan { points, filter, drops, drops_in, ring_bytes, budget, overhead } = plan;
-        let (tick, brake) = (Tick::of_kernel(), overhead.map(|share| Brake::new(share, budget.unwrap_or(u32::MAX))));
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let brake = overhead.map(|share| Brake::new(share, cpus, budget.unwrap_or(u32::MAX)));
+        let tick = Tick::of_kernel();
         let budget = budget.or(overhead.map(|_| u32::MAX)).map_or(0, |a_second| tick.records(a_second));
         let mut config = filter::config(&filter).map_err(LiveError::Filter)?;
         (config.budget, config.tick_shift, config.flags) = (budget, tick.shift, flags(&points));
@@ -333,16 +335,23 @@ impl Session {
             }
         }
         self.read += count as u64;
-        if let Some(measured) = self.meter.tick(&self.descriptors, &self.maps)
-            && let Some(a_second) = self.brake.as_mut().and_then(|brake| brake.measured(measured))
-        {
+        self.brake();
+        self.waiting.sort_by_key(|sighting| sighting.time_ns);
+        let old = self.waiting.partition_point(|sighting| sighting.time_ns <= until);
+        self.ready.extend(self.waiting.drain(..old));
+    }
+
+    /// Measures what watching takes, and allows as many records as take no more than they may.
+    fn brake(&mut self) {
+        let (used, measured) = (self.meter.used(self.read), self.meter.tick(&self.descriptors, &self.maps));
+        let Some(brake) = &mut self.brake else { return };
+        let by_process = used.and_then(|used| brake.used(used));
+        let by_programs = measured.and_then(|measured| brake.measured(measured));
+        if let Some(a_second) = by_programs.or(by_process) {
             self.config.budget = self.tick.records(a_second);
             // The kernel has taken the same map before; if it should not now, the budget stays as it is.
             drop(self.maps.set_budget(&self.config));
         }
-        self.waiting.sort_by_key(|sighting| sighting.time_ns);
-        let old = self.waiting.partition_point(|sighting| sighting.time_ns <= until);
-        self.ready.extend(self.waiting.drain(..old));
     }
 }
 

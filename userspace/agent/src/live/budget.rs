@@ -1,7 +1,8 @@
 //! How many records there may be, so that watching costs no more than was allowed. Flow: observe.
 //!
 //! The programs count: so many records of a CPU in a tick, and beyond that every packet that is left out. How many are too many
-//! depends on what else the CPU does and what a record takes there, so the number follows what the kernel says the programs took.
+//! depends on what else the CPU does and what a record takes there, so the number follows what the kernel says the programs took; and
+//! on what becomes of the records, which whoever reads them pays for, so it follows what this process took as well.
 
 use std::time::Duration;
 
@@ -11,9 +12,9 @@ use rustix::time::{ClockId, clock_getres};
 const LONGEST: u64 = 20_000_000;
 /// The fewest records a second, on each CPU: a glimpse of what goes on.
 const FEWEST: u32 = 100;
-/// What a record takes of a CPU at the most, in seconds: some forty times what it does. Fewer than take what is allowed at that
-/// price would save nothing: then it is not records that take it, but packets of which there is none, or the programs were put
-/// aside in the middle while the kernel took their time.
+/// What a record takes of a CPU at the most, in seconds: some forty times what it takes the programs, and what it takes this process.
+/// Fewer than take what is allowed at that price would save nothing: then it is not records that take it, but packets of which there is
+/// none, or the programs were put aside in the middle while the kernel took their time.
 const DEAREST: f64 = 10e-6;
 /// How much of what is allowed may be in use while there is still room for more.
 const ROOM: f64 = 0.7;
@@ -62,36 +63,69 @@ pub(super) struct Measured {
     pub(super) records: f64,
 }
 
-/// Keeps what the programs take of a CPU below a share of it.
+/// What this process took for a while.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Used {
+    /// Of one CPU.
+    pub(super) share: f64,
+    /// Records it read, a second.
+    pub(super) records: f64,
+}
+
+/// Keeps what the programs take of a CPU below a share of it, and what this process takes of the host's CPUs below that share of all of
+/// them: where they have nothing else to do it costs nobody anything, and where they have it is no more than that.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Brake {
-    allowed: f64,
-    most: u32,
+    programs: Share,
+    process: Share,
     now: u32,
 }
 
 impl Brake {
-    /// Allows a share of a CPU, and so many records a second on each.
-    pub(super) const fn new(allowed: f64, most: u32) -> Self {
-        Self { allowed, most, now: most }
+    /// Allows a share of a CPU, of so many, and so many records a second on each.
+    pub(super) fn new(allowed: f64, cpus: usize, most: u32) -> Self {
+        let fewest = whole(allowed / DEAREST).max(FEWEST).min(most);
+        let share = |allowed| Share { allowed, fewest, most, now: most };
+        Self { programs: share(allowed), process: share(allowed * count(cpus)), now: most }
     }
 
-    /// How many records a second there may be on each CPU from now on; none where that does not change.
+    /// How many records a second there may be on each CPU from now on, given what the programs took; none where that does not change.
     pub(super) fn measured(&mut self, measured: Measured) -> Option<u32> {
-        let share = measured.of_busiest();
-        let before = self.now;
-        if share > self.allowed {
-            let records = measured.records.min(f64::from(before));
-            let fewer = whole(records * self.allowed / share * CAUTION);
-            self.now = fewer.max(self.fewest()).min(before);
-        } else if share < self.allowed * ROOM {
-            self.now = before.saturating_mul(2).min(self.most);
-        }
+        self.programs.took(measured.of_busiest(), measured.records);
+        self.changed()
+    }
+
+    /// The same given what this process took. It knows of no CPU how many of the records were written there: all, at the most.
+    pub(super) fn used(&mut self, used: Used) -> Option<u32> {
+        self.process.took(used.share, used.records);
+        self.changed()
+    }
+
+    fn changed(&mut self) -> Option<u32> {
+        let before = std::mem::replace(&mut self.now, self.programs.now.min(self.process.now));
         (self.now != before).then_some(self.now)
     }
+}
 
-    fn fewest(&self) -> u32 {
-        whole(self.allowed / DEAREST).max(FEWEST).min(self.most)
+/// How many records there may be, of those who take a share of a CPU for them.
+#[derive(Clone, Copy, Debug)]
+struct Share {
+    allowed: f64,
+    fewest: u32,
+    most: u32,
+    now: u32,
+}
+
+impl Share {
+    /// Fewer from now on, or more, after a share was taken for so many a second.
+    fn took(&mut self, share: f64, records: f64) {
+        if share > self.allowed {
+            let records = records.min(f64::from(self.now));
+            let fewer = whole(records * self.allowed / share * CAUTION);
+            self.now = fewer.max(self.fewest).min(self.now);
+        } else if share < self.allowed * ROOM {
+            self.now = self.now.saturating_mul(2).min(self.most);
+        }
     }
 }
 
@@ -108,6 +142,11 @@ fn ratio(part: u64, whole: u64) -> f64 {
     part as f64 / whole as f64
 }
 
+#[expect(clippy::cast_precision_loss, reason = "there are not so many")]
+const fn count(cpus: usize) -> f64 {
+    cpus as f64
+}
+
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -121,7 +160,7 @@ const fn whole(number: f64) -> u32 {
 mod tests {
     use std::time::Duration;
 
-    use super::{Brake, FEWEST, Measured, Tick};
+    use super::{Brake, FEWEST, Measured, Tick, Used};
 
     #[test]
     fn a_tick_is_as_many_of_the_kernels_as_fit_into_20_milliseconds() {
@@ -146,7 +185,7 @@ mod tests {
 
     #[test]
     fn programs_that_take_too_much_get_as_many_records_as_take_what_is_allowed() {
-        let mut brake = Brake::new(0.05, 50_000);
+        let mut brake = Brake::new(0.05, 2, 50_000);
         assert_eq!(brake.measured(measured(0.10, 40_000.0)), Some(18_000));
         assert_eq!(brake.measured(measured(0.045, 18_000.0)), None, "near enough");
         assert_eq!(
@@ -158,37 +197,49 @@ mod tests {
 
     #[test]
     fn there_is_always_a_glimpse_though_the_packets_alone_take_too_much() {
-        let mut brake = Brake::new(0.0001, 50_000);
+        let mut brake = Brake::new(0.0001, 2, 50_000);
         for _ in 0..20 {
             brake.measured(measured(0.5, 1_000.0));
         }
         assert_eq!(brake.now, FEWEST);
         assert_eq!(brake.measured(measured(0.5, 100.0)), None);
-        assert_eq!(Brake::new(0.0001, 10).measured(measured(0.5, 10.0)), None, "no more than the most");
+        assert_eq!(Brake::new(0.0001, 2, 10).measured(measured(0.5, 10.0)), None, "no more than the most");
     }
 
     #[test]
     fn a_few_packets_are_seen_whole_whatever_the_kernel_says_they_took() {
         // A program that was put aside for 50 of 100 milliseconds, as a busy machine does with everybody.
-        let mut brake = Brake::new(0.05, 20_000);
+        let mut brake = Brake::new(0.05, 2, 20_000);
         assert_eq!(brake.measured(measured(0.5, 200.0)), Some(5_000));
         assert_eq!(Tick::of(Duration::from_millis(4)).records(5_000), 80, "of one tick");
     }
 
     #[test]
     fn where_there_is_room_there_are_more_records_up_to_the_most() {
-        let mut brake = Brake::new(0.05, 50_000);
+        let mut brake = Brake::new(0.05, 2, 50_000);
         brake.measured(measured(0.20, 50_000.0));
         let all: Vec<_> = std::iter::from_fn(|| brake.measured(measured(0.01, 10.0))).collect();
         assert_eq!(all, [22_500, 45_000, 50_000]);
     }
 
     #[test]
+    fn this_process_gets_as_many_records_as_take_its_share_of_all_cpus() {
+        let used = |share, records| Used { share, records };
+        let mut brake = Brake::new(0.05, 2, 20_000);
+        assert_eq!(brake.used(used(0.09, 40_000.0)), None, "of two CPUs as much as a tenth of one");
+        assert_eq!(brake.used(used(0.20, 16_000.0)), Some(7_200));
+        assert_eq!(brake.measured(measured(0.01, 7_200.0)), None, "the programs having room changes nothing");
+        assert_eq!(brake.used(used(0.60, 7_200.0)), Some(5_000), "what it takes besides is not the records'");
+        assert_eq!([10_000, 20_000].map(|_| brake.used(used(0.01, 100.0))), [Some(10_000), Some(20_000)]);
+        assert_eq!(Brake::new(0.05, 64, 20_000).used(used(1.0, 40_000.0)), None, "one CPU of many");
+    }
+
+    #[test]
     fn what_counts_is_the_cpu_that_has_the_most_to_do() {
         let spread = Measured { share: 0.16, covered: 400, most_covered: 100, records: 10_000.0 };
-        assert_eq!(Brake::new(0.05, 50_000).measured(spread), None, "four CPUs, of each four percent");
+        assert_eq!(Brake::new(0.05, 2, 50_000).measured(spread), None, "four CPUs, of each four percent");
         let one = Measured { most_covered: 400, ..spread };
-        assert!(Brake::new(0.05, 50_000).measured(one).is_some());
-        assert!(Brake::new(0.05, 50_000).measured(Measured { covered: 0, most_covered: 0, ..spread }).is_some());
+        assert!(Brake::new(0.05, 2, 50_000).measured(one).is_some());
+        assert!(Brake::new(0.05, 2, 50_000).measured(Measured { covered: 0, most_covered: 0, ..spread }).is_some());
     }
 }

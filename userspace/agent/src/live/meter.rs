@@ -13,18 +13,26 @@ use aya::sys::{Stats, enable_stats};
 use netdiag_model::live::Cost;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{budget::Measured, load::Maps};
+use super::{
+    budget::{Measured, Used},
+    load::Maps,
+};
 
 /// How long a measurement takes.
 const SAMPLE: Duration = Duration::from_millis(100);
 /// From the beginning of one measurement to that of the next.
 const PERIOD: Duration = Duration::from_secs(2);
 
+/// How long this process is measured: what one record leads to comes in bursts.
+const WHILE: Duration = Duration::from_millis(250);
+
 /// Measures.
 #[derive(Debug)]
 pub(super) struct Meter {
     /// What this process had used, and when.
     began: (Duration, Instant),
+    /// The same, and how many records it had read, when that was looked at last.
+    looked: (Duration, Instant, u64),
     sample: Option<Sample>,
     next: Instant,
     cost: Cost,
@@ -53,7 +61,8 @@ impl Meter {
     /// Begins to measure.
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        Self { began: (used(), now), sample: None, next: now, cost: Cost::default() }
+        let used = used();
+        Self { began: (used, now), looked: (used, now, 0), sample: None, next: now, cost: Cost::default() }
     }
 
     /// What was measured last, of this process since the beginning.
@@ -63,6 +72,20 @@ impl Meter {
         #[expect(clippy::cast_precision_loss, reason = "a rate has no use for more digits")]
         let records = records as f64 / elapsed;
         Cost { own_cpu: used().saturating_sub(used_before).as_secs_f64() / elapsed, records, ..self.cost }
+    }
+
+    /// What this process took since that was asked last, with so many records read since the beginning; none while that is not long ago.
+    pub(super) fn used(&mut self, read: u64) -> Option<Used> {
+        let (used_before, then, read_before) = self.looked;
+        let elapsed = then.elapsed();
+        if elapsed < WHILE {
+            return None;
+        }
+        let (used, elapsed) = (used(), elapsed.as_secs_f64());
+        self.looked = (used, Instant::now(), read);
+        #[expect(clippy::cast_precision_loss, reason = "a rate has no use for more digits")]
+        let records = read.saturating_sub(read_before) as f64 / elapsed;
+        Some(Used { share: used.saturating_sub(used_before).as_secs_f64() / elapsed, records })
     }
 
     /// Goes on, with the programs that are loaded and the records read so far. It is called often; now and then something was measured.

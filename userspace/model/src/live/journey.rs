@@ -59,6 +59,9 @@ pub const SETTLE_NS: u64 = 3_500_000_000;
 const MEMORY_NS: u64 = 60_000_000_000;
 /// Journeys that are open or remembered at a time.
 const MOST: usize = 16_384;
+/// How many of them end early at once where there are too many: to find the oldest takes a look at all, which is not to be had for each
+/// packet of a flood.
+const EVICTED: usize = MOST / 8;
 
 /// A packet's way past what is watched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -589,15 +592,17 @@ impl Journeys {
         }
     }
 
-    /// Ends the oldest journey early where there are too many.
+    /// Ends the oldest journeys early where there are too many.
     fn bound(&mut self) {
         // Counting is cheap beside what it bounds: keys are as many as packets but for repeated ones.
         if self.open.len() <= MOST {
             return;
         }
-        let oldest = self.open.iter().min_by_key(|(_, journeys)| journeys.first().map(Open::began_ns));
-        let Some(key) = oldest.map(|(key, _)| key.clone()) else { return };
-        self.counted.evicted += count(self.open.remove(&key).into_iter().flatten());
+        let began = |journeys: &[Open]| journeys.first().map(Open::began_ns);
+        let mut times: Vec<_> = self.open.values().map(|journeys| began(journeys)).collect();
+        let (_, &mut until, _) = times.select_nth_unstable(EVICTED - 1);
+        let evicted = self.open.extract_if(|_, journeys| began(journeys) <= until);
+        self.counted.evicted += count(evicted.flat_map(|(_, journeys)| journeys));
     }
 }
 

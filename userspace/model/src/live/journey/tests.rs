@@ -780,3 +780,27 @@ proptest! {
         prop_assert_eq!(often, seldom);
     }
 }
+
+#[test]
+fn a_flood_of_packets_under_way_ends_the_oldest_early_and_is_not_looked_through_for_each() {
+    let mut journeys = Journeys::new(neutron());
+    // None of them is seen again, so all are under way for seconds.
+    let mut flood = |numbers: std::ops::Range<u32>| {
+        let end = MS + u64::from(numbers.end);
+        for number in numbers {
+            journeys.see(outward(&Made::syn(number), MS + u64::from(number), 1).remove(0));
+        }
+        let began = std::time::Instant::now();
+        assert_eq!(journeys.advance(end + REORDER_NS), []);
+        (began.elapsed(), journeys.open.len(), journeys.counted.evicted)
+    };
+    let most = u32::try_from(MOST).unwrap();
+    let (filling, open, evicted) = flood(0..most);
+    assert_eq!((open, evicted), (MOST, 0));
+    let (overflowing, open, evicted) = flood(most..2 * most);
+    assert!(open <= MOST && open > MOST - EVICTED, "{open}");
+    assert_eq!(open as u64 + evicted, 2 * u64::from(most));
+    assert!(overflowing < filling * 4, "{filling:?}, then {overflowing:?}");
+    let left = journeys.finish().iter().map(Journey::began_ns).min();
+    assert_eq!(left, Some(MS + evicted), "the oldest went");
+}
