@@ -5,7 +5,7 @@ use std::{
     fs,
     net::{Ipv4Addr, UdpSocket},
     path::Path,
-    process::Command,
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -628,6 +628,47 @@ async fn instances_of_one_bridge_send_straight_to_each_other_and_past_nobody_who
     site.host.policy(OPEN);
     until("the group is open", || udp.exchange().is_some());
     goes(true, "the group is open");
+}
+
+/// All that a device sees of UDP, as it comes, until it is told to end.
+fn listen(device: &str, file: &Path) -> Child {
+    let mut command = Command::new("tcpdump");
+    command.args(["--immediate-mode", "-Ulni", device, "udp"]).stdout(fs::File::create(file).unwrap());
+    command.stderr(Stdio::null()).spawn().expect("it is installed")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_listens_at_a_bridge_sees_what_its_instances_send_to_each_other() {
+    let test = "who_listens_at_a_bridge_sees_what_its_instances_send_to_each_other";
+    if !require_programs(&["tcpdump"]) {
+        return;
+    }
+    let Some(mut site) = enter(test) else { return };
+    site.add_router();
+    site.host.policy(OPEN);
+    // That somebody listens must be heard of. No flag of the bridge says so.
+    site.host.start_with(&["--full-pass", "3600"]);
+    site.wait_until_fast(FLOATING);
+    let udp = site.datagrams(("instance", "second"), SECOND, 9).await;
+    let file = site.host.path("heard");
+    let heard = || fs::read_to_string(&file).unwrap().lines().count();
+    let straight = || site.packets(FLOATING, "egress", "straight");
+    let is_straight = |wanted: bool, what: &str| {
+        until(what, || {
+            let before = straight();
+            for _ in 0..IN_A_ROW {
+                assert!(udp.exchange().is_some(), "{what}");
+            }
+            straight() - before == if wanted { IN_A_ROW } else { 0 }
+        });
+    };
+    is_straight(true, "nobody listens");
+    let mut tcpdump = listen("br0", &file);
+    is_straight(false, "somebody listens");
+    until("it has heard both of them", || heard() >= 20);
+    tcpdump.kill().unwrap();
+    tcpdump.wait().unwrap();
+    is_straight(true, "nobody listens any more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
