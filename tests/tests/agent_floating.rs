@@ -119,9 +119,29 @@ async fn told_to_be_slow_it_begins_flows_at_its_router_and_ends_those_it_has_acr
     let said = site.host.netdiag(&["fip", "fast", "--all", "--socket", &socket]);
     assert_eq!(said.status.code(), Some(0), "{said:?}");
     assert_eq!(site.floating(FLOATING)["state"], "fast");
-    let unknown = site.host.netdiag(&["fip", "slow", "nobody", "--socket", &socket]);
-    assert_eq!(unknown.status.code(), Some(4), "{unknown:?}");
-    assert!(String::from_utf8_lossy(&unknown.stderr).contains("203.0.113.50"), "{unknown:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_for_a_floating_ip_that_changes_nothing_now_says_so() {
+    let test = "an_order_for_a_floating_ip_that_changes_nothing_now_says_so";
+    let Some(site) = enter_with_router(test) else { return };
+    let socket = site.host.path("run/agent.sock").display().to_string();
+    let order = |words: &[&str]| {
+        let said = site.host.netdiag(&[&["fip"], words, &["--socket", &socket]].concat());
+        (said.status.code(), String::from_utf8_lossy(&said.stderr).into_owned())
+    };
+    let (code, why) = order(&["slow", "nobody"]);
+    assert!(code == Some(4) && why.contains("there are: 203.0.113.50"), "{code:?} {why}");
+    for way in ["slow", "fast"] {
+        // Mistyped, or not there yet.
+        let (code, why) = order(&[way, "203.0.113.51"]);
+        assert!(code == Some(6) && why.contains("no floating IP of this host now; there are: 203.0.113.50"), "{why}");
+    }
+    assert_eq!(order(&["slow", "--all"]).0, Some(0));
+    let (code, why) = order(&["fast", "203.0.113.50"]);
+    assert!(code == Some(2) && why.contains("all floating IPs were told to be slow"), "{code:?} {why}");
+    assert_eq!(order(&["fast", "--all"]).0, Some(0));
+    assert_eq!(order(&["slow", "203.0.113.50"]).0, Some(0), "one that is there");
 }
 
 #[tokio::test(flavor = "multi_thread")]
