@@ -169,7 +169,7 @@ impl Plan<'_, '_> {
             Some(to) if self.asked.kind == Kind::Arp || is_near(to) => return Ok(to),
             Some(_) | None => {}
         }
-        let Some((found, hop)) = self.route(card.first.link.netns, source, to)? else {
+        let Some((found, hop)) = self.route(card.first.link.netns, Question { source, destination: to, iif: None })? else {
             let whom = to.map_or_else(|| "outside".to_owned(), |to| to.to_string());
             return Err(Refusal::NoWay(format!("nothing is sent: the instance has no way to {whom}")));
         };
@@ -199,13 +199,13 @@ impl Plan<'_, '_> {
     }
 
     /// Device and next hop of a way; none where there is no way.
-    fn route(&self, netns: NetnsId, source: IpAddr, to: Option<IpAddr>) -> Result<Option<(LinkKey, IpAddr)>, Refusal> {
-        let answer = match self.inventory.route(netns, Question { source, destination: to, iif: None }) {
+    fn route(&self, netns: NetnsId, question: Question<'_>) -> Result<Option<(LinkKey, IpAddr)>, Refusal> {
+        let answer = match self.inventory.route(netns, question) {
             Ok(answer) => answer,
             Err(NoRoute::Unknown) => return Err(Refusal::Unknown("the routes there could not be read".to_owned())),
             Err(NoRoute::None | NoRoute::Refused(_) | NoRoute::Dead) => return Ok(None),
         };
-        let hop = answer.neighbour(to);
+        let hop = answer.neighbour(question.destination);
         let link = answer.ifindex().map(|ifindex| LinkKey { netns, ifindex });
         match (link, hop) {
             (Some(link), Some(hop)) => Ok(Some((link, hop))),
@@ -229,16 +229,16 @@ impl Plan<'_, '_> {
         let floating = floating.ok_or_else(|| unknown("the instance has no such floating IP on this host"))?;
         let uplink = card.track.stops.last().filter(|stop| stop.kind == HopKind::Uplink);
         let uplink = uplink.ok_or_else(|| unknown("its path ends at no device of this host that leads outside"))?;
-        let router = card.interface.router.as_ref().ok_or_else(|| unknown("it has no router on this host"))?;
-        let external = router.external_device.as_deref();
-        let external = external.and_then(|name| self.inventory.link_named(router.netns.id, name));
-        let external = external.ok_or_else(|| unknown("its router has no device towards the outside"))?;
-        let own = self.inventory.link(external).and_then(|link| link.mac);
-        let own = own.ok_or_else(|| unknown("the MAC address of its router is not known"))?;
-        let gateway = self.route(router.netns.id, floating, None)?;
+        // The last namespace that routes is next to the outside: of a distributed router that is another than its own.
+        let mut routes = card.track.stops.iter().rev().filter(|stop| stop.routes);
+        let external = routes.next().ok_or_else(|| unknown("it has no router on this host"))?;
+        let entered = routes.next().filter(|stop| stop.link.netns == external.link.netns);
+        let own = external.mac.ok_or_else(|| unknown("the MAC address of its router is not known"))?;
+        let question = Question { source: floating, destination: None, iif: entered.map(|stop| &*stop.name) };
+        let gateway = self.route(external.link.netns, question)?;
         let (_, gateway) = gateway.ok_or_else(|| unknown("its router has no way to the outside"))?;
         // Answers go to whom the router's ARP finds, wherever this one comes from.
-        let mac = self.neighbour(external, gateway).unwrap_or(STRANGER);
+        let mac = self.neighbour(external.link, gateway).unwrap_or(STRANGER);
         Ok(Probe {
             link: uplink.link,
             device: uplink.label(),
