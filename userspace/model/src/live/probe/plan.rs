@@ -229,16 +229,21 @@ impl Plan<'_, '_> {
         let floating = floating.ok_or_else(|| unknown("the instance has no such floating IP on this host"))?;
         let uplink = card.track.stops.last().filter(|stop| stop.kind == HopKind::Uplink);
         let uplink = uplink.ok_or_else(|| unknown("its path ends at no device of this host that leads outside"))?;
-        // The last namespace that routes is next to the outside: of a distributed router that is another than its own.
-        let mut routes = card.track.stops.iter().rev().filter(|stop| stop.routes);
-        let external = routes.next().ok_or_else(|| unknown("it has no router on this host"))?;
-        let entered = routes.next().filter(|stop| stop.link.netns == external.link.netns);
-        let own = external.mac.ok_or_else(|| unknown("the MAC address of its router is not known"))?;
-        let question = Question { source: floating, destination: None, iif: entered.map(|stop| &*stop.name) };
-        let gateway = self.route(external.link.netns, question)?;
+        let router = card.interface.router.as_ref().ok_or_else(|| unknown("it has no router on this host"))?;
+        let (external, entered) = match beyond(card.track, router.netns.id) {
+            Some((entered, external)) => (Some(external), Some(entered)),
+            None => {
+                let external = router.external_device.as_deref();
+                (external.and_then(|name| self.inventory.link_named(router.netns.id, name)), None)
+            }
+        };
+        let external = external.ok_or_else(|| unknown("its router has no device towards the outside"))?;
+        let own = self.inventory.link(external).and_then(|link| link.mac);
+        let own = own.ok_or_else(|| unknown("the MAC address of its router is not known"))?;
+        let gateway = self.route(external.netns, Question { source: floating, destination: None, iif: entered })?;
         let (_, gateway) = gateway.ok_or_else(|| unknown("its router has no way to the outside"))?;
         // Answers go to whom the router's ARP finds, wherever this one comes from.
-        let mac = self.neighbour(external.link, gateway).unwrap_or(STRANGER);
+        let mac = self.neighbour(external, gateway).unwrap_or(STRANGER);
         Ok(Probe {
             link: uplink.link,
             device: uplink.label(),
@@ -247,6 +252,15 @@ impl Plan<'_, '_> {
             ..self.probe(card, (gateway, floating), (floating, Some(own)))
         })
     }
+}
+
+/// Of a distributed router: the device by which packets come into the namespace that is next to the outside, and the one by
+/// which they leave it.
+fn beyond(track: &Track, router: NetnsId) -> Option<(&str, LinkKey)> {
+    let mut routes = track.stops.iter().rev().filter(|stop| stop.routes);
+    let external = routes.next().filter(|stop| stop.link.netns != router)?;
+    let entered = routes.next().filter(|stop| stop.link.netns == external.link.netns)?;
+    Some((&entered.name, external.link))
 }
 
 /// Whether an address of IPv6 is for its own segment alone.
