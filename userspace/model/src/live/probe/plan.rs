@@ -169,7 +169,8 @@ impl Plan<'_, '_> {
             Some(to) if self.asked.kind == Kind::Arp || is_near(to) => return Ok(to),
             Some(_) | None => {}
         }
-        let Some((found, hop)) = self.route(card.first.link.netns, Question { source, destination: to, iif: None })? else {
+        let Some((found, hop)) = self.route(card.first.link.netns, Question { source, destination: to, iif: None })?
+        else {
             let whom = to.map_or_else(|| "outside".to_owned(), |to| to.to_string());
             return Err(Refusal::NoWay(format!("nothing is sent: the instance has no way to {whom}")));
         };

@@ -164,12 +164,8 @@ fn drops_of_both_directions_are_told_where_there_is_no_way_in() {
 #[test]
 fn what_is_sent_past_the_bridge_is_told_on_the_way_out() {
     let trace = trace(|port| {
-        let count = |way: &str, packets| WayCount {
-            direction: Direction::Egress,
-            way: way.to_owned(),
-            packets,
-            bytes: 0,
-        };
+        let count =
+            |way: &str, packets| WayCount { direction: Direction::Egress, way: way.to_owned(), packets, bytes: 0 };
         port.ways = vec![count("fast", 3), count("straight", 7)];
     });
     assert_eq!(group_hop(&trace).note, "7 packets past the bridge, straight to instances at it");
