@@ -231,14 +231,12 @@ impl Plan<'_, '_> {
         let uplink = card.track.stops.last().filter(|stop| stop.kind == HopKind::Uplink);
         let uplink = uplink.ok_or_else(|| unknown("its path ends at no device of this host that leads outside"))?;
         let router = card.interface.router.as_ref().ok_or_else(|| unknown("it has no router on this host"))?;
-        let (external, entered) = match beyond(card.track, router.netns.id) {
-            Some((entered, external)) => (Some(external), Some(entered)),
-            None => {
-                let external = router.external_device.as_deref();
-                (external.and_then(|name| self.inventory.link_named(router.netns.id, name)), None)
-            }
-        };
-        let external = external.ok_or_else(|| unknown("its router has no device towards the outside"))?;
+        let named = |name: &str| self.inventory.link_named(router.netns.id, name);
+        let near = || Some((None, named(router.external_device.as_deref()?)?));
+        let (entered, external) = beyond(card.track, router.netns.id)
+            .map(|(entered, external)| (Some(entered), external))
+            .or_else(near)
+            .ok_or_else(|| unknown("its router has no device towards the outside"))?;
         let own = self.inventory.link(external).and_then(|link| link.mac);
         let own = own.ok_or_else(|| unknown("the MAC address of its router is not known"))?;
         let gateway = self.route(external.netns, Question { source: floating, destination: None, iif: entered })?;
@@ -258,9 +256,9 @@ impl Plan<'_, '_> {
 /// Of a distributed router: the device by which packets come into the namespace that is next to the outside, and the one by
 /// which they leave it.
 fn beyond(track: &Track, router: NetnsId) -> Option<(&str, LinkKey)> {
-    let mut routes = track.stops.iter().rev().filter(|stop| stop.routes);
-    let external = routes.next().filter(|stop| stop.link.netns != router)?;
-    let entered = routes.next().filter(|stop| stop.link.netns == external.link.netns)?;
+    let mut ends = track.stops.iter().rev().filter(|stop| stop.routes);
+    let external = ends.next().filter(|stop| stop.link.netns != router)?;
+    let entered = ends.next().filter(|stop| stop.link.netns == external.link.netns)?;
     Some((&entered.name, external.link))
 }
 
