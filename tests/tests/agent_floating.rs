@@ -5,7 +5,7 @@ use std::{
     fs,
     net::{Ipv4Addr, UdpSocket},
     path::Path,
-    process::Command,
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -119,9 +119,29 @@ async fn told_to_be_slow_it_begins_flows_at_its_router_and_ends_those_it_has_acr
     let said = site.host.netdiag(&["fip", "fast", "--all", "--socket", &socket]);
     assert_eq!(said.status.code(), Some(0), "{said:?}");
     assert_eq!(site.floating(FLOATING)["state"], "fast");
-    let unknown = site.host.netdiag(&["fip", "slow", "nobody", "--socket", &socket]);
-    assert_eq!(unknown.status.code(), Some(4), "{unknown:?}");
-    assert!(String::from_utf8_lossy(&unknown.stderr).contains("203.0.113.50"), "{unknown:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_for_a_floating_ip_that_changes_nothing_now_says_so() {
+    let test = "an_order_for_a_floating_ip_that_changes_nothing_now_says_so";
+    let Some(site) = enter_with_router(test) else { return };
+    let socket = site.host.path("run/agent.sock").display().to_string();
+    let order = |words: &[&str]| {
+        let said = site.host.netdiag(&[&["fip"], words, &["--socket", &socket]].concat());
+        (said.status.code(), String::from_utf8_lossy(&said.stderr).into_owned())
+    };
+    let (code, why) = order(&["slow", "nobody"]);
+    assert!(code == Some(4) && why.contains("there are: 203.0.113.50"), "{code:?} {why}");
+    for way in ["slow", "fast"] {
+        // Mistyped, or not there yet.
+        let (code, why) = order(&[way, "203.0.113.51"]);
+        assert!(code == Some(6) && why.contains("no floating IP of this host now; there are: 203.0.113.50"), "{why}");
+    }
+    assert_eq!(order(&["slow", "--all"]).0, Some(0));
+    let (code, why) = order(&["fast", "203.0.113.50"]);
+    assert!(code == Some(2) && why.contains("all floating IPs were told to be slow"), "{code:?} {why}");
+    assert_eq!(order(&["fast", "--all"]).0, Some(0));
+    assert_eq!(order(&["slow", "203.0.113.50"]).0, Some(0), "one that is there");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -628,6 +648,47 @@ async fn instances_of_one_bridge_send_straight_to_each_other_and_past_nobody_who
     site.host.policy(OPEN);
     until("the group is open", || udp.exchange().is_some());
     goes(true, "the group is open");
+}
+
+/// All that a device sees of UDP, as it comes, until it is told to end.
+fn listen(device: &str, file: &Path) -> Child {
+    let mut command = Command::new("tcpdump");
+    command.args(["--immediate-mode", "-Ulni", device, "udp"]).stdout(fs::File::create(file).unwrap());
+    command.stderr(Stdio::null()).spawn().expect("it is installed")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_listens_at_a_bridge_sees_what_its_instances_send_to_each_other() {
+    let test = "who_listens_at_a_bridge_sees_what_its_instances_send_to_each_other";
+    if !require_programs(&["tcpdump"]) {
+        return;
+    }
+    let Some(mut site) = enter(test) else { return };
+    site.add_router();
+    site.host.policy(OPEN);
+    // That somebody listens must be heard of. No flag of the bridge says so.
+    site.host.start_with(&["--full-pass", "3600"]);
+    site.wait_until_fast(FLOATING);
+    let udp = site.datagrams(("instance", "second"), SECOND, 9).await;
+    let file = site.host.path("heard");
+    let heard = || fs::read_to_string(&file).unwrap().lines().count();
+    let straight = || site.packets(FLOATING, "egress", "straight");
+    let is_straight = |wanted: bool, what: &str| {
+        until(what, || {
+            let before = straight();
+            for _ in 0..IN_A_ROW {
+                assert!(udp.exchange().is_some(), "{what}");
+            }
+            straight() - before == if wanted { IN_A_ROW } else { 0 }
+        });
+    };
+    is_straight(true, "nobody listens");
+    let mut tcpdump = listen("br0", &file);
+    is_straight(false, "somebody listens");
+    until("it has heard both of them", || heard() >= 20);
+    tcpdump.kill().unwrap();
+    tcpdump.wait().unwrap();
+    is_straight(true, "nobody listens any more");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -87,6 +87,14 @@ fn one_packet_goes_out_and_its_answer_comes_back() {
 }
 
 #[test]
+fn a_probe_from_outside_comes_by_the_namespace_that_a_distributed_router_has_for_it() {
+    let Some(lab) = Lab::up("dvr") else { return };
+    let instance = instance(&lab);
+    let (said, seen) = probe(&lab, &instance, &["icmp", "--from-outside"]);
+    is_answered(&said, &seen, "echo reply");
+}
+
+#[test]
 fn probes_of_ipv6_go_out_and_their_answers_come_back() {
     let Some(lab) = Lab::up("neutron-ovs") else { return };
     let target = Target::of(&lab, HOST);

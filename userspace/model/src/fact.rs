@@ -314,6 +314,8 @@ pub struct LinkFact {
     pub carrier: bool,
     /// `IFF_PROMISC`.
     pub promiscuous: bool,
+    /// `IFLA_PROMISCUITY`: how many want all that passes. Packet sockets are counted here and have no flag.
+    pub promiscuity: u32,
     /// Bridge, bond, VRF or `ovs-system` it is enslaved to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub master: Option<IfIndex>,

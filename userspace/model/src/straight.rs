@@ -67,7 +67,8 @@ fn takes_part(inventory: &Inventory<'_>, device: LinkKey) -> bool {
 fn only_forwards(inventory: &Inventory<'_>, bridge: LinkKey) -> bool {
     let Some(link) = inventory.link(bridge) else { return false };
     let LinkDetail::Bridge { vlan_filtering: false, .. } = link.detail else { return false };
-    !has_bridge_rules(inventory, bridge) && passes_iptables(inventory, bridge)
+    // Whoever listens at the bridge, tcpdump for one, sees what it forwards and nothing else.
+    link.promiscuity == 0 && !has_bridge_rules(inventory, bridge) && passes_iptables(inventory, bridge)
 }
 
 /// Whether nftables rules of the bridge family could want to see frames.

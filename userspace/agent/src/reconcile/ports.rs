@@ -3,7 +3,10 @@
 //! That a port is not found does not mean that it is gone: Docker may restart, Open vSwitch may hang. So a port that was enforced
 //! stays enforced as long as its device is there and the policy wants it where it was.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use netdiag_model::policy::types::{AddressPair, Attached, Binding, Mode, Policy, Port, PortId};
 use serde::{Deserialize, Serialize};
@@ -20,7 +23,7 @@ pub(super) struct Known {
 impl Known {
     /// A port as it is enforced under a policy.
     pub(super) fn of(attached: &Attached, policy: &Policy) -> Self {
-        let binding = policy.ports.get(&attached.id).map(|port| port.binding.clone());
+        let binding = policy.ports.get(asked(attached).as_ref()).map(|port| port.binding.clone());
         Self { attached: attached.clone(), binding }
     }
 
@@ -31,10 +34,15 @@ impl Known {
             attached.groups.retain(|group| policy.groups.contains_key(group));
             return Some(attached);
         };
-        let port = policy.ports.get(&attached.id).filter(|port| port.binding == *binding)?;
+        let port = policy.ports.get(asked(&attached).as_ref()).filter(|port| port.binding == *binding)?;
         refresh(&mut attached, port);
         Some(attached)
     }
+}
+
+/// The id a policy has for a port: that of a port found at several devices has the device in it at each but the first.
+fn asked(attached: &Attached) -> Cow<'_, PortId> {
+    attached.id.elsewhere(attached.ifindex).map_or(Cow::Borrowed(&attached.id), Cow::Owned)
 }
 
 /// What a port says of itself, in place of what it said before.
@@ -97,7 +105,7 @@ pub(super) fn plan(known: &[Known], found: Vec<Attached>, policy: &Policy, there
         if devices.contains_key(&ifindex) {
             continue;
         }
-        let stays = there.contains(&ifindex) && !ids.contains(&port.attached.id);
+        let stays = there.contains(&ifindex) && !ids.contains(asked(&port.attached).as_ref());
         match stays.then(|| port.under(policy)).flatten() {
             Some(attached) => {
                 devices.insert(ifindex, plan.enforce.len());
@@ -152,7 +160,8 @@ mod tests {
     }
 
     fn planned(known: &[(&str, u32)], found: &[(&str, u32)], asked: &[&str], there: &[u32]) -> (Vec<u32>, Vec<u32>) {
-        let before = policy(&known.iter().map(|(id, _)| *id).filter(|id| !id.starts_with("label")).collect::<Vec<_>>());
+        let documents = known.iter().map(|(id, _)| *id).filter(|id| !id.starts_with("label") && !id.contains(' '));
+        let before = policy(&documents.collect::<Vec<_>>());
         let known: Vec<_> = known.iter().map(|(id, ifindex)| Known::of(&attached(id, *ifindex), &before)).collect();
         let found = found.iter().map(|(id, ifindex)| attached(id, *ifindex)).collect();
         let Plan { enforce, detach, .. } = plan(&known, found, &policy(asked), &there.iter().copied().collect());
@@ -174,6 +183,15 @@ mod tests {
     #[test]
     fn a_port_that_has_moved_leaves_its_old_device() {
         assert_eq!(planned(&[("p", 5)], &[("p", 9)], &["p"], &[5, 9]), (vec![9], vec![5]));
+    }
+
+    #[test]
+    fn a_device_at_which_a_port_was_found_besides_is_let_go_with_the_doubt_about_it() {
+        let twice = [("p", 5), ("p at device 7", 7)];
+        assert_eq!(planned(&twice, &[("p", 5)], &["p"], &[5, 7]), (vec![5], vec![7]), "it is found once");
+        assert_eq!(planned(&twice, &[("p", 7)], &["p"], &[5, 7]), (vec![7], vec![5]), "it is found once, there");
+        assert_eq!(planned(&twice, &[], &[], &[5, 7]), (vec![], vec![5, 7]), "the policy drops it");
+        assert_eq!(planned(&twice, &[], &["p"], &[5, 7]), (vec![5, 7], vec![]), "it is not found at all");
     }
 
     #[test]

@@ -217,6 +217,12 @@ impl EnforcedPort {
         drops.sort_by_key(|count| std::cmp::Reverse(count.packets));
         drops
     }
+
+    /// Packets it has sent straight to instances of its network, past their bridge.
+    pub fn straight(&self) -> u64 {
+        let straight = self.ways.iter().filter(|count| count.way == Way::Straight.name());
+        straight.map(|count| count.packets).sum()
+    }
 }
 
 /// A program of netdiag at a device.

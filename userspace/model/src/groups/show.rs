@@ -62,6 +62,8 @@ pub struct ShownPort {
     pub rules: Option<Vec<ShownRule>>,
     /// Packets by direction and reason.
     pub counters: Vec<ReasonCount>,
+    /// Packets it has sent past its bridge, straight to instances there.
+    pub straight: u64,
     /// Flows tracked now.
     pub flows: u64,
     /// Verdicts of which there is no record because the port had used up its share.
@@ -152,6 +154,7 @@ fn port(inventory: &Inventory<'_>, nic: &Nic<'_>) -> ShownPort {
         stateless: false,
         rules: None,
         counters: Vec::new(),
+        straight: 0,
         flows: 0,
         suppressed: 0,
         lost: 0,
@@ -162,6 +165,7 @@ fn port(inventory: &Inventory<'_>, nic: &Nic<'_>) -> ShownPort {
         stateless: port.stateless,
         rules: rules(port, inventory),
         counters: port.counters.clone(),
+        straight: port.straight(),
         flows: port.flows,
         suppressed: port.suppressed,
         lost: port.lost,

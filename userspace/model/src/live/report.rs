@@ -1,6 +1,6 @@
 //! What watching came to: what was expected and what was seen, side by side, and the verdict. Flow: explain.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{
     Cost, Losses,
@@ -37,6 +37,8 @@ pub struct Watch {
     pub drops: bool,
     /// The filter in words, one alternative each.
     pub filter: Vec<String>,
+    /// Addresses of the instance that netdiag's fast path leads past devices of the path: these see nothing of it.
+    pub fast: Vec<IpAddr>,
     /// What could not be watched.
     pub gaps: Vec<Gap>,
 }

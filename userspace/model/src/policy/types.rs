@@ -52,6 +52,13 @@ impl PortId {
     pub fn at_device(&self, ifindex: u32) -> Self {
         Self(format!("{self} at device {ifindex}"))
     }
+
+    /// The id of the port that has this one at a device, among others.
+    #[must_use]
+    pub fn elsewhere(&self, ifindex: u32) -> Option<Self> {
+        let id = self.0.strip_suffix(&format!(" at device {ifindex}"))?;
+        Some(Self(id.to_owned()))
+    }
 }
 
 /// What is asked for: everything that shall be enforced on this host.

@@ -69,12 +69,13 @@ fn two_instances_at_a_bridge_send_to_each_other_past_it() {
 
 #[test]
 fn what_somebody_else_has_to_see_or_may_stop_goes_over_the_bridge() {
-    let changes: [(&str, Change); 9] = [
+    let changes: [(&str, Change); 10] = [
         ("not held to its groups", |pair| pair.ports[0].mode = Mode::Trusted),
         ("met at XDP", |pair| pair.ports[0].hook = Hook::Xdp),
         ("isolated", |pair| port(pair).isolated = true),
         ("locked", |pair| port(pair).locked = true),
         ("blocked", |pair| port(pair).state = BridgePortState::Blocking),
+        ("somebody looks at all that crosses it", |pair| pair.host.edit(pair.bridge).promiscuity = 1),
         ("VLANs", |pair| {
             pair.host.edit(pair.bridge).detail =
                 LinkDetail::Bridge { stp: false, vlan_filtering: true, ageing: 300, nf_call_iptables: false };

@@ -118,6 +118,10 @@ fn note(summary: &Summary, port: &EnforcedPort, direction: Direction) -> String 
     for (side, word) in shown {
         words.extend(drops(port, side).map(|drops| format!("dropped {word}: {drops}")));
     }
+    let straight = port.straight();
+    if direction == Direction::Egress && straight > 0 {
+        words.push(format!("{straight} packets past the bridge, straight to instances at it"));
+    }
     words.join(", ")
 }
 

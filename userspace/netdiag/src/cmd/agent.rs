@@ -3,6 +3,7 @@
 use std::{
     env,
     io::{self, Write as _},
+    net::Ipv4Addr,
     path::Path,
     time::Duration,
 };
@@ -129,9 +130,9 @@ pub(crate) async fn fip_way(what: &Fip) -> anyhow::Result<Exit> {
             let why = answer["reason"].as_str().unwrap_or("no reason given");
             Err(Bad::inconclusive(format!("the order is kept, and not carried out yet: {why}")))
         }
-        Ok(_) => Ok(Exit::Works),
+        Ok(_) => is_unknown(&client, which).await.map_or(Ok(Exit::Works), |why| Err(Bad::inconclusive(why))),
         Err(error @ ClientError::Refused { status: 404, .. }) => {
-            let candidates = candidates(&client).await;
+            let candidates = candidates(&client).await.join(", ");
             Err(Bad::not_found(format!("{:#}; there are: {candidates}", anyhow::Error::new(error))))
         }
         Err(error @ ClientError::Refused { .. }) => Err(Bad::usage(full(error))),
@@ -139,12 +140,20 @@ pub(crate) async fn fip_way(what: &Fip) -> anyhow::Result<Exit> {
     }
 }
 
-/// Floating IPs there are.
-async fn candidates(client: &Client) -> String {
+/// What to say of an order for an address that is no floating IP now: it is kept, and it may be mistyped.
+async fn is_unknown(client: &Client, which: &str) -> Option<String> {
+    let there = candidates(client).await;
+    let unknown = which.parse::<Ipv4Addr>().is_ok() && !there.iter().any(|one| one == which);
+    let there = there.join(", ");
+    unknown.then(|| format!("the order is kept, but {which} is no floating IP of this host now; there are: {there}"))
+}
+
+/// Floating IPs there are; a word where there are none.
+async fn candidates(client: &Client) -> Vec<String> {
     let listed = client.get::<Value>("/v1/floatingips").await.unwrap_or_default();
     let addresses = listed["floatingips"].as_array().into_iter().flatten();
-    let addresses: Vec<_> = addresses.filter_map(|one| one["floating_ip_address"].as_str()).collect();
-    if addresses.is_empty() { "none".to_owned() } else { addresses.join(", ") }
+    let addresses: Vec<_> = addresses.filter_map(|one| Some(one["floating_ip_address"].as_str()?.to_owned())).collect();
+    if addresses.is_empty() { vec!["none".to_owned()] } else { addresses }
 }
 
 /// Standard error; under systemd with the priority its journal understands.

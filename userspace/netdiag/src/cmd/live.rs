@@ -204,6 +204,7 @@ fn watch(points: &Points, filter: &Filter, session: &Session) -> Watch {
         devices: devices.iter().map(|stop| stop.label()).collect(),
         drops: session.watches_drops(),
         filter: filter::words(filter),
+        fast: points.tracks.iter().flat_map(|track| track.shortcut.clone()).collect(),
         gaps: session.gaps().to_vec(),
     }
 }

@@ -79,6 +79,8 @@ pub struct GroupsPort {
     pub rules: Option<Vec<LoadedRuleDocument>>,
     /// Packets by direction and reason.
     pub counters: Vec<ReasonDocument>,
+    /// Packets it has sent past its bridge, straight to instances there.
+    pub straight: u64,
     /// Flows tracked now.
     pub flows: u64,
     /// Verdicts of which there is no record because the port had used up its share.
@@ -98,6 +100,7 @@ impl From<&model::ShownPort> for GroupsPort {
             stateless: port.stateless,
             rules: port.rules.as_ref().map(|rules| published(rules)),
             counters: published(&port.counters),
+            straight: port.straight,
             flows: port.flows,
             suppressed: port.suppressed,
             lost: port.lost,

@@ -74,6 +74,8 @@ pub struct WatchDocument {
     pub drops: bool,
     /// The filter in pcap's language, one alternative each.
     pub filter: Vec<String>,
+    /// Addresses of the instance that netdiag's fast path leads past devices of the path: these see nothing of it.
+    pub fast: Vec<String>,
     /// What could not be watched.
     pub gaps: Vec<GapDocument>,
 }
@@ -87,6 +89,7 @@ impl From<&report::Watch> for WatchDocument {
             by: watch.by.clone(),
             drops: watch.drops,
             filter: watch.filter.clone(),
+            fast: watch.fast.iter().map(ToString::to_string).collect(),
             gaps: published(&watch.gaps),
         }
     }

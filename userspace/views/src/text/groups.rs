@@ -227,6 +227,10 @@ fn counters(page: &mut Page<'_>, port: &ShownPort) {
             }
         }
     }
+    if port.straight > 0 {
+        let straight = format!("{} packets past its bridge, straight to instances there", units::count(port.straight));
+        page.field("straight", &[straight]);
+    }
     let unsaid: Vec<String> = [(port.suppressed, "beyond the port's share"), (port.lost, "for want of room")]
         .into_iter()
         .filter(|(number, _)| *number > 0)

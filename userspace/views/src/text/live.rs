@@ -55,6 +55,10 @@ pub fn watch(watch: &Watch, style: &Style, out: &mut impl Write) -> io::Result<(
     page.hang(lead, &Span::new(Paint::Strong, format!("{whom}, at {devices}, by {}", by.join(" and "))));
     page.field_short("devices", &watch.devices);
     page.field("filter", &watch.filter);
+    for address in &watch.fast {
+        let past = "to and from outside past devices of the path, which see nothing of that";
+        page.hang(Page::label("fast path"), &Span::plain(format!("{address} goes {past}")));
+    }
     for gap in &watch.gaps {
         let lead =
             vec![Span::space(2), Span::new(Paint::Unknown, format!("{} not watched  ", page.mark(HopState::Unknown)))];

@@ -90,6 +90,7 @@ fn apply(fact: &mut LinkFact, attribute: LinkAttribute) {
         LinkAttribute::LinkInfo(infos) => infos.into_iter().for_each(|info| apply_info(fact, info)),
         LinkAttribute::Address(octets) => fact.mac = octets.try_into().ok().map(Mac),
         LinkAttribute::Mtu(mtu) => fact.mtu = mtu,
+        LinkAttribute::Promiscuity(count) => fact.promiscuity = count,
         LinkAttribute::OperState(state) => fact.state = oper_state(state),
         LinkAttribute::Controller(index) => fact.master = Some(IfIndex(index)),
         // 0 is a tunnel bound to no link.
@@ -272,6 +273,7 @@ mod tests {
             LinkAttribute::LinkNetNsId(5),
             LinkAttribute::Qdisc("noqueue".to_owned()),
             LinkAttribute::IfAlias("net0".to_owned()),
+            LinkAttribute::Promiscuity(2),
         ];
         let expected = LinkFact {
             ifindex: IfIndex(7),
@@ -284,6 +286,7 @@ mod tests {
             admin_up: true,
             carrier: true,
             promiscuous: true,
+            promiscuity: 2,
             master: Some(IfIndex(3)),
             link: Some(IfIndex(2)),
             link_netnsid: Some(5),

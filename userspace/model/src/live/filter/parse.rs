@@ -41,7 +41,8 @@ pub fn parse(text: &str) -> Result<Wanted, Mistake> {
     let wanted = parser.expression()?;
     match parser.peek() {
         None => Ok(wanted),
-        Some(_) => Err(parser.mistake("a parenthesis is closed that was not opened")),
+        Some(")") => Err(parser.mistake("a parenthesis is closed that was not opened")),
+        Some(word) => Err(parser.mistake(unexpected(word))),
     }
 }
 
@@ -149,7 +150,11 @@ impl<'a> Parser<'a> {
             self.factor().map(|not| Wanted::Not(Box::new(not)))
         } else if self.take("(") {
             let inner = self.expression()?;
-            if self.take(")") { Ok(inner) } else { Err(self.mistake("a parenthesis is not closed")) }
+            match self.peek() {
+                _ if self.take(")") => Ok(inner),
+                Some(word) => Err(self.mistake(unexpected(word))),
+                None => Err(self.mistake("a parenthesis is not closed")),
+            }
         } else {
             self.primitive()
         };
@@ -317,6 +322,16 @@ fn sided(clause: Clause, end: End, side: Side) -> Wanted {
         Side::Destination => Wanted::Clause(Clause { there: end, one_way: true, ..clause }),
         Side::Both => Wanted::Clause(Clause { here: end.clone(), there: end, ..clause }),
     }
+}
+
+/// What to say of a word behind a whole condition.
+fn unexpected(word: &str) -> String {
+    let protocol = ["ip", "ip6", "arp", "tcp", "udp", "sctp", "icmp", "icmp6"].contains(&word);
+    let other = ["src", "dst", "host", "net", "port", "portrange", "proto", "not", "!", "("].contains(&word);
+    if protocol || other || word.parse::<IpNet>().is_ok() || word.parse::<IpAddr>().is_ok() {
+        return format!("\"and\" or \"or\" is missing before \"{word}\"");
+    }
+    unknown(word)
 }
 
 /// What to say of a word that means nothing here.

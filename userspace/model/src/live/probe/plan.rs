@@ -169,7 +169,8 @@ impl Plan<'_, '_> {
             Some(to) if self.asked.kind == Kind::Arp || is_near(to) => return Ok(to),
             Some(_) | None => {}
         }
-        let Some((found, hop)) = self.route(card.first.link.netns, source, to)? else {
+        let Some((found, hop)) = self.route(card.first.link.netns, Question { source, destination: to, iif: None })?
+        else {
             let whom = to.map_or_else(|| "outside".to_owned(), |to| to.to_string());
             return Err(Refusal::NoWay(format!("nothing is sent: the instance has no way to {whom}")));
         };
@@ -199,13 +200,13 @@ impl Plan<'_, '_> {
     }
 
     /// Device and next hop of a way; none where there is no way.
-    fn route(&self, netns: NetnsId, source: IpAddr, to: Option<IpAddr>) -> Result<Option<(LinkKey, IpAddr)>, Refusal> {
-        let answer = match self.inventory.route(netns, Question { source, destination: to, iif: None }) {
+    fn route(&self, netns: NetnsId, question: Question<'_>) -> Result<Option<(LinkKey, IpAddr)>, Refusal> {
+        let answer = match self.inventory.route(netns, question) {
             Ok(answer) => answer,
             Err(NoRoute::Unknown) => return Err(Refusal::Unknown("the routes there could not be read".to_owned())),
             Err(NoRoute::None | NoRoute::Refused(_) | NoRoute::Dead) => return Ok(None),
         };
-        let hop = answer.neighbour(to);
+        let hop = answer.neighbour(question.destination);
         let link = answer.ifindex().map(|ifindex| LinkKey { netns, ifindex });
         match (link, hop) {
             (Some(link), Some(hop)) => Ok(Some((link, hop))),
@@ -230,12 +231,15 @@ impl Plan<'_, '_> {
         let uplink = card.track.stops.last().filter(|stop| stop.kind == HopKind::Uplink);
         let uplink = uplink.ok_or_else(|| unknown("its path ends at no device of this host that leads outside"))?;
         let router = card.interface.router.as_ref().ok_or_else(|| unknown("it has no router on this host"))?;
-        let external = router.external_device.as_deref();
-        let external = external.and_then(|name| self.inventory.link_named(router.netns.id, name));
-        let external = external.ok_or_else(|| unknown("its router has no device towards the outside"))?;
+        let named = |name: &str| self.inventory.link_named(router.netns.id, name);
+        let near = || Some((None, named(router.external_device.as_deref()?)?));
+        let (entered, external) = beyond(card.track, router.netns.id)
+            .map(|(entered, external)| (Some(entered), external))
+            .or_else(near)
+            .ok_or_else(|| unknown("its router has no device towards the outside"))?;
         let own = self.inventory.link(external).and_then(|link| link.mac);
         let own = own.ok_or_else(|| unknown("the MAC address of its router is not known"))?;
-        let gateway = self.route(router.netns.id, floating, None)?;
+        let gateway = self.route(external.netns, Question { source: floating, destination: None, iif: entered })?;
         let (_, gateway) = gateway.ok_or_else(|| unknown("its router has no way to the outside"))?;
         // Answers go to whom the router's ARP finds, wherever this one comes from.
         let mac = self.neighbour(external, gateway).unwrap_or(STRANGER);
@@ -247,6 +251,15 @@ impl Plan<'_, '_> {
             ..self.probe(card, (gateway, floating), (floating, Some(own)))
         })
     }
+}
+
+/// Of a distributed router: the device by which packets come into the namespace that is next to the outside, and the one by
+/// which they leave it.
+fn beyond(track: &Track, router: NetnsId) -> Option<(&str, LinkKey)> {
+    let mut ends = track.stops.iter().rev().filter(|stop| stop.routes);
+    let external = ends.next().filter(|stop| stop.link.netns != router)?;
+    let entered = ends.next().filter(|stop| stop.link.netns == external.link.netns)?;
+    Some((&entered.name, external.link))
 }
 
 /// Whether an address of IPv6 is for its own segment alone.

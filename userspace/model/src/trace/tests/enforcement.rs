@@ -5,7 +5,7 @@ use crate::{
     fact::{
         SourceKind,
         enforcement::{
-            EnforcedPort, EnforcementFact, HookFact, LoadedTables, ReasonCount, RefusedPort,
+            EnforcedPort, EnforcementFact, HookFact, LoadedTables, ReasonCount, RefusedPort, WayCount,
             tables::{LoadedActive, LoadedPort, LoadedView},
         },
     },
@@ -159,6 +159,16 @@ fn drops_of_both_directions_are_told_where_there_is_no_way_in() {
         ];
     });
     assert_eq!(group_hop(&trace).note, "dropped out: 2 ip-spoof, dropped in: 3 no-rule");
+}
+
+#[test]
+fn what_is_sent_past_the_bridge_is_told_on_the_way_out() {
+    let trace = trace(|port| {
+        let count =
+            |way: &str, packets| WayCount { direction: Direction::Egress, way: way.to_owned(), packets, bytes: 0 };
+        port.ways = vec![count("fast", 3), count("straight", 7)];
+    });
+    assert_eq!(group_hop(&trace).note, "7 packets past the bridge, straight to instances at it");
 }
 
 #[test]
