@@ -19,6 +19,9 @@ use crate::{needs::require_ebpf, private_host, require};
 /// How long anything may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
+/// Seconds a source may take that netdiag asks: on a busy machine one that answers would else be taken for one that does not.
+pub const SOURCES: &str = "30";
+
 /// Waits until something is so.
 ///
 /// # Panics
@@ -119,7 +122,7 @@ impl AgentHost {
         let mut all = self.wrapper.clone();
         all.push(self.netdiag.display().to_string());
         let mut command = Command::new(&all[0]);
-        command.args(&all[1..]).args(words).env_remove("NETDIAG_FROM");
+        command.args(&all[1..]).args(words).env_remove("NETDIAG_FROM").env("NETDIAG_TIMEOUT", SOURCES);
         command
     }
 
@@ -337,10 +340,10 @@ pub fn add_tap(name: &str) {
     run("ip -n instance link set eth0 up");
 }
 
-/// Whether the instance answers one of three pings: a busy machine may take more than a second for the first.
+/// Whether the instance answers one of many pings: a busy machine may take more than a second for the first ones.
 #[must_use]
 pub fn answers() -> bool {
-    (0..3).any(|_| is_answered())
+    (0..30).any(|_| is_answered())
 }
 
 /// Whether the instance answers a ping of the host. Where it does not, the question has not come to it: an answer that is refused

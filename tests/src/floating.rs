@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::{
     AgentHost,
-    agent::{PATIENCE, command, run},
+    agent::{PATIENCE, command, run, until},
 };
 
 /// The slow way, then the fast one.
@@ -31,7 +31,7 @@ pub mod flows;
 /// An external network with VLANs.
 pub mod tagged;
 
-use ends::End;
+use ends::{ARRIVES, End};
 
 /// The floating IP.
 pub const FLOATING: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 50);
@@ -50,6 +50,9 @@ pub const QR: &str = "qr-11111111-11";
 pub const QG: &str = "qg-22222222-22";
 /// The router's namespace.
 pub const ROUTER: &str = "qrouter-11111111-2222-4333-8444-555555555555";
+
+/// How long is waited for an answer that may not come.
+const SOON: Duration = Duration::from_secs(1);
 
 /// The second instance.
 pub const SECOND: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
@@ -176,12 +179,20 @@ impl FloatingHost {
         End { offload: true, ..End::new(&path.display().to_string(), address) }
     }
 
-    /// Whether a ping from a namespace is answered.
+    /// Whether a ping from a namespace, of which one is sent, is answered, however long that takes.
     ///
     /// # Panics
     /// It cannot be sent.
     pub async fn pings(&self, from: &str, address: Ipv4Addr) -> bool {
-        self.namespace(from).run(move || ping(address)).await.expect("enter the namespace")
+        self.namespace(from).run(move || ping(address, PATIENCE)).await.expect("enter the namespace")
+    }
+
+    /// Whether it is answered soon: where it must not be, or is tried again.
+    ///
+    /// # Panics
+    /// It cannot be sent.
+    pub async fn pings_soon(&self, from: &str, address: Ipv4Addr) -> bool {
+        self.namespace(from).run(move || ping(address, SOON)).await.expect("enter the namespace")
     }
 
     /// A TCP connection from a namespace to an address, which leads to another namespace.
@@ -207,7 +218,7 @@ impl FloatingHost {
         let server = self.namespace(to).run(move || UdpSocket::bind(any)).await.expect("enter").expect("bind");
         let client = self.namespace(from).run(|| UdpSocket::bind("0.0.0.0:0")).await.expect("enter").expect("bind");
         for socket in [&client, &server] {
-            socket.set_read_timeout(Some(Duration::from_secs(2))).expect("set a timeout");
+            socket.set_read_timeout(Some(ARRIVES)).expect("set a timeout");
         }
         Datagrams { client, server, address: (address, port).into() }
     }
@@ -225,7 +236,7 @@ impl FloatingHost {
         ] {
             run(line);
         }
-        run("ping -c 1 -W 5 203.0.113.1");
+        is_reached("ping -c 1 -W 5 203.0.113.1");
     }
 
     /// Makes a router as Neutron's L3 agent does, plugged into Linux bridges, with a floating IP.
@@ -286,7 +297,7 @@ impl FloatingHost {
             self.router(&format!("ip addr add {floating}/32 dev {QG}"));
         }
         // It knows its gateway, as a router does that has ever sent anything.
-        self.router("ping -c 1 -W 5 203.0.113.1");
+        is_reached(&format!("ip netns exec {ROUTER} ping -c 1 -W 5 203.0.113.1"));
     }
 
     /// Writes the router's rules, all of them.
@@ -398,11 +409,17 @@ COMMIT
     )
 }
 
+/// Pings until it is answered: devices take their time to come up.
+#[track_caller]
+pub fn is_reached(line: &str) {
+    until(line, || command(line).status.success());
+}
+
 /// One ping of the calling thread's namespace.
-fn ping(address: Ipv4Addr) -> bool {
+fn ping(address: Ipv4Addr, patience: Duration) -> bool {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, Some(ipproto::ICMP)).expect("a socket");
     let socket = UdpSocket::from(socket);
-    socket.set_read_timeout(Some(Duration::from_secs(1))).expect("set a timeout");
+    socket.set_read_timeout(Some(patience)).expect("set a timeout");
     // An echo request; the kernel fills in identifier and checksum.
     let request = [8, 0, 0, 0, 0, 0, 0, 1];
     let mut answer = [0; 64];

@@ -12,7 +12,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::needs::{require, require_root};
+use crate::{
+    agent::SOURCES,
+    needs::{require, require_root},
+};
 
 /// A running lab.
 #[derive(Debug)]
@@ -99,7 +102,7 @@ impl Lab {
     }
 
     fn xtask(&self, words: &[&str]) -> Said {
-        let output = Command::new(&self.xtask).arg("lab").args(words).output();
+        let output = Command::new(&self.xtask).arg("lab").args(words).env("NETDIAG_TIMEOUT", SOURCES).output();
         Said::of(&output.expect("start xtask"))
     }
 

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::{require, require_programs};
 
 /// The most anything may take to appear on the screen.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A terminal of its own, with a shell in it.
 #[derive(Debug)]
@@ -80,6 +80,15 @@ impl Terminal {
     #[must_use]
     pub fn screen(&self) -> String {
         String::from_utf8(self.tmux(&["capture-pane", "-p"]).stdout).expect("a screen is text")
+    }
+
+    /// What is on the screen, with the colours that are said.
+    ///
+    /// # Panics
+    /// There is no terminal any more.
+    #[must_use]
+    pub fn styled(&self) -> String {
+        String::from_utf8(self.tmux(&["capture-pane", "-p", "-e"]).stdout).expect("a screen is text")
     }
 
     /// Waits until something is on the screen.

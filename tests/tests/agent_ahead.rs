@@ -25,9 +25,9 @@ const ALL: Mac = Mac([0xff; 6]);
 /// What the rules allow from the instances.
 const OPEN: u16 = 53;
 /// How long a look takes where Open vSwitch's database takes connections and never answers: three tenths of [`TIMEOUT`].
-const LOOK: Duration = Duration::from_secs(4);
+const LOOK: Duration = Duration::from_secs(12);
 /// Seconds a source of a look may take.
-const TIMEOUT: &str = "14";
+const TIMEOUT: &str = "41";
 
 /// A port bound to a device that is not there yet.
 fn port(device: &str, number: u8) -> String {

@@ -1,14 +1,14 @@
 //! The agent's API against clients good, bad and slow.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    thread,
-    time::{Duration, Instant},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
+    os::unix::net::UnixStream,
+    time::Instant,
 };
 
 use netdiag_tests::{
     AgentHost,
-    agent::{answer, answers, pings},
+    agent::{PATIENCE, answer, answers, pings, until},
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -136,6 +136,15 @@ fn a_body_too_large_is_refused_and_harms_nobody() {
     host.ok("GET", "/v1/status", "");
 }
 
+/// Whether the agent has not ended a connection.
+fn is_open(stream: &UnixStream) -> bool {
+    let mut stream = stream;
+    stream.set_nonblocking(true).expect("do not wait");
+    let waits = stream.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+    stream.set_nonblocking(false).expect("wait again");
+    waits
+}
+
 #[test]
 fn slow_clients_are_cut_off_and_hold_up_nobody() {
     let Some(host) = started("slow_clients_are_cut_off_and_hold_up_nobody") else { return };
@@ -146,17 +155,17 @@ fn slow_clients_are_cut_off_and_hold_up_nobody() {
     let mut body = host.connect().unwrap();
     body.write_all(b"PUT /v1/policy HTTP/1.1\r\nhost: agent\r\ncontent-length: 100\r\n\r\n{").unwrap();
     host.ok("GET", "/v1/status", "");
-    assert!(started.elapsed() < Duration::from_secs(4), "others are served at once");
+    // Whoever stops in the middle is cut off after ten seconds.
+    assert!(is_open(&body), "others are served before that");
     let mut rest = Vec::new();
     drop(silent.read_to_end(&mut rest));
     drop(half.read_to_end(&mut rest));
     assert_eq!(answer(&mut body).map(|(status, _)| status), Some(408));
-    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+    assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
 
     // Those who take every place are told apart from those who come too late, and are gone in seconds.
     let crowd: Vec<_> = (0..64).map(|_| host.connect().unwrap()).collect();
-    thread::sleep(Duration::from_millis(200));
-    assert_eq!(host.request("GET", "/v1/status", "").0, 503);
+    until("there is no place", || host.request("GET", "/v1/status", "").0 == 503);
     host.wait("a free place", |status| status["pid"].is_u64());
     drop(crowd);
 }
@@ -176,7 +185,18 @@ fn events_can_be_waited_for_and_streamed() {
     let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
     while lines.next().is_some_and(|line| !line.is_empty()) {}
     assert!(!pings());
-    let batch = host.ok("GET", &format!("/v1/events?since={next}&timeout=30"), "");
+    // Beside the ping there may be what the host's device asks its link for, and that may come first.
+    let is_ping = |event: &&Value| event["protocol"] == 1;
+    let mut since = next;
+    let batch = loop {
+        let batch = host.ok("GET", &format!("/v1/events?since={since}&timeout=30"), "");
+        let events = batch["events"].as_array().unwrap();
+        assert!(!events.is_empty(), "nothing comes: {batch}");
+        if events.iter().any(|event| is_ping(&event)) {
+            break batch;
+        }
+        since = batch["next"].as_u64().unwrap();
+    };
     let denied = |event: &Value| {
         assert_eq!(
             (&event["port_id"], &event["reason"], &event["verdict"]),
@@ -185,8 +205,6 @@ fn events_can_be_waited_for_and_streamed() {
         );
         assert_eq!(event["destination"], "192.0.2.2", "{event}");
     };
-    // Beside the ping there may be what the host's device asks its link for.
-    let is_ping = |event: &&Value| event["protocol"] == 1;
     denied(batch["events"].as_array().unwrap().iter().find(is_ping).expect("the ping"));
     let others = host.ok("GET", &format!("/v1/events?since={next}&port=p2"), "");
     assert_eq!(others["events"].as_array().map(Vec::len), Some(0), "of another port there is none: {others}");
@@ -196,6 +214,15 @@ fn events_can_be_waited_for_and_streamed() {
     assert_eq!(batch["skipped"], 0);
 }
 
+/// The metrics as they are served.
+fn metrics() -> String {
+    let mut stream = std::net::TcpStream::connect("127.0.0.1:9090").expect("connect");
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("ask");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("an answer");
+    text
+}
+
 #[test]
 fn metrics_are_served_where_they_were_asked_for() {
     let Some(mut host) = AgentHost::enter("metrics_are_served_where_they_were_asked_for") else { return };
@@ -203,14 +230,14 @@ fn metrics_are_served_where_they_were_asked_for() {
     host.start_with(&["--metrics", "127.0.0.1:9090"]);
     host.wait_for_ports(&["p1"]);
     assert!(!pings());
-    let mut stream = std::net::TcpStream::connect("127.0.0.1:9090").unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    let denied =
-        text.lines().find(|line| line.contains(r#"reason="no-rule""#) && line.starts_with("netdiag_packets_total"));
-    let packets = denied.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
-    assert!(packets.is_some_and(|packets| packets >= 1), "{text}");
+    // It leaves when its neighbour is known.
+    until("it is counted", || {
+        let text = metrics();
+        let denied =
+            text.lines().find(|line| line.contains(r#"reason="no-rule""#) && line.starts_with("netdiag_packets_total"));
+        denied.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()) >= Some(1)
+    });
+    let text = metrics();
     assert!(text.contains("netdiag_ports 1\n"), "{text}");
     let open = host.netdiag(&["agent", "--metrics", "0.0.0.0:9090"]);
     assert_eq!(open.status.code(), Some(2), "not a loopback address");

@@ -77,11 +77,12 @@ fn loaded() -> String {
 #[track_caller]
 fn both_say(host: &AgentHost, what: &str) {
     let started = Instant::now();
-    while loaded() != what {
-        assert!(started.elapsed() < PATIENCE, "never {what}: {}\n{}", loaded(), host.log());
+    // While an agent changes something, what is there may be another thing from one look to the next.
+    while [loaded(), listed(host)] != [what, what] {
+        let said = [loaded(), listed(host)];
+        assert!(started.elapsed() < PATIENCE, "never {what}: {said:?}\n{}", host.log());
         thread::sleep(Duration::from_millis(50));
     }
-    assert_eq!(listed(host), what);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
 
 use netdiag_tests::{
     AgentHost,
-    agent::{add_tap, answers, names, pings, run},
+    agent::{add_tap, answers, names, pings, run, until},
 };
 
 /// The instance may be pinged.
@@ -67,6 +67,7 @@ fn a_mistake_keeps_the_last_good_policy_through_a_restart_and_is_told_with_its_p
     assert!(answers(), "the last good policy stays");
     let (code, status) = host.agent_status();
     assert_eq!((code, status["mistakes"][0]["field"].as_str()), (Some(3), Some("direction")));
+    until("the mistake is told", || host.log().contains("`inward`"));
     thread::sleep(Duration::from_secs(1));
     assert_eq!(host.log().matches("`inward`").count(), 1, "{}", host.log());
 
@@ -111,7 +112,7 @@ fn a_port_is_enforced_when_its_device_comes_and_forgotten_when_it_goes() {
     assert!(!pings());
     run("ip link del tap0");
     host.wait_for_ports(&[]);
-    assert_eq!(names(&host.root().join("links")), Vec::<String>::new(), "nothing is left of the device");
+    until("nothing is left of the device", || names(&host.root().join("links")).is_empty());
     add_tap("tap0");
     host.wait_for_ports(&["p1"]);
     assert!(!pings());
@@ -127,7 +128,7 @@ fn a_port_the_policy_drops_is_left_as_it_was_found() {
     host.policy("security_groups: []");
     host.wait_for_ports(&[]);
     assert!(answers());
-    assert_eq!(names(&host.root().join("links")), Vec::<String>::new());
+    until("nothing is left at the device", || names(&host.root().join("links")).is_empty());
 }
 
 /// So many members, of one group.

@@ -18,6 +18,9 @@ use netdiag_tests::{
 };
 use serde_json::Value;
 
+/// How long is waited for a connection that must not come about.
+const SOON: Duration = Duration::from_secs(2);
+
 /// TCP 7 from everybody, TCP 9 from somebody else.
 const POLICY: &str = "
 security_groups:
@@ -58,11 +61,11 @@ fn row(id: &str, hits: u64, standing: &str) -> (String, u64, String) {
 
 /// Whether somebody who connects to a port of the instance, where a server listens, is connected. Where he is not, nothing of it has
 /// come to the server: an answer that is lost does not stand for a question that is refused.
-async fn connects(port: u16) -> Option<TcpStream> {
+async fn connects(port: u16, patience: Duration) -> Option<TcpStream> {
     let address: SocketAddr = format!("192.0.2.2:{port}").parse().unwrap();
     let instance = Namespace::open(Path::new("/run/netns/instance")).unwrap();
     let _server = instance.run(move || TcpListener::bind(address).unwrap()).await.unwrap();
-    let connection = TcpStream::connect_timeout(&address, Duration::from_secs(2)).ok();
+    let connection = TcpStream::connect_timeout(&address, patience).ok();
     if connection.is_none() {
         assert_eq!(run("ip netns exec instance ss -Htn state syn-recv"), "", "the server was asked at port {port}");
     }
@@ -81,7 +84,7 @@ async fn what_is_said_of_a_packet_its_rule_its_flow_and_its_nearest_miss_is_what
     let (code, allowed) = explained(&host, "7");
     assert_eq!((code, &allowed["loaded"]["verdict"]), (Some(0), &"allow".into()), "{allowed:#}");
     assert_eq!((&allowed["loaded"]["rule_id"], &allowed["agrees"]), (&"everybody".into(), &true.into()));
-    let connection = connects(7).await;
+    let connection = connects(7, PATIENCE).await;
     assert!(connection.is_some());
     assert_eq!(hits(&host), [row("everybody", 1, "in-force"), row("partners", 0, "in-force")]);
     let (_, flows) = asked(&host, &["flows", "instance", "--port", "7"]);
@@ -93,7 +96,7 @@ async fn what_is_said_of_a_packet_its_rule_its_flow_and_its_nearest_miss_is_what
         let loaded = &denied["loaded"];
         assert_eq!((code, &loaded["verdict"], &loaded["reason"]), (Some(3), &"deny".into(), &"no-rule".into()));
         assert_eq!(denied["near_misses"][0]["condition"], condition, "{denied:#}");
-        assert!(connects(port.parse().unwrap()).await.is_none());
+        assert!(connects(port.parse().unwrap(), SOON).await.is_none());
     }
     assert_eq!(hits(&host), [row("everybody", 1, "in-force"), row("partners", 0, "in-force")]);
     drop(connection);
@@ -123,7 +126,7 @@ async fn where_what_is_loaded_is_not_what_is_asked_for_every_answer_says_so() {
         grants.remove(key).unwrap();
     }
 
-    assert!(connects(7).await.is_none());
+    assert!(connects(7, SOON).await.is_none());
     let (code, explained) = explained(&host, "7");
     assert_eq!((code, &explained["loaded"]["verdict"]), (Some(3), &"deny".into()), "{explained:#}");
     assert_eq!((&explained["asked"]["verdict"], &explained["agrees"]), (&"allow".into(), &false.into()));
@@ -134,7 +137,7 @@ async fn where_what_is_loaded_is_not_what_is_asked_for_every_answer_says_so() {
     host.end(rustix::process::Signal::KILL);
     host.start();
     host.wait_for_ports(&["p1"]);
-    assert!(connects(7).await.is_some() && !differs(&host));
+    assert!(connects(7, PATIENCE).await.is_some() && !differs(&host));
 }
 
 #[test]

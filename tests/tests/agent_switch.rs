@@ -6,6 +6,7 @@ use netdiag_tests::{
     AgentHost, Switch,
     agent::{answers, pings},
 };
+use serde_json::Value;
 
 const ID: &str = "5f0c2f6e-6a55-4f0a-9d1e-0a4ad0f4a001";
 
@@ -34,7 +35,10 @@ fn a_port_is_enforced_once_open_vswitch_knows_its_id_and_stays_so_while_the_swit
 
     // The database server goes away; that the port is not found any more does not mean that it is gone.
     switch.end_database();
+    let done = |status: &Value| status["passes"]["done"].as_u64();
+    let before = host.wait("a pass", |status| done(status).is_some());
     host.signal(rustix::process::Signal::HUP);
+    host.wait("one more pass", |status| done(status) > done(&before));
     thread::sleep(Duration::from_secs(2));
     host.wait_for_ports(&[ID]);
     assert!(!pings());

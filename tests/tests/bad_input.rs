@@ -10,8 +10,8 @@ use netdiag_tests::{Lab, lab::Said};
 
 const HOST: &str = "compute-1";
 
-/// The most any answer of these tests may take: a second more than the time a source is given.
-const BOUND: Duration = Duration::from_secs(4);
+/// The time a source is given, in seconds.
+const TIMEOUT: u64 = 3;
 
 #[track_caller]
 fn never_panics(said: &Said) {
@@ -69,14 +69,20 @@ fn a_reader_who_has_seen_enough_is_no_error() {
 #[test]
 fn a_docker_that_hangs_is_a_gap_within_a_bounded_time() {
     let Some(lab) = Lab::up("neutron-ovs") else { return };
+    let trace = || {
+        let started = Instant::now();
+        let said = lab.netdiag(HOST, &["trace", "172.24.4.6", "--timeout", &TIMEOUT.to_string(), "-o", "json"]);
+        (said, started.elapsed())
+    };
+    let (_, healthy) = trace();
     // A socket that accepts and never answers, as a dockerd that waits for a dead disk does.
     lab.sh(HOST, "kill -STOP $(cat /run/docker.pid)").ok();
-    let started = Instant::now();
-    let said = lab.netdiag(HOST, &["trace", "172.24.4.6", "--timeout", "3", "-o", "json"]);
-    let took = started.elapsed();
+    let (said, took) = trace();
     lab.sh(HOST, "kill -CONT $(cat /run/docker.pid)").ok();
     never_panics(&said);
-    assert!(took < BOUND, "{took:?}");
+    // A second more than the time a source is given, or what all the rest takes on a slow machine.
+    let bound = Duration::from_secs(TIMEOUT) + (healthy * 4).max(Duration::from_secs(1));
+    assert!(took < bound, "{took:?}, and {healthy:?} where Docker answers");
     let trace = said.json();
     // The container is still found by /proc, its path is whole, and the answer says what it does not know.
     assert_eq!(said.code, Some(6), "{trace:#}");

@@ -129,7 +129,7 @@ fn a_rule_that_drops_what_docker_published_is_named() {
     )
     .ok();
     lab.sh(host, &format!("kill $({proxy})")).ok();
-    lab.sh(host, &format!("timeout 20 sh -c \"while {proxy}; do sleep 0.05; done\"")).ok();
+    lab.sh(host, &format!("timeout 60 sh -c \"while {proxy}; do sleep 0.05; done\"")).ok();
     lab.sh(host, "pgrep docker-proxy").ok();
     let trace = lab.trace(host, "web-1");
     let missing = list(&trace["findings"]).into_iter().filter(|finding| finding["code"] == "published-port");
@@ -140,7 +140,7 @@ fn a_rule_that_drops_what_docker_published_is_named() {
     lab.sh(host, "iptables -t nat -F DOCKER && kill $(pidof docker-proxy)").ok();
     // `kill` only sends the signal: as long as a proxy lives it serves its port, on a busy machine for a while. What has
     // no namespaces any more is gone to netdiag; it may stay a zombie (Z) until dockerd looks after it.
-    lab.sh(host, "timeout 20 sh -c 'while pgrep --exact --runstates D,R,S,T docker-proxy; do sleep 0.05; done'").ok();
+    lab.sh(host, "timeout 60 sh -c 'while pgrep --exact --runstates D,R,S,T docker-proxy; do sleep 0.05; done'").ok();
     let trace = lab.trace(host, "web-1");
     assert!(list(&trace["findings"]).iter().any(|finding| finding["code"] == "published-port"), "{trace:#}");
 }

@@ -107,6 +107,18 @@ fn add_tap(name: &str, index: Option<u32>) {
     run(&format!("ip link set {name} up"));
     run("ip -n instance addr add 192.0.2.2/24 dev eth0");
     run("ip -n instance link set eth0 up");
+    settles(name, "state UP");
+}
+
+/// Waits until the kernel has found out in which state a device is: what it shows of the device does not change by itself then.
+#[track_caller]
+fn settles(name: &str, state: &str) {
+    let is_settled = || run(&format!("ip -o link show {name}")).contains(state);
+    let settled = (0..6000).any(|_| {
+        thread::sleep(Duration::from_millis(10));
+        is_settled()
+    });
+    assert!(settled, "{name} comes to {state}");
 }
 
 fn command(line: &str) -> Output {
@@ -138,7 +150,7 @@ fn ifindex(name: &str) -> u32 {
 
 /// True if an echo request of the instance is answered; a busy machine gets another chance.
 fn is_answered() -> bool {
-    (0..5).any(|_| ping("-c 1 -W 1"))
+    (0..30).any(|_| ping("-c 1 -W 1"))
 }
 
 /// True if none of some echo requests of the instance is answered.
@@ -382,12 +394,7 @@ fn add_second() {
     run("ip link add tap77 index 77 type veth peer name other");
     run("ip link set tap77 up");
     // What the device of a pair that is half up is, the kernel finds out a moment later.
-    let is_known = || !run("ip -o link show tap77").contains("state UNKNOWN");
-    let settled = (0..500).any(|_| {
-        thread::sleep(Duration::from_millis(10));
-        is_known()
-    });
-    assert!(settled, "tap77 has a state");
+    settles("tap77", "state LOWERLAYERDOWN");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
 use netdiag_tests::{
     floating::{
         FLOATING, FloatingHost, OPEN, ROUTER,
-        ends::{command, within},
+        ends::{ARRIVES, command, within},
     },
     require_programs,
 };
@@ -43,7 +43,8 @@ fn pings_of_a_neighbour_the_router_does_not_know_yet_are_all_answered() {
     let Some(site) = enter(test) else { return };
     let instance = site.namespace("instance");
     for (address, size) in NEIGHBOURS {
-        let said = format!("ping -c 5 -i 0.2 -s {size} {address}");
+        // Three at once; and for as long as the pause is, the answer to the last one is waited for.
+        let said = format!("ping -c 5 -l 3 -i 2 -s {size} {address}");
         let said = command(&instance, &said.split(' ').collect::<Vec<_>>());
         assert!(said.contains(" 0% packet loss"), "{said}\n{:#}", site.floating(FLOATING));
         let tracked = site.tracked(Some(ROUTER), address);
@@ -59,7 +60,7 @@ fn answers_to_datagrams_that_the_router_has_sent_come_back_to_the_port_they_are_
         let server = within(&site.namespace("outside"), move || UdpSocket::bind((neighbour, 0))).expect("bind");
         let client = within(&site.namespace("instance"), || UdpSocket::bind("0.0.0.0:0")).expect("bind");
         for socket in [&client, &server] {
-            socket.set_read_timeout(Some(Duration::from_secs(2))).expect("set a timeout");
+            socket.set_read_timeout(Some(ARRIVES)).expect("set a timeout");
         }
         let address = server.local_addr().expect("an address");
         let mut buffer = [0; 4096];

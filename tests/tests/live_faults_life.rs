@@ -51,7 +51,7 @@ fn bulk(lab: &Lab, target: &Target) {
 /// Follows a flow that was there before, while containers come and go.
 fn life(lab: &Lab, target: &Target) {
     let said = thread::scope(|scope| {
-        let flow = format!("ping -q -i 0.2 -w 12 {}", target.floating);
+        let flow = format!("ping -q -i 0.2 -w 20 {}", target.floating);
         scope.spawn(move || lab.sh("outside", &flow));
         scope.spawn(|| {
             let one = "docker run -d --network none netdiag-lab/instance:latest";
@@ -62,7 +62,7 @@ fn life(lab: &Lab, target: &Target) {
             );
             lab.sh(HOST, &line).ok();
         });
-        lab.netdiag(HOST, &["trace", &target.container, "--live", "-o", "json", "--duration", "5s"])
+        lab.netdiag(HOST, &["trace", &target.container, "--live", "-o", "json", "--duration", "8s"])
     });
     is_clean(&said, 20);
     // What began before anybody watched is left out, and the rest is whole.

@@ -31,6 +31,9 @@ mod cost;
 #[path = "live_probe/shapes.rs"]
 mod shapes;
 
+/// How long anything may take that must happen.
+const PATIENCE: Duration = Duration::from_mins(1);
+
 /// Runs the rest of a test on a host of its own.
 macro_rules! host {
     ($test:literal) => {
@@ -133,9 +136,18 @@ async fn start(plan: Plan) -> Session {
 
 /// What is seen until nothing more comes.
 async fn seen(session: &mut Session) -> Vec<Sighting> {
+    seen_of(session, 0).await
+}
+
+/// The same where so much must come, however long that takes on a busy machine.
+async fn seen_of(session: &mut Session, least: usize) -> Vec<Sighting> {
     let mut all = Vec::new();
-    while let Ok(sighting) = tokio::time::timeout(Duration::from_millis(200), session.next()).await {
-        all.push(sighting);
+    loop {
+        let patience = if all.len() < least { PATIENCE } else { Duration::from_millis(200) };
+        match tokio::time::timeout(patience, session.next()).await {
+            Ok(sighting) => all.push(sighting),
+            Err(_) => break,
+        }
     }
     all.extend(session.take());
     // Whatever was begun has been read or is lost.
@@ -152,9 +164,10 @@ async fn a_packet_is_seen_at_every_device_of_its_path_in_order() {
     let mut session = start(plan(points.clone(), only(Clause { there: port(4444), ..Clause::default() }))).await;
     let (here, there) = (socket("a", 5000).await, socket("b", 4444).await);
     here.send_to(b"to there", "10.77.0.2:4444").unwrap();
-    there.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    there.set_read_timeout(Some(PATIENCE)).unwrap();
     there.recv(&mut [0; 64]).unwrap();
-    let way: Vec<_> = seen(&mut session).await.into_iter().map(|seen| (seen.link, seen.what, seen.length)).collect();
+    let way: Vec<_> =
+        seen_of(&mut session, 4).await.into_iter().map(|seen| (seen.link, seen.what, seen.length)).collect();
     let length = 14 + 20 + 8 + 8;
     let expected = [
         (Some(points[0].link), What::Sent(View::Tc), length),
@@ -164,7 +177,7 @@ async fn a_packet_is_seen_at_every_device_of_its_path_in_order() {
     ];
     assert_eq!(way, expected);
     there.send_to(b"and back", "10.77.0.1:5000").unwrap();
-    let back: Vec<_> = seen(&mut session).await.into_iter().map(|seen| seen.link).collect();
+    let back: Vec<_> = seen_of(&mut session, 4).await.into_iter().map(|seen| seen.link).collect();
     assert_eq!(back, [3, 2, 1, 0].map(|place| Some(points[place].link)));
 }
 
@@ -186,7 +199,7 @@ async fn send(number: u16) {
 
 /// Knows its neighbour, so that nothing but what is sent is sent.
 fn introduce() {
-    run("ip netns exec a ping -qc1 -w2 10.77.0.2");
+    run("ip netns exec a ping -qc1 -w60 10.77.0.2");
 }
 
 #[tokio::test]
@@ -199,7 +212,7 @@ async fn only_packets_the_filter_covers_are_seen_and_it_can_be_changed() {
     send(4001).await;
     assert_eq!(seen(&mut session).await, []);
     send(4000).await;
-    assert_eq!(seen(&mut session).await.len(), 1);
+    assert_eq!(seen_of(&mut session, 1).await.len(), 1);
     let clauses =
         vec![Clause { here: end("10.77.0.1"), ..Clause::default() }, Clause { there: port(4000), ..Clause::default() }];
     let udp = Clause { protocol: Some(17), ..Clause::default() };
@@ -208,7 +221,7 @@ async fn only_packets_the_filter_covers_are_seen_and_it_can_be_changed() {
     send(4000).await;
     assert_eq!(seen(&mut session).await, [], "all but that port");
     send(4001).await;
-    assert_eq!(seen(&mut session).await.len(), 1);
+    assert_eq!(seen_of(&mut session, 1).await.len(), 1);
     let losses = session.losses().unwrap();
     assert_eq!((losses.lost, losses.throttled), (0, 0));
 }
@@ -222,7 +235,7 @@ async fn devices_of_the_same_name_and_index_in_two_namespaces_are_told_apart() {
     assert_eq!(points[0].link.ifindex, points[1].link.ifindex, "what is to be told apart");
     let mut session = start(plan(points.clone(), only(Clause { there: port(4000), ..Clause::default() }))).await;
     send(4000).await;
-    let links: Vec<_> = seen(&mut session).await.iter().map(|seen| seen.link).collect();
+    let links: Vec<_> = seen_of(&mut session, 2).await.iter().map(|seen| seen.link).collect();
     assert_eq!(links, [Some(points[0].link), Some(points[1].link)]);
 }
 
@@ -237,12 +250,12 @@ async fn a_packet_in_a_tunnel_is_seen_by_its_own_addresses() {
              ip -n {name} addr add 10.88.0.{here}/24 dev vx0; ip -n {name} link set vx0 up"
         ));
     }
-    run("ip netns exec a ping -qc1 -w2 10.88.0.2");
+    run("ip netns exec a ping -qc1 -w60 10.88.0.2");
     let points = vec![Host::point("", "tap-a", View::Tc), Host::point("a", "vx0", View::Tc)];
     let filter = only(Clause { here: end("10.88.0.2"), protocol: Some(1), ..Clause::default() });
     let mut session = start(plan(points.clone(), filter)).await;
-    run("ip netns exec a ping -qc1 -w2 10.88.0.2");
-    let seen = seen(&mut session).await;
+    run("ip netns exec a ping -qc1 -W60 10.88.0.2");
+    let seen = seen_of(&mut session, 4).await;
     let places: Vec<_> = seen.iter().map(|seen| (seen.link, word(seen))).collect();
     let [tap, tunnel] = [0, 1].map(|place| Some(points[place].link));
     let expected = [(tunnel, "out"), (tap, "in"), (tap, "out"), (tunnel, "in")];
@@ -261,7 +274,7 @@ async fn a_packet_nobody_listens_for_is_seen_dying_and_so_is_the_error_about_it(
     let filter = only(Clause { there: port(4999), ..Clause::default() });
     let mut session = start(Plan { drops: true, ..plan(points.clone(), filter) }).await;
     send(4999).await;
-    let seen = seen(&mut session).await;
+    let seen = seen_of(&mut session, 5).await;
     let places: Vec<_> = seen.iter().map(|seen| (seen.link, word(seen))).collect();
     let [a, b] = [0, 1].map(|place| Some(points[place].link));
     let way = [(a, "out"), (b, "in")].map(|(link, word)| (link, word.to_owned()));
@@ -296,12 +309,12 @@ async fn what_is_given_up_in_another_namespace_is_not_told_of_and_takes_nothing_
     let mut session = start(plan.clone()).await;
     flood();
     here.send_to(b"a packet", "10.77.0.2:4103").unwrap_err();
-    let places: Vec<_> = seen(&mut session).await.iter().map(|seen| seen.link).collect();
+    let places: Vec<_> = seen_of(&mut session, 1).await.iter().map(|seen| seen.link).collect();
     assert_eq!((places, session.losses().unwrap()), (vec![Some(Host::link("a", "eth0"))], Losses::default()));
     drop(session);
     let mut session = start(Plan { drops_in: Vec::new(), ..plan }).await;
     flood();
-    assert!(!seen(&mut session).await.is_empty());
+    assert!(!seen_of(&mut session, 1).await.is_empty());
     assert!(session.losses().unwrap().throttled > 0, "everywhere");
 }
 
@@ -320,7 +333,7 @@ async fn a_packet_a_rule_drops_is_seen_dying_there_whichever_way_it_went() {
     let mut session = start(Plan { drops: true, ..plan(Vec::new(), filter) }).await;
     for (number, instance, layer) in [(4002, "b", Layer::Ethernet), (4003, "a", Layer::Network)] {
         send(number).await;
-        let seen = seen(&mut session).await;
+        let seen = seen_of(&mut session, 1).await;
         assert_eq!(seen.len(), 1, "{seen:?}");
         let What::Dropped { reason, subsystem, location, copy: false } = &seen[0].what else { panic!("{seen:?}") };
         assert_eq!((reason.as_str(), subsystem.as_str()), ("NETFILTER_DROP", "core"));
@@ -346,7 +359,7 @@ async fn what_a_ring_of_64_entries_has_no_room_for_is_counted_exactly() {
         for _ in 0..OFFERED {
             here.send_to(b"a packet", "10.77.0.2:4000").unwrap();
         }
-        let delivered = seen(&mut session).await.len() as u64;
+        let delivered = seen_of(&mut session, 1).await.len() as u64;
         let losses = session.losses().unwrap();
         assert!((1..=64).contains(&delivered), "{delivered}");
         assert_eq!((losses.lost, losses.throttled), (OFFERED - delivered, 0));
@@ -367,7 +380,7 @@ async fn what_the_budget_has_no_room_for_is_counted_exactly() {
     for _ in 0..OFFERED {
         here.send_to(b"a packet", "10.77.0.2:4000").unwrap();
     }
-    let delivered = seen(&mut session).await.len() as u64;
+    let delivered = seen_of(&mut session, 1).await.len() as u64;
     let losses = session.losses().unwrap();
     assert!(losses.throttled > 0 && delivered > 0, "{losses:?}");
     assert_eq!((losses.lost, losses.throttled), (0, OFFERED - delivered));
@@ -381,8 +394,8 @@ async fn a_packet_socket_sees_both_directions_and_keeps_nothing() {
     let points = vec![Host::point("", "tap-a", View::Socket)];
     let filter = only(Clause { protocol: Some(1), here: end("10.77.0.1"), ..Clause::default() });
     let mut session = start(plan(points.clone(), filter)).await;
-    run("ip netns exec a ping -qc1 -w2 10.77.0.2");
-    let seen = seen(&mut session).await;
+    run("ip netns exec a ping -qc1 -W60 10.77.0.2");
+    let seen = seen_of(&mut session, 2).await;
     let ways: Vec<_> = seen.iter().map(|seen| (seen.link, word(seen), seen.length)).collect();
     let link = Some(points[0].link);
     assert_eq!(ways, [(link, "socket in".to_owned(), 98), (link, "socket out".to_owned(), 98)]);
@@ -400,15 +413,15 @@ async fn tags_and_marks_beside_the_packet_are_told() {
         Host::point("", "tap-a", View::Socket),
     ];
     let mut session = start(plan(points, only(Clause { protocol: Some(1), ..Clause::default() }))).await;
-    run("ip netns exec a ping -qc1 -w1 -m 77 10.77.0.2");
-    let marks: Vec<_> = seen(&mut session).await.iter().map(|seen| (word(seen), seen.mark)).collect();
+    run("ip netns exec a ping -qc1 -W60 -m 77 10.77.0.2");
+    let marks: Vec<_> = seen_of(&mut session, 2).await.iter().map(|seen| (word(seen), seen.mark)).collect();
     // What comes out of the other end of the pair is as new.
     assert_eq!(marks[..2], [("out".to_owned(), 77), ("socket in".to_owned(), 0)]);
     // Tagged in the frame, as a guest does it; the host takes the tag out of what comes from a device.
     let frame = [&[0xff; 6][..], &[2; 6], &[0x81, 0, 0x60, 7, 8, 0], &PING].concat();
     let sent = frame.clone();
     Host::namespace("a").run(move || Wire::open("eth0").unwrap().send(&sent)).await.unwrap();
-    let seen = seen(&mut session).await;
+    let seen = seen_of(&mut session, 3).await;
     let tags: Vec<_> = seen.iter().map(|seen| (word(seen), seen.tag)).collect();
     let tag = Some(3 << 13 | 7);
     assert_eq!(tags, [("out".to_owned(), None), ("socket in".to_owned(), tag), ("in".to_owned(), tag)]);
@@ -427,7 +440,7 @@ async fn attached() -> Vec<(LinkKey, String)> {
 }
 
 async fn attached_soon(count: usize) -> Vec<(LinkKey, String)> {
-    let end = Instant::now() + Duration::from_secs(3);
+    let end = Instant::now() + PATIENCE;
     loop {
         let attached = attached().await;
         if attached.len() == count || Instant::now() > end {
@@ -460,7 +473,7 @@ async fn kill_a_watcher(by: Option<&str>) {
         watcher.env("BY", by);
     });
     let mut watcher = watcher.spawn().unwrap();
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + PATIENCE;
     while !ready.exists() && Instant::now() < end {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -494,7 +507,7 @@ async fn filters_go_with_their_session_and_those_of_a_killed_one_with_the_next()
     assert_eq!(session.gaps(), []);
     assert_eq!(attached().await.len(), 8, "and go when the next one comes");
     send(4000).await;
-    let words: Vec<_> = seen(&mut session).await.iter().map(word).collect();
+    let words: Vec<_> = seen_of(&mut session, 4).await.iter().map(word).collect();
     assert_eq!(words, ["out", "in", "out", "in"]);
     drop(session);
     assert_eq!(attached_soon(0).await, []);
@@ -514,7 +527,7 @@ async fn where_an_ingress_qdisc_is_in_the_place_of_clsact_packet_sockets_see_the
     let mut session = Session::start_by_clsact(plan(Host::path(), filter), &Options::default()).await.unwrap();
     assert_eq!((session.gaps(), session.by_socket()), (&[][..], &[Host::link("", "tap-b")][..]));
     send(4000).await;
-    let words: Vec<_> = seen(&mut session).await.iter().map(word).collect();
+    let words: Vec<_> = seen_of(&mut session, 4).await.iter().map(word).collect();
     assert_eq!(words, ["out", "in", "socket out", "in"]);
 }
 
@@ -539,7 +552,7 @@ async fn programs_of_others_stay_where_they_are_and_ours_goes_around_them() {
     };
     assert_eq!(order().await, ["live_either", "other_in", "other_out", "live_either"]);
     send(4000).await;
-    assert_eq!(seen(&mut session).await.len(), 1);
+    assert_eq!(seen_of(&mut session, 1).await.len(), 1);
     drop(session);
     attached_soon(0).await;
     assert_eq!(order().await, ["other_in", "other_out"]);
@@ -563,7 +576,7 @@ async fn what_cannot_be_watched_is_a_gap_and_the_rest_is_watched() {
     assert_eq!(gaps.len(), 2, "{gaps:?}");
     assert!(gaps.iter().any(|gap| gap.contains("tap-gone")) && gaps.iter().any(|gap| gap.contains("tap-nowhere")));
     send(4000).await;
-    assert_eq!(seen(&mut session).await.len(), 1);
+    assert_eq!(seen_of(&mut session, 1).await.len(), 1);
 }
 
 #[tokio::test]

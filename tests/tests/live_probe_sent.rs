@@ -44,13 +44,18 @@ fn is_answered(said: &Said, seen: &Value, words: &str) {
     assert!(sentence(seen).contains("it was answered after") && sentence(seen).contains(words), "{seen:#}");
 }
 
-/// Frames that an instance sends while netdiag sends a probe, as tcpdump has them.
-fn frames(lab: &Lab, instance: &Value, words: &str) -> Vec<String> {
+/// Frames that an instance sends while netdiag sends a probe, as tcpdump has them, until after one of a kind.
+fn frames(lab: &Lab, instance: &Value, words: &str, kind: &str) -> Vec<String> {
     let tap = text(instance, "/ports/0/host_devices/0");
     let (name, mac) = (text(instance, "/container_name"), text(instance, "/ports/0/mac"));
+    // It says when it has begun.
     let line = format!(
-        "rm -f {CAPTURE}; tcpdump -Z root -U -nei {tap} -w {CAPTURE} ether src {mac} 2>/dev/null & sleep 1; \
-         {} trace {name} --probe {words} >/dev/null 2>&1; sleep 1; kill $!; wait; tcpdump -ner {CAPTURE} 2>/dev/null",
+        "rm -f {CAPTURE} {CAPTURE}.said; \
+         tcpdump -Z root -U -nei {tap} -w {CAPTURE} ether src {mac} 2>{CAPTURE}.said & \
+         for i in $(seq 300); do grep -q 'listening on' {CAPTURE}.said && break; sleep 0.2; done; \
+         {} trace {name} --probe {words} >/dev/null 2>&1; \
+         for i in $(seq 100); do tcpdump -ner {CAPTURE} 2>/dev/null | grep -q '{kind}' && break; sleep 0.2; done; \
+         sleep 1; kill $!; wait; tcpdump -ner {CAPTURE} 2>/dev/null",
         lab.binary()
     );
     lab.sh(HOST, &line).out.lines().map(str::to_owned).collect()
@@ -136,7 +141,7 @@ fn nothing_is_sent_but_what_was_announced() {
     // Questions of ARP are announced too; and the router asks now and then for the instance, which answers. What a kernel
     // of IPv6 says of itself (router solicitations, group reports) it says without being asked.
     let sent = |words: &str, kind: &str| {
-        let frames = frames(&lab, &instance, words);
+        let frames = frames(&lab, &instance, words, kind);
         let (own, other): (Vec<_>, Vec<_>) = frames.iter().partition(|line| line.contains(kind));
         assert_eq!(own.len(), 1, "{words}: {frames:#?}");
         assert!(other.iter().all(|line| line.contains("ARP") || line.contains("IPv6")), "{words}: {frames:#?}");

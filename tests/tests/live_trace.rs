@@ -152,7 +152,7 @@ fn questions_the_instance_does_not_answer(lab: &Lab, target: &Target) {
     let ignore = |on: u8| target.inside(&format!("sysctl -qw net.ipv4.icmp_echo_ignore_all={on}"));
     lab.sh(HOST, &ignore(1)).ok();
     let ping = format!("ping -q -i 0.2 -w 20 {}", target.floating);
-    let (_, seen) = live_from_outside(lab, target, &ping, &["--duration", "2s"]);
+    let (_, seen) = live_from_outside(lab, target, &ping, &["--duration", "6s"]);
     lab.sh(HOST, &ignore(0)).ok();
     let findings = seen["summary"]["findings"].as_array().map_or(&[][..], Vec::as_slice);
     let codes: Vec<_> = findings.iter().map(|finding| (&finding["code"], &finding["object"])).collect();

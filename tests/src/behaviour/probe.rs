@@ -25,9 +25,8 @@ use super::{
     frame::{Packet, arp},
     plug::End,
 };
+use crate::agent::PATIENCE;
 
-/// How long what must arrive may take.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How long is waited for what must not arrive, once it was counted.
 const SHORT: Duration = Duration::from_millis(60);
 /// Places of ports that are looked at; one port is enforced at a time.
@@ -288,7 +287,7 @@ impl World {
         let before = self.counters();
         let (from, to) = self.ends(way);
         let address = to.address(family);
-        let answered = from.inside(move || ping(address, if passes(reason) { "5" } else { "0.3" }));
+        let answered = from.inside(move || ping(address, if passes(reason) { "60" } else { "0.3" }));
         self.counted(&format!("ping {address}"), &before, (way, reason));
         assert_eq!(answered, passes(reason), "whether {address} answers, {reason} {way:?}");
         if answered {

@@ -7,6 +7,10 @@ use crate::agent::run;
 
 /// How long is waited for a frame that must not come.
 const SHORT: Duration = Duration::from_millis(200);
+/// How often a frame is sent that has to come, or to be counted, sooner or later.
+const TRIES: u32 = 300;
+/// How often one is sent of which nothing must be seen.
+const FEW: u32 = 20;
 
 /// What became of such frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +47,10 @@ impl World {
         });
         let before = self.count(Way::Out, "vlan-tagged");
         self.peer.wire.drain();
-        // The devices take their time to come up.
+        // The devices take their time to come up. Where the program sees no tag, nothing is counted however long one waits.
         let mut heard = false;
-        let counted = (0..20).any(|_| {
+        let tries = if self.behind_xdp { FEW } else { TRIES };
+        let counted = (0..tries).any(|_| {
             card.send(&tagged(&frame, 5));
             heard |= seen(&self.peer.wire, &frame);
             self.count(Way::Out, "vlan-tagged") > before
@@ -76,18 +81,22 @@ impl World {
     }
 
     fn switched(&self, card: &Wire, everything: &Wire, frame: &[u8]) -> SwitchFate {
-        let send = || {
+        let send = |frame: &[u8]| {
             card.send(&tagged(frame, 5));
             seen(everything, frame)
         };
-        let from_access = send();
+        let from_access = send(frame);
         let tag = self.sh(&format!("ovs-vsctl get Port {} tag", self.tap));
         self.sh(&format!("ovs-vsctl clear Port {} tag", self.tap));
         // The switch takes its time to notice.
-        let from_trunk = (0..20).any(|_| send());
+        let from_trunk = (0..TRIES).any(|_| send(frame));
         self.policy(&rules(&[]));
-        everything.drain();
-        let against_rules = send();
+        // Another one: of those before some may still be on their way.
+        let late = self.packet(Way::Out, Family::V4).udp(900, 901).padded(64).frame();
+        let before = self.counters();
+        let mut against_rules = send(&late);
+        self.counts("what no rule allows", &before, (Way::Out, "revoked"), 1);
+        against_rules |= seen(everything, &late);
         self.sh(&format!("ovs-vsctl set Port {} tag={} && ovs-vsctl del-port trunk0", self.tap, tag.trim()));
         SwitchFate { from_access, from_trunk, against_rules }
     }

@@ -18,6 +18,8 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 const EVERYTHING: u16 = 3;
 /// `PACKET_IGNORE_OUTGOING` of `linux/if_packet.h`.
 const IGNORE_OUTGOING: libc::c_int = 23;
+/// `SIOCGSTAMPNS` of `linux/sockios.h`.
+const STAMP: libc::c_ulong = 0x8907;
 /// More than any frame, offloaded ones included.
 const LARGEST: usize = 66_000;
 
@@ -99,6 +101,34 @@ impl Wire {
         let (length, _) = recv(&self.0, &mut frame[..], RecvFlags::empty()).expect("receive a frame");
         frame.truncate(length);
         Some(frame)
+    }
+
+    /// From now on the kernel notes when frames come; soon after this it does.
+    #[must_use]
+    pub fn with_times(self) -> Self {
+        // It begins with the first question, for which it has no answer yet.
+        let _none = self.stamp();
+        self
+    }
+
+    /// When the frame that was received last came to the device, since 1970; the kernel was told to note that.
+    ///
+    /// # Panics
+    /// It does not know.
+    #[must_use]
+    pub fn came(&self) -> Duration {
+        self.stamp().expect("when a frame has come")
+    }
+
+    #[expect(unsafe_code, reason = "no wrapper asks for this")]
+    fn stamp(&self) -> io::Result<Duration> {
+        let mut came = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the request writes a `timespec`, which lives for the call.
+        if unsafe { libc::ioctl(self.0.as_raw_fd(), STAMP, &raw mut came) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let rest = came.tv_nsec.try_into().map_err(io::Error::other)?;
+        Ok(Duration::new(came.tv_sec.cast_unsigned(), rest))
     }
 
     /// Forgets what has come so far.

@@ -14,6 +14,8 @@ use crate::{
     capture::{Names, Seen, discover_mtu, ip_options, sum},
 };
 
+/// For an answer before the next question: not every router answers each, and many are asked.
+const ANSWERED: Duration = Duration::from_secs(5);
 /// For packets of which nobody knows how many there are.
 const QUIET: Duration = Duration::from_millis(300);
 /// For more packets than there have to be.
@@ -96,7 +98,7 @@ fn pings(scene: &Scene, base: u16, (count, length): (u8, usize), is_whole: bool)
         let started = Instant::now();
         let mut answer = vec![0; 66_000];
         // One after the other, or two may change places on the way.
-        while started.elapsed() < Duration::from_secs(1) {
+        while started.elapsed() < ANSWERED {
             let Ok(length) = socket.recv(&mut answer) else { continue };
             let is_answer = answer[..length]
                 .get(20..28)
@@ -182,7 +184,7 @@ fn wait_for_error(errors: &UdpSocket, port: u16, instead: impl Fn() -> bool) {
     errors.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
     let started = Instant::now();
     let mut message = [0; 2000];
-    while started.elapsed() < Duration::from_secs(2) && !instead() {
+    while started.elapsed() < ANSWERED && !instead() {
         // Two IP headers, that of the error, and the source port are before it.
         if errors.recv(&mut message).is_ok_and(|length| length > 51 && message[50..52] == port.to_be_bytes()) {
             return;

@@ -7,8 +7,8 @@ use rustix::net::{AddressFamily, SocketType, ipproto};
 
 use crate::capture::Capture;
 
-/// For packets that are on their way.
-pub const ARRIVES: Duration = Duration::from_secs(5);
+/// For packets that are on their way, on a machine that has much else to do.
+pub const ARRIVES: Duration = Duration::from_secs(20);
 
 /// Runs work in a namespace.
 ///

@@ -22,8 +22,10 @@ use crate::agent::PATIENCE;
 const PAUSE: Duration = Duration::from_millis(20);
 /// Messages of a connection that may be on their way; there is always room for as many.
 const WINDOW: u64 = 64;
-/// How long a datagram may be on its way.
-const ARRIVES: Duration = Duration::from_secs(1);
+/// How long a datagram may be on its way, on a machine that has much else to do.
+const ARRIVES: Duration = Duration::from_secs(20);
+/// How long is waited for those of which some are lost.
+const SOON: Duration = Duration::from_secs(1);
 /// First port of the flows.
 const PORTS: u16 = 10_000;
 
@@ -138,10 +140,20 @@ impl Flows {
     /// Datagrams that are lost since this was asked last.
     #[must_use]
     pub fn lost(&self) -> usize {
+        self.away_after(ARRIVES)
+    }
+
+    /// Counts anew from now on, whatever was lost so far.
+    pub fn forget_lost(&self) {
+        let _lost = self.away_after(SOON);
+    }
+
+    /// Datagrams that are away after so long, at most, in which none was sent; nobody waits for them any more.
+    fn away_after(&self, patience: Duration) -> usize {
         self.shared.pause.store(true, Ordering::Release);
         let started = Instant::now();
         let away = || self.shared.seen().away.iter().map(BTreeSet::len).sum::<usize>();
-        while away() > 0 && started.elapsed() < ARRIVES {
+        while away() > 0 && started.elapsed() < patience {
             thread::sleep(PAUSE);
         }
         let lost = away();

@@ -92,7 +92,13 @@ pub(crate) fn highly_available(proof: &Proof<'_>) {
     for address in addresses.split_whitespace() {
         sh(&floating.router, &format!("ip addr add {address} dev {outer}"));
     }
-    sh(&floating.router, &format!("ip route replace {}; ping -c 1 -W 5 172.24.4.1", route.trim()));
+    sh(
+        &floating.router,
+        &format!(
+            "ip route replace {}; for i in 1 2 3 4 5 6; do ping -c 1 -W 10 172.24.4.1 && break; [ $i -lt 6 ]; done",
+            route.trim()
+        ),
+    );
     for other in proof.floating.iter().filter(of_it) {
         proof.host.wait_for(other.address, "fast");
     }

@@ -40,14 +40,14 @@ pub(crate) fn by_itself(proof: &mut Proof<'_>, runs: &Runs) {
     for floating in &proof.floating {
         // Its router knows the gateway elsewhere until it hears of this one.
         drop(command(&floating.router, &["ip", "neigh", "flush", "all"]));
-        drop(command(&floating.router, &["ping", "-c", "1", "-W", "5", "172.24.4.1"]));
+        drop(command(&floating.router, &["ping", "-c", "1", "-W", "10", "172.24.4.1"]));
     }
     let others = std::mem::replace(&mut proof.peers, vec![("itself", itself)]);
     shown(proof, runs, "is met at XDP");
     proof.peers = others;
     proof.host.sh("ip addr del 172.24.4.1/24 dev br-ex && ovs-vsctl --timeout=30 add-port br-ex eth1 && \
          for netns in $(ip netns list | grep -o '^qrouter[^ ]*'); do ip netns exec $netns ip neigh flush all; \
-         ip netns exec $netns ping -c 1 -W 10 172.24.4.1 || exit 1; done");
+         ip netns exec $netns ping -c 1 -W 60 172.24.4.1 || exit 1; done");
 }
 
 /// The external network is a VLAN of the bridge's wires, which are a bond where the kernel has bonds.

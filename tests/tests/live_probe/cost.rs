@@ -9,7 +9,7 @@ use netdiag_agent::live::{Plan, Session};
 use netdiag_model::live::{Clause, Losses, View, What};
 use netdiag_tests::{behaviour::wire::Wire, private_host, require_ebpf, verified};
 
-use super::{Host, introduce, only, plan, port, seen, send, socket, start};
+use super::{Host, introduce, only, plan, port, seen, seen_of, send, socket, start};
 
 /// Sends packets for a second, and reads what is seen: how many were sent, how many of them were seen, and what became of the others.
 async fn second(session: &mut Session) -> (u64, u64, Losses) {
@@ -73,9 +73,9 @@ async fn what_a_closed_packet_socket_had_not_read_is_told_from_what_a_socket_had
     assert_eq!(copies(&mut session).await, [false]);
 }
 
-/// Of what is given up, whether it is a copy.
+/// Of what is given up, which something must be, whether it is a copy.
 async fn copies(session: &mut Session) -> Vec<bool> {
-    let seen = seen(session).await;
+    let seen = seen_of(session, 1).await;
     seen.iter().map(|seen| matches!(seen.what, What::Dropped { copy: true, .. })).collect()
 }
 

@@ -9,6 +9,7 @@ use std::{
 use serde_json::json;
 
 use super::{Case, case};
+use crate::agent::PATIENCE;
 use crate::behaviour::{
     Family::{V4, V6},
     Plug, Policy, Way,
@@ -33,8 +34,6 @@ pub(super) const CASES: &[Case] = &[
     case("where both ends are enforced, both are asked, and each keeps its own state", both_ends),
     case("a bulk transfer passes and is counted, both ways", bulk),
 ];
-
-const PATIENCE: Duration = Duration::from_secs(10);
 
 fn connect(world: &World, way: Way, family: super::super::Family, port: u16) -> Connection {
     world.connect(way, family, port, PATIENCE).expect("a connection")
@@ -232,7 +231,10 @@ fn stateless(world: &mut World) {
     world.packets(In, V4, "rule", |packet| packet.udp(700, 53));
     world.packets(Out, V4, "no-rule", |packet| packet.udp(53, 700));
     world.packets(In, V4, "rule", |packet| packet.udp(700, 53));
+    let before = world.counters();
     assert!(world.connect(In, V6, 88, Duration::from_millis(300)).is_none(), "no answer leaves");
+    world.counts("the question comes in", &before, (In, "rule"), 1);
+    world.counts("and no answer leaves", &before, (Out, "no-rule"), 1);
     world.policy(&rules(&["ingress 4 udp 53", "egress 4 any", "ingress 6 tcp 88", "egress 6 tcp"]).stateless());
     world.packets(Out, V4, "rule", |packet| packet.udp(53, 700));
     world.tcp(In, V6, 88, "rule");
@@ -267,7 +269,9 @@ fn both_ends(world: &mut World) {
     world.policy(&with(&["ingress 4 tcp 88"]));
     let connection = connect(world, Out, V4, 88);
     connection.talk();
+    let before = world.counters();
     assert!(world.connect(In, V4, 88, Duration::from_millis(300)).is_none(), "the peer may not begin");
+    world.counts("it does not leave", &before, (Out, "no-rule"), 1);
     // What the peer's group had allowed ends there; the instance's own flow goes on.
     world.policy(&with(&[]));
     let before = world.counters();
