@@ -124,20 +124,25 @@ async fn ports(asked: &Events) -> anyhow::Result<Result<Option<BTreeSet<String>>
         Ok(place) => &inventory.instances[place],
         Err(unresolved) => return not_found(&unresolved, &snapshot, ascii).map(Err),
     };
-    let enforced = instance.nics.iter().filter_map(|nic| match inventory.enforcement(nic) {
+    let cards: Vec<_> = instance.nics.iter().map(|nic| inventory.enforcement(nic)).collect();
+    let enforced = cards.iter().filter_map(|card| match card {
         Enforcement::Port(port) => Some(port.port_id.clone()),
         Enforcement::Absent | Enforcement::Unknown | Enforcement::Unmanaged | Enforcement::Refused(_) => None,
     });
     let ports: BTreeSet<String> = enforced.collect();
     if ports.is_empty() {
-        let name = &instance.identity.name;
-        complain(
-            &format!("netdiag enforces no security group at {name}, so nothing is said about its packets"),
-            ascii,
-        )?;
+        complain(&without_port(&instance.identity.name, &cards), ascii)?;
         return Ok(Err(Exit::Inconclusive));
     }
     Ok(Ok(Some(ports)))
+}
+
+/// Why nothing is said about an instance's packets.
+fn without_port(name: &str, cards: &[Enforcement<'_>]) -> String {
+    if cards.contains(&Enforcement::Unknown) {
+        return format!("what netdiag enforces at {name} could not be read; netdiag sg show {name} says why");
+    }
+    format!("netdiag enforces no security group at {name}, so nothing is said about its packets")
 }
 
 /// Shows events until there were enough. `there` says whether there is an agent.
@@ -211,4 +216,17 @@ fn without_agent(error: &StreamError) -> anyhow::Result<Exit> {
 /// A line on standard error: standard output stays clean for whoever parses it.
 fn complain(text: &str, ascii: bool) -> anyhow::Result<()> {
     writeln!(io::stderr(), "netdiag: {}", escape::terminal(text, ascii)).context("write to standard error")
+}
+
+#[cfg(test)]
+mod tests {
+    use netdiag_model::inventory::Enforcement;
+
+    use super::without_port;
+
+    #[test]
+    fn what_could_not_be_read_is_not_said_to_be_nothing() {
+        assert!(without_port("web-1", &[Enforcement::Unmanaged, Enforcement::Unknown]).contains("could not be read"));
+        assert!(without_port("web-1", &[Enforcement::Unmanaged]).contains("enforces no security group at web-1"));
+    }
 }
