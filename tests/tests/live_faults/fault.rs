@@ -103,6 +103,9 @@ struct Named {
     code: String,
     place: String,
     says: String,
+    /// What speaks for it: for who reads why this test failed.
+    #[expect(dead_code, reason = "it is shown by `Debug`")]
+    evidence: String,
     /// It names somebody, and does not only say what happened.
     guilty: bool,
 }
@@ -136,12 +139,14 @@ fn named(seen: &Value) -> Vec<Named> {
         code: text(&blame["code"]),
         place: text(&blame["place"]),
         says: format!("{} | {}", text(&blame["sentence"]), text(&blame["guilty"])),
+        evidence: text(&blame["evidence"]),
         guilty: blame["guilty"].is_string() || !list(&blame["rules"]).is_empty(),
     });
     let findings = list(&summary["findings"]).iter().map(|finding| Named {
         code: text(&finding["code"]),
         place: text(&finding["object"]),
         says: text(&finding["message"]),
+        evidence: text(&finding["evidence"]),
         guilty: finding["severity"] == "error",
     });
     deaths.chain(findings).collect()

@@ -87,9 +87,10 @@ pub struct Plan {
     pub ring_bytes: u32,
     /// The most records a second, on each CPU: what is more is counted as throttled. None is no limit.
     pub budget: Option<u32>,
-    /// What the programs may take of a CPU, and this process of all of them, 1.0 being all there is: records beyond it are left out, and
-    /// counted as throttled. Seeing that a packet is not to be recorded takes its time, too, so with very many packets there may be too
-    /// much of that alone; then as many records are left as take it all at 10 µs each, and a hundred a second at least. None is no limit.
+    /// What the programs may take of a CPU, and this process of one, 1.0 being all of it: records beyond it are left out, and counted as
+    /// throttled. Seeing that a packet is not to be recorded takes its time, too, so with very many packets there may be too much of
+    /// that alone; then as many records are left as take it all at 10 µs each, of this process at 25 µs, and a hundred a second at
+    /// least. None is no limit.
     pub overhead: Option<f64>,
 }
 
@@ -188,8 +189,7 @@ impl Session {
 
     async fn start_at(plan: Plan, options: &Options, tcx: bool) -> Result<Self, LiveError> {
         let Plan { points, filter, drops, drops_in, ring_bytes, budget, overhead } = plan;
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let brake = overhead.map(|share| Brake::new(share, cpus, budget.unwrap_or(u32::MAX)));
+        let brake = overhead.map(|share| Brake::new(share, budget.unwrap_or(u32::MAX)));
         let tick = Tick::of_kernel();
         let budget = budget.or(overhead.map(|_| u32::MAX)).map_or(0, |a_second| tick.records(a_second));
         let mut config = filter::config(&filter).map_err(LiveError::Filter)?;

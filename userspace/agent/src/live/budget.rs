@@ -8,14 +8,17 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_getres};
 
-/// The longest tick: what comes first in it is seen, and what comes after the number is reached is not.
-const LONGEST: u64 = 20_000_000;
+/// The longest tick: what comes first in it is seen, and what comes after the number is reached is not. Long enough for a few packets
+/// to be seen whole, at all their devices, where there may be few records a second.
+const LONGEST: u64 = 128_000_000;
 /// The fewest records a second, on each CPU: a glimpse of what goes on.
 const FEWEST: u32 = 100;
-/// What a record takes of a CPU at the most, in seconds: some forty times what it takes the programs, and what it takes this process.
-/// Fewer than take what is allowed at that price would save nothing: then it is not records that take it, but packets of which there is
-/// none, or the programs were put aside in the middle while the kernel took their time.
+/// What a record takes the programs at the most, in seconds: some forty times what it does. Fewer than take what is allowed at that
+/// price would save nothing: then it is not records that take it, but packets of which there is none, or the programs were put
+/// aside in the middle while the kernel took their time.
 const DEAREST: f64 = 10e-6;
+/// What a record takes this process at the most, in seconds: a few times what it does. What it takes besides, fewer would not save.
+const DEAREST_TO_READ: f64 = 25e-6;
 /// How much of what is allowed may be in use while there is still room for more.
 const ROOM: f64 = 0.7;
 /// How much less than what would do is allowed next, as what it is computed from changes.
@@ -72,8 +75,8 @@ pub(super) struct Used {
     pub(super) records: f64,
 }
 
-/// Keeps what the programs take of a CPU below a share of it, and what this process takes of the host's CPUs below that share of all of
-/// them: where they have nothing else to do it costs nobody anything, and where they have it is no more than that.
+/// Keeps what the programs take of a CPU below a share of it, and what this process takes of one below the same: it may be the CPU that
+/// the packets need most.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Brake {
     programs: Share,
@@ -82,11 +85,13 @@ pub(super) struct Brake {
 }
 
 impl Brake {
-    /// Allows a share of a CPU, of so many, and so many records a second on each.
-    pub(super) fn new(allowed: f64, cpus: usize, most: u32) -> Self {
-        let fewest = whole(allowed / DEAREST).max(FEWEST).min(most);
-        let share = |allowed| Share { allowed, fewest, most, now: most };
-        Self { programs: share(allowed), process: share(allowed * count(cpus)), now: most }
+    /// Allows a share of a CPU, and so many records a second on each.
+    pub(super) fn new(allowed: f64, most: u32) -> Self {
+        let share = |dearest| {
+            let fewest = whole(allowed / dearest).max(FEWEST).min(most);
+            Share { allowed, fewest, most, now: most }
+        };
+        Self { programs: share(DEAREST), process: share(DEAREST_TO_READ), now: most }
     }
 
     /// How many records a second there may be on each CPU from now on, given what the programs took; none where that does not change.
@@ -142,11 +147,6 @@ fn ratio(part: u64, whole: u64) -> f64 {
     part as f64 / whole as f64
 }
 
-#[expect(clippy::cast_precision_loss, reason = "there are not so many")]
-const fn count(cpus: usize) -> f64 {
-    cpus as f64
-}
-
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -160,22 +160,22 @@ const fn whole(number: f64) -> u32 {
 mod tests {
     use std::time::Duration;
 
-    use super::{Brake, FEWEST, Measured, Tick, Used};
+    use super::{Brake, FEWEST, LONGEST, Measured, Tick, Used};
 
     #[test]
-    fn a_tick_is_as_many_of_the_kernels_as_fit_into_20_milliseconds() {
-        for (hertz, shift, length) in [(100, 1, 20), (250, 2, 16), (1000, 4, 16)] {
+    fn a_tick_is_as_many_of_the_kernels_as_fit_into_128_milliseconds() {
+        for (hertz, shift, length) in [(100, 3, 80), (250, 5, 128), (1000, 7, 128)] {
             let tick = Tick::of(Duration::from_secs(1) / hertz);
             assert_eq!((tick.shift, tick.length), (shift, length * 1_000_000), "{hertz}");
         }
         assert_eq!(Tick::of(Duration::from_secs(1)).shift, 0, "a kernel that ticks by the second");
-        assert!(Tick::of_kernel().length <= 20_000_000);
+        assert!(Tick::of_kernel().length <= LONGEST);
     }
 
     #[test]
     fn a_budget_is_spread_over_the_ticks_of_a_second_and_never_none() {
         let tick = Tick::of(Duration::from_millis(4));
-        assert_eq!([1, 62, 63, 50_000].map(|a_second| tick.records(a_second)), [1, 1, 2, 800]);
+        assert_eq!([1, 62, 63, 50_000].map(|a_second| tick.records(a_second)), [1, 8, 9, 6_400]);
         assert!(tick.records(u32::MAX) > 50_000_000);
     }
 
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn programs_that_take_too_much_get_as_many_records_as_take_what_is_allowed() {
-        let mut brake = Brake::new(0.05, 2, 50_000);
+        let mut brake = Brake::new(0.05, 50_000);
         assert_eq!(brake.measured(measured(0.10, 40_000.0)), Some(18_000));
         assert_eq!(brake.measured(measured(0.045, 18_000.0)), None, "near enough");
         assert_eq!(
@@ -197,49 +197,50 @@ mod tests {
 
     #[test]
     fn there_is_always_a_glimpse_though_the_packets_alone_take_too_much() {
-        let mut brake = Brake::new(0.0001, 2, 50_000);
+        let mut brake = Brake::new(0.0001, 50_000);
         for _ in 0..20 {
             brake.measured(measured(0.5, 1_000.0));
         }
         assert_eq!(brake.now, FEWEST);
         assert_eq!(brake.measured(measured(0.5, 100.0)), None);
-        assert_eq!(Brake::new(0.0001, 2, 10).measured(measured(0.5, 10.0)), None, "no more than the most");
+        assert_eq!(Brake::new(0.0001, 10).measured(measured(0.5, 10.0)), None, "no more than the most");
     }
 
     #[test]
     fn a_few_packets_are_seen_whole_whatever_the_kernel_says_they_took() {
         // A program that was put aside for 50 of 100 milliseconds, as a busy machine does with everybody.
-        let mut brake = Brake::new(0.05, 2, 20_000);
+        let mut brake = Brake::new(0.05, 20_000);
         assert_eq!(brake.measured(measured(0.5, 200.0)), Some(5_000));
-        assert_eq!(Tick::of(Duration::from_millis(4)).records(5_000), 80, "of one tick");
+        assert_eq!(Tick::of(Duration::from_millis(4)).records(5_000), 640, "of one tick");
     }
 
     #[test]
     fn where_there_is_room_there_are_more_records_up_to_the_most() {
-        let mut brake = Brake::new(0.05, 2, 50_000);
+        let mut brake = Brake::new(0.05, 50_000);
         brake.measured(measured(0.20, 50_000.0));
         let all: Vec<_> = std::iter::from_fn(|| brake.measured(measured(0.01, 10.0))).collect();
         assert_eq!(all, [22_500, 45_000, 50_000]);
     }
 
     #[test]
-    fn this_process_gets_as_many_records_as_take_its_share_of_all_cpus() {
+    fn this_process_gets_as_many_records_as_take_its_share() {
         let used = |share, records| Used { share, records };
-        let mut brake = Brake::new(0.05, 2, 20_000);
-        assert_eq!(brake.used(used(0.09, 40_000.0)), None, "of two CPUs as much as a tenth of one");
-        assert_eq!(brake.used(used(0.20, 16_000.0)), Some(7_200));
+        let mut brake = Brake::new(0.05, 20_000);
+        assert_eq!(brake.used(used(0.04, 40_000.0)), None);
+        assert_eq!(brake.used(used(0.10, 16_000.0)), Some(7_200));
         assert_eq!(brake.measured(measured(0.01, 7_200.0)), None, "the programs having room changes nothing");
-        assert_eq!(brake.used(used(0.60, 7_200.0)), Some(5_000), "what it takes besides is not the records'");
-        assert_eq!([10_000, 20_000].map(|_| brake.used(used(0.01, 100.0))), [Some(10_000), Some(20_000)]);
-        assert_eq!(Brake::new(0.05, 64, 20_000).used(used(1.0, 40_000.0)), None, "one CPU of many");
+        assert_eq!(brake.used(used(0.60, 7_200.0)), Some(2_000), "what it takes besides is not the records'");
+        assert_eq!([4_000, 8_000].map(|_| brake.used(used(0.01, 100.0))), [Some(4_000), Some(8_000)]);
+        let tick = Tick::of(Duration::from_millis(4));
+        assert_eq!(tick.records(2_000), 256, "of one tick: some packets, whole");
     }
 
     #[test]
     fn what_counts_is_the_cpu_that_has_the_most_to_do() {
         let spread = Measured { share: 0.16, covered: 400, most_covered: 100, records: 10_000.0 };
-        assert_eq!(Brake::new(0.05, 2, 50_000).measured(spread), None, "four CPUs, of each four percent");
+        assert_eq!(Brake::new(0.05, 50_000).measured(spread), None, "four CPUs, of each four percent");
         let one = Measured { most_covered: 400, ..spread };
-        assert!(Brake::new(0.05, 2, 50_000).measured(one).is_some());
-        assert!(Brake::new(0.05, 2, 50_000).measured(Measured { covered: 0, most_covered: 0, ..spread }).is_some());
+        assert!(Brake::new(0.05, 50_000).measured(one).is_some());
+        assert!(Brake::new(0.05, 50_000).measured(Measured { covered: 0, most_covered: 0, ..spread }).is_some());
     }
 }

@@ -227,6 +227,8 @@ pub struct Journeys {
     waiting: BTreeMap<(u64, u64), Sighting>,
     open: HashMap<Content, Vec<Open>>,
     spans: Spans,
+    /// How many keys of `open` are over and may still have spans.
+    over: usize,
     past: Past,
     arrived: u64,
     numbered: u64,
@@ -331,6 +333,7 @@ impl Journeys {
             waiting: BTreeMap::new(),
             open: HashMap::new(),
             spans: Spans::default(),
+            over: 0,
             past: Past::default(),
             arrived: 0,
             numbered: 0,
@@ -429,7 +432,10 @@ impl Journeys {
         }
         let before = self.open.len();
         self.open.retain(|_, journeys| !journeys.is_empty());
-        if self.open.len() < before {
+        // To forget the spans of what is over takes a look at all of them.
+        self.over += before - self.open.len();
+        if self.over > self.open.len() / 2 {
+            self.over = 0;
             self.spans.retain(|content| self.open.contains_key(content));
         }
         self.past.asked(closed.iter().filter(|open| open.is_own(&self.points, &HashSet::new())));
@@ -519,7 +525,7 @@ impl Journeys {
     /// A piece with the way of the packet it was cut off behind it, where that can have come to a spot.
     fn cut_off(&mut self, span: Span, headers: &Headers, spot: Option<&Spot>) -> Option<Open> {
         let content = Content::of(headers)?;
-        for around in self.spans.around(span) {
+        for around in self.spans.around(span, |content| self.open.contains_key(content)) {
             let points = &self.points;
             let reaches = |open: &Open| spot.is_none_or(|spot| open.reaches(spot, points).is_some());
             let mut wholes = self.open.get_mut(&around).into_iter().flatten();

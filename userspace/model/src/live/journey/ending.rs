@@ -16,6 +16,10 @@ use crate::{
 impl Open {
     /// How it ended, if it has by now.
     pub(super) fn ended(&self, (counted, points): (&Counted, &Points), now_ns: u64) -> Option<Ended> {
+        // Most are asked about again and again while they are under way.
+        if now_ns < self.last_ns() + ARRIVED_NS {
+            return None;
+        }
         let over_ns = self.over_ns(points);
         (now_ns >= over_ns).then(|| self.outcome((counted, points), over_ns))
     }
@@ -53,6 +57,9 @@ impl Open {
 
     /// The drop that nothing comes after: what was seen later was not dropped, but a copy of it.
     fn fatal(&self, points: &Points) -> Option<usize> {
+        if self.drops.is_empty() {
+            return None;
+        }
         let last_step = self.steps.last().map_or(0, |step| step.time_ns);
         let to_many = self.steps.last().is_some_and(|step| is_to_many(step.headers.innermost()));
         // What was for many, somebody else may well let go of.

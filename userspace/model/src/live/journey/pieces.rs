@@ -85,9 +85,10 @@ impl Spans {
         }
     }
 
-    /// Packets that a piece may have been cut off, the nearest first.
-    pub(super) fn around(&self, piece: Span) -> Vec<Content> {
-        let before = self.wholes.range(piece.at(0, 0)..=piece.at(piece.start, u32::MAX)).rev().take(NEAREST);
+    /// Packets that a piece may have been cut off, the nearest first, of those that are under way.
+    pub(super) fn around(&self, piece: Span, is_under_way: impl Fn(&Content) -> bool) -> Vec<Content> {
+        let before = self.wholes.range(piece.at(0, 0)..=piece.at(piece.start, u32::MAX)).rev();
+        let before = before.filter(|(_, contents)| contents.iter().any(&is_under_way)).take(NEAREST);
         before.filter(|(span, _)| span.exceeds(&piece)).flat_map(|(_, contents)| contents).cloned().collect()
     }
 
