@@ -227,8 +227,6 @@ pub struct Journeys {
     waiting: BTreeMap<(u64, u64), Sighting>,
     open: HashMap<Content, Vec<Open>>,
     spans: Spans,
-    /// How many keys of `open` are over and may still have spans.
-    over: usize,
     past: Past,
     arrived: u64,
     numbered: u64,
@@ -333,7 +331,6 @@ impl Journeys {
             waiting: BTreeMap::new(),
             open: HashMap::new(),
             spans: Spans::default(),
-            over: 0,
             past: Past::default(),
             arrived: 0,
             numbered: 0,
@@ -430,12 +427,9 @@ impl Journeys {
                 None => true,
             });
         }
-        let before = self.open.len();
         self.open.retain(|_, journeys| !journeys.is_empty());
         // To forget the spans of what is over takes a look at all of them.
-        self.over += before - self.open.len();
-        if self.over > self.open.len() / 2 {
-            self.over = 0;
+        if self.spans.len() > self.open.len() + self.open.len() / 2 {
             self.spans.retain(|content| self.open.contains_key(content));
         }
         self.past.asked(closed.iter().filter(|open| open.is_own(&self.points, &HashSet::new())));

@@ -132,8 +132,8 @@ pub(crate) async fn fip_way(what: &Fip) -> anyhow::Result<Exit> {
         }
         Ok(_) => is_unknown(&client, which).await.map_or(Ok(Exit::Works), |why| Err(Bad::inconclusive(why))),
         Err(error @ ClientError::Refused { status: 404, .. }) => {
-            let candidates = candidates(&client).await.join(", ");
-            Err(Bad::not_found(format!("{:#}; there are: {candidates}", anyhow::Error::new(error))))
+            let there = words(&candidates(&client).await);
+            Err(Bad::not_found(format!("{:#}; there are: {there}", anyhow::Error::new(error))))
         }
         Err(error @ ClientError::Refused { .. }) => Err(Bad::usage(full(error))),
         Err(error) => Err(Bad::inconclusive(full(error))),
@@ -144,16 +144,20 @@ pub(crate) async fn fip_way(what: &Fip) -> anyhow::Result<Exit> {
 async fn is_unknown(client: &Client, which: &str) -> Option<String> {
     let there = candidates(client).await;
     let unknown = which.parse::<Ipv4Addr>().is_ok() && !there.iter().any(|one| one == which);
-    let there = there.join(", ");
+    let there = words(&there);
     unknown.then(|| format!("the order is kept, but {which} is no floating IP of this host now; there are: {there}"))
 }
 
-/// Floating IPs there are; a word where there are none.
+/// Floating IPs there are.
 async fn candidates(client: &Client) -> Vec<String> {
     let listed = client.get::<Value>("/v1/floatingips").await.unwrap_or_default();
     let addresses = listed["floatingips"].as_array().into_iter().flatten();
-    let addresses: Vec<_> = addresses.filter_map(|one| Some(one["floating_ip_address"].as_str()?.to_owned())).collect();
-    if addresses.is_empty() { vec!["none".to_owned()] } else { addresses }
+    addresses.filter_map(|one| Some(one["floating_ip_address"].as_str()?.to_owned())).collect()
+}
+
+/// Floating IPs in a sentence.
+fn words(addresses: &[String]) -> String {
+    if addresses.is_empty() { "none".to_owned() } else { addresses.join(", ") }
 }
 
 /// Standard error; under systemd with the priority its journal understands.

@@ -75,6 +75,11 @@ impl Spans {
         }
     }
 
+    /// How many there are: also of those that are over, until they are forgotten.
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
     /// Forgets those that are over.
     pub(super) fn retain(&mut self, is_under_way: impl Fn(&Content) -> bool) {
         for spans in [&mut self.all, &mut self.wholes] {
