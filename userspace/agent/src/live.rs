@@ -163,10 +163,13 @@ pub struct Session {
 
 /// How long a packet waits for older ones: a program may be interrupted between asking for the time and writing its record.
 const HELD_BACK: u64 = 2_000_000;
-/// How often is looked while packets come.
-const PAUSE: Duration = Duration::from_millis(2);
-/// How often is looked when none have come for a while.
-const LONG_PAUSE: Duration = Duration::from_millis(20);
+/// How often is looked: to wake up costs as much as some packets, and a ring of the usual size has room for more than its budget on many
+/// CPUs meanwhile.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How often is looked during a flood.
+const SHORT_PAUSE: Duration = Duration::from_millis(2);
+/// Records read at one look that are a flood.
+const FLOOD: usize = AT_ONCE / 16;
 /// Records read at one look, so that a flood leaves the reader time for something else.
 const AT_ONCE: usize = 16_384;
 
@@ -261,15 +264,13 @@ impl Session {
     /// The next packet, as soon as there is one. They come in the order of their times, but for what was too late by more than
     /// some milliseconds. Nothing is lost if the future is dropped.
     pub async fn next(&mut self) -> Sighting {
-        let mut quiet = 0;
         loop {
             if let Some(sighting) = self.ready.pop_front() {
                 return sighting;
             }
-            self.look();
+            let flood = self.look() >= FLOOD;
             if self.ready.is_empty() {
-                quiet += 1;
-                tokio::time::sleep(if quiet < 100 { PAUSE } else { LONG_PAUSE }).await;
+                tokio::time::sleep(if flood { SHORT_PAUSE } else { PAUSE }).await;
             }
         }
     }
@@ -319,8 +320,8 @@ impl Session {
         self.meter.cost(self.read)
     }
 
-    /// Reads what is there, and lets go what nothing older can come before any more.
-    fn look(&mut self) {
+    /// Reads what is there, and lets go what nothing older can come before any more. Says how much there was.
+    fn look(&mut self) -> usize {
         let until = now().saturating_sub(HELD_BACK);
         let mut count = 0;
         while count < AT_ONCE
@@ -339,6 +340,7 @@ impl Session {
         self.waiting.sort_by_key(|sighting| sighting.time_ns);
         let old = self.waiting.partition_point(|sighting| sighting.time_ns <= until);
         self.ready.extend(self.waiting.drain(..old));
+        count
     }
 
     /// Measures what watching takes, and allows as many records as take no more than they may.

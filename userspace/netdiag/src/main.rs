@@ -3,6 +3,7 @@
 use std::{io, process::ExitCode};
 
 use clap::Parser;
+use tokio::runtime;
 
 /// The command line as clap reads it.
 mod cli;
@@ -18,13 +19,17 @@ use exit::Exit;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let watches = matches!(&cli.command, Command::Drops(_))
+        || matches!(&cli.command, Command::Trace(trace) if trace.live || trace.probed.probe.is_some());
+    // Whoever watches wakes up often, and takes no more of the host than he must: to wake another thread each time costs more than packets.
+    let mut builder =
+        if watches { runtime::Builder::new_current_thread() } else { runtime::Builder::new_multi_thread() };
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("start the runtime")),
     };
     // The agent ends in its own time, and what watches says first what it came to.
-    let interruptible = !matches!(&cli.command, Command::Agent(_) | Command::Drops(_))
-        && !matches!(&cli.command, Command::Trace(trace) if trace.live || trace.probed.probe.is_some());
+    let interruptible = !watches && !matches!(&cli.command, Command::Agent(_));
     let result = runtime.block_on(async {
         tokio::select! {
             result = run(cli.command) => result,

@@ -15,6 +15,10 @@ use unicode_width::UnicodeWidthChar;
 /// selectors), bidirectional and annotation format characters whatever their width, and white space that only looks
 /// like a space.
 pub fn is_hostile(character: char) -> bool {
+    // Nearly all there is, and a packet's line has a hundred of it.
+    if character.is_ascii() {
+        return character.is_ascii_control();
+    }
     let format = matches!(character,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
         | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}');
@@ -24,6 +28,9 @@ pub fn is_hostile(character: char) -> bool {
 
 /// For a terminal: one line of visible characters; with `ascii`, none outside of ASCII.
 pub fn terminal(text: &str, ascii: bool) -> String {
+    if is_plain(text) {
+        return text.to_owned();
+    }
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
         match ascii_spelling(character) {
@@ -33,6 +40,11 @@ pub fn terminal(text: &str, ascii: bool) -> String {
         }
     }
     safe
+}
+
+/// Whether there is nothing to do: as for most lines of a busy view.
+pub(crate) fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 /// For the inside of a quoted string of the DOT language, where a backslash starts an escape and `&` an entity.

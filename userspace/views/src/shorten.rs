@@ -5,6 +5,8 @@
 
 /// Groups of a UUID, in hexadecimal digits.
 const UUID_GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
+/// Length of a UUID, the shortest of all ids.
+const UUID: usize = 36;
 /// Length of a container id or another SHA-256 sum.
 const DIGEST: usize = 64;
 /// What Docker prints of a container id.
@@ -17,6 +19,9 @@ pub(crate) fn ids(text: &str) -> String {
 
 /// The same with another sign for what was left out.
 pub(crate) fn ids_ending_in(sign: char, text: &str) -> String {
+    if text.len() < UUID {
+        return text.to_owned();
+    }
     let mut short = String::with_capacity(text.len());
     let mut rest = text;
     let mut after_digit = false;

@@ -12,7 +12,8 @@
 //! the first, because queues keep their order.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque, hash_map::Entry},
     net::IpAddr,
 };
 
@@ -226,6 +227,8 @@ pub struct Journeys {
     points: Points,
     waiting: BTreeMap<(u64, u64), Sighting>,
     open: HashMap<Content, Vec<Open>>,
+    /// When to look at which of them again: for every one that is open there is a time here that is not behind its end.
+    due: BinaryHeap<Reverse<(u64, Content)>>,
     spans: Spans,
     past: Past,
     arrived: u64,
@@ -330,6 +333,7 @@ impl Journeys {
             points,
             waiting: BTreeMap::new(),
             open: HashMap::new(),
+            due: BinaryHeap::new(),
             spans: Spans::default(),
             past: Past::default(),
             arrived: 0,
@@ -350,10 +354,18 @@ impl Journeys {
 
     /// Learns since watching began what has come to go past the router, and who has come to have the same address.
     pub fn learn(&mut self, now: &Points) {
+        let mut other = false;
         for (known, now) in self.points.tracks.iter_mut().zip(&now.tracks) {
+            other |= known.shortcut != now.shortcut;
             known.shortcut.clone_from(&now.shortcut);
         }
         self.points.doubles.clone_from(&now.doubles);
+        if other {
+            // What goes past the router is over sooner.
+            for open in self.open.values_mut().flatten() {
+                open.look_again(&self.points, &mut self.due);
+            }
+        }
     }
 
     /// A journey that is over, given what was learned since: what went past the router did not vanish.
@@ -397,14 +409,18 @@ impl Journeys {
         self.counted.read_ns = self.counted.read_ns.max(read_ns);
         let joined_ns = self.counted.read_ns.saturating_sub(REORDER_NS);
         self.join_until(joined_ns);
-        self.close(|open, known| open.ended(known, joined_ns))
+        let due = self.due(joined_ns);
+        let over = self.close((due, joined_ns), |open, known| open.ended(known, joined_ns));
+        self.tell(over)
     }
 
     /// All that are left, at the end: what may still have been under way is over too.
     pub fn finish(&mut self) -> Vec<Journey> {
         self.join_until(u64::MAX);
         let read_ns = self.counted.read_ns;
-        self.close(|open, known| Some(open.at_the_end(known, read_ns)))
+        let all = self.open.keys().cloned().collect();
+        let over = self.close((all, u64::MAX), |open, known| Some(open.at_the_end(known, read_ns)));
+        self.tell(over)
     }
 
     fn join_until(&mut self, time_ns: u64) {
@@ -414,24 +430,51 @@ impl Journeys {
         }
     }
 
-    fn close(&mut self, over: impl Fn(&Open, (&Counted, &Points)) -> Option<Ended>) -> Vec<Journey> {
-        let mut closed = Vec::new();
-        for journeys in self.open.values_mut() {
-            journeys.retain_mut(|open| match over(open, (&self.counted, &self.points)) {
-                // Its pieces are under way instead.
-                _ if open.is_cut_up() => false,
-                Some(ended) => {
-                    closed.push(open.take(ended));
-                    false
+    /// Packets that may be over by some time.
+    fn due(&mut self, time_ns: u64) -> Vec<Content> {
+        let mut due = Vec::new();
+        while self.due.peek().is_some_and(|Reverse((first_ns, _))| *first_ns <= time_ns) {
+            due.extend(self.due.pop().map(|Reverse((_, content))| content));
+        }
+        due
+    }
+
+    /// Takes what is over, of packets that were due by some time, out of the open ones; the rest is due again when it would be over.
+    fn close(
+        &mut self,
+        (due, time_ns): (Vec<Content>, u64),
+        over: impl Fn(&Open, (&Counted, &Points)) -> Option<Ended>,
+    ) -> Vec<Open> {
+        let (mut closed, mut gone) = (Vec::new(), Vec::new());
+        for content in due {
+            let Entry::Occupied(mut journeys) = self.open.entry(content) else { continue };
+            journeys.get_mut().retain_mut(|open| {
+                match over(open, (&self.counted, &self.points)) {
+                    // Its pieces are under way instead.
+                    _ if open.is_cut_up() => {}
+                    Some(ended) => closed.push(open.take(ended)),
+                    None => {
+                        open.look_later(time_ns, &self.points, &mut self.due);
+                        return true;
+                    }
                 }
-                None => true,
+                gone.extend(open.span);
+                false
             });
+            for span in gone.drain(..) {
+                if journeys.get().iter().all(|open| open.span != Some(span)) {
+                    self.spans.remove(span, journeys.key());
+                }
+            }
+            if journeys.get().is_empty() {
+                journeys.remove();
+            }
         }
-        self.open.retain(|_, journeys| !journeys.is_empty());
-        // To forget the spans of what is over takes a look at all of them.
-        if self.spans.len() > self.open.len() + self.open.len() / 2 {
-            self.spans.retain(|content| self.open.contains_key(content));
-        }
+        closed
+    }
+
+    /// Those of the packets that are over which are the instance's, in order.
+    fn tell(&mut self, mut closed: Vec<Open>) -> Vec<Journey> {
         self.past.asked(closed.iter().filter(|open| open.is_own(&self.points, &HashSet::new())));
         let all = closed.len();
         closed.retain(|open| open.is_own(&self.points, &self.past.asked) || open.is_refused(&self.past.refused));
@@ -467,13 +510,14 @@ impl Journeys {
             self.counted.foreign += 1;
             return;
         }
-        let journeys = self.open.entry(content.clone()).or_default();
+        let journeys = self.open.get_mut(&content).map_or(&mut [][..], Vec::as_mut_slice);
         let candidates = under_way(journeys, sighting.time_ns, &self.points).filter_map(|(number, open)| {
             let place = open.takes(&spot, (&headers, sighting.time_ns), &self.points)?;
             Some((number, place, open.likeness(&headers, sighting.buffer), open.last_ns()))
         });
         if let Some((number, place)) = best(&candidates.collect::<Vec<_>>()) {
             journeys[number].step(place, sighting, headers, &self.points);
+            journeys[number].look_again(&self.points, &mut self.due);
         } else if !self.join_piece(sighting, &spot, &headers) {
             let (place, direction) = spot.first_place(&headers, &self.points);
             let mut open = Open::new(content, place.track, direction);
@@ -485,8 +529,10 @@ impl Journeys {
     }
 
     /// A packet that is under way from now on.
-    fn begin(&mut self, open: Open) {
-        if let Some(span) = open.latest().and_then(Span::of) {
+    fn begin(&mut self, mut open: Open) {
+        open.look_again(&self.points, &mut self.due);
+        open.span = open.latest().and_then(Span::of);
+        if let Some(span) = open.span {
             self.spans.add(span, &open.content, open.is_part);
         }
         self.open.entry(open.content.clone()).or_default().push(open);
@@ -510,6 +556,7 @@ impl Journeys {
             let fitting = fitting.filter(|(_, open)| open.shares_an_end(headers));
             if let Some((place, open)) = fitting.max_by_key(|(_, open)| open.last_ns()) {
                 open.step_within(place, sighting, headers, points);
+                open.look_again(points, &mut self.due);
                 joined = true;
             }
         }
@@ -519,12 +566,14 @@ impl Journeys {
     /// A piece with the way of the packet it was cut off behind it, where that can have come to a spot.
     fn cut_off(&mut self, span: Span, headers: &Headers, spot: Option<&Spot>) -> Option<Open> {
         let content = Content::of(headers)?;
-        for around in self.spans.around(span, |content| self.open.contains_key(content)) {
+        for around in self.spans.around(span) {
             let points = &self.points;
             let reaches = |open: &Open| spot.is_none_or(|spot| open.reaches(spot, points).is_some());
             let mut wholes = self.open.get_mut(&around).into_iter().flatten();
             if let Some(whole) = wholes.find(|open| reaches(open) && open.shares_an_end(headers)) {
-                return Some(whole.cut_off(content, span, headers));
+                let part = whole.cut_off(content, span, headers);
+                whole.look_again(points, &mut self.due);
+                return Some(part);
             }
         }
         None
@@ -550,12 +599,15 @@ impl Journeys {
             headers,
             mark: sighting.mark,
         };
-        let journeys = self.open.entry(content.clone()).or_default();
+        let journeys = self.open.get_mut(&content).map_or(&mut [][..], Vec::as_mut_slice);
         let candidates = under_way(journeys, drop.time_ns, &self.points)
             .filter(|(_, open)| open.fits(&drop.headers))
             .map(|(number, open)| (number, (), open.likeness(&drop.headers, sighting.buffer), open.last_ns()));
         match best(&candidates.collect::<Vec<_>>()) {
-            Some((number, ())) => journeys[number].drop(drop, &self.points),
+            Some((number, ())) => {
+                journeys[number].drop(drop, &self.points);
+                journeys[number].look_again(&self.points, &mut self.due);
+            }
             None => self.begin_with_drop(content, drop),
         }
         self.bound();
@@ -573,6 +625,7 @@ impl Journeys {
             let mut parts = self.open.get_mut(&content).into_iter().flatten();
             if let Some(open) = parts.find(|open| open.shares_an_end(&drop.headers)) {
                 open.drop(drop.clone(), &self.points);
+                open.look_again(&self.points, &mut self.due);
                 joined = true;
             }
         }
@@ -601,8 +654,12 @@ impl Journeys {
         let began = |journeys: &[Open]| journeys.first().map(Open::began_ns);
         let mut times: Vec<_> = self.open.values().map(|journeys| began(journeys)).collect();
         let (_, &mut until, _) = times.select_nth_unstable(EVICTED - 1);
-        let evicted = self.open.extract_if(|_, journeys| began(journeys) <= until);
-        self.counted.evicted += count(evicted.flat_map(|(_, journeys)| journeys));
+        for (content, journeys) in self.open.extract_if(|_, journeys| began(journeys) <= until) {
+            self.counted.evicted += journeys.len() as u64;
+            for span in journeys.iter().filter_map(|open| open.span) {
+                self.spans.remove(span, &content);
+            }
+        }
     }
 }
 
@@ -619,10 +676,6 @@ fn best<P: Copy>(candidates: &[(usize, P, u32, u64)]) -> Option<(usize, P)> {
     let latest = candidates.iter().filter(|one| one.2 == likest).map(|one| one.3).max()?;
     let first = candidates.iter().find(|one| one.2 == likest && latest - one.3 <= QUEUE_NS)?;
     Some((first.0, first.1))
-}
-
-fn count(things: impl Iterator) -> u64 {
-    things.count() as u64
 }
 
 #[cfg(test)]

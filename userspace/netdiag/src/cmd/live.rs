@@ -312,7 +312,9 @@ impl Live<'_, '_> {
         self.journeys.refused(self.verdicts.since(&mut self.heard));
         // What was seen since it was read may be what is missing.
         let over = self.journeys.advance(self.session.read_ns());
-        self.tell(over).await
+        let enough = self.tell(over).await?;
+        self.show.flush()?;
+        Ok(enough)
     }
 
     /// Tells of packets; true where that is enough.

@@ -4,7 +4,10 @@
 //! model come in through `say` or `exact`, which make them harmless; the writer does it once more, so
 //! that a view that forgets shows an ugly line and never a dangerous one.
 
-use std::io::{self, Write};
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+};
 
 use anstyle::{AnsiColor, Effects};
 use netdiag_model::trace::HopState;
@@ -288,7 +291,11 @@ impl<'a> Page<'a> {
 
     /// Writes one piece of a line.
     fn write_span(&self, paint: Paint, text: &str, out: &mut impl Write) -> io::Result<()> {
-        let text = escape::terminal(&text.replace(HARD_SPACE, " "), self.style.ascii);
+        let text = if escape::is_plain(text) {
+            Cow::Borrowed(text)
+        } else {
+            Cow::Owned(escape::terminal(&text.replace(HARD_SPACE, " "), self.style.ascii))
+        };
         if self.style.colour && paint != Paint::Plain && !text.trim().is_empty() {
             let ansi = paint.ansi();
             write!(out, "{ansi}{text}{ansi:#}")

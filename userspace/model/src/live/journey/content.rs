@@ -10,7 +10,7 @@ use crate::live::packet::{Content as Carried, Headers, Icmp, Ip, Transport};
 const PSH: u8 = 8;
 
 /// Key of a packet: the same at all its sightings, and of few others.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Content {
     Tcp {
         sequence: u32,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{ARRIVED_NS, Counted, Drop, Ended, SETTLE_NS, Step, open::Open};
 use crate::{
-    id::Mac,
+    id::{LinkKey, Mac},
     live::{
         packet::{Content, Headers},
         points::{Points, Stop, Track},
@@ -26,7 +26,7 @@ impl Open {
 
     /// When it is over, if nothing is heard of it until then.
     pub(super) fn over_ns(&self, points: &Points) -> u64 {
-        let known = self.arrived || self.fatal(points).is_some() || self.took_shortcut(points);
+        let known = self.has_come(points) || self.fatal(points).is_some() || self.took_shortcut(points);
         self.last_ns() + if known { ARRIVED_NS } else { SETTLE_NS }
     }
 
@@ -41,7 +41,7 @@ impl Open {
         if let Some(drop) = self.fatal(points) {
             return Ended::Dropped { drop };
         }
-        if self.arrived {
+        if self.has_come(points) {
             Ended::Delivered
         } else if self.aside {
             Ended::Aside
@@ -66,11 +66,23 @@ impl Open {
         if to_many && (self.aside || self.arrived) {
             return None;
         }
-        let harmless =
-            |drop: &Drop| self.arrived && reasons::of(&drop.reason).is_some_and(reasons::Meaning::is_harmless);
+        let harmless = |drop: &Drop| is_harmless(drop) && self.has_come(points);
         let dies = |drop: &Drop| !harmless(drop) && !self.came_by(drop, points);
         let counts = |drop: &Drop| if self.aside { self.died_aside(drop, points) } else { dies(drop) };
         self.drops.iter().position(|drop| drop.time_ns >= last_step && counts(drop))
+    }
+
+    /// Whether it came to its end: also where the sighting is missing that would say so, if whoever had it there has let go of it.
+    fn has_come(&self, points: &Points) -> bool {
+        let at_end = |drop: &Drop| drop.link.is_some() && drop.link == self.end(points);
+        self.arrived || self.drops.iter().any(|drop| is_harmless(drop) && at_end(drop))
+    }
+
+    /// The last device on its way.
+    fn end(&self, points: &Points) -> Option<LinkKey> {
+        let track = points.tracks.get(self.track)?;
+        let last = track.stops.len().checked_sub(1)?;
+        track.at(last, self.direction).map(|stop| stop.link)
     }
 
     /// Whether a packet for somebody on its own segment was given up by others to whom a switch has flooded it: also where the sighting
@@ -148,6 +160,11 @@ pub(super) fn takes_shortcut((track, direction): (usize, Direction), steps: &[St
     track.shortcut(ip.source) == Some(last.place.stop + 1)
         && track.is_beyond(ip.destination)
         && !track.is_elsewhere(ip.destination)
+}
+
+/// Whether whoever gave a packet up had it, and no use for it.
+fn is_harmless(drop: &Drop) -> bool {
+    reasons::of(&drop.reason).is_some_and(reasons::Meaning::is_harmless)
 }
 
 /// Whether packets of a direction come out of a device there, into a network stack.

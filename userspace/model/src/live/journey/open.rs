@@ -1,5 +1,11 @@
 //! Journeys that are not over.
 
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    net::{IpAddr, SocketAddr},
+};
+
 use super::{
     ARRIVED_NS, Change, Drop, Ended, Flow, Journey, Step,
     content::{self, Content},
@@ -38,6 +44,10 @@ pub(super) struct Open {
     pub(super) of_double: bool,
     /// Bytes of it that were cut off, and are under way by themselves.
     cut: u32,
+    /// The bytes it is noted by among those of larger things.
+    pub(super) span: Option<Span>,
+    /// When it is looked at again, to see whether it is over.
+    due_ns: u64,
     ended: Option<Ended>,
 }
 
@@ -67,6 +77,8 @@ impl Open {
             is_part: false,
             of_double: false,
             cut: 0,
+            span: None,
+            due_ns: u64::MAX,
             ended: None,
         }
     }
@@ -213,6 +225,23 @@ impl Open {
         self.steps.iter().any(is_it)
     }
 
+    /// Has it looked at when it would be over, unless it is before that: something was heard of it.
+    pub(super) fn look_again(&mut self, points: &Points, due: &mut BinaryHeap<Reverse<(u64, Content)>>) {
+        let over_ns = if self.is_cut_up() { 0 } else { self.over_ns(points) };
+        if over_ns < self.due_ns {
+            self.due_ns = over_ns;
+            due.push(Reverse((over_ns, self.content.clone())));
+        }
+    }
+
+    /// The same after it has been looked at, if it was its turn, and was not over.
+    pub(super) fn look_later(&mut self, now_ns: u64, points: &Points, due: &mut BinaryHeap<Reverse<(u64, Content)>>) {
+        if self.due_ns <= now_ns {
+            self.due_ns = u64::MAX;
+            self.look_again(points, due);
+        }
+    }
+
     /// Ends of its conversation, as it was seen first.
     pub(super) fn flow(&self) -> Option<Flow> {
         let headers = self.steps.first().map(|step| &step.headers).or(self.drops.first().map(|drop| &drop.headers))?;
@@ -227,7 +256,7 @@ impl Open {
 
     /// Takes it out of the open ones.
     pub(super) fn take(&mut self, ended: Ended) -> Self {
-        let taken = Self::new(self.content.clone(), self.track, self.direction);
+        let taken = Self { span: self.span, ..Self::new(self.content.clone(), self.track, self.direction) };
         let open = std::mem::replace(self, taken);
         Self { ended: Some(ended), ..open }
     }
@@ -301,22 +330,27 @@ fn changes(before: &Headers, after: &Headers) -> Vec<Change> {
     }
     let (Some(old), Some(new)) = (ends(before), ends(after)) else { return found };
     if old.0 != new.0 {
-        found.push(Change::Source { from: old.0, to: new.0 });
+        found.push(Change::Source { from: word(old.0), to: word(new.0) });
     }
     if old.1 != new.1 {
-        found.push(Change::Destination { from: old.1, to: new.1 });
+        found.push(Change::Destination { from: word(old.1), to: word(new.1) });
     }
     found
 }
 
-/// Source and destination in words.
-fn ends(headers: &Headers) -> Option<(String, String)> {
+/// An address, with its port where there are any.
+type End = (IpAddr, Option<u16>);
+
+/// Source and destination.
+fn ends(headers: &Headers) -> Option<(End, End)> {
     let (source, destination) = headers.addresses()?;
     let ports = headers.ip().and_then(|ip| ip.transport.ports());
-    let word = |address: std::net::IpAddr, port: Option<u16>| match (address, port) {
+    Some(((source, ports.map(|ports| ports.0)), (destination, ports.map(|ports| ports.1))))
+}
+
+fn word(end: End) -> String {
+    match end {
         (address, None) => address.to_string(),
-        (std::net::IpAddr::V4(address), Some(port)) => format!("{address}:{port}"),
-        (std::net::IpAddr::V6(address), Some(port)) => format!("[{address}]:{port}"),
-    };
-    Some((word(source, ports.map(|ports| ports.0)), word(destination, ports.map(|ports| ports.1))))
+        (address, Some(port)) => SocketAddr::new(address, port).to_string(),
+    }
 }

@@ -4,7 +4,7 @@
 //! What the pieces share with the whole is the place of their bytes: in the stream of a connection, or in a datagram. Each
 //! piece is a packet of its own from the beginning of the whole on, so that hops are compared by what is on the wire.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use super::content::Content;
 use crate::live::packet::{Content as Carried, Headers, Ip, Transport};
@@ -75,25 +75,26 @@ impl Spans {
         }
     }
 
-    /// How many there are: also of those that are over, until they are forgotten.
-    pub(super) fn len(&self) -> usize {
-        self.all.len()
-    }
-
-    /// Forgets those that are over.
-    pub(super) fn retain(&mut self, is_under_way: impl Fn(&Content) -> bool) {
+    /// Forgets a packet that is over.
+    pub(super) fn remove(&mut self, span: Span, content: &Content) {
         for spans in [&mut self.all, &mut self.wholes] {
-            spans.retain(|_, contents| {
-                contents.retain(&is_under_way);
-                !contents.is_empty()
-            });
+            let Entry::Occupied(mut known) = spans.entry(span) else { continue };
+            known.get_mut().retain(|known| known != content);
+            if known.get().is_empty() {
+                known.remove();
+            }
         }
     }
 
-    /// Packets that a piece may have been cut off, the nearest first, of those that are under way.
-    pub(super) fn around(&self, piece: Span, is_under_way: impl Fn(&Content) -> bool) -> Vec<Content> {
-        let before = self.wholes.range(piece.at(0, 0)..=piece.at(piece.start, u32::MAX)).rev();
-        let before = before.filter(|(_, contents)| contents.iter().any(&is_under_way)).take(NEAREST);
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.all.len().max(self.wholes.len())
+    }
+
+    /// Packets that a piece may have been cut off, the nearest first.
+    pub(super) fn around(&self, piece: Span) -> Vec<Content> {
+        let before = self.wholes.range(piece.at(0, 0)..=piece.at(piece.start, u32::MAX)).rev().take(NEAREST);
         before.filter(|(span, _)| span.exceeds(&piece)).flat_map(|(_, contents)| contents).cloned().collect()
     }
 

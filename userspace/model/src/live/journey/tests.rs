@@ -43,6 +43,24 @@ fn a_packet_through_nat_is_one_journey_with_the_translation_where_it_was_made() 
 }
 
 #[test]
+fn a_packet_that_has_arrived_is_told_of_soon_and_one_that_was_given_up_as_well() {
+    let soon = |seen: Vec<Sighting>| {
+        let mut journeys = Journeys::new(neutron());
+        let last_ns = seen.last().unwrap().time_ns;
+        for sighting in seen {
+            journeys.see(sighting);
+        }
+        assert_eq!(journeys.advance(last_ns + ARRIVED_NS), []);
+        journeys.advance(last_ns + ARRIVED_NS + REORDER_NS).first().map(|journey| journey.ended.clone())
+    };
+    let packet = Made::syn(7);
+    assert_eq!(soon(outward(&packet, MS, 4)), None, "it may yet come");
+    assert_eq!(soon(outward(&packet, MS, 5)), Some(Ended::Delivered));
+    let dies = packet.dropped(2 * MS, Some(2), "NETFILTER_DROP");
+    assert_eq!(soon([outward(&packet, MS, 2), vec![dies]].concat()), Some(Ended::Dropped { drop: 0 }));
+}
+
+#[test]
 fn an_answer_comes_inward_and_is_named_by_the_instances_own_address() {
     let packet = Made::syn(7).answer();
     let found = joined(neutron(), inward(&packet, MS));
@@ -230,6 +248,17 @@ fn what_the_kernel_lets_go_of_without_harm_has_arrived() {
     };
     assert_eq!(ended("TCP_OLD_DATA"), Ended::Delivered);
     assert_eq!(ended("TCP_CSUM"), Ended::Dropped { drop: 0 });
+}
+
+#[test]
+fn what_was_let_go_of_at_its_end_has_come_there_though_no_device_was_seen() {
+    let ended = |stop, reason| {
+        let found = joined(neutron(), vec![Made::syn(7).answer().dropped(MS, Some(stop), reason)]);
+        found[0].ended.clone()
+    };
+    assert_eq!(ended(0, "QUEUE_PURGE"), Ended::Delivered);
+    assert_eq!(ended(0, "NO_SOCKET"), Ended::Dropped { drop: 0 });
+    assert_eq!(ended(2, "QUEUE_PURGE"), Ended::Dropped { drop: 0 }, "somebody else had it");
 }
 
 #[test]
@@ -527,8 +556,18 @@ fn a_fast_path_that_came_while_watching_is_learned_of() {
     let mut now = neutron();
     now.tracks[0].shortcut = vec![FIXED.into()];
     journeys.points.tracks[0].stops[1].copied = true;
+    for sighting in outward(&Made::syn(8), MS, 1) {
+        journeys.see(sighting);
+    }
+    assert_eq!(journeys.advance(2 * MS + REORDER_NS), [], "it is under way");
     journeys.learn(&now);
     assert_eq!(journeys.reconsidered(vanished).ended, Ended::Delivered);
+    let over = journeys.advance(2 * MS + ARRIVED_NS + REORDER_NS);
+    assert_eq!(
+        over.iter().map(|journey| &journey.ended).collect::<Vec<_>>(),
+        [&Ended::Delivered],
+        "and nothing else comes"
+    );
 }
 
 #[test]
@@ -794,7 +833,7 @@ fn a_flood_of_packets_under_way_ends_the_oldest_early_and_is_not_looked_through_
         let began = std::time::Instant::now();
         assert_eq!(journeys.advance(end + REORDER_NS), []);
         let open = journeys.open.len();
-        assert!(journeys.spans.len() <= open + open / 2, "{} of {open}", journeys.spans.len());
+        assert_eq!(journeys.spans.len(), open, "what is over is forgotten");
         (began.elapsed(), open, journeys.counted.evicted)
     };
     let most = u32::try_from(MOST).unwrap();
@@ -806,4 +845,5 @@ fn a_flood_of_packets_under_way_ends_the_oldest_early_and_is_not_looked_through_
     assert!(overflowing < filling * 4, "{filling:?}, then {overflowing:?}");
     let left = journeys.finish().iter().map(Journey::began_ns).min();
     assert_eq!(left, Some(MS + evicted), "the oldest went");
+    assert_eq!(journeys.spans.len(), 0);
 }

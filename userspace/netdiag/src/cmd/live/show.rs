@@ -73,17 +73,23 @@ impl Show {
         .context("write to standard output")
     }
 
-    /// A packet at one device, which only a capture file shows by itself.
+    /// A packet at one device, which only a capture file shows by itself; it may be held back.
     pub(super) fn sighting(&mut self, sighting: &Sighting, points: &Points) -> anyhow::Result<()> {
         let Some(capture) = &mut self.capture else { return Ok(()) };
         if !pcapng::belongs(sighting, points) {
             return Ok(());
         }
         let (name, comment) = pcapng::at(sighting, points);
-        capture.packet(sighting, &name, &comment).and_then(|()| capture.flush()).context("write to standard output")
+        capture.packet(sighting, &name, &comment).context("write to standard output")
     }
 
-    /// A packet that is over.
+    /// Lets go what is held back: after many, to write each by itself takes as long as to put it into words.
+    pub(super) fn flush(&mut self) -> anyhow::Result<()> {
+        let captured = self.capture.as_mut().map_or(Ok(()), pcapng::Writer::flush);
+        captured.and_then(|()| self.out.flush()).context("write to standard output")
+    }
+
+    /// A packet that is over; it may be held back.
     pub(super) fn packet(&mut self, told: &Told, points: &Points) -> anyhow::Result<()> {
         let document = || PacketDocument::of(told, points, self.epoch);
         match self.form {
@@ -95,7 +101,6 @@ impl Show {
                 Ok(())
             }
         }
-        .and_then(|()| self.out.flush())
         .context("write to standard output")
     }
 
@@ -111,7 +116,7 @@ impl Show {
                 json::render(&LiveDocument { watch: watch.into(), packets, summary: summary.into() }, &mut self.out)
             }
         }
-        .and_then(|()| self.out.flush())
-        .context("write to standard output")
+        .context("write to standard output")?;
+        self.flush()
     }
 }
