@@ -315,7 +315,7 @@ impl Session {
         Ok(losses)
     }
 
-    /// What watching has cost: netdiag itself since the session began, its programs when they were measured last.
+    /// What watching has cost: netdiag itself since the session began, its programs on average of the moments at which they were measured.
     pub fn cost(&self) -> Cost {
         self.meter.cost(self.read)
     }

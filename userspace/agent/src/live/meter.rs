@@ -35,7 +35,8 @@ pub(super) struct Meter {
     looked: (Duration, Instant, u64),
     sample: Option<Sample>,
     next: Instant,
-    cost: Cost,
+    /// What the programs took of a CPU in each measurement, added up, and how many there were.
+    programs: (f64, u32),
 }
 
 /// What there was when the kernel began to take the time.
@@ -62,16 +63,21 @@ impl Meter {
     pub(super) fn new() -> Self {
         let now = Instant::now();
         let used = used();
-        Self { began: (used, now), looked: (used, now, 0), sample: None, next: now, cost: Cost::default() }
+        Self { began: (used, now), looked: (used, now, 0), sample: None, next: now, programs: (0.0, 0) }
     }
 
-    /// What was measured last, of this process since the beginning.
+    /// What watching took since the beginning, of the programs as far as they were measured.
     pub(super) fn cost(&self, records: u64) -> Cost {
         let (used_before, began) = self.began;
         let elapsed = began.elapsed().as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "a rate has no use for more digits")]
         let records = records as f64 / elapsed;
-        Cost { own_cpu: used().saturating_sub(used_before).as_secs_f64() / elapsed, records, ..self.cost }
+        let (programs, times) = self.programs;
+        Cost {
+            own_cpu: used().saturating_sub(used_before).as_secs_f64() / elapsed,
+            programs_cpu: (times > 0).then(|| programs / f64::from(times)),
+            records,
+        }
     }
 
     /// What this process took since that was asked last, with so many records read since the beginning; none while that is not long ago.
@@ -94,7 +100,8 @@ impl Meter {
         let over = self.sample.take_if(|sample| now.duration_since(sample.since) >= SAMPLE);
         let measured = over.map(|sample| sample.measured(now, run_time(programs), &maps.counts()));
         if let Some(measured) = measured {
-            self.cost.programs_cpu = Some(measured.share);
+            self.programs.0 += measured.share;
+            self.programs.1 += 1;
         }
         if now >= self.next {
             self.next = now + PERIOD;
