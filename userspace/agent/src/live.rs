@@ -87,7 +87,7 @@ pub struct Plan {
     pub ring_bytes: u32,
     /// The most records a second, on each CPU: what is more is counted as throttled. None is no limit.
     pub budget: Option<u32>,
-    /// What the programs may take of a CPU, and this process of one, 1.0 being all of it: records beyond it are left out, and counted as
+    /// What the programs and this process may take of a CPU, 1.0 being all of it: records beyond it are left out, and counted as
     /// throttled. Seeing that a packet is not to be recorded takes its time, too, so with very many packets there may be too much of
     /// that alone; then as many records are left as take it all at 10 µs each, of this process at 25 µs, and a hundred a second at
     /// least. None is no limit.

@@ -23,6 +23,8 @@ const DEAREST_TO_READ: f64 = 25e-6;
 const ROOM: f64 = 0.7;
 /// How much less than what would do is allowed next, as what it is computed from changes.
 const CAUTION: f64 = 0.9;
+/// How often in a row this process has to take little before there are more: some ticks begin in one look at it, and more in the next.
+const PATIENCE: u32 = 4;
 
 /// A tick of the budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,10 +77,10 @@ pub(super) struct Used {
     pub(super) records: f64,
 }
 
-/// Keeps what the programs take of a CPU below a share of it, and what this process takes of one below the same: it may be the CPU that
-/// the packets need most.
+/// Keeps what the programs and this process take of a CPU, together, below a share of it: it may be the CPU that the packets need most.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Brake {
+    allowed: f64,
     programs: Share,
     process: Share,
     now: u32,
@@ -87,16 +89,19 @@ pub(super) struct Brake {
 impl Brake {
     /// Allows a share of a CPU, and so many records a second on each.
     pub(super) fn new(allowed: f64, most: u32) -> Self {
-        let share = |dearest| {
+        let share = |dearest, patience| {
             let fewest = whole(allowed / dearest).max(FEWEST).min(most);
-            Share { allowed, fewest, most, now: most }
+            Share { allowed, fewest, most, now: most, patience, calm: 0, took: 0.0 }
         };
-        Self { programs: share(DEAREST), process: share(DEAREST_TO_READ), now: most }
+        Self { allowed, programs: share(DEAREST, 1), process: share(DEAREST_TO_READ, PATIENCE), now: most }
     }
 
     /// How many records a second there may be on each CPU from now on, given what the programs took; none where that does not change.
     pub(super) fn measured(&mut self, measured: Measured) -> Option<u32> {
-        self.programs.took(measured.of_busiest(), measured.records);
+        let share = measured.of_busiest();
+        self.programs.took(share, measured.records);
+        // However much they take, somebody has to read what they wrote.
+        self.process.allowed = (self.allowed - share).max(self.allowed / 2.0);
         self.changed()
     }
 
@@ -119,6 +124,11 @@ struct Share {
     fewest: u32,
     most: u32,
     now: u32,
+    /// How often in a row they have to take little before there are more.
+    patience: u32,
+    /// How often they did, and what they took, added up.
+    calm: u32,
+    took: f64,
 }
 
 impl Share {
@@ -128,8 +138,18 @@ impl Share {
             let records = records.min(f64::from(self.now));
             let fewer = whole(records * self.allowed / share * CAUTION);
             self.now = fewer.max(self.fewest).min(self.now);
-        } else if share < self.allowed * ROOM {
-            self.now = self.now.saturating_mul(2).min(self.most);
+            (self.calm, self.took) = (0, 0.0);
+            return;
+        }
+        self.calm += 1;
+        self.took += share;
+        if self.calm >= self.patience {
+            let mean = self.took / f64::from(self.calm);
+            if mean < self.allowed * ROOM {
+                let more = whole(f64::from(self.now) * self.allowed / mean * CAUTION);
+                self.now = more.min(self.now.saturating_mul(2)).min(self.most);
+            }
+            (self.calm, self.took) = (0, 0.0);
         }
     }
 }
@@ -230,9 +250,39 @@ mod tests {
         assert_eq!(brake.used(used(0.10, 16_000.0)), Some(7_200));
         assert_eq!(brake.measured(measured(0.01, 7_200.0)), None, "the programs having room changes nothing");
         assert_eq!(brake.used(used(0.60, 7_200.0)), Some(2_000), "what it takes besides is not the records'");
-        assert_eq!([4_000, 8_000].map(|_| brake.used(used(0.01, 100.0))), [Some(4_000), Some(8_000)]);
+        let mut calm = || [(); 4].map(|()| brake.used(used(0.01, 100.0)));
+        assert_eq!(
+            [calm(), calm()],
+            [4_000, 8_000].map(|more| [None, None, None, Some(more)]),
+            "where it takes little for a while"
+        );
         let tick = Tick::of(Duration::from_millis(4));
         assert_eq!(tick.records(2_000), 256, "of one tick: some packets, whole");
+    }
+
+    #[test]
+    fn looks_that_see_a_tick_less_and_a_tick_more_do_not_let_it_take_more_than_its_share() {
+        // Ten microseconds a record, and in each quarter of a second the records of one to three ticks of an eighth.
+        let mut brake = Brake::new(0.05, 20_000);
+        let took = |ticks: u32, a_second: u32| f64::from(ticks * a_second / 8) * 10e-6 / 0.25;
+        let mut shares = Vec::new();
+        for ticks in [1, 3, 2, 2, 3, 1, 2, 1, 3].into_iter().cycle().take(400) {
+            let share = took(ticks, brake.now);
+            shares.push(share);
+            brake.used(Used { share, records: share / 10e-6 });
+        }
+        let later = &shares[40..];
+        let mean = later.iter().sum::<f64>() / 360.0;
+        assert!((0.025..=0.05).contains(&mean), "{mean}");
+    }
+
+    #[test]
+    fn what_the_programs_take_is_not_there_for_this_process() {
+        let mut brake = Brake::new(0.05, 20_000);
+        brake.measured(measured(0.02, 20_000.0));
+        assert_eq!(brake.used(Used { share: 0.06, records: 20_000.0 }), Some(9_000), "three percent are left");
+        brake.measured(measured(0.2, 20_000.0));
+        assert!((brake.process.allowed - 0.025).abs() < 1e-9, "half of it at least");
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(crate) struct Trace {
     /// With --live: say what is asked of the kernel, and end
     #[arg(long, requires = "live")]
     pub(crate) print_filter: bool,
-    /// With --live: what watching may take of a CPU, in percent, in the kernel and by itself: beyond it packets are left out, and counted
+    /// With --live: what watching may take of a CPU, in percent, in the kernel and by itself together: beyond it packets are left out, and counted
     #[arg(long, value_name = "PERCENT", value_parser = share, default_value = "5", env = "NETDIAG_MAX_OVERHEAD")]
     pub(crate) max_overhead: f64,
     #[command(flatten)]
@@ -163,7 +163,7 @@ pub(crate) struct Drops {
     pub(crate) reason: Vec<String>,
     #[command(flatten)]
     pub(crate) wanted: Wanted,
-    /// What watching may take of a CPU, in percent, in the kernel and by itself: beyond it packets are left out, and counted
+    /// What watching may take of a CPU, in percent, in the kernel and by itself together: beyond it packets are left out, and counted
     #[arg(long, value_name = "PERCENT", value_parser = share, default_value = "5", env = "NETDIAG_MAX_OVERHEAD")]
     pub(crate) max_overhead: f64,
     #[command(flatten)]

@@ -62,7 +62,7 @@ const MOMENT_NS: u64 = 300_000_000;
 /// The most records a second on each CPU: beyond it the traffic wins, and what is left out is counted.
 const BUDGET: u32 = 20_000;
 
-/// What the programs may take of a CPU, and netdiag itself of one, where nobody says.
+/// What the programs and netdiag itself may take of a CPU, where nobody says.
 pub(super) const OVERHEAD: f64 = 0.05;
 
 /// Watches the packets of one instance.
