@@ -95,6 +95,7 @@ fn a_healthy_instance_of_neutrons_is_followed_to_the_outside_and_back_without_a_
     is_read_by_others(&lab, &target);
     drops_are_told_with_their_rule(&lab, &target);
     questions_the_instance_does_not_answer(&lab, &target);
+    an_instance_that_never_rests(&lab, &target);
 }
 
 /// A capture file is one that others can read, with device and namespace, instance and hop at each packet.
@@ -159,4 +160,14 @@ fn questions_the_instance_does_not_answer(lab: &Lab, target: &Target) {
     assert_eq!(codes, [(&"no-answer".into(), &target.container.as_str().into())], "{seen:#}");
     let (code, seen) = live(lab, target, &ping_out(target), &["--count", "1"]);
     is_clean(code, &seen);
+}
+
+/// Watching ends when it was asked to though packets go on and on, and nothing is unknown of those that came later.
+fn an_instance_that_never_rests(lab: &Lab, target: &Target) {
+    let ping = format!("ping -q -i 0.02 -w 12 {}", target.floating);
+    let (code, seen) = live_from_outside(lab, target, &ping, &["--duration", "1s"]);
+    is_clean(code, &seen);
+    // What is under way may take three seconds and a half more, so what is still coming would make it more than that.
+    let took_ns = seen["summary"]["took_ns"].as_u64().expect("a time");
+    assert!((1_000_000_000..4_500_000_000).contains(&took_ns), "{seen:#}");
 }

@@ -342,9 +342,10 @@ impl Journeys {
         }
     }
 
-    /// Whether no packet is under way.
-    pub fn is_empty(&self) -> bool {
-        self.open.is_empty() && self.waiting.is_empty()
+    /// Whether any packet is under way that was there at some time already.
+    pub fn any_since_before(&self, time_ns: u64) -> bool {
+        self.waiting.keys().next().is_some_and(|(first_ns, _)| *first_ns <= time_ns)
+            || self.open.values().flatten().any(|open| open.began_ns() <= time_ns)
     }
 
     /// What is watched.

@@ -119,6 +119,7 @@ pub(crate) async fn run(asked: &cli::live::Trace) -> anyhow::Result<Exit> {
         show,
         shown: 0,
         since_ns,
+        until_ns: u64::MAX,
     };
     let began = Instant::now();
     let end = live.follow().await?;
@@ -248,6 +249,8 @@ struct Live<'l, 'a> {
     show: Show,
     shown: u64,
     since_ns: u64,
+    /// Packets that came later are not asked for any more: those that answer are heard, and nothing is said of them.
+    until_ns: u64,
 }
 
 impl Live<'_, '_> {
@@ -282,12 +285,17 @@ impl Live<'_, '_> {
                         self.look().await?;
                         return Ok(End::Bound);
                     }
-                    (closing, until) = (Some(now_ns()), Some(Instant::now() + LINGER));
+                    let now_ns = now_ns();
+                    (closing, until) = (Some(now_ns), Some(Instant::now() + LINGER));
+                    // What a probe leads to is told of whenever it comes.
+                    if self.probing.is_none() {
+                        self.until_ns = now_ns;
+                    }
                 }
             }
             let enough = self.look().await?;
             let settled = closing.is_some_and(|since_ns| self.session.read_ns() >= since_ns + MOMENT_NS);
-            if enough || (settled && self.journeys.is_empty()) {
+            if enough || (settled && !self.journeys.any_since_before(self.until_ns)) {
                 return Ok(End::Bound);
             }
         }
@@ -330,7 +338,7 @@ impl Live<'_, '_> {
         let verdicts = self.verdicts.known();
         let mut enough = false;
         for journey in over {
-            if enough {
+            if enough || journey.began_ns() > self.until_ns {
                 self.tally.overhear(&journey);
                 continue;
             }
@@ -374,7 +382,7 @@ impl Live<'_, '_> {
         self.journeys.refused(self.verdicts.since(&mut self.heard));
         let left = self.journeys.finish();
         for journey in self.wanted(left) {
-            if enough {
+            if enough || journey.began_ns() > self.until_ns {
                 self.tally.overhear(&journey);
                 continue;
             }

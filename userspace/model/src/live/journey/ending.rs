@@ -199,8 +199,10 @@ fn ends_at(track: &Track, stop: &Stop, direction: Direction, headers: &Headers) 
 
 /// Whether a frame on its segment is for the end of a router.
 fn is_for(track: &Track, router: &Stop, headers: &Headers) -> bool {
-    if let Content::Arp(arp) = &headers.content {
-        return arp.operation != 1 || holds(track, router, arp.target);
+    if let Content::Arp(arp) = &headers.content
+        && arp.operation == 1
+    {
+        return holds(track, router, arp.target);
     }
     let Some((_, to)) = headers.frame else { return true };
     let Some(own) = router.mac else { return true };

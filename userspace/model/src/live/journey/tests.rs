@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::{
-    simulation::{FIXED, FLOATING, GATEWAY, Kind, Made, REMOTE, joined, link, neutron},
+    simulation::{FIXED, FLOATING, GATEWAY, Kind, Made, OWN_MAC, REMOTE, ROUTER_MAC, joined, link, neutron},
     statistics::Statistics,
     *,
 };
@@ -493,6 +493,23 @@ fn what_is_for_the_router_itself_or_for_a_neighbour_does_not_vanish() {
         points.tracks[0].stops[2].mac = Some(crate::id::Mac([2, 0, 0, 0, 0, 9]));
         assert_eq!(joined(points, outward(&packet, MS, 2))[0].ended, ended);
     }
+}
+
+#[test]
+fn an_answer_of_arp_goes_to_whoever_has_asked() {
+    let ended = |to: crate::id::Mac, target: [u8; 4]| {
+        let head =
+            [&to.0[..], &OWN_MAC.0, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2], &OWN_MAC.0, &FIXED.octets(), &to.0, &target]
+                .concat();
+        let way = neutron().tracks[0].stops.iter().map(|stop| stop.side).collect::<Vec<_>>();
+        let seen =
+            |stop: usize| Sighting { head: head.clone(), ..Made::syn(0).at(MS + stop as u64 * 1_000, stop, way[stop]) };
+        joined(neutron(), vec![seen(0), seen(1)])[0].ended.clone()
+    };
+    let (neighbour, everybody) = (crate::id::Mac([2, 0, 0, 0, 0, 9]), crate::id::Mac([0xff; 6]));
+    assert_eq!(ended(neighbour, [10, 0, 0, 9]), Ended::Aside);
+    assert_eq!(ended(everybody, FIXED.octets()), Ended::Aside, "an announcement");
+    assert_eq!(ended(ROUTER_MAC, GATEWAY.octets()), Ended::NotSeenAfter);
 }
 
 #[test]
