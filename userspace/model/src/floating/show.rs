@@ -336,7 +336,7 @@ impl<'s, 'a> Ways<'s, 'a> {
             (Some(LoadedFloating { begins, .. }), way) => {
                 let standing = if *begins { Standing::Fast } else { Standing::Draining };
                 let agents = match way {
-                    State::Fast(path) if path.begins == *begins => None,
+                    State::Fast(path) if path.begins == *begins => made.shown().1.map(str::to_owned),
                     State::Fast(_) => Some("the agent is about to change whether new flows begin so".to_owned()),
                     State::Slow { why } | State::Broken { why } => Some(format!("the agent takes it off: {why}")),
                 };
@@ -486,7 +486,7 @@ mod tests {
         let found = |way| Some(made(way, Owner::Found));
         for (agent, loaded, expected, why) in [
             (found(fast(true)), Some(true), Standing::Fast, None),
-            (found(fast(false)), Some(false), Standing::Draining, None),
+            (found(fast(false)), Some(false), Standing::Draining, Some("told to be slow")),
             (found(fast(true)), Some(false), Standing::Draining, Some("about to change")),
             (found(fast(true)), None, Standing::Slow, Some("not loaded yet")),
             (found(slow("QoS")), None, Standing::Slow, Some("QoS")),
