@@ -158,8 +158,10 @@ fn foreign<'a>(
     world.inventory.foreign_programs(device).filter(move |program| counts(program.hook))
 }
 
+/// Who has to see the packets: also where it is a filter that Neutron makes for a limit, which nobody knows by its kind.
 fn sees(device: &str, program: &ProgramFact) -> String {
-    format!("{} at {} of {device} has to see its packets", program.name, program.hook.name())
+    let made_for = if program.name == "u32" { ", as with QoS of a floating IP" } else { "" };
+    format!("{} at {} of {device} has to see its packets{made_for}", program.name, program.hook.name())
 }
 
 /// The port of Open vSwitch a device is, where it is one.
