@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, BufWriter, Write},
+    net::Ipv4Addr,
     path::Path,
 };
 
@@ -10,6 +11,7 @@ use anyhow::Context;
 use clap::CommandFactory;
 use netdiag_agent::discover::{self, Options};
 use netdiag_model::{
+    floating::show,
     inventory::Inventory,
     resolve::{Unresolved, resolve},
     snapshot::Snapshot,
@@ -181,7 +183,17 @@ fn not_found(unresolved: &Unresolved, snapshot: &Snapshot, ascii: bool) -> anyho
     let mut err = io::stderr().lock();
     let gaps: Vec<_> = snapshot.facts.gaps().filter(|gap| !gap.absent).collect();
     text::unresolved::render(unresolved, &gaps, ascii, &mut err)?;
+    if let Some(address) = leads_elsewhere(&unresolved.query, snapshot) {
+        writeln!(err, "{address} is a floating IP here that leads elsewhere: netdiag fip {address}")?;
+    }
     Ok(Exit::NotFound)
+}
+
+/// A floating IP that is known here although none of the instances has it: its instance is on another host, or nowhere.
+fn leads_elsewhere(query: &str, snapshot: &Snapshot) -> Option<Ipv4Addr> {
+    let address = query.parse().ok()?;
+    let listed = show::list(&Inventory::build(snapshot), Some(show::Wanted::Address(address)));
+    listed.rows.iter().any(|row| row.instance.is_none()).then_some(address)
 }
 
 /// Writes to standard output, buffered.

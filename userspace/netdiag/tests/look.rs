@@ -4,7 +4,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
 };
 
 /// A file among the tests of the views, which have the recorded hosts and how their traces must look.
@@ -12,11 +12,16 @@ fn recorded(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../views/tests").join(path)
 }
 
-/// What netdiag writes when it knows nothing of its surroundings but these variables.
-fn answer(words: &[&str], environment: &[(&str, &str)]) -> String {
+/// What netdiag does when it knows nothing of its surroundings but these variables.
+fn run(words: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut netdiag = Command::new(env!("CARGO_BIN_EXE_netdiag"));
     netdiag.args(words).arg("--from").arg(recorded("fixtures/neutron-ovs-compute-1.json"));
-    let output = netdiag.env_clear().envs(environment.iter().copied()).output().unwrap();
+    netdiag.env_clear().envs(environment.iter().copied()).output().unwrap()
+}
+
+/// What it writes.
+fn answer(words: &[&str], environment: &[(&str, &str)]) -> String {
+    let output = run(words, environment);
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
@@ -61,4 +66,19 @@ fn a_locale_without_utf_8_gets_ascii() {
     assert_eq!(trace(&[("LC_ALL", "C")]), ascii);
     assert_eq!(trace(&[("LANG", "C.UTF-8")]), golden("172.24.4.6-trace-80"));
     assert_eq!(answer(&["trace", "172.24.4.6", "--ascii"], &[("LANG", "C.UTF-8"), ("NO_COLOR", "1")]), ascii);
+}
+
+#[test]
+fn a_floating_ip_whose_instance_is_not_here_is_not_said_to_be_unknown() {
+    let told = |query: &str| {
+        let output = run(&["trace", query], &[]);
+        assert_eq!(output.status.code(), Some(4), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let of_another_host = told("172.24.4.9");
+    assert!(of_another_host.starts_with("netdiag: no instance \"172.24.4.9\"; there are:\n"), "{of_another_host}");
+    let last = of_another_host.lines().last().unwrap();
+    assert_eq!(last, "172.24.4.9 is a floating IP here that leads elsewhere: netdiag fip 172.24.4.9");
+    let of_nobody = told("172.24.4.66");
+    assert!(!of_nobody.contains("netdiag fip"), "{of_nobody}");
 }
