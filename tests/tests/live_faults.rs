@@ -67,7 +67,8 @@ fn neutron(lab: &Lab) -> Vec<Outcome> {
     outcomes.extend(lanes[0].each(&elsewhere::faults(lab, &demo)));
     outcomes.extend(agent::fast_path(lab));
     for (lane, target) in lanes.iter().zip([&demo, &other]) {
-        // A next hop that was asked in vain while its wire was down is taken for silent until a packet asks it again.
+        // A next hop that was asked in vain while its wire was down is taken for silent for a minute, or until a packet asks it
+        // again.
         let once = target.inside(&format!("ping -q -c 1 -W 1 {OUTSIDE}"));
         until("the next hop answers again", || lab.sh("compute-1", &once).code == Some(0));
         outcomes.push(lane.healthy("healthy again", &router::ping(target)));

@@ -586,6 +586,7 @@ fn routes_rules_neighbours_and_forwarding_entries_are_read_as_they_were_made() {
     if !private_host::enter("routes_rules_neighbours_and_forwarding_entries_are_read_as_they_were_made") {
         return;
     }
+    let began = Instant::now();
     let netns = Netns::new();
     netns.ip("link set lo up
          link add eth0 type veth peer name eth1
@@ -635,12 +636,9 @@ fn routes_rules_neighbours_and_forwarding_entries_are_read_as_they_were_made() {
     let gateway = neighbour("10.0.0.1");
     assert_eq!((gateway.ifindex, gateway.state.as_str(), gateway.proxy), (index("eth0"), "PERMANENT", false));
     assert_eq!(gateway.mac.unwrap().to_string(), "fa:16:3e:00:00:01");
+    assert!(gateway.age.is_some_and(|age| age <= began.elapsed().as_secs()), "{gateway:?}");
     assert!(neighbour("10.0.0.7").proxy);
-
-    let own = |entry: &&FdbFact| entry.ifindex == index("eth1") && entry.master == Some(index("br0"));
-    assert!(network.fdb.iter().find(own).unwrap().permanent);
-    let flooded = network.fdb.iter().find(|entry| entry.ifindex == index("vx0")).unwrap();
-    assert_eq!(flooded.remote, Some("192.0.2.9".parse().unwrap()));
+    forwarding(network);
 
     let [local, remote] = ["10.0.0.2", "192.0.2.9"].map(|address| Some(address.parse().unwrap()));
     assert_eq!(link(network, "vx0").detail, LinkDetail::Vxlan { vni: 4097, local, remote, port: 4789 });
@@ -648,6 +646,15 @@ fn routes_rules_neighbours_and_forwarding_entries_are_read_as_they_were_made() {
     assert_eq!(link(network, "tap0").detail, LinkDetail::Tun { tap: true });
     assert_eq!(link(network, "tap0").alt_names, ["a-name-longer-than-a-device-may-have"]);
     assert_eq!(link(network, "tap0").alias.as_deref(), Some("the-first"));
+}
+
+/// Forwarding entries, those of the kernel's own among them.
+fn forwarding(network: &NetworkFact) {
+    let index = |name: &str| link(network, name).ifindex;
+    let own = |entry: &&FdbFact| entry.ifindex == index("eth1") && entry.master == Some(index("br0"));
+    assert!(network.fdb.iter().find(own).unwrap().permanent);
+    let flooded = network.fdb.iter().find(|entry| entry.ifindex == index("vx0")).unwrap();
+    assert_eq!(flooded.remote, Some("192.0.2.9".parse().unwrap()));
 }
 
 fn route_text(route: &RouteFact) -> String {

@@ -559,12 +559,49 @@ pub struct NeighbourFact {
     pub mac: Option<Mac>,
     /// State as iproute2 names it (`REACHABLE`, `STALE`, `FAILED`, `PERMANENT` …).
     pub state: String,
+    /// Seconds since it came into this state; snapshots of before that have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age: Option<u64>,
     /// A proxy entry.
     #[serde(default)]
     pub proxy: bool,
 }
 
+/// Seconds for which silence of a neighbour says something of the next packet.
+///
+/// The kernel asks three times, a second apart (`retrans_time_ms`), and then keeps the entry as `FAILED` until something has it
+/// collected, which may take for ever; but whoever sends asks anew at once. An answer is believed for 15 to 45 seconds
+/// (`base_reachable_time_ms`, by half to one and a half), and what nobody uses is forgotten after 60 (`gc_stale_time`):
+/// silence is believed no longer than that.
+const SILENCE_COUNTS: u64 = 60;
+
 impl NeighbourFact {
+    /// Whether nobody answers for it now: it is being asked, or was a moment ago, in vain. An entry without an age is taken at
+    /// its word.
+    pub fn is_silent(&self) -> bool {
+        match self.state.as_str() {
+            "INCOMPLETE" => true,
+            "FAILED" => self.age.is_none_or(|age| age < SILENCE_COUNTS),
+            _ => false,
+        }
+    }
+
+    /// Whether it did not answer when it was last asked, which was so long ago that it says little of the next packet.
+    pub fn was_silent(&self) -> bool {
+        self.state == "FAILED" && !self.is_silent()
+    }
+
+    /// How long it has been in its state, in words: `12 seconds`, `3 hours`.
+    pub fn age_in_words(&self) -> Option<String> {
+        let (number, unit) = match self.age? {
+            seconds @ ..60 => (seconds, "second"),
+            seconds @ 60..3600 => (seconds / 60, "minute"),
+            seconds @ 3600..86_400 => (seconds / 3600, "hour"),
+            seconds => (seconds / 86_400, "day"),
+        };
+        Some(format!("{number} {unit}{}", if number == 1 { "" } else { "s" }))
+    }
+
     /// Whether the kernel sends to a neighbour in this state without waiting for an answer.
     pub fn is_usable_state(state: &str) -> bool {
         matches!(state, "REACHABLE" | "STALE" | "DELAY" | "PROBE" | "PERMANENT" | "NOARP")

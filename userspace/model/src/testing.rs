@@ -194,8 +194,20 @@ impl Host {
 
     pub(crate) fn neighbour(&mut self, key: LinkKey, address: &str, state: &str) {
         let address: IpAddr = address.parse().unwrap();
-        let entry = NeighbourFact { ifindex: key.ifindex, address, mac: None, state: state.to_owned(), proxy: false };
+        let entry = NeighbourFact {
+            ifindex: key.ifindex,
+            address,
+            mac: None,
+            state: state.to_owned(),
+            age: None,
+            proxy: false,
+        };
         self.network(key.netns).neighbours.push(entry);
+    }
+
+    /// The neighbour that was added last has been in its state for so many seconds.
+    pub(crate) fn for_seconds(&mut self, key: LinkKey, seconds: u64) {
+        self.network(key.netns).neighbours.last_mut().unwrap().age = Some(seconds);
     }
 
     /// What `iptables-save` printed.

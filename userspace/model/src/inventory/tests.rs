@@ -294,6 +294,7 @@ fn a_guests_addresses_are_those_its_own_segment_learned() {
             address: address.parse().unwrap(),
             mac: Some(mac(MAC)),
             state: "REACHABLE".to_owned(),
+            age: None,
             proxy: false,
         });
     }

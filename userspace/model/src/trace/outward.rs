@@ -157,16 +157,19 @@ impl<'i, 'a> Way<'i, 'a> {
     fn silent_gateway(&mut self, inner: LinkKey, answer: &Answer<'_>) {
         let Some(gateway) = answer.next_hop.gateway else { return };
         let neighbours = self.inventory.network(inner.netns).map_or(&[][..], |network| &network.neighbours);
-        let of_gateway = |entry: &&NeighbourFact| entry.ifindex == inner.ifindex && entry.address == gateway;
-        if neighbours.iter().filter(of_gateway).any(|entry| entry.state == "FAILED") {
+        let of_gateway = |entry: &&NeighbourFact| {
+            entry.ifindex == inner.ifindex && entry.address == gateway && entry.state == "FAILED"
+        };
+        if let Some(entry) = neighbours.iter().find(of_gateway) {
+            let ago = entry.age_in_words().map_or_else(String::new, |age| format!(", {age} ago"));
             self.path.report(
                 finding(
                     Severity::Warning,
                     "gateway-silent",
                     gateway.to_string(),
-                    format!("the gateway {gateway} did not answer the instance's last question (ARP or ND)"),
+                    format!("the gateway {gateway} did not answer the instance's last question (ARP or ND){ago}"),
                 )
-                .seen("its neighbour entry is FAILED")
+                .seen(state_of(entry))
                 .verify(in_netns(self.inventory, inner.netns, "ip neigh show")),
             );
         }
@@ -235,18 +238,28 @@ impl<'i, 'a> Way<'i, 'a> {
             verify: vec![show.clone()],
             ..Hop::default()
         });
-        if matches!(status, "FAILED" | "INCOMPLETE") {
+        if let Some(entry) = entry {
+            self.silent_next_hop(entry, show);
+        }
+    }
+
+    /// Reports a next hop that does not answer, or did not when it was last asked.
+    fn silent_next_hop(&mut self, entry: &NeighbourFact, show: String) {
+        let address = entry.address;
+        let say = |severity, message: String| {
+            finding(severity, "next-hop-silent", address.to_string(), message).seen(state_of(entry)).verify(show)
+        };
+        if entry.is_silent() {
             self.path.report(
-                finding(
-                    Severity::Error,
-                    "next-hop-silent",
-                    address.to_string(),
-                    format!("the next hop {address} does not answer ARP or ND: packets out die here"),
-                )
-                .seen(format!("its neighbour entry is {status}"))
-                .verify(show)
-                .fix("see the external network's wiring: NIC, VLAN, and whether the gateway is up"),
+                say(Severity::Error, format!("the next hop {address} does not answer ARP or ND: packets out die here"))
+                    .fix("see the external network's wiring: NIC, VLAN, and whether the gateway is up"),
             );
+        } else if entry.was_silent() {
+            let ago = entry.age_in_words().unwrap_or_default();
+            let message = format!(
+                "the next hop {address} did not answer ARP or ND when it was last asked, {ago} ago; the next packet asks again"
+            );
+            self.path.report(say(Severity::Warning, message).fix("ask it: netdiag trace --probe icmp"));
         }
     }
 
@@ -270,4 +283,10 @@ impl<'i, 'a> Way<'i, 'a> {
         self.budget -= 1;
         true
     }
+}
+
+/// What a neighbour entry says.
+fn state_of(entry: &NeighbourFact) -> String {
+    let age = entry.age_in_words().map_or_else(String::new, |age| format!(", for {age}"));
+    format!("its neighbour entry is {}{age}", entry.state)
 }

@@ -18,8 +18,8 @@ use netlink_packet_route::{
 
 use super::connection::{Answer, attributes};
 
-/// Bridge times are in `USER_HZ`, which is 100 for every architecture's user space.
-const USER_HZ: u32 = 100;
+/// Times of bridges and neighbours are in `USER_HZ`, which is 100 for every architecture's user space.
+pub(super) const USER_HZ: u32 = 100;
 
 /// `IFLA_INFO_KIND` of `linux/if_link.h`.
 const IFLA_INFO_KIND: u16 = 1;

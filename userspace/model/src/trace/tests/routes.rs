@@ -5,7 +5,7 @@ use crate::{
     fact::RouteFact,
     id::{LinkKey, NetnsId},
     testing::{Host, codes, lookup, mac},
-    trace::{HopKind, Trace},
+    trace::{HopKind, HopState, Severity, Trace},
 };
 
 /// A link by its name, wherever it is.
@@ -166,4 +166,53 @@ fn a_routers_end_with_another_mac_than_its_port_is_warned_about() {
         });
         assert_eq!(codes(&trace).contains(&"router-mac"), found, "{name} {own}");
     }
+}
+
+/// A trace where the router's next hop is in a state, for so many seconds.
+fn next_hop(state: &str, age: Option<u64>) -> Trace {
+    traced(|host| {
+        let qg = key(host, "qg-1");
+        host.network(qg.netns).neighbours.retain(|entry| entry.address.to_string() != "172.24.4.1");
+        host.neighbour(qg, "172.24.4.1", state);
+        if let Some(age) = age {
+            host.for_seconds(qg, age);
+        }
+    })
+}
+
+#[test]
+fn a_next_hop_that_is_silent_now_breaks_the_path() {
+    for (state, age) in [("INCOMPLETE", Some(2)), ("FAILED", Some(0)), ("FAILED", Some(59)), ("FAILED", None)] {
+        let trace = next_hop(state, age);
+        assert_eq!((trace.verdict, codes(&trace)), (Verdict::Broken, vec!["next-hop-silent"]), "{state} {age:?}");
+    }
+    assert_eq!(next_hop("FAILED", Some(12)).findings[0].evidence, "its neighbour entry is FAILED, for 12 seconds");
+    assert_eq!(next_hop("FAILED", None).findings[0].evidence, "its neighbour entry is FAILED");
+}
+
+#[test]
+fn a_next_hop_that_did_not_answer_long_ago_is_told_of_and_kills_no_packet() {
+    for (age, ago) in [(60, "1 minute ago"), (3599, "59 minutes ago"), (7300, "2 hours ago"), (90_000, "1 day ago")] {
+        let trace = next_hop("FAILED", Some(age));
+        let [finding] = &trace.findings[..] else { panic!("{:#?}", trace.findings) };
+        assert_eq!((trace.verdict, finding.code.as_str()), (Verdict::Works, "next-hop-silent"), "{age}");
+        assert_eq!(finding.severity, Severity::Warning);
+        assert!(finding.message.contains("when it was last asked") && finding.message.contains(ago), "{finding:#?}");
+        assert!(!finding.message.contains("die"), "{finding:#?}");
+        let hops = &trace.interfaces[0].hops;
+        let hop = hops.iter().find(|hop| hop.kind == HopKind::NextHop).unwrap();
+        assert_eq!((hop.status.as_str(), hop.state), ("FAILED", HopState::Warning));
+    }
+}
+
+#[test]
+fn a_gateway_that_did_not_answer_is_told_of_with_the_time() {
+    let trace = traced(|host| {
+        let inner = key(host, "ns1");
+        host.network(inner.netns).neighbours.clear();
+        host.neighbour(inner, "10.0.0.1", "FAILED");
+        host.for_seconds(inner, 300);
+    });
+    let finding = trace.findings.iter().find(|finding| finding.code == "gateway-silent").unwrap();
+    assert!(finding.message.ends_with(", 5 minutes ago"), "{finding:#?}");
 }

@@ -137,6 +137,7 @@ impl Site {
             address: address.parse().unwrap(),
             mac: known.map(mac),
             state: state.to_owned(),
+            age: None,
             proxy: false,
         });
     }
