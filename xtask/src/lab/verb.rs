@@ -28,11 +28,31 @@ const UP_WITHIN_PER_INSTANCE: Duration = Duration::from_secs(3);
 /// How many instances of a host a summary lists.
 const SHOWN: usize = 12;
 
+/// A lab by its name, with or without `--name` before it.
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+struct Which {
+    /// The lab; not needed while only one is up
+    name: Option<String>,
+    /// The same
+    #[arg(long = "name", value_name = "NAME")]
+    named: Option<String>,
+}
+
+impl Which {
+    fn name(&self) -> Option<&str> {
+        self.name.as_deref().or(self.named.as_deref())
+    }
+}
+
 /// `lab up`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Up {
     #[command(flatten)]
     spec: Spec,
+    /// Name of the lab, as with --name
+    #[arg(value_name = "NAME", conflicts_with = "name")]
+    lab: Option<String>,
     /// Stay in the foreground; the lab ends with this process, however it ends
     #[arg(long)]
     foreground: bool,
@@ -40,6 +60,7 @@ pub(crate) struct Up {
 
 impl Up {
     pub(crate) fn run(mut self) -> Result<()> {
+        self.settle_name();
         require::root()?;
         require::commands()?;
         self.settle_docker()?;
@@ -58,6 +79,12 @@ impl Up {
         let lab = state.inventory()?.context("the lab has no inventory")?;
         summary(&mut io::stdout().lock(), &lab)?;
         self.leave(supervisor, stdin)
+    }
+
+    fn settle_name(&mut self) {
+        if let Some(name) = self.lab.take() {
+            self.spec.name = name;
+        }
     }
 
     /// Decides what instances are; doing without Docker is never silent, and never happens where nobody looks.
@@ -165,8 +192,8 @@ fn describe_container(container: &Container) -> String {
 /// `lab exec`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Exec {
-    /// The lab; not needed while only one is up
-    name: Option<String>,
+    #[command(flatten)]
+    which: Which,
     /// Lab host; the first compute host without it
     #[arg(long)]
     host: Option<String>,
@@ -178,7 +205,7 @@ pub(crate) struct Exec {
 impl Exec {
     pub(crate) fn run(self) -> Result<()> {
         require::root()?;
-        let lab = choose(self.name.as_deref())?;
+        let lab = choose(self.which.name())?;
         let host = match &self.host {
             None => lab.hosts.first().context("the lab has no host")?,
             Some(name) => lab.host(name).with_context(|| {
@@ -216,8 +243,8 @@ fn choose(name: Option<&str>) -> Result<Inventory> {
 /// `lab check`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Check {
-    /// The lab; not needed while only one is up
-    name: Option<String>,
+    #[command(flatten)]
+    which: Which,
     /// Print only what failed
     #[arg(short, long)]
     quiet: bool,
@@ -226,7 +253,7 @@ pub(crate) struct Check {
 impl Check {
     pub(crate) fn run(&self) -> Result<()> {
         require::root()?;
-        let lab = choose(self.name.as_deref())?;
+        let lab = choose(self.which.name())?;
         let outcomes = check::run(&lab)?;
         let mut out = io::stdout().lock();
         for host in &lab.hosts {
@@ -256,8 +283,8 @@ impl Check {
 /// `lab status`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Status {
-    /// Only this lab
-    name: Option<String>,
+    #[command(flatten)]
+    which: Which,
     /// How to print it
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
@@ -278,10 +305,10 @@ impl Status {
         }
         let mut inventories = Vec::new();
         let mut out = io::stdout().lock();
-        for lab in State::all()?.iter().filter(|lab| self.name.as_deref().is_none_or(|name| name == lab.name())) {
+        for lab in State::all()?.iter().filter(|lab| self.which.name().is_none_or(|name| name == lab.name())) {
             let inventory = match lab.inventory() {
                 // Labs of another checkout may say more than this one understands: no reason to hide the others.
-                Err(error) if self.name.is_none() => {
+                Err(error) if self.which.name().is_none() => {
                     warn(&format!("lab {}: {error:#}", lab.name()));
                     continue;
                 }
@@ -313,6 +340,9 @@ impl Status {
 pub(crate) struct Down {
     /// The lab
     name: Option<String>,
+    /// The same
+    #[arg(long = "name", value_name = "NAME")]
+    named: Option<String>,
     /// Every lab
     #[arg(long)]
     all: bool,
@@ -321,7 +351,7 @@ pub(crate) struct Down {
 impl Down {
     pub(crate) fn run(&self) -> Result<()> {
         require::root()?;
-        match &self.name {
+        match self.name.as_ref().or(self.named.as_ref()) {
             Some(name) => {
                 let lab = State::of(name)?;
                 if !State::all()?.iter().any(|other| other.name() == name) {
@@ -332,5 +362,52 @@ impl Down {
             None => State::all()?.iter().try_for_each(State::destroy)?,
         }
         state::prune()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::{Check, Down, Exec, Status, Up};
+
+    /// A verb as it is written.
+    #[derive(Debug, Parser)]
+    struct Line<V: clap::Args> {
+        #[command(flatten)]
+        verb: V,
+    }
+
+    fn read<V: clap::Args>(words: &str) -> Result<V, clap::Error> {
+        Line::try_parse_from(["verb"].into_iter().chain(words.split_whitespace())).map(|line| line.verb)
+    }
+
+    fn up(words: &str) -> Result<String, clap::Error> {
+        let mut up: Up = read(words)?;
+        up.settle_name();
+        Ok(up.spec.name)
+    }
+
+    #[test]
+    fn a_lab_is_named_with_and_without_the_option() {
+        assert_eq!(up("").unwrap(), "lab");
+        for words in ["x", "--name x"] {
+            let name = Some("x");
+            assert_eq!(up(&format!("{words} --profile docker")).unwrap(), "x");
+            assert_eq!(read::<Exec>(&format!("{words} --host h -- true x")).unwrap().which.name(), name);
+            assert_eq!(read::<Check>(words).unwrap().which.name(), name);
+            assert_eq!(read::<Status>(words).unwrap().which.name(), name);
+            let down: Down = read(words).unwrap();
+            assert_eq!(down.name.or(down.named).as_deref(), name);
+        }
+        assert_eq!(read::<Exec>("-- true x").unwrap().which.name(), None);
+    }
+
+    #[test]
+    fn a_lab_has_one_name() {
+        assert!(up("x --name y").is_err() && read::<Exec>("x --name y -- true").is_err());
+        assert!(read::<Check>("x --name y").is_err() && read::<Status>("x --name y").is_err());
+        assert!(read::<Down>("x --name y").is_err() && read::<Down>("--name y --all").is_err());
+        assert!(read::<Down>("").is_err());
     }
 }
