@@ -11,9 +11,42 @@ use thiserror::Error;
 use super::{Wanted, end};
 use crate::live::{Clause, End, packet};
 
+/// Words for what kind of end follows.
+const KINDS: [(&str, Kind); 5] = [
+    ("host", Kind::Host),
+    ("net", Kind::Net),
+    ("port", Kind::Port),
+    ("portrange", Kind::PortRange),
+    ("proto", Kind::Proto),
+];
+
+/// Words for a side.
+const SIDES: [(&str, Side); 2] = [("src", Side::Source), ("dst", Side::Destination)];
+
+/// Words for protocols: ethertype and IP protocol that a packet must have.
+const PROTOCOLS: [(&str, Option<u16>, Option<u8>); 8] = [
+    ("ip", Some(packet::ETHERTYPE_IPV4), None),
+    ("ip6", Some(packet::ETHERTYPE_IPV6), None),
+    ("arp", Some(packet::ETHERTYPE_ARP), None),
+    ("tcp", None, Some(packet::TCP)),
+    ("udp", None, Some(packet::UDP)),
+    ("icmp", Some(packet::ETHERTYPE_IPV4), Some(packet::ICMP)),
+    ("icmp6", Some(packet::ETHERTYPE_IPV6), Some(packet::ICMPV6)),
+    ("sctp", None, Some(packet::SCTP)),
+];
+
+/// The words that an end may have before it.
+fn keywords() -> impl Iterator<Item = &'static str> {
+    let kinds = KINDS.iter().map(|(word, _)| *word);
+    let sides = SIDES.iter().map(|(word, _)| *word);
+    kinds.chain(sides).chain(PROTOCOLS.iter().map(|(word, ..)| *word))
+}
+
 /// What is known, for whoever wrote something else.
-const KNOWN: &str = "known are: host, net, port, portrange, proto, src, dst, ip, ip6, arp, tcp, udp, icmp, icmp6, sctp, and, \
-                     or, not, and parentheses";
+fn known() -> String {
+    let words: Vec<&str> = keywords().collect();
+    format!("known are: {}, and, or, not, and parentheses", words.join(", "))
+}
 
 /// Parentheses inside of parentheses.
 const DEPTH: u8 = 32;
@@ -187,29 +220,17 @@ impl<'a> Parser<'a> {
 
     /// Reads a protocol's name.
     fn protocols(&mut self, words: &mut Words) -> Option<Kind> {
-        let (ethertype, protocol) = match self.peek()? {
-            "ip" => (Some(packet::ETHERTYPE_IPV4), None),
-            "ip6" => (Some(packet::ETHERTYPE_IPV6), None),
-            "arp" => (Some(packet::ETHERTYPE_ARP), None),
-            "tcp" => (None, Some(packet::TCP)),
-            "udp" => (None, Some(packet::UDP)),
-            "sctp" => (None, Some(packet::SCTP)),
-            "icmp" => (Some(packet::ETHERTYPE_IPV4), Some(packet::ICMP)),
-            "icmp6" => (Some(packet::ETHERTYPE_IPV6), Some(packet::ICMPV6)),
-            _ => return None,
-        };
-        (words.ethertype, words.protocol) = (ethertype, protocol);
+        let next = self.peek()?;
+        let (_, ethertype, protocol) = PROTOCOLS.iter().find(|(word, ..)| *word == next)?;
+        (words.ethertype, words.protocol) = (*ethertype, *protocol);
         self.next += 1;
         None
     }
 
     /// Reads `src`, `dst`, `src or dst`, `src and dst`.
     fn side(&mut self, words: &mut Words) -> Result<(), Mistake> {
-        let first = match self.peek() {
-            Some("src") => Side::Source,
-            Some("dst") => Side::Destination,
-            _ => return Ok(()),
-        };
+        let next = self.peek();
+        let Some((_, first)) = SIDES.into_iter().find(|(word, _)| Some(*word) == next) else { return Ok(()) };
         self.next += 1;
         let other = if first == Side::Source { "dst" } else { "src" };
         let joined = self.words.get(self.next + 1).map(|range| &self.text[range.clone()]) == Some(other);
@@ -229,14 +250,8 @@ impl<'a> Parser<'a> {
     }
 
     fn kind(&mut self) -> Option<Kind> {
-        let kind = match self.peek()? {
-            "host" => Kind::Host,
-            "net" => Kind::Net,
-            "port" => Kind::Port,
-            "portrange" => Kind::PortRange,
-            "proto" => Kind::Proto,
-            _ => return None,
-        };
+        let next = self.peek()?;
+        let (_, kind) = KINDS.into_iter().find(|(word, _)| *word == next)?;
         self.next += 1;
         Some(kind)
     }
@@ -244,7 +259,7 @@ impl<'a> Parser<'a> {
     /// Reads an end and makes a clause of it with the words before it.
     fn end(&mut self, words: Words) -> Result<Wanted, Mistake> {
         let Some(word) = self.peek().filter(|word| !matches!(*word, "(" | ")" | "!")) else {
-            return Err(self.mistake(format!("something is missing here: {KNOWN}")));
+            return Err(self.mistake(format!("something is missing here: {}", known())));
         };
         let clause = Clause { ethertype: words.ethertype, protocol: words.protocol, ..Clause::default() };
         let one = match words.kind {
@@ -296,16 +311,12 @@ impl<'a> Parser<'a> {
     }
 
     fn protocol(&self, word: &str) -> Result<u8, Mistake> {
-        let named = match word.trim_start_matches('\\') {
-            "tcp" => Some(packet::TCP),
-            "udp" => Some(packet::UDP),
-            "icmp" => Some(packet::ICMP),
-            "icmp6" => Some(packet::ICMPV6),
-            "sctp" => Some(packet::SCTP),
-            number => number.parse().ok(),
-        };
-        named.ok_or_else(|| {
-            self.mistake(format!("\"{word}\" is no protocol: say tcp, udp, icmp, icmp6, sctp or a number up to 255"))
+        let plain = word.trim_start_matches('\\');
+        let protocols = PROTOCOLS.iter().filter_map(|(name, _, protocol)| Some((*name, (*protocol)?)));
+        let found = protocols.clone().find(|(name, _)| *name == plain).map(|(_, protocol)| protocol);
+        found.or_else(|| plain.parse().ok()).ok_or_else(|| {
+            let names: Vec<&str> = protocols.map(|(name, _)| name).collect();
+            self.mistake(format!("\"{word}\" is no protocol: say {} or a number up to 255", names.join(", ")))
         })
     }
 }
@@ -326,9 +337,8 @@ fn sided(clause: Clause, end: End, side: Side) -> Wanted {
 
 /// What to say of a word behind a whole condition.
 fn unexpected(word: &str) -> String {
-    let protocol = ["ip", "ip6", "arp", "tcp", "udp", "sctp", "icmp", "icmp6"].contains(&word);
-    let other = ["src", "dst", "host", "net", "port", "portrange", "proto", "not", "!", "("].contains(&word);
-    if protocol || other || word.parse::<IpNet>().is_ok() || word.parse::<IpAddr>().is_ok() {
+    let begins = keywords().chain(["not", "!", "("]).any(|known| known == word);
+    if begins || word.parse::<IpNet>().is_ok() || word.parse::<IpAddr>().is_ok() {
         return format!("\"and\" or \"or\" is missing before \"{word}\"");
     }
     unknown(word)
@@ -339,9 +349,9 @@ fn unknown(word: &str) -> String {
     match word {
         "vlan" => "packets are not told apart by VLAN: say which host or port, in whatever VLAN".to_owned(),
         "ether" | "gateway" | "broadcast" | "multicast" | "less" | "greater" => {
-            format!("\"{word}\" is pcap's, and not known here: {KNOWN}")
+            format!("\"{word}\" is pcap's, and not known here: {}", known())
         }
-        _ if word.contains('[') => format!("\"{word}\" looks into the packet, which is not known here: {KNOWN}"),
-        _ => format!("\"{word}\" is not known: {KNOWN}"),
+        _ if word.contains('[') => format!("\"{word}\" looks into the packet, which is not known here: {}", known()),
+        _ => format!("\"{word}\" is not known: {}", known()),
     }
 }

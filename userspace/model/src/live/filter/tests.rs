@@ -233,6 +233,18 @@ fn packet() -> impl Strategy<Value = Made> {
     )
 }
 
+#[test]
+fn every_word_that_is_listed_is_known_behind_a_whole_condition() {
+    let said = parse("port 80 foo").unwrap_err().to_string();
+    let (_, listed) = said.split_once("known are: ").unwrap();
+    let words: Vec<&str> = listed.split(", ").filter(|word| !word.starts_with("and") && *word != "or").collect();
+    assert_eq!(words.len(), 16, "{words:?}");
+    for word in words {
+        let said = parse(&format!("port 80 {word}")).unwrap_err().what;
+        assert_eq!(said, format!("\"and\" or \"or\" is missing before \"{word}\""));
+    }
+}
+
 proptest! {
     #![proptest_config(cases(512))]
 
