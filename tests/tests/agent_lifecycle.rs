@@ -140,8 +140,14 @@ fn a_second_agent_is_refused_and_the_first_one_goes_on() {
     host.wait_for_ports(&["p1"]);
     let second = host.another();
     let said = String::from_utf8_lossy(&second.stderr);
-    assert_eq!(second.status.code(), Some(1), "{said}");
-    assert!(said.contains("another"), "{said}");
+    assert_eq!(second.status.code(), Some(3), "{said}");
+    let status = host.agent_status().1;
+    let who = format!("another netdiag agent is at work there, process {}", status["pid"]);
+    assert!(said.contains(&who), "{said}");
+    let detached = host.netdiag(&["agent", "--detach", "--bpffs", &host.root().display().to_string()]);
+    let said = String::from_utf8_lossy(&detached.stderr);
+    assert_eq!(detached.status.code(), Some(3), "{said}");
+    assert!(said.contains(&who), "{said}");
     host.wait_for_ports(&["p1"]);
     assert_eq!(host.agent_status().0, Some(0));
     assert!(!pings());

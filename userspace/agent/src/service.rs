@@ -117,6 +117,11 @@ impl ServiceError {
         move |source| Self::Io { what, source }
     }
 
+    /// True where another agent is at work.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Load(LoadError::Root(RootError::Locked { .. })))
+    }
+
     /// True where a privilege or a kernel feature is missing, rather than something gone wrong.
     pub fn is_inability(&self) -> bool {
         matches!(self, Self::Load(error) if !matches!(error, LoadError::Root(RootError::Locked { .. }) | LoadError::Differs { .. }))

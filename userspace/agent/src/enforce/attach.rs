@@ -161,6 +161,11 @@ impl From<LoadError> for AttachError {
 }
 
 impl AttachError {
+    /// True where another agent is at work.
+    pub const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Root(RootError::Locked { .. }))
+    }
+
     pub(super) fn kernel(step: &'static str, ifindex: u32, method: Method) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Kernel { step, ifindex, method, source }
     }

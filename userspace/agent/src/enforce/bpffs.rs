@@ -20,7 +20,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{FlockOperation, Mode, OFlags, flock, open, statfs},
+    fs::{FlockOperation, Mode, OFlags, flock, fstat, major, minor, open, statfs},
     io::Errno,
     mount::{MountFlags, mount},
 };
@@ -52,10 +52,12 @@ pub enum RootError {
     #[error("mount a bpffs at {HOST}")]
     Mount(#[source] io::Error),
     /// Another agent has it.
-    #[error("{}: another netdiag agent is at work there", path.display())]
+    #[error("{}: another netdiag agent is at work there{}", path.display(), process(*pid))]
     Locked {
         /// The directory.
         path: PathBuf,
+        /// The process of that agent; none where it is in another PID namespace.
+        pid: Option<u32>,
     },
     /// What is attached there belongs to another namespace, or is nothing netdiag knows.
     #[error("{} is not of this network namespace: detach from inside its own", path.display())]
@@ -76,9 +78,28 @@ pub enum RootError {
     },
 }
 
+fn process(pid: Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(", process {pid}"))
+}
+
 fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RootError {
     let path = path.to_owned();
     move |source| RootError::Io { step, path, source }
+}
+
+/// Who has the lock on a directory.
+fn holder(directory: &OwnedFd) -> Option<u32> {
+    let of = fstat(directory).ok()?;
+    let id = format!("{:02x}:{:02x}:{}", major(of.st_dev), minor(of.st_dev), of.st_ino);
+    holder_in(&fs::read_to_string("/proc/locks").ok()?, &id)
+}
+
+/// The same, in the words of `/proc/locks`: `1: FLOCK  ADVISORY  WRITE 812 00:1c:4711 0 EOF`. Those who wait have an arrow more.
+fn holder_in(locks: &str, id: &str) -> Option<u32> {
+    locks.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+        [_, "FLOCK", _, _, pid, of, ..] if of == id => pid.parse().ok().filter(|pid| *pid != 0),
+        _ => None,
+    })
 }
 
 /// A directory of pins that nobody else writes while this exists.
@@ -111,7 +132,7 @@ impl Root {
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(Self { _lock: Some(lock), ..Self::unlocked(path)? }),
                 Err(Errno::WOULDBLOCK) if started.elapsed() < LOCK_PATIENCE => thread::sleep(LOCK_PAUSE),
-                Err(Errno::WOULDBLOCK) => return Err(RootError::Locked { path: path.to_owned() }),
+                Err(Errno::WOULDBLOCK) => return Err(RootError::Locked { path: path.to_owned(), pid: holder(&lock) }),
                 Err(error) => return Err(failed("lock", path)(error.into())),
             }
         }
@@ -255,7 +276,7 @@ fn nearest(path: &Path) -> &Path {
 mod tests {
     use std::thread;
 
-    use super::{LOCK_PATIENCE, Root, RootError, is_version, parse_device};
+    use super::{LOCK_PATIENCE, Root, RootError, holder_in, is_version, parse_device};
 
     #[test]
     fn a_directory_of_links_names_device_and_namespace() {
@@ -281,8 +302,21 @@ mod tests {
         });
         let kept = Root::lock_existing(directory.path()).expect("the lock was given up");
         ending.join().unwrap();
-        assert!(matches!(Root::lock_existing(directory.path()), Err(RootError::Locked { .. })));
+        let error = Root::lock_existing(directory.path()).unwrap_err();
+        assert!(matches!(error, RootError::Locked { .. }), "{error}");
         drop(kept);
+    }
+
+    #[test]
+    fn the_holder_of_a_lock_is_the_one_that_does_not_wait_for_it() {
+        let locks = "1: POSIX  ADVISORY  WRITE 7 00:1c:4711 0 EOF\n\
+                     2: FLOCK  ADVISORY  WRITE 8 00:1c:4712 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 812 00:1c:4711 0 EOF\n\
+                     3: -> FLOCK  ADVISORY  WRITE 9 00:1c:4711 0 EOF\n\
+                     4: FLOCK  ADVISORY  WRITE 0 00:1c:4713 0 EOF\n";
+        assert_eq!(holder_in(locks, "00:1c:4711"), Some(812));
+        assert_eq!(holder_in(locks, "00:1c:4713"), None, "of another PID namespace");
+        assert_eq!(holder_in("", "00:1c:4711"), None);
     }
 
     #[test]

@@ -11,7 +11,9 @@ use std::{
 use anyhow::{Context as _, bail};
 use netdiag_agent::{
     client::{Client, ClientError},
-    doctor, enforce, own,
+    doctor,
+    enforce::{self, AttachError},
+    own,
     service::{self, Journal},
 };
 use netdiag_model::doctor::Status;
@@ -57,6 +59,7 @@ async fn run(agent: &Agent) -> anyhow::Result<Exit> {
             explain().await?;
             Err(Bad::missing(format!("{:#}", anyhow::Error::new(error))))
         }
+        Err(error) if error.is_refusal() => Err(Bad::broken(full(error))),
         Err(error) => Err(error.into()),
     }
 }
@@ -98,13 +101,18 @@ async fn status(socket: &Path, look: &Look, output: ReportOutput) -> anyhow::Res
 fn detach(bpffs: Option<&Path>, state: Option<&Path>) -> anyhow::Result<Exit> {
     let root = bpffs.unwrap_or(Path::new(enforce::ROOT));
     let state = state.unwrap_or(Path::new(config::agent::STATE_DIR));
-    let mut lines: Vec<_> = enforce::detach_all(root).into_iter().map(full).collect();
+    let errors = enforce::detach_all(root);
+    let refused = errors.iter().any(AttachError::is_refusal);
+    let mut lines: Vec<_> = errors.into_iter().map(full).collect();
     // Where an agent is at work it would serve them again.
     if lines.is_empty() {
         lines.extend(own::withdraw_all(state).into_iter().map(full));
     }
     if lines.is_empty() {
         return Ok(Exit::Works);
+    }
+    if refused {
+        return Err(Bad::broken(lines.join("\n")));
     }
     bail!("{}", lines.join("\n"))
 }
