@@ -1,7 +1,9 @@
 //! `netdiag events` against a running agent: what is shown, what is counted, and what becomes of it when the agent ends.
 
 use std::{
+    cell::OnceCell,
     fs,
+    os::unix::net::UnixListener,
     process::{Child, Stdio},
     thread,
     time::{Duration, Instant},
@@ -9,7 +11,7 @@ use std::{
 
 use netdiag_tests::{
     AgentHost,
-    agent::{PATIENCE, command, is_answered, run},
+    agent::{PATIENCE, command, is_answered, run, until},
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -175,6 +177,27 @@ fn a_live_event_says_whose_it_is() {
     assert_eq!(following.until_it_ends(|| _ = is_answered()), Some(0));
     let events = following.events();
     assert_eq!((&events[0]["instance"], &events[0]["device"]), (&"instance".into(), &"tap0".into()), "{events:?}");
+}
+
+#[test]
+fn what_is_refused_while_the_host_is_looked_at_is_shown() {
+    let Some(host) = started("what_is_refused_while_the_host_is_looked_at_is_shown") else { return };
+    let directory = host.path("run").display().to_string();
+    let root = host.root().display().to_string();
+    // A daemon that is asked and answers only when the packet is gone.
+    let socket = host.path("run/slow.sock");
+    let daemon = UnixListener::bind(&socket).expect("listen");
+    let docker = socket.display().to_string();
+    let options = ["--reason", "no-rule", "--count", "1", "--bpffs", &root, "--docker-socket", &docker, "instance"];
+    let mut following = Following::begin(&host, &directory, &options);
+    daemon.set_nonblocking(true).expect("not wait for ever");
+    let asked = OnceCell::new();
+    until("the daemon is asked", || daemon.accept().is_ok_and(|client| asked.set(client).is_ok()));
+    drop(command("ping -c 1 -W 1 192.0.2.2"));
+    drop((asked, daemon));
+    assert_eq!(following.until_it_ends(|| thread::sleep(Duration::from_millis(50))), Some(0), "{}", following.said());
+    let of_ping = |event: &Value| event["reason"] == "no-rule" && event["protocol"] == 1;
+    assert!(following.events().iter().any(of_ping), "{}", following.text());
 }
 
 #[test]

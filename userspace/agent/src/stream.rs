@@ -88,6 +88,15 @@ impl EventStream {
         Ok(Self { socket: socket.to_owned(), port, lines, at, missed: VecDeque::new() })
     }
 
+    /// Asks for events of one port alone from here on, behind the last event that was read.
+    ///
+    /// # Errors
+    /// No agent listens there any more, or it refuses.
+    pub async fn narrow(&mut self, port: &str) -> Result<Between, StreamError> {
+        self.port = Some(port.to_owned());
+        self.resume().await
+    }
+
     /// Goes on at the agent that listens now, behind the last event that was read.
     ///
     /// # Errors

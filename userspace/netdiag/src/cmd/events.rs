@@ -38,13 +38,14 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Follows events until there were enough.
 pub(crate) async fn run(asked: &Events) -> anyhow::Result<Exit> {
+    let socket = asked.enforced.agent_socket.as_deref().unwrap_or(Path::new(AGENT_SOCKET));
+    // What happens while the host is looked at belongs to the answer: the stream begins before.
+    let opened = EventStream::open(socket, None).await;
     let ports = match ports(asked).await? {
         Ok(ports) => ports,
         Err(exit) => return Ok(exit),
     };
-    let socket = asked.enforced.agent_socket.as_deref().unwrap_or(Path::new(AGENT_SOCKET));
-    let only = ports.as_ref().filter(|ports| ports.len() == 1).and_then(BTreeSet::first);
-    let stream = match EventStream::open(socket, only.map(String::as_str)).await {
+    let stream = match narrowed(opened, ports.as_ref()).await {
         Ok(stream) => stream,
         Err(error) => return without_agent(&error),
     };
@@ -61,6 +62,18 @@ pub(crate) async fn run(asked: &Events) -> anyhow::Result<Exit> {
     };
     page.tell_left_out()?;
     ended
+}
+
+/// The stream of the only port there is to follow, or of all.
+async fn narrowed(
+    opened: Result<EventStream, StreamError>,
+    ports: Option<&BTreeSet<String>>,
+) -> Result<EventStream, StreamError> {
+    let mut stream = opened?;
+    if let Some(port) = ports.filter(|ports| ports.len() == 1).and_then(BTreeSet::first) {
+        stream.narrow(port).await?;
+    }
+    Ok(stream)
 }
 
 /// What is shown, and what is not.
