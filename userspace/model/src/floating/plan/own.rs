@@ -99,29 +99,36 @@ pub(super) fn all(world: &World<'_, '_>, found: &[Entry], routers: &mut Routers)
     (entries, services)
 }
 
-/// Holds all of those that ask for the same.
+/// Holds all of those that ask for the same: first for an address, then for an instance, which what is held already does not have.
 fn disagree(asked: &[&types::FloatingIp], served: &mut [Result<Served<'_>, State>]) {
     let mut addresses: BTreeMap<Ipv4Addr, Vec<usize>> = BTreeMap::new();
-    let mut fixed: BTreeMap<(u32, Ipv4Addr), Vec<usize>> = BTreeMap::new();
-    for (place, (asked, served)) in asked.iter().zip(&*served).enumerate() {
+    for (place, asked) in asked.iter().enumerate() {
         addresses.entry(asked.floating_ip_address).or_default().push(place);
+    }
+    for (address, places) in addresses {
+        hold(asked, served, (&places, &format!("ask for {address}")));
+    }
+    let mut fixed: BTreeMap<(u32, Ipv4Addr), Vec<usize>> = BTreeMap::new();
+    for (place, served) in served.iter().enumerate() {
         if let Ok(served) = served {
             fixed.entry((served.port.ifindex, served.service.fixed_ip_address)).or_default().push(place);
         }
     }
-    let same = addresses.into_iter().map(|(address, places)| (format!("ask for {address}"), places));
-    let both = fixed.into_iter().map(|((_, address), places)| (format!("stand for {address}"), places));
-    let conflicts: Vec<(String, Vec<usize>)> = same.chain(both).filter(|(_, places)| places.len() > 1).collect();
-    for (what, places) in conflicts {
-        let ids: Vec<&str> = places.iter().map(|place| asked[*place].id.0.as_str()).collect();
-        let why = match &ids[..] {
-            [one, other] => format!("floating IPs {one} and {other} both {what}"),
-            [others @ .., last] => format!("floating IPs {} and {last} all {what}", others.join(", ")),
-            [] => continue,
-        };
-        for place in places {
-            served[place] = broken(why.clone());
-        }
+    for ((_, address), places) in fixed {
+        hold(asked, served, (&places, &format!("stand for {address}")));
+    }
+}
+
+/// Holds all of some, if they are more than one.
+fn hold(asked: &[&types::FloatingIp], served: &mut [Result<Served<'_>, State>], (places, what): (&[usize], &str)) {
+    let ids: Vec<&str> = places.iter().map(|place| asked[*place].id.0.as_str()).collect();
+    let why = match &ids[..] {
+        [] | [_] => return,
+        [one, other] => format!("floating IPs {one} and {other} both {what}"),
+        [others @ .., last] => format!("floating IPs {} and {last} all {what}", others.join(", ")),
+    };
+    for place in places {
+        served[*place] = broken(why.clone());
     }
 }
 

@@ -247,7 +247,7 @@ fn those_that_ask_for_the_same_are_all_held_and_others_go_on() {
         docker.ask("lonely", |asked| (asked.floating_ip_address, asked.port_id) = ([203, 0, 113, 9].into(), None));
     });
     let ways: Vec<_> = plan.floating_ips.iter().map(|made| words(&made.way)).collect();
-    let both = "broken: floating IPs again and outside both stand for 172.17.0.2";
+    let both = "broken: floating IPs again and outside both ask for 203.0.113.7";
     assert_eq!(ways, [both, both, "broken: it is associated with no port"]);
     let plan = after(|docker| {
         for id in ["again", "anew"] {
@@ -256,14 +256,24 @@ fn those_that_ask_for_the_same_are_all_held_and_others_go_on() {
     });
     assert_eq!(
         words(&plan.floating_ips[0].way),
-        "broken: floating IPs again, anew and outside all stand for 172.17.0.2"
+        "broken: floating IPs again, anew and outside all ask for 203.0.113.7"
     );
     let plan = after(|docker| docker.ask("again", |asked| asked.port_id = None));
     assert!(
         words(&plan.floating_ips[0].way).starts_with("broken: floating IPs again and outside both ask for 203.0.113.7")
     );
-    let plan = after(|docker| docker.ask("more", |asked| asked.floating_ip_address = [203, 0, 113, 8].into()));
+    let more = |docker: &mut Docker| docker.ask("more", |asked| asked.floating_ip_address = [203, 0, 113, 8].into());
+    let plan = after(more);
     assert!(plan.services.is_empty());
+    let both = "broken: floating IPs more and outside both stand for 172.17.0.2";
+    assert_eq!(words(&plan.floating_ips[0].way), both);
+    // What is held itself takes nobody else's instance away.
+    let plan = after(|docker| {
+        docker.ask("again", |_| {});
+        more(docker);
+    });
+    let served: Vec<_> = plan.services.iter().map(|service| service.floating_ip_address).collect();
+    assert_eq!(served, [Ipv4Addr::new(203, 0, 113, 8)]);
     let plan = after(|docker| {
         docker.ask("more", |asked| {
             (asked.floating_ip_address, asked.port_id) = ([203, 0, 113, 8].into(), Some(PortId("x".to_owned())));
