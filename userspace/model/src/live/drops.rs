@@ -116,11 +116,11 @@ impl Owners {
 
     /// Whose copy it is that was given up, if it is one.
     pub fn copy(&self, sighting: &Sighting) -> Option<Copied> {
-        let What::Dropped { reason, copy, .. } = &sighting.what else { return None };
+        let What::Dropped { reason, copy, location, .. } = &sighting.what else { return None };
         let switched = || sighting.link.is_some_and(|link| self.copied.contains(&link));
         if *copy {
             Some(Copied::Unread)
-        } else if switched() || reasons::is_left_over(reason, &Headers::of(sighting)) {
+        } else if switched() || reasons::is_left_over((reason, location.as_deref()), &Headers::of(sighting)) {
             Some(Copied::Rest)
         } else {
             None

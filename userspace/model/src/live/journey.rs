@@ -45,6 +45,7 @@ pub mod statistics;
 mod whose;
 
 use content::Content;
+pub(super) use ending::is_to_many;
 use open::Open;
 use pieces::{Span, Spans};
 use whose::Spot;
@@ -588,7 +589,7 @@ impl Journeys {
             self.counted.foreign += 1;
             return;
         }
-        if reasons::is_left_over(reason, &headers) {
+        if reasons::is_left_over((reason, location.as_deref()), &headers) {
             return;
         }
         let drop = Drop {

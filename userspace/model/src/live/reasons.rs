@@ -72,9 +72,20 @@ impl Meaning {
     }
 }
 
-/// Whether a packet that was given up is what is left when everybody has had a copy: answers to pings are given to raw sockets,
-/// which is what most programs ping with, and then looked for sockets of another kind (`ping_rcv` of `net/ipv4/ping.c`).
-pub(super) fn is_left_over(name: &str, headers: &Headers) -> bool {
+/// Whether a packet that was given up is what is left of one that has come to where it was going.
+pub(super) fn is_left_over((name, location): (&str, Option<&str>), headers: &Headers) -> bool {
+    is_part(name, location) || is_copied_answer(name, headers)
+}
+
+/// Fragments that were put together, and segments, end with the whole they are part of (`skb_release_data` of `net/core/skbuff.c`). Had
+/// that been given up, it would be told of itself, and its parts with its reason.
+fn is_part(name: &str, location: Option<&str>) -> bool {
+    name == UNCLEAR && location.is_some_and(|location| location.starts_with("skb_release_data"))
+}
+
+/// Answers to pings are given to raw sockets, which is what most programs ping with, and then looked for sockets of another kind
+/// (`ping_rcv` of `net/ipv4/ping.c`).
+fn is_copied_answer(name: &str, headers: &Headers) -> bool {
     let Some(ip) = headers.innermost().ip() else { return false };
     let Transport::Icmp(icmp) = &ip.transport else { return false };
     name == "NO_SOCKET" && matches!((ip.source, icmp.kind), (IpAddr::V4(_), 0) | (IpAddr::V6(_), 129))

@@ -173,7 +173,7 @@ fn comes_out(stop: &Stop, direction: Direction) -> bool {
 }
 
 /// Whether a packet is for many: by broadcast or multicast, in its frame or by its address.
-fn is_to_many(headers: &Headers) -> bool {
+pub(in crate::live) fn is_to_many(headers: &Headers) -> bool {
     let by_address = headers.ip().is_some_and(|ip| match ip.destination {
         IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
         IpAddr::V6(address) => address.is_multicast(),

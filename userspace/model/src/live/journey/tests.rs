@@ -218,6 +218,20 @@ fn what_is_left_of_a_copied_packet_says_nothing_even_if_nobody_saw_it_there_and_
 }
 
 #[test]
+fn a_fragment_that_ends_with_the_datagram_it_was_put_together_to_has_arrived() {
+    let packet = Made::syn(7).answer();
+    let ended = |place: &str| {
+        let mut gone = packet.dropped(MS + 50_000, Some(0), reasons::UNCLEAR);
+        if let What::Dropped { location, .. } = &mut gone.what {
+            *location = Some(place.to_owned());
+        }
+        joined(neutron(), [inward(&packet, MS), vec![gone]].concat())[0].ended.clone()
+    };
+    assert_eq!(ended("skb_release_data+0x163"), Ended::Delivered);
+    assert_eq!(ended("nf_hook_slow+0xcd"), Ended::Dropped { drop: 0 });
+}
+
+#[test]
 fn an_answer_to_a_ping_of_which_raw_sockets_have_had_copies_has_arrived() {
     let echo = |kind| Made::new(Kind::Echo { kind, identifier: 7, number: 1, payload: vec![1; 8] }).answer();
     let ended = |packet: &Made, reason| {

@@ -60,6 +60,25 @@ fn a_question_without_an_answer_is_told_of_and_one_with_is_not() {
 }
 
 #[test]
+fn nobody_has_to_answer_what_is_for_all() {
+    let mut points = neutron();
+    points.tracks[0].stops[2].mac = Some(crate::id::Mac([2, 0, 0, 0, 0, 9]));
+    let told = |to: crate::id::Mac| {
+        let ask = Made::new(Kind::Echo { kind: 8, identifier: 1, number: 1, payload: vec![] });
+        let ask = Made { destination: ([10, 0, 0, 255].into(), 0), macs: (ask.macs.0, to), ..ask };
+        let seen = leaves(&ask, FIXED, &points).into_iter().take(2).collect();
+        let mut unanswered = Unanswered::default();
+        for journey in joined(points.clone(), seen) {
+            assert_eq!(journey.ended, crate::live::journey::Ended::Aside);
+            unanswered.add(&journey, &points);
+        }
+        unanswered.findings(9_000 * MS, &points, &trace()).len()
+    };
+    assert_eq!(told(crate::id::Mac([0xff; 6])), 0);
+    assert_eq!(told(crate::id::Mac([2, 0, 0, 0, 0, 3])), 1);
+}
+
+#[test]
 fn whoever_was_asked_a_moment_ago_may_yet_answer_and_is_heard_where_enough_was_told() {
     let points = neutron();
     let ask = Made::new(Kind::Echo { kind: 8, identifier: 1, number: 1, payload: vec![] });

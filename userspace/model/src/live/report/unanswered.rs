@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     live::{
-        journey::{Ended, Journey},
+        journey::{Ended, Journey, is_to_many},
         packet::{Content, Headers, ICMP, ICMPV6, Ip, Transport},
         points::Points,
         words,
@@ -145,7 +145,8 @@ fn tunnels(trace: &Trace) -> Vec<(String, String)> {
 fn asks(headers: &Headers) -> Option<IpAddr> {
     match &headers.content {
         Content::Arp(arp) => (arp.operation == 1 && arp.sender != arp.target).then_some(arp.target),
-        Content::Ip(ip) => is_question(ip).then_some(ip.destination),
+        // Of many who are asked at once nobody has to answer, and nobody does by the address of all.
+        Content::Ip(ip) => (is_question(ip) && !is_to_many(headers)).then_some(ip.destination),
         Content::Other { .. } => None,
     }
 }
