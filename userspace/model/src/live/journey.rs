@@ -13,7 +13,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque, hash_map::Entry},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque, hash_map::Entry},
     net::IpAddr,
 };
 
@@ -46,7 +46,7 @@ mod whose;
 
 use content::Content;
 pub(super) use ending::is_to_many;
-use open::Open;
+use open::{Due, Open};
 use pieces::{Span, Spans};
 use whose::Spot;
 pub use whose::is_anothers;
@@ -229,7 +229,7 @@ pub struct Journeys {
     waiting: BTreeMap<(u64, u64), Sighting>,
     open: HashMap<Content, Vec<Open>>,
     /// When to look at which of them again: for every one that is open there is a time here that is not behind its end.
-    due: BinaryHeap<Reverse<(u64, Content)>>,
+    due: Due,
     spans: Spans,
     past: Past,
     arrived: u64,
@@ -334,7 +334,7 @@ impl Journeys {
             points,
             waiting: BTreeMap::new(),
             open: HashMap::new(),
-            due: BinaryHeap::new(),
+            due: Due::new(),
             spans: Spans::default(),
             past: Past::default(),
             arrived: 0,

@@ -1,6 +1,6 @@
 //! Packets in words. Flow: observe.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::packet::{Content, Headers, ICMPV6, Icmp, Ip, Transport};
 use crate::{policy::convert::protocol_name, trace::RuleRef};
@@ -45,12 +45,9 @@ pub fn destination(ip: &Ip) -> String {
     end(ip.destination, ip.transport.ports().map(|ports| ports.1))
 }
 
-fn end(address: IpAddr, port: Option<u16>) -> String {
-    match (address, port) {
-        (address, None) => address.to_string(),
-        (IpAddr::V4(address), Some(port)) => format!("{address}:{port}"),
-        (IpAddr::V6(address), Some(port)) => format!("[{address}]:{port}"),
-    }
+/// An address, with its port where there is one.
+pub(super) fn end(address: IpAddr, port: Option<u16>) -> String {
+    port.map_or_else(|| address.to_string(), |port| SocketAddr::new(address, port).to_string())
 }
 
 /// What tells this packet from others between the same ends.

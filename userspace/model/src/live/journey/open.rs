@@ -1,10 +1,6 @@
 //! Journeys that are not over.
 
-use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
-    net::{IpAddr, SocketAddr},
-};
+use std::{cmp::Reverse, collections::BinaryHeap, net::IpAddr};
 
 use super::{
     ARRIVED_NS, Change, Drop, Ended, Flow, Journey, Step,
@@ -17,13 +13,16 @@ use crate::{
         Sighting,
         packet::{Headers, Transport},
         points::{Place, Points, Side, Stop},
-        reasons,
+        reasons, words,
     },
     trace::Direction,
 };
 
 /// What the same buffer weighs, beside addresses: it says most where NAT leaves little else.
 const BUFFER: u32 = 16;
+
+/// Packets to look at again, by when: the earliest first.
+pub(super) type Due = BinaryHeap<Reverse<(u64, Content)>>;
 
 /// A journey that is not over.
 #[derive(Debug)]
@@ -226,7 +225,7 @@ impl Open {
     }
 
     /// Has it looked at when it would be over, unless it is before that: something was heard of it.
-    pub(super) fn look_again(&mut self, points: &Points, due: &mut BinaryHeap<Reverse<(u64, Content)>>) {
+    pub(super) fn look_again(&mut self, points: &Points, due: &mut Due) {
         let over_ns = if self.is_cut_up() { 0 } else { self.over_ns(points) };
         if over_ns < self.due_ns {
             self.due_ns = over_ns;
@@ -235,7 +234,7 @@ impl Open {
     }
 
     /// The same after it has been looked at, if it was its turn, and was not over.
-    pub(super) fn look_later(&mut self, now_ns: u64, points: &Points, due: &mut BinaryHeap<Reverse<(u64, Content)>>) {
+    pub(super) fn look_later(&mut self, now_ns: u64, points: &Points, due: &mut Due) {
         if self.due_ns <= now_ns {
             self.due_ns = u64::MAX;
             self.look_again(points, due);
@@ -330,10 +329,10 @@ fn changes(before: &Headers, after: &Headers) -> Vec<Change> {
     }
     let (Some(old), Some(new)) = (ends(before), ends(after)) else { return found };
     if old.0 != new.0 {
-        found.push(Change::Source { from: word(old.0), to: word(new.0) });
+        found.push(Change::Source { from: words::end(old.0.0, old.0.1), to: words::end(new.0.0, new.0.1) });
     }
     if old.1 != new.1 {
-        found.push(Change::Destination { from: word(old.1), to: word(new.1) });
+        found.push(Change::Destination { from: words::end(old.1.0, old.1.1), to: words::end(new.1.0, new.1.1) });
     }
     found
 }
@@ -346,11 +345,4 @@ fn ends(headers: &Headers) -> Option<(End, End)> {
     let (source, destination) = headers.addresses()?;
     let ports = headers.ip().and_then(|ip| ip.transport.ports());
     Some(((source, ports.map(|ports| ports.0)), (destination, ports.map(|ports| ports.1))))
-}
-
-fn word(end: End) -> String {
-    match end {
-        (address, None) => address.to_string(),
-        (address, Some(port)) => SocketAddr::new(address, port).to_string(),
-    }
 }
